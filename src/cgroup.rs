@@ -1,0 +1,429 @@
+//! The container's memory limit, from the control groups that this process is in: cgroups(7).
+//!
+//! Version 2 (`memory.max`, `memory.high`), version 1 (`memory.limit_in_bytes`) and hybrid hosts, with or without a
+//! cgroup namespace. Parsed from fixed buffers without allocating, as this also runs before `main`. The root
+//! directory is an argument, so that recorded hosts can be read. Which source of a limit wins is decided elsewhere.
+
+use crate::sys::fd::{Lines, open_to_read};
+use crate::text::{Text, whole_number};
+use core::ffi::CStr;
+
+/// PATH_MAX, with the NUL.
+const PATH_BYTES: usize = 4096;
+
+type Path = Text<PATH_BYTES>;
+
+/// Above this, version 1 means "no limit": the kernel writes LONG_MAX rounded down to a page.
+const V1_UNLIMITED: u64 = 1 << 62;
+
+/// The smallest memory limit on the way from this process's own cgroup to the root, in bytes. `None`: no limit, or no
+/// cgroups to be seen. `root` is `""` for the real system.
+pub(crate) fn container_limit(root: &str) -> Option<u64> {
+    let own = own_groups(root);
+    let mut smallest = None;
+    let mut mounted = false;
+    let mut path = prefixed(root, b"/proc/self/mountinfo");
+    if let Some(mut mounts) = Lines::<PATH_BYTES>::open(c_str(&mut path)) {
+        while let Some(line) = mounts.next() {
+            let Some(mount) = Mount::parse(line) else { continue };
+            let Some(group) = own.path_in(mount.version) else { continue };
+            mounted = true;
+            let mut directory = prefixed(root, &[]);
+            push_unescaped(&mut directory, mount.point);
+            let mut mount_root = Path::new();
+            push_unescaped(&mut mount_root, mount.root);
+            let below = below_mount(group, mount_root.as_bytes());
+            smallest = smaller(smallest, limit_on_the_way_up(&directory, below, mount.version));
+        }
+    }
+    if !mounted {
+        // No mountinfo, as with a /proc of another kind: the places where everybody mounts them.
+        for (version, point) in
+            [(Version::V2, &b"/sys/fs/cgroup"[..]), (Version::V1, b"/sys/fs/cgroup/memory")]
+        {
+            let below = own.path_in(version).unwrap_or(&[]);
+            smallest = smaller(smallest, limit_on_the_way_up(&prefixed(root, point), below, version));
+        }
+    }
+    smallest
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    fn limit_files(self) -> &'static [&'static [u8]] {
+        match self {
+            Version::V1 => &[b"/memory.limit_in_bytes"],
+            Version::V2 => &[b"/memory.max", b"/memory.high"],
+        }
+    }
+}
+
+/// The paths of this process's groups, as `/proc/self/cgroup` names them.
+struct OwnGroups {
+    v1: Option<Path>,
+    v2: Option<Path>,
+}
+
+impl OwnGroups {
+    fn path_in(&self, version: Version) -> Option<&[u8]> {
+        match version {
+            Version::V1 => self.v1.as_ref().map(Path::as_bytes),
+            Version::V2 => self.v2.as_ref().map(Path::as_bytes),
+        }
+    }
+}
+
+fn own_groups(root: &str) -> OwnGroups {
+    let mut own = OwnGroups { v1: None, v2: None };
+    let mut path = prefixed(root, b"/proc/self/cgroup");
+    let Some(mut lines) = Lines::<PATH_BYTES>::open(c_str(&mut path)) else { return own };
+    while let Some(line) = lines.next() {
+        // hierarchy-ID:controller,controller:path, where the path itself may hold colons.
+        let mut fields = line.splitn(3, |byte| *byte == b':');
+        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if hierarchy == b"0" && controllers.is_empty() {
+            own.v2 = Some(Path::from_bytes(path));
+        } else if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
+            own.v1 = Some(Path::from_bytes(path));
+        }
+    }
+    own
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)) that mounts a hierarchy with the memory controller.
+struct Mount<'a> {
+    version: Version,
+    /// Which directory of the hierarchy is mounted.
+    root: &'a [u8],
+    /// Where.
+    point: &'a [u8],
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a [u8]) -> Option<Mount<'a>> {
+        // ID parent device root point options [optional fields] - type source super-options
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        fields.find(|field| *field == b"-")?;
+        let version = match fields.next()? {
+            b"cgroup2" => Version::V2,
+            b"cgroup" => {
+                let options = fields.nth(1)?;
+                options.split(|byte| *byte == b',').find(|option| *option == b"memory")?;
+                Version::V1
+            }
+            _ => return None,
+        };
+        Some(Mount { version, root, point })
+    }
+}
+
+/// The part of `group` below the directory that is mounted; empty where the two do not fit, as the mount point is
+/// then the nearest group that can be seen.
+fn below_mount<'a>(group: &'a [u8], mount_root: &[u8]) -> &'a [u8] {
+    // A group outside the cgroup namespace shows as /../…
+    if group.starts_with(b"/..") {
+        return &[];
+    }
+    let below = match mount_root {
+        b"/" => group,
+        _ => group.strip_prefix(mount_root).unwrap_or(&[]),
+    };
+    if below == b"/" || !below.starts_with(b"/") { &[] } else { below }
+}
+
+/// The smallest limit in `mount_point/below` and in each directory above it, up to the mount point.
+fn limit_on_the_way_up(mount_point: &Path, below: &[u8], version: Version) -> Option<u64> {
+    let mut smallest = None;
+    let mut directory = *mount_point;
+    directory.push_bytes(below);
+    if directory.is_cut() {
+        directory = *mount_point;
+    }
+    loop {
+        for file in version.limit_files() {
+            let mut path = directory;
+            path.push_bytes(file);
+            smallest = smaller(smallest, read_limit(&mut path, version));
+        }
+        if directory.len() <= mount_point.len() {
+            return smallest;
+        }
+        let parent = directory.as_bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        directory.truncate(parent.max(mount_point.len()));
+    }
+}
+
+fn read_limit(path: &mut Path, version: Version) -> Option<u64> {
+    let mut content = [0u8; 32];
+    let len = open_to_read(c_str(path))?.read(&mut content);
+    parse_limit(content.get(..len)?, version)
+}
+
+fn parse_limit(content: &[u8], version: Version) -> Option<u64> {
+    let bytes = whole_number(content.trim_ascii_end())?;
+    match version {
+        Version::V1 if bytes >= V1_UNLIMITED => None,
+        _ => Some(bytes),
+    }
+}
+
+fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn prefixed(root: &str, path: &[u8]) -> Path {
+    let mut full = Path::from_bytes(root.as_bytes());
+    full.push_bytes(path);
+    full
+}
+
+/// The path as the C library wants it; the empty path, which opens nothing, where it does not fit.
+fn c_str(path: &mut Path) -> &CStr {
+    path.push_bytes(&[0]);
+    if path.is_cut() {
+        return c"";
+    }
+    CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or(c"")
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn push_unescaped(path: &mut Path, escaped: &[u8]) {
+    let mut rest = escaped;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
+                path.push_bytes(&[(a - b'0') * 64 + (b - b'0') * 8 + (c - b'0')]);
+                rest = tail;
+            }
+            _ => path.push_bytes(&[*first]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A recorded host: the two files of /proc and the files of its cgroup tree.
+    struct Host(PathBuf);
+
+    impl Host {
+        fn new(name: &str, cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> Host {
+            let root = std::env::temp_dir().join(format!("oomguard-host-{}-{name}", std::process::id()));
+            let put = |path: &str, content: &str| {
+                let path = root.join(path.trim_start_matches('/'));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content).unwrap();
+            };
+            put("/proc/self/cgroup", cgroup);
+            put("/proc/self/mountinfo", mountinfo);
+            for (path, content) in files {
+                put(path, content);
+            }
+            Host(root)
+        }
+
+        fn limit(&self) -> Option<u64> {
+            container_limit(self.0.to_str().unwrap())
+        }
+    }
+
+    impl Drop for Host {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    const V2_MOUNT: &str = "\
+22 27 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+29 22 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
+27 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+";
+    const HYBRID_MOUNTS: &str = "\
+25 20 0:22 / /sys/fs/cgroup ro,nosuid,nodev,noexec shared:9 - tmpfs tmpfs ro,mode=755
+26 25 0:23 / /sys/fs/cgroup/unified rw,relatime shared:10 - cgroup2 cgroup2 rw
+27 25 0:24 / /sys/fs/cgroup/memory rw,relatime shared:11 - cgroup cgroup rw,memory
+28 25 0:25 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:12 - cgroup cgroup rw,cpu,cpuacct
+";
+    const UNLIMITED_V1: &str = "9223372036854771712\n";
+
+    #[test]
+    fn v2_in_a_container_with_its_own_namespace() {
+        let host = Host::new(
+            "v2-container",
+            "0::/\n",
+            V2_MOUNT,
+            &[("/sys/fs/cgroup/memory.max", "536870912\n"), ("/sys/fs/cgroup/memory.high", "max\n")],
+        );
+        assert_eq!(host.limit(), Some(536_870_912));
+    }
+
+    #[test]
+    fn v2_nested_takes_the_smallest_on_the_way_up_and_high_counts() {
+        let host = Host::new(
+            "v2-nested",
+            "0::/system.slice/app.service/worker\n",
+            V2_MOUNT,
+            &[
+                ("/sys/fs/cgroup/system.slice/app.service/worker/memory.max", "max\n"),
+                ("/sys/fs/cgroup/system.slice/app.service/worker/memory.high", "300000000\n"),
+                ("/sys/fs/cgroup/system.slice/app.service/memory.max", "400000000\n"),
+                ("/sys/fs/cgroup/system.slice/memory.max", "200000000\n"),
+                ("/sys/fs/cgroup/other/memory.max", "1\n"),
+            ],
+        );
+        assert_eq!(host.limit(), Some(200_000_000));
+    }
+
+    #[test]
+    fn v2_without_a_limit_is_none() {
+        let host = Host::new("v2-none", "0::/a\n", V2_MOUNT, &[("/sys/fs/cgroup/a/memory.max", "max\n")]);
+        assert_eq!(host.limit(), None);
+    }
+
+    #[test]
+    fn v1_in_docker_without_a_namespace() {
+        let host = Host::new(
+            "v1-docker",
+            "11:memory:/docker/0123abcd\n3:cpu,cpuacct:/docker/0123abcd\n",
+            "622 621 0:33 /docker/0123abcd /sys/fs/cgroup/memory ro,nosuid - cgroup cgroup rw,memory\n",
+            &[("/sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n")],
+        );
+        assert_eq!(host.limit(), Some(268_435_456));
+    }
+
+    #[test]
+    fn v1_unlimited_is_none() {
+        let host = Host::new(
+            "v1-unlimited",
+            "4:memory:/user.slice\n",
+            HYBRID_MOUNTS,
+            &[
+                ("/sys/fs/cgroup/memory/user.slice/memory.limit_in_bytes", UNLIMITED_V1),
+                ("/sys/fs/cgroup/memory/memory.limit_in_bytes", UNLIMITED_V1),
+            ],
+        );
+        assert_eq!(host.limit(), None);
+    }
+
+    #[test]
+    fn hybrid_reads_memory_where_the_controller_is() {
+        let host = Host::new(
+            "hybrid",
+            "4:memory:/jobs/7\n1:name=systemd:/x\n0::/x\n",
+            HYBRID_MOUNTS,
+            &[
+                ("/sys/fs/cgroup/memory/jobs/7/memory.limit_in_bytes", "1073741824\n"),
+                ("/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", "805306368\n"),
+                ("/sys/fs/cgroup/memory/memory.limit_in_bytes", UNLIMITED_V1),
+                ("/sys/fs/cgroup/unified/x/cgroup.procs", ""),
+            ],
+        );
+        assert_eq!(host.limit(), Some(805_306_368));
+    }
+
+    #[test]
+    fn a_controller_name_must_match_whole() {
+        let host = Host::new(
+            "names",
+            "4:hugetlb,memory2:/a\n",
+            "27 25 0:24 / /m rw - cgroup cgroup rw,memory_recursive\n",
+            &[("/m/a/memory.limit_in_bytes", "1000\n")],
+        );
+        assert_eq!(host.limit(), None);
+    }
+
+    #[test]
+    fn a_group_outside_the_namespace_falls_back_to_the_mount_point() {
+        let host = Host::new(
+            "outside",
+            "0::/../../elsewhere\n",
+            V2_MOUNT,
+            &[("/sys/fs/cgroup/memory.max", "7777\n"), ("/elsewhere/memory.max", "1\n")],
+        );
+        assert_eq!(host.limit(), Some(7777));
+    }
+
+    #[test]
+    fn mount_points_with_blanks_and_colons_in_paths() {
+        let host = Host::new(
+            "blanks",
+            "0::/a:b\n",
+            "29 22 0:26 / /odd\\040place\\134x rw - cgroup2 none rw\n",
+            &[("/odd place\\x/a:b/memory.max", "4242\n")],
+        );
+        assert_eq!(host.limit(), Some(4242));
+    }
+
+    #[test]
+    fn no_mountinfo_means_the_usual_places() {
+        let host = Host::new("bare", "0::/a\n", "", &[("/sys/fs/cgroup/a/memory.max", "99\n")]);
+        fs::remove_file(host.0.join("proc/self/mountinfo")).unwrap();
+        assert_eq!(host.limit(), Some(99));
+        fs::remove_file(host.0.join("proc/self/cgroup")).unwrap();
+        assert_eq!(host.limit(), None);
+    }
+
+    #[test]
+    fn malformed_and_huge_files_do_no_harm() {
+        let long = "x".repeat(100_000);
+        let mut mounts =
+            String::from("\n- - -\n1 2 3\n29 22 0:26 /\n29 22 0:26 / /sys/fs/cgroup rw cgroup2\n");
+        for i in 0..5000 {
+            mounts.push_str(&format!(
+                "{i} 1 0:9 / /var/lib/docker/overlay2/{i}/merged rw - overlay overlay {long:.300}\n"
+            ));
+        }
+        mounts.push_str(&format!("1 1 0:9 / /{long} rw - overlay overlay rw\n"));
+        mounts.push_str(V2_MOUNT);
+        let cgroup = format!("::\n:\nnonsense\n5:cpu\n{long}\n0::/a/b\n");
+        let deep = "/sys/fs/cgroup/a/b/memory.max";
+        for (content, limit) in [
+            ("123456\n", Some(123_456)),
+            ("", None),
+            ("\n", None),
+            ("-1\n", None),
+            ("12x\n", None),
+            ("99999999999999999999\n", None),
+            (long.as_str(), None),
+        ] {
+            let host = Host::new("malformed", &cgroup, &mounts, &[(deep, content)]);
+            assert_eq!(host.limit(), limit, "{content:.20}");
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_to_build_is_left_out() {
+        let host = Host::new(
+            "long",
+            &format!("0::/{}\n", "d/".repeat(2040)),
+            V2_MOUNT,
+            &[("/sys/fs/cgroup/memory.max", "5\n")],
+        );
+        assert_eq!(host.limit(), Some(5));
+    }
+
+    #[test]
+    fn the_limit_files_are_parsed_by_version() {
+        assert_eq!(parse_limit(b"max\n", Version::V2), None);
+        assert_eq!(parse_limit(b"0\n", Version::V2), Some(0));
+        assert_eq!(parse_limit(b"9223372036854771712\n", Version::V2), Some(9_223_372_036_854_771_712));
+        assert_eq!(parse_limit(b"9223372036854771712\n", Version::V1), None);
+        assert_eq!(parse_limit(b"-1\n", Version::V1), None);
+    }
+}

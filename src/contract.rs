@@ -1,0 +1,195 @@
+//! Every value that two processes must agree on: exit codes, variable names, the words of the report.
+//!
+//! Nothing here acts. A change in this file is a breaking change and belongs in the changelog.
+
+/// The exit code of a process that reached its own memory limit and could not go on.
+///
+/// It lies in the range that the Linux Standard Base leaves to applications (150–199), above 128 + 64 (death by
+/// signal, as shells count it) and below 200–245 (systemd). `OOMGUARD_EXIT_CODE` and `guard!(exit_code = …)`
+/// replace it.
+pub const EXIT_OUT_OF_MEMORY: u8 = 198;
+
+/// The exit code of a process whose guard could not be set up: bad configuration, a limit that cannot be set, or a
+/// limit below what the process uses before it starts. The same as `timeout(1)` and `env(1)` use for "I failed".
+pub const EXIT_CANNOT_GUARD: u8 = 125;
+
+/// The exit code with which Rust's runtime reports a panic that ended the main thread.
+pub(crate) const EXIT_RUST_PANIC: i32 = 101;
+
+/// The schema version of the report, the value of its first key.
+pub const REPORT_VERSION: u64 = 1;
+
+/// The most bytes a report takes on its line, newline included.
+pub const REPORT_MAX_BYTES: usize = 1024;
+
+/// The longest `OOMGUARD_TOKEN`, in bytes.
+pub const TOKEN_MAX_BYTES: usize = 64;
+
+/// What is kept back for the last words where nobody said otherwise, in bytes.
+pub const DEFAULT_RESERVE_BYTES: u64 = 4 << 20;
+
+/// `auto` is this share of the container's limit, in percent.
+pub const AUTO_PERCENT: u64 = 90;
+
+/// How long `on_exhausted` hooks may take, all together, in milliseconds.
+pub const LAST_WORDS_DEADLINE_MS: u64 = 2000;
+
+/// The names of the environment variables.
+pub mod variable {
+    /// The limit: bytes, `512Mi`, `80%`, `auto` or `off`.
+    pub const LIMIT: &str = "OOMGUARD_LIMIT";
+    /// What the limit counts: `address-space` or `data`.
+    pub const MEASURE: &str = "OOMGUARD_MEASURE";
+    /// The exit code on exhaustion: 1–255.
+    pub const EXIT_CODE: &str = "OOMGUARD_EXIT_CODE";
+    /// `deferred` or `immediate`.
+    pub const ON_REFUSAL: &str = "OOMGUARD_ON_REFUSAL";
+    /// Bytes kept back for the last words.
+    pub const RESERVE: &str = "OOMGUARD_RESERVE";
+    /// Where the report goes: a file's path, or `fd:N`.
+    pub const REPORT: &str = "OOMGUARD_REPORT";
+    /// Text that the report repeats, so that a parent knows it as its own.
+    pub const TOKEN: &str = "OOMGUARD_TOKEN";
+    /// `1`: no lines on stderr when memory runs out.
+    pub const QUIET: &str = "OOMGUARD_QUIET";
+    /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
+    pub const INJECT: &str = "OOMGUARD_INJECT";
+}
+
+/// The keys of the report, in the order in which they are written.
+pub const REPORT_KEYS: [&str; 22] = [
+    "oomguard",
+    "event",
+    "cause",
+    "pid",
+    "tid",
+    "program",
+    "thread",
+    "requested",
+    "align",
+    "limit",
+    "limit_source",
+    "measure",
+    "address_space",
+    "data",
+    "resident",
+    "resident_peak",
+    "heap_live",
+    "heap_peak",
+    "refusals",
+    "exit_code",
+    "uptime_ms",
+    "token",
+];
+
+/// The value of the report's `event`.
+pub const EVENT_OUT_OF_MEMORY: &str = "out_of_memory";
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Measure {
+    /// Every mapping of the process: `RLIMIT_AS` in setrlimit(2).
+    #[default]
+    AddressSpace,
+    /// Private writable memory, which is what a cgroup mostly charges: `RLIMIT_DATA` in setrlimit(2), since Linux 4.7.
+    Data,
+}
+
+impl Measure {
+    /// The word for people and for `OOMGUARD_MEASURE`: `address-space` or `data`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Measure::AddressSpace => "address-space",
+            Measure::Data => "data",
+        }
+    }
+
+    /// The word in the report: `address_space` or `data`.
+    pub const fn report_word(self) -> &'static str {
+        match self {
+            Measure::AddressSpace => "address_space",
+            Measure::Data => "data",
+        }
+    }
+
+    /// The other measure.
+    pub(crate) const fn other(self) -> Measure {
+        match self {
+            Measure::AddressSpace => Measure::Data,
+            Measure::Data => Measure::AddressSpace,
+        }
+    }
+}
+
+/// Who set the limit that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitSource {
+    /// `OOMGUARD_LIMIT`.
+    Environment,
+    /// The argument of `guard!`.
+    Source,
+    /// The container: `auto`.
+    Cgroup,
+    /// An rlimit that was there before, and is lower.
+    Rlimit,
+}
+
+impl LimitSource {
+    /// The word in the report.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LimitSource::Environment => "environment",
+            LimitSource::Source => "source",
+            LimitSource::Cgroup => "cgroup",
+            LimitSource::Rlimit => "rlimit",
+        }
+    }
+}
+
+/// What was refused when the process could not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// An allocation on the heap.
+    Heap,
+    /// The growth of a stack.
+    Stack,
+    /// The start of a thread.
+    Thread,
+    /// A mapping that the program asked for itself.
+    Mapping,
+    /// Nothing: the refusal was injected by a test.
+    Injected,
+}
+
+impl Cause {
+    /// The word in the report.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::Heap => "heap",
+            Cause::Stack => "stack",
+            Cause::Thread => "thread",
+            Cause::Mapping => "mapping",
+            Cause::Injected => "injected",
+        }
+    }
+}
+
+/// What the allocator does with a refusal that nothing could cure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OnRefusal {
+    /// Return null, as any allocator does, and end the process only if the program does not cope.
+    #[default]
+    Deferred,
+    /// End the process inside the allocator.
+    Immediate,
+}
+
+impl OnRefusal {
+    /// The word for `OOMGUARD_ON_REFUSAL`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnRefusal::Deferred => "deferred",
+            OnRefusal::Immediate => "immediate",
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The `GlobalAlloc` wrapper: forward, compare with null, and hand refusals over. Knows neither limits nor reports.
+
+use super::anchor;
+use super::refusal;
+use super::settings::Settings;
+use crate::report::Request;
+use core::alloc::{GlobalAlloc, Layout};
+use core::marker::PhantomData;
+
+/// The allocator `A` with a guard around it: a refused allocation that the program does not survive becomes a report
+/// and exit 198.
+///
+/// [`guard!`](crate::guard!) makes one; by hand it is
+///
+/// ```
+/// use std::alloc::System;
+///
+/// #[global_allocator]
+/// static GUARD: oomguard::Guard<System> = oomguard::Guard::new(System);
+/// # fn main() {}
+/// ```
+///
+/// Being used is what arms it: a program that allocates through a `Guard` has the constructor that sets the limit
+/// before `main`, and one that only depends on this crate has nothing of it.
+///
+/// Wrapping costs one comparison per allocation and nothing per release. It never unwinds.
+#[derive(Debug, Default)]
+pub struct Guard<A, S = Unset> {
+    inner: A,
+    source: PhantomData<fn() -> S>,
+}
+
+/// Where a guard's settings come from; implemented by [`guard!`](crate::guard!).
+#[doc(hidden)]
+pub trait Source: 'static {
+    /// What the source code says.
+    const SETTINGS: Settings;
+}
+
+/// Nothing said in the source: the environment and the defaults decide.
+#[derive(Debug, Default)]
+pub enum Unset {
+    #[doc(hidden)]
+    #[default]
+    Nothing,
+}
+
+impl Source for Unset {
+    const SETTINGS: Settings = Settings::UNSET;
+}
+
+impl<A> Guard<A> {
+    /// Wraps `inner`.
+    pub const fn new(inner: A) -> Self {
+        Guard { inner, source: PhantomData }
+    }
+}
+
+impl<A, S: Source> Guard<A, S> {
+    /// Wraps `inner` with settings from the source code.
+    #[doc(hidden)]
+    pub const fn with_settings(inner: A) -> Self {
+        Guard { inner, source: PhantomData }
+    }
+}
+
+impl<A: GlobalAlloc, S: Source> Guard<A, S> {
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, bytes: usize, align: usize, again: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
+        anchor::link_into_program::<S>();
+        refusal::handle_allocation(Request { bytes: bytes as u64, align: Some(align as u64) }, again)
+    }
+
+    // One cold function per method, so that the hot path keeps nothing but what the inner call needs.
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_refused(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the same call with the same layout as the one that was refused.
+        self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc(layout) })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_zeroed_refused(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the same call with the same layout as the one that was refused.
+        self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc_zeroed(layout) })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn realloc_refused(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: a refused realloc has left the block as it was, so the same call may be made again.
+        self.refused(new_size, layout.align(), &mut || unsafe { self.inner.realloc(block, layout, new_size) })
+    }
+}
+
+// SAFETY: every block comes from `inner` and goes back to it with the same layout; null is passed on as null. The
+// cold path calls user callbacks under `catch_unwind`, so nothing unwinds through here.
+unsafe impl<A: GlobalAlloc, S: Source> GlobalAlloc for Guard<A, S> {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        #[cfg(feature = "inject")]
+        if super::inject::refuses_next() {
+            return self.alloc_refused(layout);
+        }
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
+        let block = unsafe { self.inner.alloc(layout) };
+        if block.is_null() { self.alloc_refused(layout) } else { block }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        #[cfg(feature = "inject")]
+        if super::inject::refuses_next() {
+            return self.alloc_zeroed_refused(layout);
+        }
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is the same.
+        let block = unsafe { self.inner.alloc_zeroed(layout) };
+        if block.is_null() { self.alloc_zeroed_refused(layout) } else { block }
+    }
+
+    #[inline(always)]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        #[cfg(feature = "inject")]
+        if super::inject::refuses_next() {
+            return self.realloc_refused(block, layout, new_size);
+        }
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is the same.
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        if moved.is_null() { self.realloc_refused(block, layout, new_size) } else { moved }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, which is the same.
+        unsafe { self.inner.dealloc(block, layout) }
+    }
+}

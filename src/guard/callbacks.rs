@@ -1,0 +1,99 @@
+//! What the program wants to be asked and told: `on_reclaim` and `on_exhausted`.
+//!
+//! Two lists that only grow. Registering allocates; running does not, and takes no lock.
+
+use super::exhaustion;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+struct Node {
+    run: Box<dyn Fn() + Send + Sync>,
+    next: AtomicPtr<Node>,
+}
+
+/// A list of callbacks in the order of their registration.
+pub(super) struct Callbacks {
+    first: AtomicPtr<Node>,
+}
+
+pub(super) static RECLAIM: Callbacks = Callbacks { first: AtomicPtr::new(core::ptr::null_mut()) };
+pub(super) static EXHAUSTED: Callbacks = Callbacks { first: AtomicPtr::new(core::ptr::null_mut()) };
+
+impl Callbacks {
+    fn append(&self, run: Box<dyn Fn() + Send + Sync>) {
+        let node = Box::into_raw(Box::new(Node { run, next: AtomicPtr::new(core::ptr::null_mut()) }));
+        let mut end = &self.first;
+        loop {
+            // AcqRel: publishes the node to the Acquire loads in `iter`, and sees the node that came before.
+            match end.compare_exchange(core::ptr::null_mut(), node, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                // SAFETY: a node in the list is never freed.
+                Err(taken) => end = unsafe { &(*taken).next },
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        // Relaxed: only whether there is one; nothing behind the pointer is read.
+        self.first.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Runs them all; a panic ends only the one that panicked.
+    pub(super) fn run_all(&self) {
+        // Acquire: pairs with the AcqRel in `append`, so that the node is seen whole.
+        let mut next = self.first.load(Ordering::Acquire);
+        // SAFETY: a node in the list is never freed or changed.
+        while let Some(node) = unsafe { next.as_ref() } {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (node.run)())) {
+                // Its destructor is the program's code and could panic again, here where nothing may unwind.
+                core::mem::forget(payload);
+            }
+            // Acquire: as above.
+            next = node.next.load(Ordering::Acquire);
+        }
+    }
+}
+
+/// Registers a callback that is run when an allocation is refused, before the refusal is passed on: free something,
+/// and the allocation is tried again.
+///
+/// It runs in the thread whose allocation was refused, in the midst of that allocation: locks that the thread already
+/// holds must not be taken again, so prefer `try_lock`. It may allocate; what is refused to it is simply refused. Only
+/// one thread runs the callbacks at a time. A panic in it is caught.
+///
+/// In a program without a guard it is never called.
+///
+/// ```
+/// use std::sync::Mutex;
+/// static CACHE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+///
+/// oomguard::on_reclaim(|| {
+///     if let Ok(mut cache) = CACHE.try_lock() {
+///         *cache = Vec::new();
+///     }
+/// });
+/// ```
+pub fn on_reclaim<F>(callback: F)
+where
+    F: Fn() + Send + Sync + 'static,
+{
+    RECLAIM.append(Box::new(callback));
+}
+
+/// Registers last words: run once when the process has run out of memory, after the report is written and before it
+/// exits.
+///
+/// It runs in the thread that could not go on, in the midst of its last allocation, with the reserve
+/// (`OOMGUARD_RESERVE`, 4 MiB) to allocate from. All of them together have two seconds; then the process exits, even
+/// if one of them hangs. Other threads go on until they need memory. A panic in it is caught.
+///
+/// ```
+/// oomguard::on_exhausted(|| eprintln!("the job was at row 12345"));
+/// ```
+pub fn on_exhausted<F>(callback: F)
+where
+    F: Fn() + Send + Sync + 'static,
+{
+    EXHAUSTED.append(Box::new(callback));
+    exhaustion::keep_reserve();
+}

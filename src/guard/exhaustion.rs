@@ -1,0 +1,287 @@
+//! From a refusal not survived to `_exit`: one thread wins, says what happened, and ends the process; the others wait
+//! for that as soon as they need memory.
+//!
+//! ```text
+//!              end()                 last words, exit()
+//!   Alive ───────────────▶ Dying ───────────────────────▶ gone
+//!     │  another thread's end()
+//!     └──────────────────▶ Outlived ── park() ───────────▶ gone
+//! ```
+
+use super::armed::{Armed, ReportTarget, armed};
+use super::callbacks::EXHAUSTED;
+use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
+use super::{refusal, verdict, watchdog};
+use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
+use crate::report::{Request, Snapshot};
+use crate::sys;
+use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
+use crate::text::Text;
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// How long the report may take to be written, in milliseconds.
+const REPORT_DEADLINE_MS: u64 = 1000;
+
+/// How long a reader of stderr is waited for, in milliseconds.
+const STDERR_PATIENCE_MS: i32 = 200;
+
+/// How long a parked thread waits for the end that another one promised, in milliseconds.
+const PARK_DEADLINE_MS: u64 = REPORT_DEADLINE_MS + LAST_WORDS_DEADLINE_MS + 1000;
+
+/// Who says the last words: process number and thread number; zero while nobody does. With the process number, so
+/// that a child forked meanwhile does not take itself for its parent.
+static WINNER: AtomicU64 = AtomicU64::new(0);
+
+/// Where the calling thread stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nobody is dying.
+    Alive,
+    /// This thread is saying the last words.
+    Dying,
+    /// Another thread is.
+    Outlived,
+}
+
+fn me() -> u64 {
+    u64::from(sys::process::pid()) << 32 | u64::from(sys::process::tid())
+}
+
+pub(super) fn standing() -> Standing {
+    // Relaxed, here and below: the value alone decides; what the winner writes is read by nobody else.
+    match WINNER.load(Ordering::Relaxed) {
+        0 => Standing::Alive,
+        winner if winner == me() => Standing::Dying,
+        winner if winner >> 32 == u64::from(sys::process::pid()) => Standing::Outlived,
+        _ => Standing::Alive,
+    }
+}
+
+/// Whether some thread of this process is saying the last words.
+pub(super) fn is_under_way() -> bool {
+    standing() != Standing::Alive
+}
+
+/// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
+pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
+    if !win() {
+        match standing() {
+            // Out of memory again, inside the last words: all is said that could be.
+            Standing::Dying => exit(armed),
+            _ => park(armed),
+        }
+    }
+    // SAFETY: only the winner comes here, once.
+    unsafe { watchdog::start(REPORT_DEADLINE_MS) };
+    // SAFETY: only the winner comes here, once; nobody else touches the workspace.
+    let workspace = unsafe { &mut *WORKSPACE.0.get() };
+    let thread = sys::process::thread_name();
+    let snapshot = snapshot(armed, cause, request, &thread);
+    write_record(armed, &snapshot, &mut workspace.record);
+    write_lines(armed, &snapshot, &mut workspace.lines);
+    if !EXHAUSTED.is_empty() {
+        watchdog::extend(LAST_WORDS_DEADLINE_MS);
+        lend_for_good_if_alone(armed, &snapshot.memory);
+        EXHAUSTED.run_all();
+    }
+    exit(armed)
+}
+
+/// Leaves with the reserved code.
+pub(super) fn exit(armed: &Armed) -> ! {
+    sys::process::exit_now(armed.exit_code)
+}
+
+/// Waits for another thread to end the process.
+pub(super) fn park(armed: &Armed) -> ! {
+    let until = sys::process::monotonic_ms() + PARK_DEADLINE_MS;
+    while sys::process::monotonic_ms() < until {
+        sys::process::sleep_ms(PARK_DEADLINE_MS);
+    }
+    exit(armed)
+}
+
+/// Makes this thread the one that speaks, if nobody in this process is.
+fn win() -> bool {
+    let me = me();
+    let this_process = me >> 32;
+    let claim = |winner: u64| if winner >> 32 == this_process { None } else { Some(me) };
+    // Relaxed: as in `standing`.
+    WINNER.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok()
+}
+
+/// What the report is built in: not on the stack, which may be a signal handler's of a few KiB.
+struct Workspace {
+    record: Text<REPORT_MAX_BYTES>,
+    lines: Text<2048>,
+}
+
+struct WorkspaceCell(UnsafeCell<Workspace>);
+
+// SAFETY: used by the one thread that `win` elects.
+unsafe impl Sync for WorkspaceCell {}
+
+static WORKSPACE: WorkspaceCell =
+    WorkspaceCell(UnsafeCell::new(Workspace { record: Text::new(), lines: Text::new() }));
+
+fn snapshot<'a>(
+    armed: &'a Armed,
+    cause: Cause,
+    request: Option<Request>,
+    thread: &'a [u8; 16],
+) -> Snapshot<'a> {
+    let memory = sys::memory::memory_use();
+    let (pid, tid) = (sys::process::pid(), sys::process::tid());
+    let name = thread.split(|byte| *byte == 0).next().unwrap_or(thread);
+    let refused_by = refused_by(armed, &memory, request);
+    Snapshot {
+        cause,
+        pid,
+        tid,
+        program: armed.program.as_bytes(),
+        // As Rust names it; the kernel calls it by the program's name.
+        thread: if pid == tid { b"main" } else { name },
+        request,
+        limit: refused_by.limit,
+        limit_source: refused_by.source,
+        measure: refused_by.measure,
+        limit_refused: refused_by.had_no_room,
+        memory,
+        refusals: refusal::refused_count(),
+        exit_code: armed.exit_code,
+        uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
+        token: armed.token.as_ref().map(Text::as_bytes),
+    }
+}
+
+struct RefusedBy {
+    measure: crate::contract::Measure,
+    limit: Option<u64>,
+    source: Option<LimitSource>,
+    had_no_room: Option<bool>,
+}
+
+/// The guard's own limit, unless it had plenty of room and an rlimit of the other measure had not.
+fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
+    let no_room = |measure, limit: Option<u64>| {
+        let (limit, in_use) = (limit?, memory.of(measure)?);
+        // Allocators ask for more than they were asked for, and others may have freed memory meanwhile.
+        let wanted = request.map_or(0, |request| request.bytes).saturating_add((64 << 20).max(limit / 8));
+        Some(limit.saturating_sub(in_use) < wanted)
+    };
+    let own_has_no_room = no_room(armed.measure, armed.limit);
+    let other = armed.measure.other();
+    let other_limit = rlimit(other.into()).soft;
+    if own_has_no_room != Some(true) && no_room(other, other_limit) == Some(true) {
+        return RefusedBy {
+            measure: other,
+            limit: other_limit,
+            source: Some(LimitSource::Rlimit),
+            had_no_room: Some(true),
+        };
+    }
+    RefusedBy {
+        measure: armed.measure,
+        limit: armed.limit,
+        source: armed.limit_source,
+        had_no_room: request.and(own_has_no_room),
+    }
+}
+
+fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT_MAX_BYTES>) {
+    let patience = REPORT_DEADLINE_MS as i32;
+    match &armed.report {
+        ReportTarget::Nowhere => {}
+        ReportTarget::Descriptor(fd, id) => {
+            snapshot.write_record(record);
+            // The number may have been closed, and given to a file of the program's.
+            if sys::fd::file_id(*fd) == Some(*id) {
+                sys::fd::write_patiently(*fd, record.as_bytes(), patience);
+            }
+        }
+        ReportTarget::File(path) => {
+            snapshot.write_record(record);
+            let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else { return };
+            let file = sys::fd::open_to_append(path).or_else(|| {
+                // No descriptor left: standard input will not be needed any more.
+                sys::fd::close_number(libc::STDIN_FILENO);
+                sys::fd::open_to_append(path)
+            });
+            if let Some(file) = file {
+                sys::fd::write_patiently(file.number(), record.as_bytes(), patience);
+            }
+        }
+    }
+}
+
+fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, lines: &mut Text<2048>) {
+    if !armed.quiet {
+        snapshot.write_lines(lines);
+        sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS);
+    }
+}
+
+/// The soft limit with the reserve, and without it.
+fn soft_limits(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
+    let now = rlimit(armed.measure.into());
+    let raised = raised_for_last_words(armed.limit, armed.reserve_bytes, now.hard)?;
+    Some((Rlimit { soft: Some(raised), ..now }, Rlimit { soft: armed.limit, ..now }))
+}
+
+/// An allocation of the dying thread was refused: tries it again with the reserve. The limit is raised only for that
+/// moment, as it is the whole process's: another thread that needs memory in between is refused, and parked.
+pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bool {
+    let Some((raised, kept)) = soft_limits(armed) else { return again() };
+    set_rlimit(armed.measure.into(), raised);
+    let worked = again();
+    set_rlimit(armed.measure.into(), kept);
+    worked
+}
+
+/// With no other thread to eat it, the reserve is there for everything, the C library's own allocations included.
+/// Two threads: this one and the watchdog.
+fn lend_for_good_if_alone(armed: &Armed, memory: &MemoryUse) {
+    if memory.threads.is_some_and(|threads| threads <= 2)
+        && let Some((raised, _)) = soft_limits(armed)
+    {
+        set_rlimit(armed.measure.into(), raised);
+    }
+}
+
+/// There are last words to be said: where the hard limit leaves no room above the soft one, makes room below it.
+pub(super) fn keep_reserve() {
+    let Some(armed) = armed() else { return };
+    let now = rlimit(armed.measure.into());
+    if let (Some(limit), Some(in_use)) = (armed.limit, sys::memory::memory_use().of(armed.measure))
+        && now.soft == Some(limit)
+        && let Some(lowered) = lowered_to_keep_reserve(limit, armed.reserve_bytes, now.hard, in_use)
+    {
+        set_rlimit(armed.measure.into(), Rlimit { soft: Some(lowered), ..now });
+    }
+}
+
+/// Has `exit(3)` ask us last, when the program's own handlers have run.
+pub(super) fn watch_exit() {
+    unsafe extern "C" {
+        // on_exit(3); its first 32 handlers need no allocation.
+        fn on_exit(handler: extern "C" fn(i32, *mut libc::c_void), argument: *mut libc::c_void) -> i32;
+    }
+    // SAFETY: `at_exit` lives as long as the process and ignores its argument.
+    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+}
+
+extern "C" fn at_exit(code: i32, _: *mut libc::c_void) {
+    let Some(armed) = armed() else { return };
+    match standing() {
+        Standing::Dying => exit(armed),
+        Standing::Outlived => park(armed),
+        Standing::Alive => {}
+    }
+    if code == EXIT_RUST_PANIC
+        && let Some(request) = verdict::refused_thread_is_why()
+    {
+        end(armed, Cause::Thread, Some(request));
+    }
+}

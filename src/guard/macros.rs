@@ -1,0 +1,120 @@
+//! `guard!`: reads its keys one by one into a constant.
+
+/// Guards the program: put it into `main.rs`, outside `fn main`.
+///
+/// It defines the `#[global_allocator]`, and sets the process's own memory limit before `main`. A refused allocation
+/// that the program does not survive ends in a report on stderr and exit code 198; `try_reserve` keeps working.
+///
+/// ```
+/// oomguard::guard!();
+/// # fn main() {}
+/// ```
+///
+/// Keys may come in any order, each at most once; a wrong literal does not compile. The environment overrides them.
+///
+/// | key | value | default | overridden by |
+/// |---|---|---|---|
+/// | `limit` | a [`Limit`](crate::Limit) as text | `"auto"` | `OOMGUARD_LIMIT` |
+/// | `measure` | `address_space` or `data` | `address_space` | `OOMGUARD_MEASURE` |
+/// | `exit_code` | 1–255 | 198 | `OOMGUARD_EXIT_CODE` |
+/// | `reserve` | a size as text | `"4Mi"` | `OOMGUARD_RESERVE` |
+/// | `on_refusal` | `deferred` or `immediate` | `deferred` | `OOMGUARD_ON_REFUSAL` |
+/// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |
+///
+/// ```
+/// oomguard::guard!(
+///     limit = "80%", measure = data, exit_code = 198, reserve = "8MiB",
+///     on_refusal = deferred, allocator = std::alloc::System
+/// );
+/// # fn main() {}
+/// ```
+///
+/// ```compile_fail
+/// oomguard::guard!(limit = "512 megabytes");
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! guard {
+    ($($keys:tt)*) => {
+        $crate::__guard_keys! {
+            limit [] measure [] exit_code [] reserve [] on_refusal [] allocator []
+            $($keys)*
+        }
+    };
+}
+
+/// One step of [`guard!`]: moves the first key's value into its slot.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __guard_keys {
+    (limit [] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+     limit = $value:literal $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [.limit($value)] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+     measure = data $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::Data)] exit_code [$($e)*]
+            reserve [$($r)*] on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+     measure = address_space $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::AddressSpace)] exit_code [$($e)*]
+            reserve [$($r)*] on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+     exit_code = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [.exit_code($value as i128)] reserve [$($r)*]
+            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+     reserve = $value:literal $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [.reserve($value)]
+            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [] allocator [$($a:tt)*]
+     on_refusal = deferred $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [.on_refusal($crate::OnRefusal::Deferred)] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [] allocator [$($a:tt)*]
+     on_refusal = immediate $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [.on_refusal($crate::OnRefusal::Immediate)] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator []
+     allocator = $value:path $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] allocator [$value] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     allocator []) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] allocator [::std::alloc::System] }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     allocator [$allocator:path]) => {
+        const _: () = {
+            enum FromSource {}
+
+            impl $crate::__private::Source for FromSource {
+                const SETTINGS: $crate::__private::Settings =
+                    $crate::__private::Settings::UNSET $($l)* $($m)* $($e)* $($r)* $($o)*;
+            }
+
+            // Names the constant, so that a wrong value is an error even where nothing is generated from it.
+            const _: $crate::__private::Settings = <FromSource as $crate::__private::Source>::SETTINGS;
+
+            #[global_allocator]
+            static GUARD: $crate::Guard<$allocator, FromSource> = $crate::Guard::with_settings($allocator);
+        };
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     allocator [$($a:tt)*] $($rest:tt)+) => {
+        ::core::compile_error!(::core::concat!(
+            "guard!: cannot use `", ::core::stringify!($($rest)+), "`: a key that is unknown, given twice or has a \
+             value of the wrong kind; the keys are limit = \"512MiB\", measure = address_space | data, \
+             exit_code = 1..=255, reserve = \"4MiB\", on_refusal = deferred | immediate, allocator = a::Path"
+        ));
+    };
+}

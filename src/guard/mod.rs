@@ -1,0 +1,40 @@
+//! The code inside the process that dies well.
+//!
+//! The one rule of this folder: once a refusal is not survived, nothing here allocates, takes a lock, panics or waits
+//! without a deadline until `_exit`. Nothing here depends on the parent's side.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `allocator` | `Guard<A>`: forwards, and hands refusals over |
+//! | `anchor` | what a program that uses `Guard` links in: the constructor and the interposed names |
+//! | `macros` | `guard!` |
+//! | `settings`, `limits` | what was asked for, and what holds; pure |
+//! | `startup` | what runs before `main`, in order |
+//! | `stack` | the main stack, mapped so that its growth is never refused |
+//! | `armed` | what start-up found out, fixed from then on |
+//! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
+//! | `verdict` | whether this thread is dying of a refusal |
+//! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
+//! | `exhaustion` | from a refusal not survived to `_exit` |
+//! | `watchdog` | the deadline of the last words |
+//! | `callbacks` | `on_reclaim`, `on_exhausted` |
+//! | `status` | `status()` |
+//! | `inject` | refusals on purpose, for tests (feature `inject`) |
+
+pub(crate) mod allocator;
+mod anchor;
+mod armed;
+pub(crate) mod callbacks;
+mod exhaustion;
+#[cfg(feature = "inject")]
+pub mod inject;
+mod interpose;
+mod limits;
+mod macros;
+mod refusal;
+pub(crate) mod settings;
+mod stack;
+mod startup;
+pub(crate) mod status;
+mod verdict;
+mod watchdog;

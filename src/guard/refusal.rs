@@ -1,0 +1,140 @@
+//! What is tried before a refusal is passed on, and what is noted of it. How a process ends is decided elsewhere.
+
+use super::armed::{Armed, armed};
+use super::callbacks::RECLAIM;
+use super::exhaustion::{self, Standing};
+use crate::contract::{Cause, OnRefusal};
+use crate::report::Request;
+use crate::sys;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
+/// moment of a thread's life.
+struct Here {
+    last: Cell<Option<(Cause, Request)>>,
+    handling: Cell<bool>,
+}
+
+thread_local! {
+    static HERE: Here = const { Here { last: Cell::new(None), handling: Cell::new(false) } };
+}
+
+/// Refusals passed on to the program.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// How many refusals were passed on so far.
+pub(super) fn refused_count() -> u64 {
+    // Relaxed: a counter that observes; nothing is ordered by it.
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// What the calling thread was refused last.
+pub(super) fn last_here() -> Option<(Cause, Request)> {
+    HERE.try_with(|here| here.last.get()).ok().flatten()
+}
+
+/// An allocation was refused: `again` repeats it. The block, or null where the program has to cope.
+pub(super) fn handle_allocation(request: Request, again: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
+    let mut block = core::ptr::null_mut();
+    let cause = if injected() { Cause::Injected } else { Cause::Heap };
+    handle(cause, request, &mut || {
+        block = again();
+        !block.is_null()
+    });
+    block
+}
+
+#[cfg(feature = "inject")]
+fn injected() -> bool {
+    super::inject::is_refusing()
+}
+
+#[cfg(not(feature = "inject"))]
+fn injected() -> bool {
+    false
+}
+
+/// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end.
+pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
+    let Some(armed) = armed() else { return false };
+    match exhaustion::standing() {
+        Standing::Dying => return exhaustion::lend_reserve(armed, again),
+        Standing::Outlived => exhaustion::park(armed),
+        Standing::Alive => {}
+    }
+    // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
+    let nested = HERE.try_with(|here| here.handling.replace(true)).unwrap_or(true);
+    if nested {
+        note(cause, request);
+        return false;
+    }
+    let survived = cause != Cause::Injected && reclaim_and_try_again(armed, request, again);
+    let _ = HERE.try_with(|here| here.handling.set(false));
+    if !survived {
+        note(cause, request);
+        // A thread that cannot be started is for its starter to handle; only allocations end at once.
+        if armed.on_refusal == OnRefusal::Immediate && cause != Cause::Thread {
+            exhaustion::end(armed, cause, Some(request));
+        }
+    }
+    survived
+}
+
+fn note(cause: Cause, request: Request) {
+    // Relaxed: as in `refused_count`.
+    REFUSED.fetch_add(1, Ordering::Relaxed);
+    let _ = HERE.try_with(|here| here.last.set(Some((cause, request))));
+}
+
+/// Only one thread gives memory back at a time.
+static RECLAIMING: AtomicBool = AtomicBool::new(false);
+
+/// How long a thread waits for another one's reclaiming, in milliseconds. Bounded, as that one may run a callback that
+/// waits for a lock which this one holds.
+const PATIENCE_MS: u64 = 50;
+
+fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
+    let asked_ms = sys::process::monotonic_ms();
+    // Acquire, paired with the Release below: what the other thread freed is seen.
+    while RECLAIMING.swap(true, Ordering::Acquire) {
+        if sys::process::monotonic_ms() - asked_ms >= PATIENCE_MS || exhaustion::is_under_way() {
+            return again();
+        }
+        sys::process::sleep_ms(1);
+        if again() {
+            return true;
+        }
+    }
+    let worked = trim(armed, request) && again() || run_callbacks() && again();
+    RECLAIMING.store(false, Ordering::Release);
+    worked
+}
+
+/// When the next trim is worth its time, in monotonic milliseconds.
+static NEXT_TRIM_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Gives the C library's free memory back to the system. A trim walks all that is free, so it may take at most a
+/// small part of the time of a program that is refused again and again.
+fn trim(armed: &Armed, request: Request) -> bool {
+    if armed.limit.is_some_and(|limit| request.bytes > limit) {
+        return false;
+    }
+    let before_ms = sys::process::monotonic_ms();
+    // Relaxed, here and below: guarded by RECLAIMING.
+    if before_ms < NEXT_TRIM_MS.load(Ordering::Relaxed) {
+        return false;
+    }
+    sys::memory::trim_heap();
+    let after_ms = sys::process::monotonic_ms();
+    NEXT_TRIM_MS.store(after_ms + 16 * (after_ms - before_ms), Ordering::Relaxed);
+    true
+}
+
+fn run_callbacks() -> bool {
+    if RECLAIM.is_empty() {
+        return false;
+    }
+    RECLAIM.run_all();
+    true
+}

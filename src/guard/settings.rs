@@ -1,0 +1,335 @@
+//! What the user asked for: the arguments of `guard!`, overridden by the environment. Pure functions.
+
+use crate::contract::{
+    DEFAULT_RESERVE_BYTES, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, TOKEN_MAX_BYTES, variable,
+};
+use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, parse_size};
+use crate::text::{Text, whole_number};
+
+/// What the source code says, checked at compile time. Made by [`guard!`](crate::guard!).
+#[derive(Clone, Copy)]
+pub struct Settings {
+    limit: Option<Limit>,
+    measure: Option<Measure>,
+    exit_code: Option<u8>,
+    reserve: Option<u64>,
+    on_refusal: Option<OnRefusal>,
+}
+
+impl Settings {
+    /// Nothing said: everything has its default.
+    pub const UNSET: Settings =
+        Settings { limit: None, measure: None, exit_code: None, reserve: None, on_refusal: None };
+
+    /// `limit = "512MiB"`.
+    pub const fn limit(mut self, text: &str) -> Settings {
+        match Limit::parse(text.as_bytes()) {
+            Ok(limit) => self.limit = Some(limit),
+            Err(_) => panic!(
+                "guard!(limit = …): not a limit; write bytes (\"536870912\"), \"512M\" or \"512Mi\" (K M G T, Ki Mi Gi \
+                 Ti), \"80%\", \"auto\" or \"off\""
+            ),
+        }
+        self
+    }
+
+    /// `measure = data`.
+    pub const fn measure(mut self, measure: Measure) -> Settings {
+        self.measure = Some(measure);
+        self
+    }
+
+    /// `exit_code = 198`.
+    pub const fn exit_code(mut self, code: i128) -> Settings {
+        if code < 1 || code > 255 {
+            panic!("guard!(exit_code = …): not an exit code; write a number from 1 to 255");
+        }
+        self.exit_code = Some(code as u8);
+        self
+    }
+
+    /// `reserve = "8MiB"`.
+    pub const fn reserve(mut self, text: &str) -> Settings {
+        match parse_size(text.as_bytes()) {
+            Ok(bytes) => self.reserve = Some(bytes),
+            Err(_) => panic!(
+                "guard!(reserve = …): not a size; write bytes (\"4194304\"), \"4M\" or \"4Mi\" (K M G T, Ki Mi Gi Ti)"
+            ),
+        }
+        self
+    }
+
+    /// `on_refusal = deferred`.
+    pub const fn on_refusal(mut self, on_refusal: OnRefusal) -> Settings {
+        self.on_refusal = Some(on_refusal);
+        self
+    }
+}
+
+/// The variables of the environment that concern the guard; absent ones are `None`.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Environment<'a> {
+    pub(super) limit: Option<&'a [u8]>,
+    pub(super) measure: Option<&'a [u8]>,
+    pub(super) exit_code: Option<&'a [u8]>,
+    pub(super) on_refusal: Option<&'a [u8]>,
+    pub(super) reserve: Option<&'a [u8]>,
+    pub(super) report: Option<&'a [u8]>,
+    pub(super) token: Option<&'a [u8]>,
+    pub(super) quiet: Option<&'a [u8]>,
+    pub(super) inject: Option<&'a [u8]>,
+}
+
+impl<'a> Environment<'a> {
+    /// Takes in `NAME=value` if it is one of ours. The first of two wins, as with getenv(3).
+    pub(super) fn note(&mut self, entry: &'a [u8]) {
+        let variables = [
+            (variable::LIMIT, &mut self.limit),
+            (variable::MEASURE, &mut self.measure),
+            (variable::EXIT_CODE, &mut self.exit_code),
+            (variable::ON_REFUSAL, &mut self.on_refusal),
+            (variable::RESERVE, &mut self.reserve),
+            (variable::REPORT, &mut self.report),
+            (variable::TOKEN, &mut self.token),
+            (variable::QUIET, &mut self.quiet),
+            (variable::INJECT, &mut self.inject),
+        ];
+        for (name, slot) in variables {
+            if slot.is_none() {
+                *slot = entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            }
+        }
+    }
+}
+
+/// Where the report goes, as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReportTo<'a> {
+    Nowhere,
+    Path(&'a [u8]),
+    Descriptor(i32),
+}
+
+/// What holds, once source and environment are joined.
+#[derive(Clone, Copy)]
+pub(super) struct Wishes<'a> {
+    pub(super) limit_from_environment: Option<Limit>,
+    pub(super) limit_from_source: Option<Limit>,
+    pub(super) measure: Measure,
+    pub(super) exit_code: u8,
+    pub(super) reserve_bytes: u64,
+    pub(super) on_refusal: OnRefusal,
+    pub(super) report: ReportTo<'a>,
+    pub(super) token: Option<&'a [u8]>,
+    pub(super) quiet: bool,
+    pub(super) inject: Option<&'a [u8]>,
+}
+
+/// A variable whose value cannot be used.
+pub(super) struct BadVariable<'a> {
+    pub(super) name: &'static str,
+    pub(super) value: &'a [u8],
+    pub(super) reason: &'static str,
+    pub(super) accepted: &'static str,
+}
+
+impl BadVariable<'_> {
+    /// `OOMGUARD_LIMIT="12Q" …: not a number with a known unit; accepted: …`
+    pub(super) fn describe(&self, line: &mut Text<1024>) {
+        line.push(self.name);
+        line.push("=\"");
+        // Long enough to be recognised, short enough to leave room for the cure.
+        let shown = 80;
+        line.push_foreign(self.value.get(..shown).unwrap_or(self.value));
+        line.push(if self.value.len() > shown { "…\"" } else { "\"" });
+        line.push(" in the environment: ");
+        line.push(self.reason);
+        line.push("; accepted: ");
+        line.push(self.accepted);
+    }
+}
+
+/// Joins source and environment; the environment wins.
+pub(super) fn resolve<'a>(
+    source: &Settings,
+    environment: &Environment<'a>,
+) -> Result<Wishes<'a>, BadVariable<'a>> {
+    let measure = environment.measure.map(measure_from).transpose()?.or(source.measure);
+    let exit_code = environment.exit_code.map(exit_code_from).transpose()?.or(source.exit_code);
+    let reserve = environment.reserve.map(reserve_from).transpose()?.or(source.reserve);
+    let on_refusal = environment.on_refusal.map(on_refusal_from).transpose()?.or(source.on_refusal);
+    Ok(Wishes {
+        limit_from_environment: environment.limit.map(limit_from).transpose()?,
+        limit_from_source: source.limit,
+        measure: measure.unwrap_or_default(),
+        exit_code: exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
+        reserve_bytes: reserve.unwrap_or(DEFAULT_RESERVE_BYTES),
+        on_refusal: on_refusal.unwrap_or_default(),
+        report: environment.report.map_or(Ok(ReportTo::Nowhere), report_from)?,
+        token: environment.token.map(token_from).transpose()?,
+        quiet: environment.quiet.map_or(Ok(false), quiet_from)?,
+        inject: environment.inject,
+    })
+}
+
+fn limit_from(value: &[u8]) -> Result<Limit, BadVariable<'_>> {
+    Limit::parse(value).map_err(|error| BadVariable {
+        name: variable::LIMIT,
+        value,
+        reason: error.reason(),
+        accepted: LIMIT_FORMS,
+    })
+}
+
+fn measure_from(value: &[u8]) -> Result<Measure, BadVariable<'_>> {
+    match value {
+        b"address-space" => Ok(Measure::AddressSpace),
+        b"data" => Ok(Measure::Data),
+        _ => Err(BadVariable {
+            name: variable::MEASURE,
+            value,
+            reason: "not a measure",
+            accepted: "address-space or data",
+        }),
+    }
+}
+
+fn exit_code_from(value: &[u8]) -> Result<u8, BadVariable<'_>> {
+    match whole_number(value).map(u8::try_from) {
+        Some(Ok(code)) if code > 0 => Ok(code),
+        _ => Err(BadVariable {
+            name: variable::EXIT_CODE,
+            value,
+            reason: "not an exit code",
+            accepted: "a number from 1 to 255",
+        }),
+    }
+}
+
+fn on_refusal_from(value: &[u8]) -> Result<OnRefusal, BadVariable<'_>> {
+    match value {
+        b"deferred" => Ok(OnRefusal::Deferred),
+        b"immediate" => Ok(OnRefusal::Immediate),
+        _ => Err(BadVariable {
+            name: variable::ON_REFUSAL,
+            value,
+            reason: "not a way to handle a refusal",
+            accepted: "deferred or immediate",
+        }),
+    }
+}
+
+fn reserve_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {
+    parse_size(value).map_err(|error| BadVariable {
+        name: variable::RESERVE,
+        value,
+        reason: error.reason(),
+        accepted: SIZE_FORMS,
+    })
+}
+
+fn report_from(value: &[u8]) -> Result<ReportTo<'_>, BadVariable<'_>> {
+    let bad = |reason| BadVariable {
+        name: variable::REPORT,
+        value,
+        reason,
+        accepted: "a file's path, or fd:N for an open descriptor",
+    };
+    match value.strip_prefix(b"fd:") {
+        Some(number) => whole_number(number)
+            .and_then(|number| i32::try_from(number).ok())
+            .map(ReportTo::Descriptor)
+            .ok_or(bad("not a descriptor's number")),
+        None if value.is_empty() => Err(bad("empty")),
+        None => Ok(ReportTo::Path(value)),
+    }
+}
+
+fn token_from(value: &[u8]) -> Result<&[u8], BadVariable<'_>> {
+    let bad = |reason| BadVariable {
+        name: variable::TOKEN,
+        value,
+        reason,
+        accepted: "UTF-8 text of up to 64 bytes",
+    };
+    if value.len() > TOKEN_MAX_BYTES {
+        return Err(bad("too long"));
+    }
+    core::str::from_utf8(value).map(|_| value).map_err(|_| bad("not UTF-8"))
+}
+
+fn quiet_from(value: &[u8]) -> Result<bool, BadVariable<'_>> {
+    match value {
+        b"1" => Ok(true),
+        b"0" | b"" => Ok(false),
+        _ => Err(BadVariable {
+            name: variable::QUIET,
+            value,
+            reason: "neither on nor off",
+            accepted: "1, 0 or nothing",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment<'a>(entries: &[&'a str]) -> Environment<'a> {
+        let mut environment = Environment::default();
+        for entry in entries {
+            environment.note(entry.as_bytes());
+        }
+        environment
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_source() {
+        let source = Settings::UNSET
+            .limit("1Gi")
+            .measure(Measure::AddressSpace)
+            .exit_code(3)
+            .reserve("1Mi")
+            .on_refusal(OnRefusal::Deferred);
+        let variables = environment(&[
+            "OOMGUARD_LIMIT=80%",
+            "OOMGUARD_MEASURE=data",
+            "OOMGUARD_EXIT_CODE=77",
+            "OOMGUARD_RESERVE=0",
+            "OOMGUARD_ON_REFUSAL=immediate",
+            "OOMGUARD_REPORT=fd:9",
+            "OOMGUARD_TOKEN=a b",
+            "OOMGUARD_QUIET=1",
+        ]);
+        let Ok(wishes) = resolve(&source, &variables) else { panic!("all good") };
+        assert_eq!(wishes.limit_from_environment, "80%".parse().ok());
+        assert_eq!(wishes.limit_from_source, Some(Limit::Bytes(1 << 30)));
+        assert_eq!((wishes.measure, wishes.exit_code, wishes.reserve_bytes), (Measure::Data, 77, 0));
+        assert_eq!((wishes.on_refusal, wishes.quiet), (OnRefusal::Immediate, true));
+        assert_eq!((wishes.report, wishes.token), (ReportTo::Descriptor(9), Some(&b"a b"[..])));
+    }
+
+    #[test]
+    fn the_source_wins_over_the_defaults() {
+        let Ok(wishes) =
+            resolve(&Settings::UNSET.exit_code(9).measure(Measure::Data), &Environment::default())
+        else {
+            panic!("all good")
+        };
+        assert_eq!((wishes.exit_code, wishes.measure), (9, Measure::Data));
+        assert_eq!((wishes.reserve_bytes, wishes.on_refusal), (DEFAULT_RESERVE_BYTES, OnRefusal::Deferred));
+        assert_eq!((wishes.report, wishes.quiet), (ReportTo::Nowhere, false));
+    }
+
+    #[test]
+    fn names_match_whole_and_the_first_of_two_wins() {
+        let variables = environment(&[
+            "OOMGUARD_LIMITS=1",
+            "XOOMGUARD_LIMIT=2",
+            "OOMGUARD_LIMIT",
+            "OOMGUARD_LIMIT=3Mi",
+            "OOMGUARD_LIMIT=4Mi",
+        ]);
+        assert_eq!(variables.limit, Some(&b"3Mi"[..]));
+    }
+}

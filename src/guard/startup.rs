@@ -1,0 +1,308 @@
+//! What runs before `main`, and in which order: the only constructor.
+//!
+//! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
+//! goes wrong ends in one line on stderr and exit 125, before the program has done anything.
+
+use super::armed::{Armed, ReportTarget, arm_with};
+use super::limits::{Known, Resolved, needs_container, resolve_limit};
+use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
+use super::{allocator::Source, exhaustion, interpose, stack, verdict};
+use crate::cgroup::container_limit;
+use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
+use crate::sys;
+use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
+use crate::text::Text;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// One arena: a second one would reserve address space in steps of 64 MiB that the first cannot use.
+const ARENAS_UNDER_ADDRESS_SPACE: i32 = 1;
+
+/// The constructor: glibc hands it the arguments of `main`.
+pub(super) unsafe extern "C" fn arm<S: Source>(
+    argc: i32,
+    argv: *const *const c_char,
+    envp: *const *const c_char,
+) {
+    static ARMED_ONCE: AtomicBool = AtomicBool::new(false);
+    // Relaxed: constructors run one after the other in one thread.
+    if ARMED_ONCE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let program = if argc > 0 {
+        // SAFETY: argv is an array of at least `argc` pointers.
+        let first = unsafe { *argv };
+        // SAFETY: each of them is a C string that lives as long as the process.
+        unsafe { c_string(first) }
+    } else {
+        b"?"
+    };
+    // SAFETY: envp is the environment that the loader hands to constructors: C strings up to a null pointer.
+    let environment = unsafe { read_environment(envp) };
+    // SAFETY: the flag above lets only one constructor through.
+    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+}
+
+/// # Safety
+/// At most once in a process, before it has a second thread.
+unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
+    let started_ms = sys::process::monotonic_ms();
+    let wishes =
+        resolve(source, environment).unwrap_or_else(|bad| refuse_to_start(|line| bad.describe(line)));
+    inject_as_told(&wishes);
+    let report = report_target(&wishes);
+    let existing = rlimit(wishes.measure.into());
+    let limit = resolve_limit(&known(&wishes, existing));
+
+    if let Some(limit) = limit {
+        check_that_it_counts(wishes.measure);
+        prepare_address_space(wishes.measure, limit.bytes);
+        check_that_it_fits(limit, wishes.measure);
+        set_soft_limit(limit, wishes.measure, existing);
+    }
+
+    let facts = Armed {
+        exit_code: wishes.exit_code,
+        measure: wishes.measure,
+        limit: limit.map(|limit| limit.bytes),
+        limit_source: limit.map(|limit| limit.source),
+        on_refusal: wishes.on_refusal,
+        reserve_bytes: wishes.reserve_bytes,
+        quiet: wishes.quiet,
+        report,
+        token: wishes.token.map(Text::from_bytes),
+        program: Text::from_bytes(program.rsplit(|byte| *byte == b'/').next().unwrap_or(program)),
+        started_ms,
+        alloc_error_code: verdict::alloc_error_code(),
+        thread_exit_code: verdict::thread_exit_code(),
+        abort_action: sys::signals::disposition(libc::SIGABRT),
+    };
+    // SAFETY: once, by this function's contract.
+    let armed = unsafe { arm_with(facts) };
+    interpose::resolve_real_functions();
+    verdict::install_abort_handler(armed);
+    exhaustion::watch_exit();
+    #[cfg(feature = "nightly")]
+    std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
+}
+
+/// The limit's sources, as far as they matter.
+fn known(wishes: &Wishes<'_>, existing: Rlimit) -> Known {
+    let ask = needs_container(wishes.limit_from_environment, wishes.limit_from_source);
+    Known {
+        from_environment: wishes.limit_from_environment,
+        from_source: wishes.limit_from_source,
+        container: if ask { container_limit("") } else { None },
+        machine: if ask { sys::memory::machine_memory() } else { None },
+        existing,
+    }
+}
+
+/// A limit on `data` is no limit where the machine ignores it.
+fn check_that_it_counts(measure: Measure) {
+    if measure == Measure::Data && sys::memory::data_limit_is_ignored() {
+        refuse_to_start(|line| {
+            line.push(
+                "measure data cannot be limited: this machine ignores RLIMIT_DATA \
+                 (/sys/module/kernel/parameters/ignore_rlimit_data is on); use OOMGUARD_MEASURE=address-space, \
+                 or have the machine's parameter switched off",
+            );
+        });
+    }
+}
+
+/// What has to happen while address space is still to be had.
+fn prepare_address_space(measure: Measure, limit_bytes: u64) {
+    let address_space = match measure {
+        Measure::AddressSpace => {
+            sys::memory::cap_arenas(ARENAS_UNDER_ADDRESS_SPACE);
+            Some(limit_bytes)
+        }
+        Measure::Data => rlimit(Resource::AddressSpace).soft,
+    };
+    if let Some(bytes) = address_space {
+        stack::reserve_main_stack(bytes);
+    }
+}
+
+fn check_that_it_fits(limit: Resolved, measure: Measure) {
+    let Some(in_use) = sys::memory::memory_use().of(measure) else { return };
+    if in_use <= limit.bytes {
+        return;
+    }
+    refuse_to_start(|line| {
+        line.push("the limit of ");
+        push_bytes(line, limit.bytes);
+        line.push(" of ");
+        line.push(measure.as_str());
+        line.push(match limit.source {
+            LimitSource::Environment => " (OOMGUARD_LIMIT)",
+            LimitSource::Source => " (guard! in the source)",
+            LimitSource::Cgroup => " (from the container)",
+            LimitSource::Rlimit => " (an rlimit that was there before)",
+        });
+        line.push(" is below the ");
+        push_bytes(line, in_use);
+        line.push(" that this process uses before main; set OOMGUARD_LIMIT well above that");
+    });
+}
+
+fn push_bytes(line: &mut Text<1024>, bytes: u64) {
+    line.push_number(bytes);
+    line.push(" bytes");
+    if bytes >= 10 << 10 {
+        line.push(" (");
+        line.push_size(bytes);
+        line.push(")");
+    }
+}
+
+/// Sets the soft limit and leaves the hard one: what lies between them is the reserve.
+fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) {
+    let wanted = Rlimit { soft: Some(limit.bytes), hard: existing.hard };
+    if existing != wanted && !set_rlimit(measure.into(), wanted) {
+        refuse_to_start(|line| {
+            line.push("the limit of ");
+            push_bytes(line, limit.bytes);
+            line.push(" of ");
+            line.push(measure.as_str());
+            line.push(" cannot be set (setrlimit: errno ");
+            line.push_number(u64::from(sys::fd::errno().unsigned_abs()));
+            line.push("); see whether a security profile forbids it, or set OOMGUARD_LIMIT=off");
+        });
+    }
+}
+
+/// Finds out now whether a report could be written later.
+fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
+    match wishes.report {
+        ReportTo::Nowhere => ReportTarget::Nowhere,
+        ReportTo::Descriptor(fd) => match sys::fd::file_id(fd) {
+            Some(id) if sys::fd::is_writable(fd) => ReportTarget::Descriptor(fd, id),
+            _ => refuse_report(
+                format_args_of_descriptor(fd).as_bytes(),
+                "no descriptor that is open for writing",
+            ),
+        },
+        ReportTo::Path(path) => {
+            let mut full = Text::<4096>::new();
+            if !path.starts_with(b"/") {
+                // Absolute from the start, as the program may change its directory.
+                let mut directory = [0; 4096];
+                if let Some(len) = sys::fd::current_directory(&mut directory) {
+                    full.push_bytes(directory.get(..len).unwrap_or(&[]));
+                    full.push("/");
+                }
+            }
+            full.push_bytes(path);
+            let mut parent = full;
+            let slash = full.as_bytes().iter().rposition(|byte| *byte == b'/');
+            parent.truncate(slash.map_or(0, |at| at.max(1)));
+            full.push_bytes(&[0]);
+            parent.push_bytes(&[0]);
+            let (Some(file), Some(directory)) = (c_text(&full), c_text(&parent)) else {
+                refuse_report(path, "longer than a path can be");
+            };
+            if path.ends_with(b"/") || !sys::fd::can_append(file, directory) {
+                refuse_report(path, "cannot be written");
+            }
+            ReportTarget::File(full)
+        }
+    }
+}
+
+fn format_args_of_descriptor(fd: i32) -> Text<16> {
+    let mut text = Text::new();
+    text.push("fd:");
+    text.push_number(u64::from(fd.unsigned_abs()));
+    text
+}
+
+fn refuse_report(value: &[u8], reason: &'static str) -> ! {
+    refuse_to_start(|line| {
+        super::settings::BadVariable {
+            name: variable::REPORT,
+            value,
+            reason,
+            accepted: "the path of a file that can be appended to, or fd:N for a descriptor open for writing",
+        }
+        .describe(line);
+    })
+}
+
+fn c_text<const N: usize>(text: &Text<N>) -> Option<&CStr> {
+    if text.is_cut() { None } else { CStr::from_bytes_until_nul(text.as_bytes()).ok() }
+}
+
+#[cfg(feature = "inject")]
+fn inject_as_told(wishes: &Wishes<'_>) {
+    if let Some(value) = wishes.inject
+        && !super::inject::plan_from(value)
+    {
+        refuse_inject(
+            value,
+            "not a plan",
+            "N (the Nth allocation after start) or N+ (the Nth and all after it)",
+        );
+    }
+}
+
+#[cfg(not(feature = "inject"))]
+fn inject_as_told(wishes: &Wishes<'_>) {
+    if let Some(value) = wishes.inject {
+        refuse_inject(
+            value,
+            "this program was built without oomguard's feature `inject`",
+            "nothing; unset it",
+        );
+    }
+}
+
+fn refuse_inject(value: &[u8], reason: &'static str, accepted: &'static str) -> ! {
+    refuse_to_start(|line| {
+        super::settings::BadVariable { name: variable::INJECT, value, reason, accepted }.describe(line);
+    })
+}
+
+/// The end of a process whose guard cannot be set up: one line, exit 125.
+fn refuse_to_start(describe: impl FnOnce(&mut Text<1024>)) -> ! {
+    let mut reason = Text::new();
+    describe(&mut reason);
+    let mut line = Text::<1100>::new();
+    line.push("oomguard: cannot guard this process: ");
+    line.push_bytes(reason.as_bytes());
+    line.push("\n");
+    // Said even under OOMGUARD_QUIET: there is no report that would say it instead.
+    sys::fd::write_patiently(libc::STDERR_FILENO, line.as_bytes(), 1000);
+    sys::process::exit_now(EXIT_CANNOT_GUARD)
+}
+
+/// Our variables, unless the program runs with more rights than whoever set them.
+///
+/// # Safety
+/// `envp` is null or an array of C strings that ends in a null pointer, and that lives as long as the process.
+unsafe fn read_environment(envp: *const *const c_char) -> Environment<'static> {
+    let mut environment = Environment::default();
+    if envp.is_null() || sys::process::has_raised_privileges() {
+        return environment;
+    }
+    let mut next = envp;
+    loop {
+        // SAFETY: not past the null pointer, by the loop.
+        let entry = unsafe { *next };
+        if entry.is_null() {
+            return environment;
+        }
+        // SAFETY: a C string by contract.
+        environment.note(unsafe { c_string(entry) });
+        // SAFETY: the array goes on, as this entry was not its end.
+        next = unsafe { next.add(1) };
+    }
+}
+
+/// # Safety
+/// `text` is a C string that lives as long as the process.
+unsafe fn c_string(text: *const c_char) -> &'static [u8] {
+    // SAFETY: by contract.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}

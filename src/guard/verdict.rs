@@ -1,0 +1,251 @@
+//! Whether this thread is dying of a refusal. Told from the stack: a program that cannot go on without an allocation
+//! calls `std::alloc::handle_alloc_error`, and a program that copes does not. Nothing is guessed from what was refused
+//! earlier.
+
+use super::armed::{Armed, armed};
+use super::exhaustion;
+use super::refusal;
+use crate::contract::Cause;
+use crate::report::Request;
+use crate::sys;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::alloc::Layout;
+
+/// How far above the stack pointer a return address is looked for, in words. What lies between `handle_alloc_error`
+/// and the first output of its hook, or `abort`, has been seen to take up to 160.
+const SEARCHED_WORDS: usize = 1024;
+
+/// Where a function's code is not described, its first bytes.
+const ASSUMED_CODE_BYTES: usize = 32;
+
+/// Finds the code of `handle_alloc_error`. At start-up: this asks the dynamic linker.
+pub(super) fn alloc_error_code() -> Range<usize> {
+    let start = std::alloc::handle_alloc_error as fn(Layout) -> ! as *const () as usize;
+    sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
+}
+
+/// Finds the code of the C library's function that registers a thread-local's destructor. It allocates, and aborts
+/// where that is refused.
+pub(super) fn thread_exit_code() -> Option<Range<usize>> {
+    sys::symbols::next_definition(c"__cxa_thread_atexit_impl").and_then(sys::symbols::code_of_function)
+}
+
+/// Whether a function that called the current one, within reach, was called from `code`.
+fn is_called_from(code: &Range<usize>, stack_pointer: usize) -> bool {
+    const WORD: usize = size_of::<usize>();
+    const PAGE: usize = 4096;
+    let mut address = stack_pointer.next_multiple_of(WORD);
+    let mut readable_up_to = 0;
+    for _ in 0..SEARCHED_WORDS {
+        if address >= readable_up_to {
+            if !sys::memory::is_readable(address) {
+                return false;
+            }
+            readable_up_to = (address / PAGE + 1) * PAGE;
+        }
+        // SAFETY: aligned, and in a page that the kernel could just read; it is this thread's own stack or the memory
+        // above it, which may change meanwhile, hence volatile.
+        let word = unsafe { (address as *const usize).read_volatile() };
+        // A call that does not return may be the last instruction: the address behind it is then the end.
+        if word > code.start && word <= code.end {
+            return true;
+        }
+        address += WORD;
+    }
+    false
+}
+
+/// A call from inside `handle_alloc_error` ends the process here.
+#[inline(always)]
+pub(super) fn end_if_called_from_alloc_error(armed: &Armed) {
+    let here = 0usize;
+    if is_called_from(&armed.alloc_error_code, &raw const here as usize) {
+        end_of_allocation(armed);
+    }
+}
+
+fn end_of_allocation(armed: &Armed) -> ! {
+    // Nothing noted: the program called handle_alloc_error itself, for a reason of its own.
+    let (cause, request) =
+        refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
+    let cause = if cause == Cause::Thread { Cause::Heap } else { cause };
+    exhaustion::end(armed, cause, request)
+}
+
+/// How much must be refused right now for an abort in the midst of a panic to count as exhaustion, in bytes.
+const TELLING_BYTES: usize = 64 << 10;
+
+/// The process is about to abort: ends it here if memory is why.
+pub(super) fn judge_abort(armed: &Armed) {
+    end_if_called_from_alloc_error(armed);
+    if !std::thread::panicking() {
+        return;
+    }
+    if is_thread_without_its_signal_stack() {
+        exhaustion::end(armed, Cause::Thread, None);
+    }
+    if let Some(request) = refused_thread_is_why() {
+        exhaustion::end(armed, Cause::Thread, Some(request));
+    }
+    // A panic that could not even be started, or that met the next one.
+    if refusal::refused_count() > 0 && sys::memory::would_be_refused(TELLING_BYTES) {
+        exhaustion::end(armed, Cause::Heap, refusal::last_here().map(|(_, request)| request));
+    }
+}
+
+/// std gives each thread that it starts an alternate signal stack, and panics there where it cannot; that panic can
+/// only abort. A thread that panics without that stack, in a process that was refused memory, is that case.
+fn is_thread_without_its_signal_stack() -> bool {
+    let std_wants_one = sys::signals::disposition(libc::SIGSEGV).sa_sigaction != libc::SIG_DFL;
+    std_wants_one
+        && sys::process::tid() != sys::process::pid()
+        && !sys::signals::has_alternate_stack()
+        && (refusal::refused_count() > 0 || sys::memory::would_be_refused(TELLING_BYTES))
+}
+
+/// The bytes of the stack that the last refused thread would have had; zero when there is nothing to answer for.
+static REFUSED_STACK: AtomicU64 = AtomicU64::new(0);
+
+/// What the last panic's message said: nothing seen, a thread that could not be started, something else.
+static LAST_PANIC: AtomicU32 = AtomicU32::new(PANIC_UNSEEN);
+const PANIC_UNSEEN: u32 = 0;
+const PANIC_OF_SPAWN: u32 = 1;
+const PANIC_OTHER: u32 = 2;
+
+// Relaxed for both: the thread that is refused and the one that exits are the same, or joined; a race between two
+// threads that panic at once is decided either way by the memory that is left.
+
+/// A thread could not be started for want of memory.
+pub(super) fn note_refused_thread(stack_bytes: u64) {
+    REFUSED_STACK.store(stack_bytes.max(1), Ordering::Relaxed);
+    LAST_PANIC.store(PANIC_UNSEEN, Ordering::Relaxed);
+}
+
+/// A thread was started: whatever was refused before has been coped with.
+pub(super) fn forget_refused_thread() {
+    if REFUSED_STACK.load(Ordering::Relaxed) != 0 {
+        REFUSED_STACK.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Reads a panic's message as it goes to stderr, where a thread was refused before: std's `thread::spawn` says why it
+/// panics. Other panics take the blame off it.
+pub(super) fn note_message(message: &[u8]) {
+    if REFUSED_STACK.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let contains = |part: &[u8]| message.windows(part.len()).any(|window| window == part);
+    if contains(b"panicked at ") {
+        let why = if contains(b"failed to spawn thread") { PANIC_OF_SPAWN } else { PANIC_OTHER };
+        LAST_PANIC.store(why, Ordering::Relaxed);
+    }
+}
+
+/// Whether a process that ends in a panic does so because a thread could not be started.
+pub(super) fn refused_thread_is_why() -> Option<Request> {
+    let stack_bytes = REFUSED_STACK.load(Ordering::Relaxed);
+    if stack_bytes == 0 {
+        return None;
+    }
+    let guilty = match LAST_PANIC.load(Ordering::Relaxed) {
+        PANIC_OF_SPAWN => true,
+        PANIC_OTHER => false,
+        // The program has a panic hook of its own: is the memory still missing?
+        _ => sys::memory::would_be_refused(usize::try_from(stack_bytes).unwrap_or(usize::MAX)),
+    };
+    guilty.then_some(Request { bytes: stack_bytes, align: None })
+}
+
+/// The thread whose abort has been judged already, so that SIGABRT does not ask again.
+static JUDGED_HERE: AtomicU32 = AtomicU32::new(0);
+
+/// This thread's abort is its own affair.
+pub(super) fn acquit_abort() {
+    // Relaxed: read back by the same thread, in its signal handler.
+    JUDGED_HERE.store(sys::process::tid(), Ordering::Relaxed);
+}
+
+/// Catches the aborts that do not pass through our `abort`: those inside the C library, and, where nothing can be
+/// interposed, all of them. A program that ignores SIGABRT goes on doing so.
+pub(super) fn install_abort_handler(armed: &Armed) {
+    if armed.abort_action.sa_sigaction != libc::SIG_IGN {
+        sys::signals::install(libc::SIGABRT, on_abort_signal);
+    }
+}
+
+extern "C" fn on_abort_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some(armed) = armed() else { return };
+    let errno = sys::fd::errno();
+    match exhaustion::standing() {
+        exhaustion::Standing::Dying => exhaustion::exit(armed),
+        exhaustion::Standing::Outlived => exhaustion::park(armed),
+        exhaustion::Standing::Alive => {}
+    }
+    // Relaxed: as in `acquit_abort`.
+    if JUDGED_HERE.load(Ordering::Relaxed) != sys::process::tid() {
+        // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
+        let stack_pointer = unsafe { interrupted_stack_pointer(context) };
+        if is_called_from(&armed.alloc_error_code, stack_pointer) {
+            end_of_allocation(armed);
+        }
+        if armed.thread_exit_code.as_ref().is_some_and(|code| is_called_from(code, stack_pointer)) {
+            exhaustion::end(armed, Cause::Heap, None);
+        }
+        if !super::anchor::INTERPOSES {
+            judge_abort(armed);
+        }
+    }
+    pass_on(armed, signal, info, context);
+    sys::fd::set_errno(errno);
+}
+
+/// Does what SIGABRT did before us.
+fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let action = &armed.abort_action;
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // The signal is blocked while we handle it: this one arrives when we return.
+            sys::signals::set_default(signal);
+            sys::signals::raise_here(signal);
+        }
+        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
+            let handler: sys::signals::Handler = unsafe { core::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
+            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+/// # Safety
+/// `context` is the third argument of a signal handler.
+unsafe fn interrupted_stack_pointer(context: *mut libc::c_void) -> usize {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    #[cfg(target_arch = "x86_64")]
+    {
+        context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        context.uc_mcontext.sp as usize
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        // The handler's own frame: right wherever there is no alternate stack.
+        &raw const *context as usize
+    }
+}
+
+/// The real hook, which nightly compilers let us set.
+#[cfg(feature = "nightly")]
+pub(super) fn alloc_error_hook(_layout: Layout) {
+    if let Some(armed) = armed() {
+        end_of_allocation(armed);
+    }
+}

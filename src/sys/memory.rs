@@ -1,0 +1,245 @@
+//! What the kernel says of this process's memory: limits, use, and whether an address can be read.
+
+use super::fd::Lines;
+use crate::contract::Measure;
+use crate::text::leading_number;
+use core::ffi::CStr;
+
+/// Bytes in a page.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes no pointer.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// A soft and a hard limit in bytes; `None` is infinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rlimit {
+    pub(crate) soft: Option<u64>,
+    pub(crate) hard: Option<u64>,
+}
+
+/// The resources of setrlimit(2) that this crate looks at.
+#[derive(Clone, Copy)]
+pub(crate) enum Resource {
+    AddressSpace,
+    Data,
+    Stack,
+}
+
+impl From<Measure> for Resource {
+    fn from(measure: Measure) -> Resource {
+        match measure {
+            Measure::AddressSpace => Resource::AddressSpace,
+            Measure::Data => Resource::Data,
+        }
+    }
+}
+
+impl Resource {
+    fn number(self) -> i32 {
+        match self {
+            Resource::AddressSpace => libc::RLIMIT_AS as i32,
+            Resource::Data => libc::RLIMIT_DATA as i32,
+            Resource::Stack => libc::RLIMIT_STACK as i32,
+        }
+    }
+}
+
+pub(crate) fn rlimit(resource: Resource) -> Rlimit {
+    let mut raw = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // Fails only for a bad resource or address; then the two infinities stand.
+    // SAFETY: `raw` is writable during the call.
+    unsafe { libc::getrlimit(resource.number() as _, &raw mut raw) };
+    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
+    Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) }
+}
+
+pub(crate) fn set_rlimit(resource: Resource, limit: Rlimit) -> bool {
+    let raw = libc::rlimit {
+        rlim_cur: limit.soft.unwrap_or(libc::RLIM_INFINITY),
+        rlim_max: limit.hard.unwrap_or(libc::RLIM_INFINITY),
+    };
+    // SAFETY: `raw` is readable during the call.
+    unsafe { libc::setrlimit(resource.number() as _, &raw const raw) == 0 }
+}
+
+/// What a process uses, in bytes, as `/proc/self/status` tells (proc_pid_status(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemoryUse {
+    /// `VmSize`: all mappings; what `RLIMIT_AS` is compared with.
+    pub(crate) address_space: Option<u64>,
+    /// `VmData`: private writable mappings; what `RLIMIT_DATA` is compared with.
+    pub(crate) data: Option<u64>,
+    /// `VmRSS`.
+    pub(crate) resident: Option<u64>,
+    /// `VmHWM`.
+    pub(crate) resident_peak: Option<u64>,
+    /// `Threads`.
+    pub(crate) threads: Option<u64>,
+}
+
+impl MemoryUse {
+    pub(crate) fn of(&self, measure: Measure) -> Option<u64> {
+        match measure {
+            Measure::AddressSpace => self.address_space,
+            Measure::Data => self.data,
+        }
+    }
+
+    /// Takes in one line of the file.
+    fn note(&mut self, line: &[u8]) {
+        let fields: [(&[u8], &mut Option<u64>, u64); 5] = [
+            (b"VmSize:", &mut self.address_space, 1024),
+            (b"VmData:", &mut self.data, 1024),
+            (b"VmRSS:", &mut self.resident, 1024),
+            (b"VmHWM:", &mut self.resident_peak, 1024),
+            (b"Threads:", &mut self.threads, 1),
+        ];
+        for (key, field, unit) in fields {
+            if let Some(value) = line.strip_prefix(key) {
+                *field = leading_number(value).and_then(|number| number.checked_mul(unit));
+            }
+        }
+    }
+}
+
+/// What this process uses now; all unknown where there is no `/proc`. About 15 µs.
+pub(crate) fn memory_use() -> MemoryUse {
+    let mut found = MemoryUse::default();
+    let Some(mut lines) = Lines::<512>::open(c"/proc/self/status") else { return found };
+    while let Some(line) = lines.next() {
+        found.note(line);
+        // The last one of ours in the file, since Linux 2.6.
+        if found.threads.is_some() {
+            break;
+        }
+    }
+    found
+}
+
+/// The machine's memory in bytes: sysinfo(2).
+pub(crate) fn machine_memory() -> Option<u64> {
+    // SAFETY: all-zero is a valid `sysinfo`, a struct of integers.
+    let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
+    // SAFETY: `info` is writable during the call.
+    if unsafe { libc::sysinfo(&raw mut info) } != 0 {
+        return None;
+    }
+    info.totalram.checked_mul(u64::from(info.mem_unit))
+}
+
+/// Whether the machine's administrator has switched `RLIMIT_DATA` off.
+pub(crate) fn data_limit_is_ignored() -> bool {
+    const SWITCH: &CStr = c"/sys/module/kernel/parameters/ignore_rlimit_data";
+    let Some(mut lines) = Lines::<16>::open(SWITCH) else { return false };
+    matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
+}
+
+/// Whether a new private writable mapping of `bytes` would be refused right now. Maps it for a moment.
+pub(crate) fn would_be_refused(bytes: usize) -> bool {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let at =
+        unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return true;
+    }
+    // SAFETY: exactly the mapping made above, which nobody else knows.
+    unsafe { libc::munmap(at, bytes) };
+    false
+}
+
+/// Whether the eight bytes at `address` can be read, found out without reading them.
+///
+/// `rt_sigprocmask` copies the new set in before it looks at `how`; with an impossible `how` it ends in EINVAL where
+/// the address is good and in EFAULT where it is not, and changes nothing either way. Unlike `process_vm_readv` it
+/// needs no permission that a container's seccomp filter may withhold.
+pub(crate) fn is_readable(address: usize) -> bool {
+    const IMPOSSIBLE: i32 = !0;
+    // Null would mean that there is no new set to copy.
+    if address == 0 {
+        return false;
+    }
+    let no_old_set = core::ptr::null_mut::<u8>();
+    // SAFETY: the kernel checks the address itself and writes nothing: there is no old set.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, IMPOSSIBLE, address, no_old_set, 8usize) };
+    result == 0 || super::fd::errno() != libc::EFAULT
+}
+
+/// Makes the kernel write a few bytes at `address`; false if it cannot.
+///
+/// A fault inside a system call grows a stack as one in the program does, but ends in EFAULT rather than SIGSEGV, and
+/// kernels before 5.0 do not apply their distance check to it.
+pub(crate) fn touch_from_the_kernel(address: usize) -> bool {
+    // SAFETY: the caller owns the 16 bytes at `address` (unused stack); the kernel checks that they can be written.
+    let result = unsafe { libc::syscall(libc::SYS_clock_getres, libc::CLOCK_MONOTONIC, address) };
+    result == 0
+}
+
+/// Reserves and releases `[from, from + bytes)`: whether nothing was mapped there and it could be.
+pub(crate) fn is_free_to_map(from: usize, bytes: usize) -> bool {
+    // MAP_GROWSDOWN so that it is counted as stack, as the growth that it stands for will be.
+    let flags = libc::MAP_PRIVATE
+        | libc::MAP_ANONYMOUS
+        | libc::MAP_NORESERVE
+        | libc::MAP_FIXED_NOREPLACE
+        | libc::MAP_GROWSDOWN;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping; kernels before 4.17 take the address as a hint.
+    let at = unsafe { libc::mmap(from as *mut _, bytes, protection, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return false;
+    }
+    // SAFETY: exactly the mapping made above, which nobody else knows.
+    unsafe { libc::munmap(at, bytes) };
+    at as usize == from
+}
+
+/// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.
+pub(crate) fn trim_heap() {
+    // SAFETY: malloc_trim is thread-safe (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Caps the number of malloc's arenas; mallopt(3).
+pub(crate) fn cap_arenas(arenas: i32) {
+    // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas)
+    };
+    #[cfg(not(target_env = "gnu"))]
+    let _ = arenas;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_what_this_process_uses() {
+        let used = memory_use();
+        let (space, data) = (used.address_space.unwrap(), used.data.unwrap());
+        assert!(space > data && data > 0);
+        assert!(used.resident.unwrap() <= used.resident_peak.unwrap());
+        assert!(used.threads.unwrap() >= 1);
+    }
+
+    #[test]
+    fn addresses_are_probed_without_harm() {
+        let here = 7u64;
+        assert!(is_readable(&raw const here as usize));
+        assert!(!is_readable(0));
+        assert!(!is_readable(usize::MAX - 4096));
+    }
+
+    #[test]
+    fn impossible_mappings_are_refused_and_possible_ones_are_not() {
+        assert!(would_be_refused(1 << 60));
+        assert!(!would_be_refused(65536));
+    }
+}

@@ -1,0 +1,10 @@
+//! The few system calls that the guard and the parent need, each behind a small safe function.
+//!
+//! No policy lives here. Nothing here allocates, locks or panics, and everything is async-signal-safe except where
+//! a function says otherwise (`symbols`). This is one of the places where `unsafe` is allowed.
+
+pub(crate) mod fd;
+pub(crate) mod memory;
+pub(crate) mod process;
+pub(crate) mod signals;
+pub(crate) mod symbols;

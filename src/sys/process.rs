@@ -1,0 +1,96 @@
+//! This process and its threads: numbers, time, sleep, the end.
+
+/// The process number.
+pub(crate) fn pid() -> u32 {
+    // The kernel, not a cached value: right in a child of fork, too.
+    // SAFETY: getpid takes nothing and cannot fail.
+    unsafe { libc::getpid() }.unsigned_abs()
+}
+
+/// The calling thread's number; the same as `pid` in the main thread.
+pub(crate) fn tid() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) }.unsigned_abs() as u32
+}
+
+/// The calling thread's name without the NUL, up to 15 bytes: PR_GET_NAME in prctl(2).
+pub(crate) fn thread_name() -> [u8; 16] {
+    let mut name = [0u8; 16];
+    // SAFETY: PR_GET_NAME writes at most 16 bytes, and there are 16.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
+/// Milliseconds since some fixed moment: CLOCK_MONOTONIC.
+pub(crate) fn monotonic_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+/// Sleeps; a signal may end it early.
+pub(crate) fn sleep_ms(ms: u64) {
+    let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
+    // The raw call: the library's nanosleep is a cancellation point.
+    // SAFETY: `span` is readable during the call; the remainder is not asked for.
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, core::ptr::null_mut::<u8>()) };
+}
+
+/// Ends the process, all its threads included, without running anything else.
+pub(crate) fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit takes no pointer and does not come back.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Whether the program runs with more rights than whoever started it: AT_SECURE in getauxval(3).
+pub(crate) fn has_raised_privileges() -> bool {
+    // SAFETY: getauxval takes no pointer.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Where the kernel put the program's file name: the topmost string of the main stack.
+pub(crate) fn executable_name_address() -> Option<usize> {
+    // SAFETY: getauxval takes no pointer.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    usize::try_from(address).ok().filter(|address| *address != 0)
+}
+
+/// The stack of a second thread that does nothing but system calls.
+#[repr(align(16))]
+pub(crate) struct BareStack<const N: usize>(core::cell::UnsafeCell<[u8; N]>);
+
+// SAFETY: the bytes are only ever used by the one thread that `start_bare_thread` starts on them.
+unsafe impl<const N: usize> Sync for BareStack<N> {}
+
+impl<const N: usize> BareStack<N> {
+    pub(crate) const fn new() -> Self {
+        BareStack(core::cell::UnsafeCell::new([0; N]))
+    }
+}
+
+/// Starts a thread that the C library does not know, on a stack that exists already: nothing is allocated, so it
+/// starts however full the process is. All signals are blocked in it.
+///
+/// # Safety
+/// `body` must not return, must use no thread-local of its own (it shares the caller's, errno included) and must not
+/// need more than the stack. `stack` must not be in use.
+pub(crate) unsafe fn start_bare_thread<const N: usize>(
+    stack: &'static BareStack<N>,
+    body: extern "C" fn(*mut libc::c_void) -> i32,
+) -> bool {
+    // CLONE_THREAD wants CLONE_SIGHAND, which wants CLONE_VM; without CLONE_SETTLS it shares the caller's pointer.
+    let flags = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM;
+    let before = super::signals::block_all();
+    // SAFETY: one past the end of the stack, which is aligned to 16 bytes as N is a multiple of 16.
+    let top = unsafe { stack.0.get().cast::<u8>().add(N) };
+    // SAFETY: the stack lives for ever and is free by contract; `body` keeps to what a bare thread may do.
+    let thread = unsafe { libc::clone(body, top.cast(), flags, core::ptr::null_mut()) };
+    super::signals::restore(before);
+    thread > 0
+}

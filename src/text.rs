@@ -1,0 +1,181 @@
+//! Text in a fixed buffer: what is built here never allocates, never panics, and is cut rather than lost.
+
+/// Up to `N` bytes of text.
+#[derive(Clone, Copy)]
+pub(crate) struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+    cut: bool,
+}
+
+impl<const N: usize> Text<N> {
+    pub(crate) const fn new() -> Self {
+        Text { bytes: [0; N], len: 0, cut: false }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut text = Text::new();
+        text.push_bytes(bytes);
+        text
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether something did not fit.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+        }
+    }
+
+    pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match self.bytes.get_mut(self.len) {
+                Some(slot) => *slot = *byte,
+                None => {
+                    self.cut = true;
+                    return;
+                }
+            }
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn push(&mut self, text: &str) {
+        self.push_bytes(text.as_bytes());
+    }
+
+    pub(crate) fn push_number(&mut self, mut number: u64) {
+        let mut digits = [0u8; 20];
+        let mut first = digits.len();
+        for slot in digits.iter_mut().rev() {
+            *slot = b'0' + (number % 10) as u8;
+            number /= 10;
+            first -= 1;
+            if number == 0 {
+                break;
+            }
+        }
+        self.push_bytes(digits.get(first..).unwrap_or(&[]));
+    }
+
+    /// A size for people: `512.0 MiB`; below 10 KiB the bytes themselves.
+    pub(crate) fn push_size(&mut self, bytes: u64) {
+        const UNITS: [&str; 4] = [" KiB", " MiB", " GiB", " TiB"];
+        if bytes < 10 * 1024 {
+            self.push_number(bytes);
+            self.push(" bytes");
+            return;
+        }
+        let mut scaled = bytes;
+        let mut tenths = 0;
+        let mut unit = "";
+        for name in UNITS {
+            tenths = (scaled % 1024) * 10 / 1024;
+            scaled /= 1024;
+            unit = name;
+            if scaled < 10 * 1024 {
+                break;
+            }
+        }
+        self.push_number(scaled);
+        if tenths != 0 {
+            self.push(".");
+            self.push_number(tenths);
+        }
+        self.push(unit);
+    }
+
+    /// Bytes that somebody else chose, made harmless for a terminal: control characters become `?`, and what is not
+    /// UTF-8 becomes U+FFFD.
+    pub(crate) fn push_foreign(&mut self, bytes: &[u8]) {
+        for chunk in bytes.utf8_chunks() {
+            for byte in chunk.valid().bytes() {
+                self.push_bytes(&[if byte < 0x20 || byte == 0x7f { b'?' } else { byte }]);
+            }
+            if !chunk.invalid().is_empty() {
+                self.push("\u{fffd}");
+            }
+        }
+    }
+}
+
+/// The decimal number at the start of `text`, after blanks; stops at the first other byte.
+pub(crate) fn leading_number(text: &[u8]) -> Option<u64> {
+    let mut number: Option<u64> = None;
+    for byte in text.iter().skip_while(|byte| matches!(byte, b' ' | b'\t')) {
+        match byte {
+            b'0'..=b'9' => {
+                let digit = u64::from(byte - b'0');
+                number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+            }
+            _ => break,
+        }
+    }
+    number
+}
+
+/// All of `text` as a decimal number.
+pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    leading_number(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(build: impl Fn(&mut Text<64>)) -> String {
+        let mut text = Text::new();
+        build(&mut text);
+        String::from_utf8(text.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn numbers_and_sizes_are_written_as_people_read_them() {
+        for number in [0, 9, 10, 1_234_567, u64::MAX] {
+            assert_eq!(built(|t| t.push_number(number)), number.to_string());
+        }
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (10_239, "10239 bytes"),
+            (10_240, "10 KiB"),
+            (536_870_912, "512 MiB"),
+            (1_610_612_736, "1536 MiB"),
+            (1 << 40, "1024 GiB"),
+            (12_345_678, "11.7 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(built(|t| t.push_size(bytes)), text);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_told() {
+        let mut text = Text::<4>::new();
+        text.push("abcdef");
+        assert_eq!((text.as_bytes(), text.is_cut()), (&b"abcd"[..], true));
+    }
+
+    #[test]
+    fn numbers_are_read_or_refused() {
+        assert_eq!(leading_number(b"  42 kB"), Some(42));
+        assert_eq!(leading_number(b"max"), None);
+        assert_eq!(leading_number(b"18446744073709551616"), None);
+        assert_eq!(whole_number(b"42 "), None);
+        assert_eq!(whole_number(b""), None);
+        assert_eq!(whole_number(b"255"), Some(255));
+    }
+}
