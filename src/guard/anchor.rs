@@ -9,17 +9,13 @@
 use super::allocator::Source;
 use super::startup;
 
-/// Whether `write`, `abort` and `pthread_create` are ours here; elsewhere SIGABRT has to do.
-pub(super) const INTERPOSES: bool = cfg!(all(
-    target_env = "gnu",
-    not(target_feature = "crt-static"),
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(feature = "nightly")
-));
+/// Whether `write` and `abort` are ours here; elsewhere SIGABRT has to do.
+pub(super) const INTERPOSES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// Whether the definitions that ours hide can be found: not in a static program, where they are not linked at all.
+pub(super) const FINDS_HIDDEN: bool = cfg!(not(target_feature = "crt-static"));
 
 /// Does nothing when called. Being compiled is what counts.
-// The labels are global symbols on purpose; `.ifndef` keeps a copy of this code from defining them twice.
-#[allow(named_asm_labels)]
 #[inline(always)]
 pub(super) fn link_into_program<S: Source>() {
     // Early among the constructors, so that allocations of the others are already guarded.
@@ -34,65 +30,52 @@ pub(super) fn link_into_program<S: Source>() {
             options(nomem, nostack, preserves_flags)
         );
     }
-    #[cfg(all(
-        target_env = "gnu",
-        not(target_feature = "crt-static"),
-        any(target_arch = "x86_64", target_arch = "aarch64"),
-        not(feature = "nightly")
-    ))]
-    interpose_names();
-}
-
-#[cfg(all(
-    target_env = "gnu",
-    not(target_feature = "crt-static"),
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(feature = "nightly")
-))]
-#[allow(named_asm_labels)]
-#[inline(always)]
-fn interpose_names() {
-    use super::interpose;
-
-    #[cfg(target_arch = "x86_64")]
-    macro_rules! jump {
-        () => {
-            "jmp"
-        };
-    }
-    #[cfg(target_arch = "aarch64")]
-    macro_rules! jump {
-        () => {
-            "b"
-        };
-    }
-    // SAFETY: only directives: three functions in a section of their own, each a jump to one of the same signature.
-    unsafe {
-        core::arch::asm!(
-            ".ifndef .Loomguard_names",
-            ".pushsection .text.oomguard_names,\"ax\",@progbits",
-            ".Loomguard_names:",
-            ".weak abort",
-            ".type abort,@function",
-            "abort:",
-            concat!(jump!(), " {abort}"),
-            ".size abort, .-abort",
-            ".weak write",
-            ".type write,@function",
-            "write:",
-            concat!(jump!(), " {write}"),
-            ".size write, .-write",
-            ".weak pthread_create",
-            ".type pthread_create,@function",
-            "pthread_create:",
-            concat!(jump!(), " {pthread_create}"),
-            ".size pthread_create, .-pthread_create",
-            ".popsection",
-            ".endif",
-            abort = sym interpose::abort,
-            write = sym interpose::write,
-            pthread_create = sym interpose::pthread_create,
-            options(nomem, nostack, preserves_flags)
-        );
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        define!("write", super::interpose::write);
+        define!("abort", super::interpose::abort);
+        #[cfg(not(target_feature = "crt-static"))]
+        define!("pthread_create", super::interpose::pthread_create);
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! jump {
+    () => {
+        "jmp"
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! jump {
+    () => {
+        "b"
+    };
+}
+
+/// Defines a name of the C library as a jump to one of our functions with the same signature.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! define {
+    ($name:literal, $function:path) => {
+        // The labels are global symbols on purpose; `.ifndef` keeps a copy of this code from defining them twice.
+        // SAFETY: only directives: a function in a section of its own. No instruction is emitted here.
+        #[allow(named_asm_labels)]
+        unsafe {
+            core::arch::asm!(
+                concat!(".ifndef .Loomguard_", $name),
+                concat!(".pushsection .text.oomguard_", $name, ",\"ax\",@progbits"),
+                concat!(".Loomguard_", $name, ":"),
+                concat!(".weak ", $name),
+                concat!(".type ", $name, ",@function"),
+                concat!($name, ":"),
+                concat!(jump!(), " {function}"),
+                concat!(".size ", $name, ", .-", $name),
+                ".popsection",
+                ".endif",
+                function = sym $function,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use {define, jump};

@@ -263,23 +263,37 @@ pub(super) fn keep_reserve() {
 }
 
 /// Has `exit(3)` ask us last, when the program's own handlers have run.
+#[cfg(target_env = "gnu")]
 pub(super) fn watch_exit() {
     unsafe extern "C" {
         // on_exit(3); its first 32 handlers need no allocation.
         fn on_exit(handler: extern "C" fn(i32, *mut libc::c_void), argument: *mut libc::c_void) -> i32;
     }
-    // SAFETY: `at_exit` lives as long as the process and ignores its argument.
-    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+    extern "C" fn ask(code: i32, _: *mut libc::c_void) {
+        at_exit(Some(code));
+    }
+    // SAFETY: `ask` lives as long as the process and ignores its argument.
+    unsafe { on_exit(ask, core::ptr::null_mut()) };
 }
 
-extern "C" fn at_exit(code: i32, _: *mut libc::c_void) {
+/// As above; elsewhere a handler is not told the exit code.
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn watch_exit() {
+    extern "C" fn ask() {
+        at_exit(None);
+    }
+    // SAFETY: `ask` lives as long as the process.
+    unsafe { libc::atexit(ask) };
+}
+
+fn at_exit(code: Option<i32>) {
     let Some(armed) = armed() else { return };
     match standing() {
         Standing::Dying => exit(armed),
         Standing::Outlived => park(armed),
         Standing::Alive => {}
     }
-    if code == EXIT_RUST_PANIC
+    if code == Some(EXIT_RUST_PANIC)
         && let Some(request) = verdict::refused_thread_is_why()
     {
         end(armed, Cause::Thread, Some(request));

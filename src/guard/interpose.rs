@@ -5,6 +5,9 @@
 //! are looked at: one that comes from `handle_alloc_error` is exhaustion, and every other one is passed on as it is.
 //! `pthread_create` tells which threads could not be started.
 
+// A static program cannot reach the `pthread_create` that ours would hide, so it has none of ours.
+#![cfg_attr(target_feature = "crt-static", allow(dead_code))]
+
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
 use super::{refusal, verdict};
@@ -32,6 +35,9 @@ impl Hidden {
     }
 
     fn address(&self) -> Option<usize> {
+        if !super::anchor::FINDS_HIDDEN {
+            return None;
+        }
         // No lock: two threads may look it up at once, and find the same.
         self.address
             .get_or_try_init(|| {
@@ -48,7 +54,7 @@ static PTHREAD_CREATE: Hidden = Hidden::new(c"pthread_create");
 
 /// Asks the dynamic linker at start-up, so that nobody has to later.
 pub(super) fn resolve_real_functions() {
-    if super::anchor::INTERPOSES {
+    if super::anchor::INTERPOSES && super::anchor::FINDS_HIDDEN {
         for hidden in [&WRITE, &ABORT, &PTHREAD_CREATE] {
             let _ = hidden.address();
         }

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// One arena: a second one would reserve address space in steps of 64 MiB that the first cannot use.
 const ARENAS_UNDER_ADDRESS_SPACE: i32 = 1;
 
-/// The constructor: glibc hands it the arguments of `main`.
+/// The constructor.
 pub(super) unsafe extern "C" fn arm<S: Source>(
     argc: i32,
     argv: *const *const c_char,
@@ -29,18 +29,34 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     if ARMED_ONCE.swap(true, Ordering::Relaxed) {
         return;
     }
+    // Only glibc hands a constructor the arguments of `main`; elsewhere they are whatever was in the registers.
+    let (argc, argv, envp) = if cfg!(target_env = "gnu") {
+        (argc, argv, envp)
+    } else {
+        (0, core::ptr::null(), current_environment())
+    };
     let program = if argc > 0 {
         // SAFETY: argv is an array of at least `argc` pointers.
         let first = unsafe { *argv };
         // SAFETY: each of them is a C string that lives as long as the process.
         unsafe { c_string(first) }
     } else {
-        b"?"
+        // SAFETY: AT_EXECFN is the address of a C string that lives as long as the process.
+        sys::process::executable_name_address()
+            .map_or(b"?".as_slice(), |name| unsafe { c_string(name as *const c_char) })
     };
-    // SAFETY: envp is the environment that the loader hands to constructors: C strings up to a null pointer.
+    // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
     let environment = unsafe { read_environment(envp) };
     // SAFETY: the flag above lets only one constructor through.
     unsafe { arm_once(&S::SETTINGS, &environment, program) };
+}
+
+fn current_environment() -> *const *const c_char {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: set by the C library before constructors run, and nobody else runs yet.
+    unsafe { environ }
 }
 
 /// # Safety

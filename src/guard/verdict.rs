@@ -2,6 +2,9 @@
 //! calls `std::alloc::handle_alloc_error`, and a program that copes does not. Nothing is guessed from what was refused
 //! earlier.
 
+// A static program cannot reach the `pthread_create` that ours would hide, so it has none of ours.
+#![cfg_attr(target_feature = "crt-static", allow(dead_code))]
+
 use super::armed::{Armed, armed};
 use super::exhaustion;
 use super::refusal;
@@ -28,6 +31,9 @@ pub(super) fn alloc_error_code() -> Range<usize> {
 /// Finds the code of the C library's function that registers a thread-local's destructor. It allocates, and aborts
 /// where that is refused.
 pub(super) fn thread_exit_code() -> Option<Range<usize>> {
+    if !super::anchor::FINDS_HIDDEN {
+        return None;
+    }
     sys::symbols::next_definition(c"__cxa_thread_atexit_impl").and_then(sys::symbols::code_of_function)
 }
 
