@@ -223,17 +223,17 @@ fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, lines: &mut Text<2048>) {
     }
 }
 
-/// The soft limit with the reserve, and without it.
-fn soft_limits(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
+/// The rlimit with the reserve, and as it is now.
+fn with_and_without_reserve(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
     let raised = raised_for_last_words(armed.limit, armed.reserve_bytes, now.hard)?;
-    Some((Rlimit { soft: Some(raised), ..now }, Rlimit { soft: armed.limit, ..now }))
+    Some((Rlimit { soft: Some(raised), ..now }, now))
 }
 
 /// An allocation of the dying thread was refused: tries it again with the reserve. The limit is raised only for that
 /// moment, as it is the whole process's: another thread that needs memory in between is refused, and parked.
 pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bool {
-    let Some((raised, kept)) = soft_limits(armed) else { return again() };
+    let Some((raised, kept)) = with_and_without_reserve(armed) else { return again() };
     set_rlimit(armed.measure.into(), raised);
     let worked = again();
     set_rlimit(armed.measure.into(), kept);
@@ -244,7 +244,7 @@ pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bo
 /// Two threads: this one and the watchdog.
 fn lend_for_good_if_alone(armed: &Armed, memory: &MemoryUse) {
     if memory.threads.is_some_and(|threads| threads <= 2)
-        && let Some((raised, _)) = soft_limits(armed)
+        && let Some((raised, _)) = with_and_without_reserve(armed)
     {
         set_rlimit(armed.measure.into(), raised);
     }

@@ -89,16 +89,20 @@ pub(super) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, len: usiz
 /// `len` bytes are readable at `bytes`, or the program would have got EFAULT.
 unsafe fn look_at_message(bytes: *const c_void, len: usize) {
     let Some(armed) = armed() else { return };
-    // EFAULT must stay the kernel's answer to a bad address, not become a fault of ours.
     let refused_before = refusal::refused_count() > 0;
-    if len < STD_MESSAGE.len() && !refused_before || !sys::memory::is_readable(bytes as usize) {
+    if len < STD_MESSAGE.len() && !refused_before {
         return;
     }
-    let shown = len.min(512);
-    if !sys::memory::is_readable(bytes as usize + shown - 1) {
+    // Far enough for what a panic says; less than a page, so that both its ends tell of all of it.
+    let shown = len.min(if refused_before { 512 } else { STD_MESSAGE.len() });
+    // EFAULT must stay the kernel's answer to a bad address, not become a fault of ours.
+    let (first, last) = (bytes as usize, (bytes as usize).wrapping_add(shown - 1));
+    if !sys::memory::is_readable(first & !7)
+        || last / 4096 != first / 4096 && !sys::memory::is_readable(last & !7)
+    {
         return;
     }
-    // SAFETY: readable at both ends, which are less than a page apart, and the caller's for the length of the call.
+    // SAFETY: just found readable, and the caller's for the length of the call.
     let message = unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), shown) };
     if !refused_before && !message.starts_with(STD_MESSAGE) {
         return;

@@ -10,17 +10,18 @@ use crate::sys::memory::{Resource, rlimit};
 /// How far a stack without a limit is reserved, in bytes; the usual `RLIMIT_STACK`.
 const UNLIMITED_STACK_BYTES: u64 = 8 << 20;
 
-/// The main stack takes at most this part of the limit: a process with a small limit has better uses for it.
+/// The main stack takes at most this part of the limit, and at most half of what is free: a process with a small
+/// limit has better uses for it.
 const LARGEST_PART_OF_LIMIT: u64 = 4;
 
 /// More than the kernel maps of a new stack (128 KiB) and this program can have used before `main`.
 const ALREADY_MAPPED_BYTES: usize = 512 << 10;
 
 /// Maps the main stack. Called in the main thread, before the limit is set.
-pub(super) fn reserve_main_stack(limit_bytes: u64) {
+pub(super) fn reserve_main_stack(limit_bytes: u64, free_bytes: u64) {
     let page = sys::memory::page_bytes();
     let allowed = rlimit(Resource::Stack).soft.unwrap_or(UNLIMITED_STACK_BYTES);
-    let wanted = allowed.min(limit_bytes / LARGEST_PART_OF_LIMIT) / page * page;
+    let wanted = allowed.min(limit_bytes / LARGEST_PART_OF_LIMIT).min(free_bytes / 2) / page * page;
     let Some(top) = top_of_main_stack(page as usize) else { return };
     let here = 0u8;
     let known =

@@ -72,8 +72,9 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
 
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure);
-        prepare_address_space(wishes.measure, limit.bytes);
-        check_that_it_fits(limit, wishes.measure);
+        let in_use = sys::memory::memory_use();
+        check_that_it_fits(limit, wishes.measure, in_use.of(wishes.measure));
+        prepare_address_space(wishes.measure, limit.bytes, in_use.address_space);
         set_soft_limit(limit, wishes.measure, existing);
     }
 
@@ -128,7 +129,7 @@ fn check_that_it_counts(measure: Measure) {
 }
 
 /// What has to happen while address space is still to be had.
-fn prepare_address_space(measure: Measure, limit_bytes: u64) {
+fn prepare_address_space(measure: Measure, limit_bytes: u64, in_use: Option<u64>) {
     let address_space = match measure {
         Measure::AddressSpace => {
             sys::memory::cap_arenas(ARENAS_UNDER_ADDRESS_SPACE);
@@ -136,16 +137,13 @@ fn prepare_address_space(measure: Measure, limit_bytes: u64) {
         }
         Measure::Data => rlimit(Resource::AddressSpace).soft,
     };
-    if let Some(bytes) = address_space {
-        stack::reserve_main_stack(bytes);
+    if let (Some(limit_bytes), Some(in_use)) = (address_space, in_use) {
+        stack::reserve_main_stack(limit_bytes, limit_bytes.saturating_sub(in_use));
     }
 }
 
-fn check_that_it_fits(limit: Resolved, measure: Measure) {
-    let Some(in_use) = sys::memory::memory_use().of(measure) else { return };
-    if in_use <= limit.bytes {
-        return;
-    }
+fn check_that_it_fits(limit: Resolved, measure: Measure, in_use: Option<u64>) {
+    let Some(in_use) = in_use.filter(|in_use| *in_use > limit.bytes) else { return };
     refuse_to_start(|line| {
         line.push("the limit of ");
         push_bytes(line, limit.bytes);
