@@ -1,4 +1,62 @@
 //! Run out of memory on your own terms.
+//!
+//! On cgroup v2, Kubernetes (since 1.28) has the kernel kill the *whole container* when one process in it goes over
+//! the memory limit: a parent that put its heavy work into child processes is killed along with the child that ate
+//! the memory. A process guarded by this crate reaches a limit of **its own** first. It says what happened and leaves
+//! with a reserved exit code, and the parent lives to clean up and to try again.
+//!
+//! # In the worker
+//!
+//! One line in `main.rs`, outside `fn main`:
+//!
+//! ```
+//! oomguard::guard!();
+//!
+//! fn main() {
+//!     // …
+//! }
+//! ```
+//!
+//! From then on an allocation that is refused and that the program does not survive (`Vec::push`, `Box::new`,
+//! `format!`, …) ends the process with [`EXIT_OUT_OF_MEMORY`], 198, and a report, instead of an abort:
+//!
+//! ```text
+//! oomguard: out of memory: worker (pid 4711) in thread main (4711) could not go on without 1048576 bytes more (align 8)
+//! oomguard:   limit: 512 MiB (536870912 bytes) of address-space, from OOMGUARD_LIMIT
+//! oomguard:   in use: address-space 511.3 MiB, data 498.1 MiB, resident 490.2 MiB, resident at most 490.2 MiB; 1 refusal
+//! oomguard:   try: a larger OOMGUARD_LIMIT
+//! oomguard:   exit code 198
+//! ```
+//!
+//! Nothing else changes: `try_reserve` gives its `Err`, a panic exits with 101, an `abort` is a SIGABRT.
+//!
+//! The limit is `OOMGUARD_LIMIT` if it is set, else what [`guard!`] says, else 90 % of the container's limit; a lower
+//! rlimit that is there already always wins. What it counts is a [`Measure`]: address space unless told otherwise.
+//! The report is one line of JSON where `OOMGUARD_REPORT` says.
+//!
+//! # While it runs
+//!
+//! - [`status()`] tells how near the limit is: for health endpoints.
+//! - [`on_reclaim()`] registers what can be freed when an allocation is refused; it is then tried again.
+//! - [`on_exhausted()`] registers last words.
+//!
+//! # With another allocator
+//!
+//! [`Guard`] wraps any [`GlobalAlloc`](std::alloc::GlobalAlloc): `guard!(allocator = mimalloc::MiMalloc)`, or a
+//! `static` by hand. It costs one comparison per allocation.
+//!
+//! # What it rests on
+//!
+//! `RLIMIT_AS` and `RLIMIT_DATA` (setrlimit(2)), per process: the kernel counts and refuses, so nothing is counted here
+//! and no allocation is missed, whoever makes it. A constructor sets the limit before `main`. Stable Rust has no hook
+//! for a refused allocation, so a guarded program defines `write`, `abort` and `pthread_create`, looks at the few calls
+//! of them that can be the last, and passes all on; a program that does not use [`Guard`] has none of this. How it works
+//! in detail, and what it cannot do, is in the README and in ARCHITECTURE.md.
+//!
+//! # Features
+//!
+//! - `inject`: refuse chosen allocations on purpose, to sweep a program for refusals that it does not survive.
+//! - `nightly`: also set the unstable alloc-error hook.
 #![cfg_attr(feature = "nightly", feature(alloc_error_hook))]
 #![deny(unsafe_code)]
 
