@@ -73,6 +73,9 @@ pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
             _ => park(armed),
         }
     }
+    // A reader that has gone, or a file that may not grow, must not change the way we leave.
+    sys::signals::block(libc::SIGPIPE);
+    sys::signals::block(libc::SIGXFSZ);
     // SAFETY: only the winner comes here, once.
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.

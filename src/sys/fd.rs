@@ -127,7 +127,8 @@ pub(crate) fn write_patiently(fd: i32, bytes: &[u8], patience_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one pollfd, writable during the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
-        if ready <= 0 || poll.revents & libc::POLLOUT == 0 {
+        // POLLERR: a pipe without a reader, where writing would be SIGPIPE.
+        if ready <= 0 || poll.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
             return false;
         }
         // The raw call, not the library's function: `write` may be the one that this crate interposes, and is a

@@ -19,12 +19,21 @@ pub(crate) fn block_all() -> libc::sigset_t {
 
 /// Unblocks one signal in this thread.
 pub(crate) fn unblock(signal: i32) {
+    change_mask(libc::SIG_UNBLOCK, signal);
+}
+
+/// Blocks one signal in this thread.
+pub(crate) fn block(signal: i32) {
+    change_mask(libc::SIG_BLOCK, signal);
+}
+
+fn change_mask(how: i32, signal: i32) {
     // SAFETY: all-zero is a valid set of signals.
     let mut set: libc::sigset_t = unsafe { zeroed() };
     // SAFETY: `set` is writable during the call.
     unsafe { libc::sigaddset(&raw mut set, signal) };
     // SAFETY: `set` is readable during the call; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, core::ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(how, &raw const set, core::ptr::null_mut()) };
 }
 
 pub(crate) fn restore(mask: libc::sigset_t) {
