@@ -21,6 +21,8 @@ pub(super) struct Armed {
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     pub(super) program: Text<64>,
     pub(super) started_ms: u64,
+    /// With a limit on address space: what was mapped and not writable at the start, in bytes.
+    pub(super) mapped_at_start: Option<u64>,
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
     /// The code of glibc's `__cxa_thread_atexit_impl`, which aborts when it cannot allocate.

@@ -10,6 +10,7 @@
 //! | `macros` | `guard!` |
 //! | `settings`, `limits` | what was asked for, and what holds; pure |
 //! | `startup` | what runs before `main`, in order |
+//! | `arenas` | malloc's arenas: how many, and what a refusal in one of them means |
 //! | `stack` | the main stack, mapped so that its growth is never refused |
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
@@ -23,6 +24,7 @@
 
 pub(crate) mod allocator;
 mod anchor;
+mod arenas;
 mod armed;
 pub(crate) mod callbacks;
 mod exhaustion;

@@ -1,5 +1,6 @@
 //! What is tried before a refusal is passed on, and what is noted of it. How a process ends is decided elsewhere.
 
+use super::arenas;
 use super::armed::{Armed, armed};
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Standing};
@@ -69,7 +70,11 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         note(cause, request);
         return false;
     }
-    let survived = cause != Cause::Injected && reclaim_and_try_again(armed, request, again);
+    let survived = match cause {
+        Cause::Injected => false,
+        Cause::Heap if arenas::try_again(armed, request.bytes, again) => true,
+        _ => reclaim_and_try_again(armed, request, again),
+    };
     let _ = HERE.try_with(|here| here.handling.set(false));
     if !survived {
         note(cause, request);

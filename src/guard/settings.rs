@@ -78,6 +78,8 @@ pub(super) struct Environment<'a> {
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: Option<&'a [u8]>,
     pub(super) inject: Option<&'a [u8]>,
+    /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
+    pub(super) arenas_are_set: bool,
 }
 
 impl<'a> Environment<'a> {
@@ -99,6 +101,8 @@ impl<'a> Environment<'a> {
                 *slot = entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
             }
         }
+        self.arenas_are_set |= entry.starts_with(b"MALLOC_ARENA_MAX=")
+            || entry.starts_with(b"GLIBC_TUNABLES=") && entry.windows(9).any(|part| part == b"arena_max");
     }
 }
 
@@ -123,6 +127,7 @@ pub(super) struct Wishes<'a> {
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: bool,
     pub(super) inject: Option<&'a [u8]>,
+    pub(super) arenas_are_set: bool,
 }
 
 /// A variable whose value cannot be used.
@@ -169,6 +174,7 @@ pub(super) fn resolve<'a>(
         token: environment.token.map(token_from).transpose()?,
         quiet: environment.quiet.map_or(Ok(false), quiet_from)?,
         inject: environment.inject,
+        arenas_are_set: environment.arenas_are_set,
     })
 }
 
@@ -331,5 +337,12 @@ mod tests {
             "OOMGUARD_LIMIT=4Mi",
         ]);
         assert_eq!(variables.limit, Some(&b"3Mi"[..]));
+    }
+
+    #[test]
+    fn tuned_arenas_are_noticed() {
+        assert!(environment(&["MALLOC_ARENA_MAX=8"]).arenas_are_set);
+        assert!(environment(&["GLIBC_TUNABLES=glibc.rtld.x=1:glibc.malloc.arena_max=8"]).arenas_are_set);
+        assert!(!environment(&["GLIBC_TUNABLES=glibc.malloc.check=1", "XMALLOC_ARENA_MAX=1"]).arenas_are_set);
     }
 }

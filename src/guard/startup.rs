@@ -6,17 +6,14 @@
 use super::armed::{Armed, ReportTarget, arm_with};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::{allocator::Source, exhaustion, interpose, stack, verdict};
+use super::{allocator::Source, arenas, exhaustion, interpose, stack, verdict};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;
-use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
+use crate::sys::memory::{MemoryUse, Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, Ordering};
-
-/// One arena: a second one would reserve address space in steps of 64 MiB that the first cannot use.
-const ARENAS_UNDER_ADDRESS_SPACE: i32 = 1;
 
 /// The constructor.
 pub(super) unsafe extern "C" fn arm<S: Source>(
@@ -70,11 +67,12 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     let existing = rlimit(wishes.measure.into());
     let limit = resolve_limit(&known(&wishes, existing));
 
+    let mut mapped_at_start = None;
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure);
         let in_use = sys::memory::memory_use();
         check_that_it_fits(limit, wishes.measure, in_use.of(wishes.measure));
-        prepare_address_space(wishes.measure, limit.bytes, in_use.address_space);
+        mapped_at_start = prepare_address_space(&wishes, limit.bytes, &in_use);
         set_soft_limit(limit, wishes.measure, existing);
     }
 
@@ -90,6 +88,7 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
         token: wishes.token.map(Text::from_bytes),
         program: Text::from_bytes(program.rsplit(|byte| *byte == b'/').next().unwrap_or(program)),
         started_ms,
+        mapped_at_start,
         alloc_error_code: verdict::alloc_error_code(),
         thread_exit_code: verdict::thread_exit_code(),
         abort_action: sys::signals::disposition(libc::SIGABRT),
@@ -128,18 +127,19 @@ fn check_that_it_counts(measure: Measure) {
     }
 }
 
-/// What has to happen while address space is still to be had.
-fn prepare_address_space(measure: Measure, limit_bytes: u64, in_use: Option<u64>) {
-    let address_space = match measure {
-        Measure::AddressSpace => {
-            sys::memory::cap_arenas(ARENAS_UNDER_ADDRESS_SPACE);
-            Some(limit_bytes)
-        }
-        Measure::Data => rlimit(Resource::AddressSpace).soft,
+/// What has to happen while address space is still to be had, if it is limited at all. Returns what is then mapped and
+/// not writable.
+fn prepare_address_space(wishes: &Wishes<'_>, limit_bytes: u64, in_use: &MemoryUse) -> Option<u64> {
+    let limit_bytes = match wishes.measure {
+        Measure::AddressSpace => limit_bytes,
+        Measure::Data => rlimit(Resource::AddressSpace).soft?,
     };
-    if let (Some(limit_bytes), Some(in_use)) = (address_space, in_use) {
-        stack::reserve_main_stack(limit_bytes, limit_bytes.saturating_sub(in_use));
+    if !wishes.arenas_are_set {
+        sys::memory::cap_arenas(arenas::arenas_under(limit_bytes));
     }
+    let free_bytes = limit_bytes.saturating_sub(in_use.address_space?);
+    let stack_bytes = stack::reserve_main_stack(limit_bytes, free_bytes);
+    Some(in_use.mapped_but_not_writable()? + stack_bytes)
 }
 
 fn check_that_it_fits(limit: Resolved, measure: Measure, in_use: Option<u64>) {

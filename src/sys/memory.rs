@@ -87,6 +87,11 @@ impl MemoryUse {
         }
     }
 
+    /// Address space that no program writes to: code, files, reservations; and the main stack.
+    pub(crate) fn mapped_but_not_writable(&self) -> Option<u64> {
+        self.address_space?.checked_sub(self.data?)
+    }
+
     /// Takes in one line of the file.
     fn note(&mut self, line: &[u8]) {
         let fields: [(&[u8], &mut Option<u64>, u64); 5] = [

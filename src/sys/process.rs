@@ -37,6 +37,12 @@ pub(crate) fn sleep_ms(ms: u64) {
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, core::ptr::null_mut::<u8>()) };
 }
 
+/// Lets other threads run.
+pub(crate) fn yield_now() {
+    // SAFETY: sched_yield takes nothing.
+    unsafe { libc::sched_yield() };
+}
+
 /// Ends the process, all its threads included, without running anything else.
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes no pointer and does not come back.

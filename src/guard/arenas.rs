@@ -1,0 +1,105 @@
+//! glibc's arenas under a limit on address space.
+//!
+//! Each arena but the main one reserves address space in heaps of 64 MiB, of which an unused tail counts towards the
+//! limit and serves no other arena. With the default of eight arenas per processor, a few threads strand most of a
+//! small limit; with one, they all wait for one lock. Two are nearly as fast as many for two threads, and strand next
+//! to nothing, if a refusal is tried again: malloc may give up in one arena while the other has room, because its
+//! lock was taken at that moment (`arena_get_retry`, `reused_arena` in glibc's arena.c). Each further try turns to the
+//! next arena. The README has the figures.
+
+use super::armed::Armed;
+use crate::sys;
+use crate::sys::memory::MemoryUse;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What an arena reserves at once: glibc's HEAP_MAX_SIZE on 64-bit machines.
+const HEAP_BYTES: u64 = 64 << 20;
+
+/// Below four heaps, a second arena may find no room for its first one, and would then map every block by itself.
+const LEAST_LIMIT_FOR_TWO: u64 = 4 * HEAP_BYTES;
+
+/// One more arena for so many bytes of limit: the tails then stay below two per cent of it.
+const LIMIT_PER_FURTHER_ARENA: u64 = 50 * HEAP_BYTES;
+
+/// Beyond this no machine gains.
+const MOST_ARENAS: u64 = 64;
+
+/// How many arenas suit a limit.
+pub(super) fn arenas_under(limit_bytes: u64) -> i32 {
+    if limit_bytes < LEAST_LIMIT_FOR_TWO {
+        return 1;
+    }
+    (1 + limit_bytes / LIMIT_PER_FURTHER_ARENA).clamp(2, MOST_ARENAS) as i32
+}
+
+/// Tries that cost next to nothing.
+const QUICK_TRIES: u32 = 4;
+
+/// Then at least so many, as the lock's holder may need a time slice,
+const PATIENT_TRIES: u32 = 32;
+/// and for at least so long, in milliseconds.
+const PATIENCE_MS: u64 = 5;
+
+/// When patience is worth its time again, in monotonic milliseconds.
+static NEXT_PATIENCE_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Repeats a refused allocation while another arena may have room for it.
+pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) -> bool {
+    if bytes >= HEAP_BYTES || armed.mapped_at_start.is_none() {
+        return false;
+    }
+    if (0..QUICK_TRIES).any(|_| again()) {
+        return true;
+    }
+    let start_ms = sys::process::monotonic_ms();
+    // Relaxed, here and below: a hint; at worst two threads are patient at once.
+    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed)
+        || !has_room(armed, &sys::memory::memory_use(), bytes)
+    {
+        return false;
+    }
+    let mut tries = 0;
+    loop {
+        sys::process::yield_now();
+        if again() {
+            return true;
+        }
+        tries += 1;
+        let now_ms = sys::process::monotonic_ms();
+        if tries >= PATIENT_TRIES && now_ms - start_ms >= PATIENCE_MS {
+            // In vain: a program that is refused again and again must not crawl.
+            NEXT_PATIENCE_MS.store(now_ms + 16 * (now_ms - start_ms), Ordering::Relaxed);
+            return false;
+        }
+    }
+}
+
+/// Whether heaps have unused tails: address space that is neither writable nor was there at the start.
+fn has_room(armed: &Armed, now: &MemoryUse, bytes: u64) -> bool {
+    match (now.mapped_but_not_writable(), armed.mapped_at_start) {
+        (Some(now), Some(at_start)) => now.saturating_sub(at_start) > bytes,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::arenas_under;
+
+    #[test]
+    fn arenas_grow_with_the_limit() {
+        const GIB: u64 = 1 << 30;
+        for (limit, arenas) in [
+            (0, 1),
+            (255 << 20, 1),
+            (256 << 20, 2),
+            (GIB, 2),
+            (6 * GIB, 2),
+            (7 * GIB, 3),
+            (32 * GIB, 11),
+            (u64::MAX, 64),
+        ] {
+            assert_eq!(arenas_under(limit), arenas, "{limit}");
+        }
+    }
+}
