@@ -1,0 +1,105 @@
+//! Threads: those that cannot be started, and those that fail at once.
+
+use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, fill};
+use crate::common::BROKEN_ROLE;
+use std::process::exit;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+/// Less than a thread's usual stack of 2 MiB, and plenty for a panic.
+const NO_ROOM_FOR_A_STACK: usize = 1 << 20;
+
+pub const ROLES: &[Role] = &[
+    Role::new("thread::spawn is refused in main", OUT_OF_THREADS, || {
+        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        thread::spawn(|| {});
+    })
+    .says("failed to spawn thread"),
+    Role::new("thread::spawn is refused in a worker that main joins", OUT_OF_THREADS, || {
+        let worker = || {
+            fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+            thread::spawn(|| {});
+        };
+        thread::spawn(worker).join().unwrap();
+    })
+    .says("failed to spawn thread"),
+    Role::new("a scoped thread is refused", OUT_OF_THREADS, || {
+        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        thread::scope(|scope| {
+            scope.spawn(|| {});
+        });
+    })
+    .says("failed to spawn thread"),
+    Role::exits("a refused thread is handled", 0, || {
+        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        if thread::Builder::new().spawn(|| {}).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+    }),
+    Role::exits("a refused thread is handled, and main panics for another reason", 101, || {
+        let mapped = fill::mappings(NO_ROOM_FOR_A_STACK);
+        if thread::Builder::new().spawn(|| {}).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+        drop(mapped);
+        panic!("for another reason");
+    })
+    .limit("512Mi")
+    .says("for another reason"),
+    Role::exits("a refused thread's panic is caught, and the program goes on", 0, || {
+        let mapped = fill::mappings(NO_ROOM_FOR_A_STACK);
+        if std::panic::catch_unwind(|| thread::spawn(|| {})).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+        drop(mapped);
+    })
+    .limit("512Mi")
+    .says("failed to spawn thread"),
+    Role::new("threads are started until one is refused", OUT_OF_THREADS, || {
+        loop {
+            thread::spawn(|| thread::park());
+        }
+    })
+    .limit("192Mi")
+    .says(""),
+    Role::new("48 threads fail at once", OUT_OF_EITHER, || crowd(48, 1 << 20)).limit("256Mi").says(""),
+    Role::new("48 threads ask for too much at once", OUT_OF_EITHER, || crowd(48, fill::HUGE))
+        .limit("256Mi")
+        .says(""),
+    Role::new("32 threads eat small pieces", OUT_OF_EITHER, || crowd(32, 4000)).limit("192Mi").says(""),
+    Role::new("32 threads panic and eat", OUT_OF_EITHER, || {
+        eaters(16, 64 << 10);
+        loop {
+            let _ = thread::spawn(|| panic!("one of many")).join();
+        }
+    })
+    .limit("192Mi")
+    .says(""),
+];
+
+fn crowd(threads: usize, bytes: usize) {
+    let begin = Arc::new(Barrier::new(threads + 1));
+    for _ in 0..threads {
+        let begin = Arc::clone(&begin);
+        let eat = move || {
+            begin.wait();
+            fill::eat(bytes)
+        };
+        small_thread().spawn(eat).expect("room for a small thread");
+    }
+    begin.wait();
+    loop {
+        thread::park();
+    }
+}
+
+/// Threads that eat from now on.
+pub fn eaters(threads: usize, bytes: usize) {
+    for _ in 0..threads {
+        small_thread().spawn(move || fill::eat(bytes)).expect("room for a small thread");
+    }
+}
+
+fn small_thread() -> thread::Builder {
+    thread::Builder::new().stack_size(64 << 10)
+}
