@@ -112,8 +112,13 @@ unsafe fn look_at_message(bytes: *const c_void, len: usize) {
             verdict::end_if_called_from_alloc_error(armed);
             verdict::note_message(message);
         }
-        // The report is out: a thread that panics for the same reason has nothing to add to it.
-        Standing::Outlived if std::thread::panicking() => exhaustion::park(armed),
+        // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
+        Standing::Outlived if std::thread::panicking() || verdict::is_in_alloc_error(armed) => {
+            exhaustion::park(armed)
+        }
+        // A refusal that the last words do not survive; they themselves may write what they like, and run below
+        // `handle_alloc_error`.
+        Standing::Dying if message.starts_with(STD_MESSAGE) => exhaustion::exit(armed),
         Standing::Outlived | Standing::Dying => {}
     }
 }
@@ -139,6 +144,9 @@ pub(super) extern "C" fn abort() -> ! {
     sys::process::exit_now(127)
 }
 
+/// How often a thread is asked for again that was refused while there is room for its stack.
+const SPAWN_TRIES: u32 = 3;
+
 /// `pthread_create(3)`, as the program and its libraries call it.
 ///
 /// # Safety
@@ -154,11 +162,14 @@ pub(super) unsafe extern "C" fn pthread_create(
     let real: PthreadCreate = unsafe { core::mem::transmute(address) };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
     let create = || unsafe { real(thread, attributes, body, argument) };
+    let refused_before = verdict::has_refused_thread();
     let mut result = create();
-    if result == libc::EAGAIN || result == libc::ENOMEM {
+    for _ in 0..SPAWN_TRIES {
+        if result != libc::EAGAIN && result != libc::ENOMEM {
+            break;
+        }
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
-        // EAGAIN is also the answer where there are too many threads; that is not ours to report.
         if sys::memory::would_be_refused(stack_bytes) {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, request, &mut || {
@@ -168,9 +179,14 @@ pub(super) unsafe extern "C" fn pthread_create(
             if result != 0 {
                 verdict::note_refused_thread(stack_bytes as u64);
             }
+            break;
         }
+        // Another thread has given memory back meanwhile; or there are too many threads, which has the same answer,
+        // and is not ours to report.
+        result = create();
     }
-    if result == 0 {
+    // What was refused meanwhile may be what the new thread itself asked for: that stands.
+    if result == 0 && refused_before {
         verdict::forget_refused_thread();
     }
     result

@@ -1,0 +1,124 @@
+//! Threads: those that cannot be started, and those that fail at once.
+
+use super::judge::LARGE_STACK_BYTES;
+use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, Setting, fill};
+use crate::common::BROKEN_ROLE;
+use std::hint::black_box;
+use std::process::exit;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+/// Less than a thread's stack under `LargeStacks`, and plenty for a panic with a backtrace: std reads this binary's
+/// debug information for that, which took 50 MiB of address space.
+const NO_ROOM_FOR_A_STACK: usize = LARGE_STACK_BYTES / 2;
+
+const LARGE_STACKS: Setting = Setting::LargeStacks;
+/// Several such stacks.
+const ROOMY: &str = "1024Mi";
+
+pub const ROLES: &[Role] = &[
+    Role::new("thread::spawn is refused in main", OUT_OF_THREADS, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        thread::spawn(|| {});
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
+    Role::new("thread::spawn is refused in a worker that main joins", OUT_OF_THREADS, || {
+        let worker = || {
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            thread::spawn(|| {});
+        };
+        thread::spawn(worker).join().unwrap();
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
+    Role::new("a scoped thread is refused", OUT_OF_THREADS, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        thread::scope(|scope| {
+            scope.spawn(|| {});
+        });
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
+    Role::exits("a refused thread is handled", 0, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        if thread::Builder::new().spawn(|| {}).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY),
+    Role::exits("a refused thread is handled, and main panics for another reason", 101, || {
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+        if thread::Builder::new().spawn(|| {}).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+        drop(mapped);
+        panic!("for another reason");
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("for another reason"),
+    Role::exits("a refused thread's panic is caught, and the program goes on", 0, || {
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+        if std::panic::catch_unwind(|| thread::spawn(|| {})).is_ok() {
+            exit(BROKEN_ROLE);
+        }
+        drop(mapped);
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
+    Role::new("threads are started until one is refused", OUT_OF_EITHER, || {
+        loop {
+            thread::spawn(thread::park);
+        }
+    })
+    .limit("192Mi")
+    .says("")
+    .first_allocation_when_full(),
+    Role::new("48 threads fail at once", OUT_OF_EITHER, || crowd(48, 1 << 20)).limit("256Mi").says(""),
+    Role::new("48 threads ask for too much at once", OUT_OF_EITHER, || crowd(48, fill::HUGE))
+        .limit("256Mi")
+        .says(""),
+    Role::new("32 threads eat small pieces", OUT_OF_EITHER, || crowd(32, 4000)).limit("192Mi").says(""),
+    Role::new("32 threads panic and eat", OUT_OF_EITHER, || {
+        eaters(16, 64 << 10);
+        loop {
+            let _ = thread::spawn(|| panic!("one of many")).join();
+        }
+    })
+    .limit("192Mi")
+    .says("")
+    .first_allocation_when_full(),
+];
+
+/// Threads that eat all at once, and nothing else.
+fn crowd(threads: usize, bytes: usize) -> ! {
+    eaters(threads, bytes);
+    loop {
+        thread::park();
+    }
+}
+
+/// Threads that eat from now on. Each has allocated before the first one begins.
+pub fn eaters(threads: usize, bytes: usize) {
+    let begin = Arc::new(Barrier::new(threads + 1));
+    for _ in 0..threads {
+        let begin = Arc::clone(&begin);
+        let eat = move || {
+            drop(black_box(Vec::<u8>::with_capacity(black_box(bytes.min(4096)))));
+            begin.wait();
+            fill::eat(bytes)
+        };
+        small_thread().spawn(eat).expect("room for a small thread");
+    }
+    begin.wait();
+}
+
+fn small_thread() -> thread::Builder {
+    thread::Builder::new().stack_size(64 << 10)
+}
