@@ -102,9 +102,14 @@ unsafe fn look_at_message(bytes: *const c_void, len: usize) {
             verdict::end_if_called_from_alloc_error(armed);
             verdict::note_message(message);
         }
-        // The report is out: a thread that panics for the same reason has nothing to add to it.
-        Standing::Outlived if std::thread::panicking() => exhaustion::park(armed),
-        Standing::Outlived | Standing::Dying => {}
+        // The report is out: a thread that dies or panics for the same reason has nothing to add to it.
+        Standing::Outlived => {
+            verdict::end_if_called_from_alloc_error(armed);
+            if std::thread::panicking() {
+                exhaustion::park(armed);
+            }
+        }
+        Standing::Dying => {}
     }
 }
 
