@@ -62,20 +62,25 @@ impl Prepared {
         pid
     }
 
-    /// Starts it and waits for its end, which must be exit code `code`.
-    pub fn run(&self, code: i32) {
-        wait_for(self.start(), code);
+    /// Starts it and waits for its end, which must be exit code `code`; the processor time that it took, in ns.
+    pub fn run(&self, code: i32) -> u64 {
+        wait_for(self.start(), code)
     }
 }
 
-/// Waits for the end of a child, which must be exit code `code`.
-pub fn wait_for(pid: libc::pid_t, code: i32) {
+/// Waits for the end of a child, which must be exit code `code`; the processor time that it took, in ns.
+pub fn wait_for(pid: libc::pid_t, code: i32) -> u64 {
     let mut status = 0;
-    // SAFETY: `status` is writable during the call.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    // SAFETY: all-zero is a valid `rusage`, a struct of integers.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` and `used` are writable during the call.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut used) };
     assert_eq!(waited, pid);
     assert!(
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == code,
         "the program ended with wait status {status:#x} instead of exit code {code}"
     );
+    let ns =
+        |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_usec.unsigned_abs() * 1000;
+    ns(used.ru_utime) + ns(used.ru_stime)
 }
