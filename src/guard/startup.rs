@@ -57,8 +57,8 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure);
         prepare_address_space(wishes.measure, limit.bytes);
-        check_that_it_fits(limit, wishes.measure);
         set_soft_limit(limit, wishes.measure, existing);
+        check_that_it_fits(limit, wishes.measure);
     }
 
     let facts = Armed {
@@ -125,7 +125,11 @@ fn prepare_address_space(measure: Measure, limit_bytes: u64) {
     }
 }
 
+/// Once the limit is set: one page more or none tells in 3 µs what `/proc/self/status` takes 30 to tell.
 fn check_that_it_fits(limit: Resolved, measure: Measure) {
+    if !sys::memory::would_be_refused(sys::memory::page_bytes() as usize) {
+        return;
+    }
     let Some(in_use) = sys::memory::memory_use().of(measure) else { return };
     if in_use <= limit.bytes {
         return;
