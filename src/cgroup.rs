@@ -4,14 +4,19 @@
 //! cgroup namespace. Parsed from fixed buffers without allocating, as this also runs before `main`. The root
 //! directory is an argument, so that recorded hosts can be read. Which source of a limit wins is decided elsewhere.
 
-use crate::sys::fd::{Lines, open_to_read};
+use crate::sys::fd::{Lines, file_system_type, open_to_read};
 use crate::text::{Text, whole_number};
 use core::ffi::CStr;
 
-/// PATH_MAX, with the NUL.
-const PATH_BYTES: usize = 4096;
+/// The longest path looked at, with the NUL; a deep one in Kubernetes has 300 bytes. Small, as a dozen of these are on
+/// the stack, and each page that start-up is the first to touch costs it 1 to 3 µs.
+const PATH_BYTES: usize = 1024;
 
 type Path = Text<PATH_BYTES>;
+
+/// What statfs(2) calls the file systems of the two versions. Not libc's constants, whose type differs by C library.
+const V1_FILE_SYSTEM: u64 = 0x27_e0eb;
+const V2_FILE_SYSTEM: u64 = 0x6367_7270;
 
 /// Above this, version 1 means "no limit": the kernel writes LONG_MAX rounded down to a page.
 const V1_UNLIMITED: u64 = 1 << 62;
@@ -20,6 +25,9 @@ const V1_UNLIMITED: u64 = 1 << 62;
 /// cgroups to be seen. `root` is `""` for the real system.
 pub(crate) fn container_limit(root: &str) -> Option<u64> {
     let own = own_groups(root);
+    if let Some((point, group, version)) = usual_place(root, &own) {
+        return limit_on_the_way_up(&point, group, version);
+    }
     let mut smallest = None;
     let mut mounted = false;
     let mut path = prefixed(root, b"/proc/self/mountinfo");
@@ -46,6 +54,23 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
         }
     }
     smallest
+}
+
+/// The mount point and the path below it, where the hierarchy that has the memory controller is mounted as nearly
+/// everywhere and shows this process's own group. Then mountinfo would say the same, for 70 µs more of start-up. A
+/// controller that version 1 has is not in version 2.
+fn usual_place<'a>(root: &str, own: &'a OwnGroups) -> Option<(Path, &'a [u8], Version)> {
+    let version = if own.v1.is_some() { Version::V1 } else { Version::V2 };
+    let (point, magic) = match version {
+        Version::V1 => (&b"/sys/fs/cgroup/memory"[..], V1_FILE_SYSTEM),
+        Version::V2 => (&b"/sys/fs/cgroup"[..], V2_FILE_SYSTEM),
+    };
+    let point = prefixed(root, point);
+    let below = below_mount(own.path_in(version)?, b"/");
+    let mut group = point;
+    group.push_bytes(below);
+    // Also tells that the group is there: it is not where only a part of the hierarchy is mounted.
+    (file_system_type(c_str(&mut group)) == Some(magic)).then_some((point, below, version))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -404,6 +429,21 @@ mod tests {
         ] {
             let host = Host::new("malformed", &cgroup, &mounts, &[(deep, content)]);
             assert_eq!(host.limit(), limit, "{content:.20}");
+        }
+    }
+
+    #[test]
+    fn the_usual_place_is_what_mountinfo_says() {
+        let own = own_groups("");
+        // Only where there is one, as on any ordinary machine.
+        if let Some((point, group, version)) = usual_place("", &own) {
+            let line = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let mount = line
+                .lines()
+                .filter_map(|line| Mount::parse(line.as_bytes()))
+                .find(|mount| mount.version == version && mount.point == point.as_bytes());
+            let below = below_mount(own.path_in(version).unwrap(), mount.unwrap().root);
+            assert_eq!(group, below);
         }
     }
 

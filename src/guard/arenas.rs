@@ -9,7 +9,6 @@
 
 use super::armed::Armed;
 use crate::sys;
-use crate::sys::memory::MemoryUse;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What an arena reserves at once: glibc's HEAP_MAX_SIZE on 64-bit machines.
@@ -53,9 +52,7 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
     }
     let start_ms = sys::process::monotonic_ms();
     // Relaxed, here and below: a hint; at worst two threads are patient at once.
-    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed)
-        || !has_room(armed, &sys::memory::memory_use(), bytes)
-    {
+    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed) || !has_room(armed, bytes) {
         return false;
     }
     let mut tries = 0;
@@ -74,10 +71,10 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
     }
 }
 
-/// Whether heaps have unused tails: address space that is neither writable nor was there at the start.
-fn has_room(armed: &Armed, now: &MemoryUse, bytes: u64) -> bool {
-    match (now.mapped_but_not_writable(), armed.mapped_at_start) {
-        (Some(now), Some(at_start)) => now.saturating_sub(at_start) > bytes,
+/// Whether heaps have unused tails: address space that is not writable and was not there at the start.
+fn has_room(armed: &Armed, bytes: u64) -> bool {
+    match (sys::memory::address_space_use(), armed.mapped_at_start) {
+        (Some(now), Some(at_start)) => now.not_writable.saturating_sub(at_start) > bytes,
         _ => false,
     }
 }

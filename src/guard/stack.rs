@@ -17,22 +17,22 @@ const LARGEST_PART_OF_LIMIT: u64 = 4;
 /// More than the kernel maps of a new stack (128 KiB) and this program can have used before `main`.
 const ALREADY_MAPPED_BYTES: usize = 512 << 10;
 
-/// Maps the main stack, and tells by how many bytes it grew. Called in the main thread, before the limit is set.
-pub(super) fn reserve_main_stack(limit_bytes: u64, free_bytes: u64) -> u64 {
+/// Maps the main stack. Called in the main thread, before the limit is set.
+pub(super) fn reserve_main_stack(limit_bytes: u64, free_bytes: u64) {
     let page = sys::memory::page_bytes();
     let allowed = rlimit(Resource::Stack).soft.unwrap_or(UNLIMITED_STACK_BYTES);
     let wanted = allowed.min(limit_bytes / LARGEST_PART_OF_LIMIT).min(free_bytes / 2) / page * page;
-    let Some(top) = top_of_main_stack(page as usize) else { return 0 };
+    let Some(top) = top_of_main_stack(page as usize) else { return };
     let here = 0u8;
     let known =
         (&raw const here as usize).saturating_sub(ALREADY_MAPPED_BYTES) / page as usize * page as usize;
     // One page above the last one that is allowed.
     let bottom = top.saturating_sub(wanted as usize).saturating_add(page as usize);
     if bottom >= known || !sys::memory::is_free_to_map(bottom, known - bottom) {
-        return 0;
+        return;
     }
     // A refusal leaves things as they were: the stack then grows, or does not, as without a guard.
-    if sys::memory::touch_from_the_kernel(bottom) { (known - bottom) as u64 } else { 0 }
+    let _ = sys::memory::touch_from_the_kernel(bottom);
 }
 
 /// The end of the main stack's mapping. The kernel puts the program's file name at the very top, then one null word.

@@ -87,11 +87,6 @@ impl MemoryUse {
         }
     }
 
-    /// Address space that no program writes to: code, files, reservations; and the main stack.
-    pub(crate) fn mapped_but_not_writable(&self) -> Option<u64> {
-        self.address_space?.checked_sub(self.data?)
-    }
-
     /// Takes in one line of the file.
     fn note(&mut self, line: &[u8]) {
         let fields: [(&[u8], &mut Option<u64>, u64); 5] = [
@@ -121,6 +116,26 @@ pub(crate) fn memory_use() -> MemoryUse {
         }
     }
     found
+}
+
+/// A process's address space, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AddressSpaceUse {
+    /// All mappings.
+    pub(crate) all: u64,
+    /// Of these, what cannot be written: code, files, reservations.
+    pub(crate) not_writable: u64,
+}
+
+/// What this process has mapped now: proc_pid_statm(5), a quarter of the time that [`memory_use`] takes.
+pub(crate) fn address_space_use() -> Option<AddressSpaceUse> {
+    let mut lines = Lines::<128>::open(c"/proc/self/statm")?;
+    // size resident shared text lib data dirty, in pages; `data` is private writable memory and the main stack.
+    let mut fields = lines.next()?.split(|byte| *byte == b' ');
+    let all = leading_number(fields.next()?)?;
+    let writable = leading_number(fields.nth(4)?)?;
+    let page = page_bytes();
+    Some(AddressSpaceUse { all: all * page, not_writable: all.saturating_sub(writable) * page })
 }
 
 /// The machine's memory in bytes: sysinfo(2).
@@ -232,6 +247,14 @@ mod tests {
         assert!(space > data && data > 0);
         assert!(used.resident.unwrap() <= used.resident_peak.unwrap());
         assert!(used.threads.unwrap() >= 1);
+    }
+
+    #[test]
+    fn both_files_of_the_kernel_tell_the_same() {
+        let (statm, status) = (address_space_use().unwrap(), memory_use());
+        // Other tests map and unmap meanwhile.
+        assert!(statm.all.abs_diff(status.address_space.unwrap()) < 1 << 30);
+        assert!(statm.not_writable > 0 && statm.not_writable < statm.all);
     }
 
     #[test]

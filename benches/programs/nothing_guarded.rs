@@ -1,0 +1,5 @@
+//! A program that does nothing, guarded.
+
+oomguard::guard!();
+
+fn main() {}
