@@ -31,8 +31,32 @@ pub(super) fn thread_exit_code() -> Option<Range<usize>> {
     sys::symbols::next_definition(c"__cxa_thread_atexit_impl").and_then(sys::symbols::code_of_function)
 }
 
+/// Whether `handle_alloc_error`, within reach, called the function that has this stack pointer.
+fn is_called_from_alloc_error(armed: &Armed, stack_pointer: usize) -> bool {
+    is_called_from(&armed.alloc_error_code, stack_pointer, has_frame_pointer_below)
+}
+
+/// The bytes that the frame of `handle_alloc_error` may have between its return address and its callee's.
+const LARGEST_FRAME_BYTES: usize = 256;
+
+/// Whether the word below `address` points to a frame just above it: what a function with a frame pointer, as all of
+/// the standard library's are since 1.79, saves next to the address that it returns to.
+fn has_frame_pointer_below(address: usize) -> bool {
+    let saved = address - size_of::<usize>();
+    if !sys::memory::is_readable(saved) {
+        return false;
+    }
+    // SAFETY: aligned, and the kernel could just read it; it may change meanwhile, hence volatile.
+    let frame = unsafe { (saved as *const usize).read_volatile() };
+    frame > address && frame - address <= LARGEST_FRAME_BYTES
+}
+
 /// Whether a function that called the current one, within reach, was called from `code`.
-fn is_called_from(code: &Range<usize>, stack_pointer: usize) -> bool {
+///
+/// A call that does not return may be the last instruction: the address behind it is then the end of the code, which
+/// is also the beginning of the next function. Unwinders leave such beginnings on the stack, so `confirm_end` decides
+/// by the word's address.
+fn is_called_from(code: &Range<usize>, stack_pointer: usize, confirm_end: fn(usize) -> bool) -> bool {
     const WORD: usize = size_of::<usize>();
     const PAGE: usize = 4096;
     let mut address = stack_pointer.next_multiple_of(WORD);
@@ -47,8 +71,7 @@ fn is_called_from(code: &Range<usize>, stack_pointer: usize) -> bool {
         // SAFETY: aligned, and in a page that the kernel could just read; it is this thread's own stack or the memory
         // above it, which may change meanwhile, hence volatile.
         let word = unsafe { (address as *const usize).read_volatile() };
-        // A call that does not return may be the last instruction: the address behind it is then the end.
-        if word > code.start && word <= code.end {
+        if word > code.start && word < code.end || word == code.end && confirm_end(address) {
             return true;
         }
         address += WORD;
@@ -56,11 +79,17 @@ fn is_called_from(code: &Range<usize>, stack_pointer: usize) -> bool {
     false
 }
 
+/// Whether the calling thread is inside `handle_alloc_error`.
+#[inline(always)]
+pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
+    let here = 0usize;
+    is_called_from_alloc_error(armed, &raw const here as usize)
+}
+
 /// A call from inside `handle_alloc_error` ends the process here.
 #[inline(always)]
 pub(super) fn end_if_called_from_alloc_error(armed: &Armed) {
-    let here = 0usize;
-    if is_called_from(&armed.alloc_error_code, &raw const here as usize) {
+    if is_in_alloc_error(armed) {
         end_of_allocation(armed);
     }
 }
@@ -124,9 +153,12 @@ pub(super) fn note_refused_thread(stack_bytes: u64) {
 
 /// A thread was started: whatever was refused before has been coped with.
 pub(super) fn forget_refused_thread() {
-    if REFUSED_STACK.load(Ordering::Relaxed) != 0 {
-        REFUSED_STACK.store(0, Ordering::Relaxed);
-    }
+    REFUSED_STACK.store(0, Ordering::Relaxed);
+}
+
+/// Whether there is a refused thread to answer for.
+pub(super) fn has_refused_thread() -> bool {
+    REFUSED_STACK.load(Ordering::Relaxed) != 0
 }
 
 /// Reads a panic's message as it goes to stderr, where a thread was refused before: std's `thread::spawn` says why it
@@ -137,7 +169,12 @@ pub(super) fn note_message(message: &[u8]) {
     }
     let contains = |part: &[u8]| message.windows(part.len()).any(|window| window == part);
     if contains(b"panicked at ") {
-        let why = if contains(b"failed to spawn thread") { PANIC_OF_SPAWN } else { PANIC_OTHER };
+        // `Any { .. }` is all that std says of the panic of a thread that was joined: the one that is known already.
+        let why = match LAST_PANIC.load(Ordering::Relaxed) {
+            _ if contains(b"failed to spawn thread") => PANIC_OF_SPAWN,
+            PANIC_OF_SPAWN if contains(b"Any { .. }") => PANIC_OF_SPAWN,
+            _ => PANIC_OTHER,
+        };
         LAST_PANIC.store(why, Ordering::Relaxed);
     }
 }
@@ -186,10 +223,16 @@ extern "C" fn on_abort_signal(signal: i32, info: *mut libc::siginfo_t, context: 
     if JUDGED_HERE.load(Ordering::Relaxed) != sys::process::tid() {
         // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
         let stack_pointer = unsafe { interrupted_stack_pointer(context) };
-        if is_called_from(&armed.alloc_error_code, stack_pointer) {
+        if is_called_from_alloc_error(armed, stack_pointer) {
             end_of_allocation(armed);
         }
-        if armed.thread_exit_code.as_ref().is_some_and(|code| is_called_from(code, stack_pointer)) {
+        // The C library keeps no frame pointers.
+        let is_behind_end = |_| true;
+        if armed
+            .thread_exit_code
+            .as_ref()
+            .is_some_and(|code| is_called_from(code, stack_pointer, is_behind_end))
+        {
             exhaustion::end(armed, Cause::Heap, None);
         }
         if !super::anchor::INTERPOSES {
