@@ -102,8 +102,13 @@ unsafe fn look_at_message(bytes: *const c_void, len: usize) {
             verdict::end_if_called_from_alloc_error(armed);
             verdict::note_message(message);
         }
-        // The report is out: a thread that panics for the same reason has nothing to add to it.
-        Standing::Outlived if std::thread::panicking() => exhaustion::park(armed),
+        // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
+        Standing::Outlived if std::thread::panicking() || verdict::is_in_alloc_error(armed) => {
+            exhaustion::park(armed)
+        }
+        // A refusal that the last words do not survive; they themselves may write what they like, and run below
+        // `handle_alloc_error`.
+        Standing::Dying if message.starts_with(STD_MESSAGE) => exhaustion::exit(armed),
         Standing::Outlived | Standing::Dying => {}
     }
 }
@@ -144,6 +149,7 @@ pub(super) unsafe extern "C" fn pthread_create(
     let real: PthreadCreate = unsafe { core::mem::transmute(address) };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
     let create = || unsafe { real(thread, attributes, body, argument) };
+    let refused_before = verdict::has_refused_thread();
     let mut result = create();
     if result == libc::EAGAIN || result == libc::ENOMEM {
         // SAFETY: null or the caller's attributes.
@@ -160,7 +166,8 @@ pub(super) unsafe extern "C" fn pthread_create(
             }
         }
     }
-    if result == 0 {
+    // What was refused meanwhile may be what the new thread itself asked for: that stands.
+    if result == 0 && refused_before {
         verdict::forget_refused_thread();
     }
     result
