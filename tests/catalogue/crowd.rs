@@ -1,61 +1,77 @@
 //! Threads: those that cannot be started, and those that fail at once.
 
-use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, fill};
+use super::judge::LARGE_STACK_BYTES;
+use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, Setting, fill};
 use crate::common::BROKEN_ROLE;
 use std::process::exit;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-/// Less than a thread's usual stack of 2 MiB, and plenty for a panic.
-const NO_ROOM_FOR_A_STACK: usize = 1 << 20;
+/// Less than a thread's stack under `LargeStacks`, and plenty for a panic with a backtrace: std reads this binary's
+/// debug information for that, which took 50 MiB of address space.
+const NO_ROOM_FOR_A_STACK: usize = LARGE_STACK_BYTES / 2;
+
+const LARGE_STACKS: Setting = Setting::LargeStacks;
+/// Several such stacks.
+const ROOMY: &str = "1024Mi";
 
 pub const ROLES: &[Role] = &[
     Role::new("thread::spawn is refused in main", OUT_OF_THREADS, || {
-        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         thread::spawn(|| {});
     })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
     .says("failed to spawn thread"),
     Role::new("thread::spawn is refused in a worker that main joins", OUT_OF_THREADS, || {
         let worker = || {
-            fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
             thread::spawn(|| {});
         };
         thread::spawn(worker).join().unwrap();
     })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
     .says("failed to spawn thread"),
     Role::new("a scoped thread is refused", OUT_OF_THREADS, || {
-        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         thread::scope(|scope| {
             scope.spawn(|| {});
         });
     })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
     .says("failed to spawn thread"),
     Role::exits("a refused thread is handled", 0, || {
-        fill::mappings(NO_ROOM_FOR_A_STACK).keep();
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if thread::Builder::new().spawn(|| {}).is_ok() {
             exit(BROKEN_ROLE);
         }
-    }),
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY),
     Role::exits("a refused thread is handled, and main panics for another reason", 101, || {
-        let mapped = fill::mappings(NO_ROOM_FOR_A_STACK);
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
         if thread::Builder::new().spawn(|| {}).is_ok() {
             exit(BROKEN_ROLE);
         }
         drop(mapped);
         panic!("for another reason");
     })
-    .limit("512Mi")
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
     .says("for another reason"),
     Role::exits("a refused thread's panic is caught, and the program goes on", 0, || {
-        let mapped = fill::mappings(NO_ROOM_FOR_A_STACK);
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
         if std::panic::catch_unwind(|| thread::spawn(|| {})).is_ok() {
             exit(BROKEN_ROLE);
         }
         drop(mapped);
     })
-    .limit("512Mi")
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
     .says("failed to spawn thread"),
-    Role::new("threads are started until one is refused", OUT_OF_THREADS, || {
+    Role::new("threads are started until one is refused", OUT_OF_EITHER, || {
         loop {
             thread::spawn(|| thread::park());
         }

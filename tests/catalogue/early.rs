@@ -3,12 +3,13 @@
 use super::fill;
 use crate::common::ROLE;
 use std::alloc::Layout;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char, c_int};
 
 pub const BEFORE_MAIN: &str = "a constructor of the program asks for too much";
 pub const AFTER_MAIN: &str = "a destructor of the program asks for too much after main";
 pub const ABORT_HANDLER_BEFORE: &str = "a SIGABRT handler that was there before ours runs for an abort";
-pub const ABORT_HANDLER_BEFORE_DEATH: &str = "a SIGABRT handler that was there before ours does not hinder exhaustion";
+pub const ABORT_HANDLER_BEFORE_DEATH: &str =
+    "a SIGABRT handler that was there before ours does not hinder exhaustion";
 
 /// What a handler of the program's own leaves with.
 pub const OWN_HANDLER_EXIT: i32 = 55;
@@ -16,7 +17,7 @@ pub const OWN_HANDLER_EXIT: i32 = 55;
 // Before every `.init_array`, the guard's included.
 #[used]
 #[unsafe(link_section = ".preinit_array")]
-static FIRST: extern "C" fn() = before_the_guard;
+static FIRST: extern "C" fn(c_int, *const *const c_char, *const *const c_char) = before_the_guard;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -34,17 +35,24 @@ fn is_role(name: &str) -> bool {
     !value.is_null() && unsafe { CStr::from_ptr(value) }.to_bytes() == name.as_bytes()
 }
 
-extern "C" fn before_the_guard() {
-    // The allocator is not guarded yet: compare without it.
-    // SAFETY: a C string; the environment does not change this early.
-    let value = unsafe { libc::getenv(c"OOMGUARD_TEST_ROLE".as_ptr()) };
-    if value.is_null() {
-        return;
-    }
-    // SAFETY: what getenv found is a C string in the environment.
-    let role = unsafe { CStr::from_ptr(value) }.to_bytes();
-    if role == ABORT_HANDLER_BEFORE.as_bytes() || role == ABORT_HANDLER_BEFORE_DEATH.as_bytes() {
-        handle(libc::SIGABRT);
+// The C library has not taken over the environment yet: it comes as an argument.
+extern "C" fn before_the_guard(_: c_int, _: *const *const c_char, mut environment: *const *const c_char) {
+    loop {
+        // SAFETY: the array ends in a null pointer, behind which this loop does not go.
+        let entry = unsafe { *environment };
+        if entry.is_null() {
+            return;
+        }
+        // SAFETY: an entry that is not null is a C string.
+        let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        let value = entry.strip_prefix(ROLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+        if let Some(role) = value
+            && [ABORT_HANDLER_BEFORE, ABORT_HANDLER_BEFORE_DEATH].iter().any(|name| role == name.as_bytes())
+        {
+            handle(libc::SIGABRT);
+        }
+        // SAFETY: this entry was not the end of the array.
+        environment = unsafe { environment.add(1) };
     }
 }
 

@@ -66,11 +66,12 @@ pub struct Mapped {
     used: usize,
 }
 
-/// Maps until less than `rest` bytes (a power of two) can be mapped. Nothing is touched, nothing is allocated.
-pub fn mappings(rest: usize) -> Mapped {
+/// Maps all but `rest` bytes, give or take a page or two. Nothing is touched, nothing is allocated.
+pub fn mappings_but(rest: usize) -> Mapped {
+    let kept_free = map(rest).expect("room for the rest");
     let mut mapped = Mapped { pieces: [(0, 0); 64], used: 0 };
     let mut bytes = 1 << 30;
-    while bytes >= rest {
+    while bytes >= 4096 {
         match map(bytes) {
             Some(address) => {
                 mapped.pieces[mapped.used] = (address, bytes);
@@ -79,6 +80,8 @@ pub fn mappings(rest: usize) -> Mapped {
             None => bytes /= 2,
         }
     }
+    // SAFETY: a mapping of our own, which nobody uses.
+    unsafe { libc::munmap(kept_free as *mut _, rest) };
     mapped
 }
 

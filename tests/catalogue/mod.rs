@@ -41,11 +41,13 @@ enum Fate {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Setting {
     Usual,
+    /// Threads want much, so that one can be refused while there is room for a panic and its backtrace.
+    LargeStacks,
     /// Standard error is a full pipe that nobody reads.
     StderrFull,
     /// There is no standard error.
     StderrClosed,
-    /// `OOMGUARD_REPORT=fd:9`.
+    /// `OOMGUARD_REPORT=fd:N`.
     ReportToDescriptor,
     /// `OOMGUARD_REPORT=report`, a path relative to where the program starts.
     ReportRelative,

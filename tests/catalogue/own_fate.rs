@@ -76,10 +76,13 @@ pub const ROLES: &[Role] = &[
     .handling(),
     Role::is_killed("the heap full to the brim, then an unrelated abort in a thread", libc::SIGABRT, || {
         let (begin, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let (ready, is_ready) = std::sync::mpsc::channel();
         let aborter = thread::spawn(move || {
+            let _ = ready.send(());
             let _ = wait.recv();
             std::process::abort()
         });
+        let _ = is_ready.recv();
         fill::heap().keep();
         drop(begin);
         let _ = aborter.join();
@@ -105,12 +108,12 @@ pub const ROLES: &[Role] = &[
     })
     .handling(),
     Role::exits("the main stack grows with the address space full", 0, || {
-        fill::mappings(64 << 10).keep();
-        black_box(deep(6 << 10));
+        fill::mappings_but(64 << 10).keep();
+        grow_stack(6 << 20);
     }),
     Role::exits("the main stack grows with the heap full to the brim", 0, || {
         fill::heap().keep();
-        black_box(deep(6 << 10));
+        grow_stack(6 << 20);
     })
     .handling(),
     Role::exits("a refused mapping of the program's own is handled", 0, || {
@@ -184,8 +187,17 @@ fn without_end(depth: u64) -> u64 {
     without_end(depth + 1) + frame[(depth % 128) as usize]
 }
 
-/// Recurses through `frames` KiB of stack, and comes back.
-fn deep(frames: u64) -> u64 {
-    let frame = black_box([frames; 128]);
-    if frames == 0 { 0 } else { deep(frames - 1) + frame[(frames % 128) as usize] }
+fn grow_stack(bytes: usize) {
+    let start = black_box(0);
+    deep(&start, bytes);
+}
+
+/// Recurses until the stack has grown by `bytes` from `start`, and comes back.
+fn deep(start: &u8, bytes: usize) {
+    let frame = black_box([0u8; 1024]);
+    let here = &raw const frame as usize;
+    if (start as *const u8 as usize).saturating_sub(here) < bytes {
+        deep(start, bytes);
+    }
+    black_box(frame);
 }

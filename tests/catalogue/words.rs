@@ -101,7 +101,7 @@ pub const ROLES: &[Role] = &[
                 say(SAID);
             }
         });
-        fill::mappings(1 << 20).keep();
+        fill::mappings_but(1 << 20).keep();
         fill::eat(64 << 10)
     })
     .prints(SAID),
@@ -205,7 +205,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("128Mi")
     .prints(SAID),
-    Role::dies("the report goes to a descriptor", fill::one_huge_request).setting(Setting::ReportToDescriptor),
+    Role::dies("the report goes to a descriptor", fill::one_huge_request)
+        .setting(Setting::ReportToDescriptor),
     Role::dies("the report goes to a relative path, and the program changes its directory", || {
         std::env::set_current_dir("/").expect("a root");
         fill::one_huge_request();
