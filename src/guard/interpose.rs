@@ -134,6 +134,9 @@ pub(super) extern "C" fn abort() -> ! {
     sys::process::exit_now(127)
 }
 
+/// How often a thread is asked for again that was refused while there is room for its stack.
+const SPAWN_TRIES: u32 = 3;
+
 /// `pthread_create(3)`, as the program and its libraries call it.
 ///
 /// # Safety
@@ -151,10 +154,12 @@ pub(super) unsafe extern "C" fn pthread_create(
     let create = || unsafe { real(thread, attributes, body, argument) };
     let refused_before = verdict::has_refused_thread();
     let mut result = create();
-    if result == libc::EAGAIN || result == libc::ENOMEM {
+    for _ in 0..SPAWN_TRIES {
+        if result != libc::EAGAIN && result != libc::ENOMEM {
+            break;
+        }
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
-        // EAGAIN is also the answer where there are too many threads; that is not ours to report.
         if sys::memory::would_be_refused(stack_bytes) {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, request, &mut || {
@@ -164,7 +169,11 @@ pub(super) unsafe extern "C" fn pthread_create(
             if result != 0 {
                 verdict::note_refused_thread(stack_bytes as u64);
             }
+            break;
         }
+        // Another thread has given memory back meanwhile; or there are too many threads, which has the same answer,
+        // and is not ours to report.
+        result = create();
     }
     // What was refused meanwhile may be what the new thread itself asked for: that stands.
     if result == 0 && refused_before {
