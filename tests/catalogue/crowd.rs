@@ -3,6 +3,7 @@
 use super::judge::LARGE_STACK_BYTES;
 use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, Setting, fill};
 use crate::common::BROKEN_ROLE;
+use std::hint::black_box;
 use std::process::exit;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -77,7 +78,8 @@ pub const ROLES: &[Role] = &[
         }
     })
     .limit("192Mi")
-    .says(""),
+    .says("")
+    .first_allocation_when_full(),
     Role::new("48 threads fail at once", OUT_OF_EITHER, || crowd(48, 1 << 20)).limit("256Mi").says(""),
     Role::new("48 threads ask for too much at once", OUT_OF_EITHER, || crowd(48, fill::HUGE))
         .limit("256Mi")
@@ -90,30 +92,31 @@ pub const ROLES: &[Role] = &[
         }
     })
     .limit("192Mi")
-    .says(""),
+    .says("")
+    .first_allocation_when_full(),
 ];
 
-fn crowd(threads: usize, bytes: usize) {
+/// Threads that eat all at once, and nothing else.
+fn crowd(threads: usize, bytes: usize) -> ! {
+    eaters(threads, bytes);
+    loop {
+        thread::park();
+    }
+}
+
+/// Threads that eat from now on. Each has allocated before the first one begins.
+pub fn eaters(threads: usize, bytes: usize) {
     let begin = Arc::new(Barrier::new(threads + 1));
     for _ in 0..threads {
         let begin = Arc::clone(&begin);
         let eat = move || {
+            drop(black_box(Vec::<u8>::with_capacity(black_box(bytes.min(4096)))));
             begin.wait();
             fill::eat(bytes)
         };
         small_thread().spawn(eat).expect("room for a small thread");
     }
     begin.wait();
-    loop {
-        thread::park();
-    }
-}
-
-/// Threads that eat from now on.
-pub fn eaters(threads: usize, bytes: usize) {
-    for _ in 0..threads {
-        small_thread().spawn(move || fill::eat(bytes)).expect("room for a small thread");
-    }
 }
 
 fn small_thread() -> thread::Builder {

@@ -94,7 +94,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("256Mi")
     .handling()
-    .says("as planned"),
+    .says("as planned")
+    .needs_memory_back(),
     Role::exits("a handled refusal, then a panic", 101, || {
         fill::handled_refusal();
         panic!("as planned");

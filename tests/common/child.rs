@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -73,7 +74,7 @@ impl Start {
         let stdout = self.file("stdout");
         self.command.stdout(stdout);
         let started = Instant::now();
-        let mut child = self.command.spawn().map_err(|error| format!("not started: {error}"))?;
+        let mut child = spawn(&mut self.command).map_err(|error| format!("not started: {error}"))?;
         let ended = wait_for_end(&child, TIME_LIMIT);
         let took = started.elapsed();
         if !ended {
@@ -114,6 +115,19 @@ impl Remains {
             (Some(code), _) => End::Exit(code),
             (None, Some(signal)) => End::Signal(signal),
             (None, None) => unreachable!("a process that was waited for has ended"),
+        }
+    }
+}
+
+/// A program that was copied just now may be open for writing in a child of another test, until that one executes.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let until = Instant::now() + TIME_LIMIT;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
         }
     }
 }

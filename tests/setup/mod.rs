@@ -1,0 +1,112 @@
+//! The roles of the configuration tests, and how they are started.
+#![allow(dead_code)] // Each test binary uses a part.
+
+use crate::common::child::{Remains, Start};
+use crate::common::{self, BROKEN_ROLE};
+use std::hint::black_box;
+use std::mem;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+pub fn play(role: &str) -> ExitCode {
+    match role {
+        "speak" => println!("spoken"),
+        "tell" => tell(),
+        "tell rlimits" => tell_rlimits(),
+        "ask for too much" => ask(1 << 60),
+        "cope" => {
+            let mut block = Vec::<u8>::new();
+            assert!(block.try_reserve(black_box(1 << 60)).is_err());
+            println!("coped");
+        }
+        "eat" => loop {
+            ask(64 << 10);
+        },
+        "speak last" => {
+            oomguard::on_exhausted(|| {
+                black_box(vec![7u8; black_box(2 << 20)]);
+                // SAFETY: the text is readable for its whole length.
+                unsafe { libc::write(1, c"last words".as_ptr().cast(), 10) };
+            });
+            loop {
+                ask(64 << 10);
+            }
+        }
+        "reuse stdout" => {
+            let file = std::fs::File::create("report").expect("a directory of its own");
+            // SAFETY: dup2 takes no pointer; std copes with another file behind stdout.
+            unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), 1) };
+            ask(1 << 60);
+        }
+        _ => return ExitCode::from(BROKEN_ROLE as u8),
+    }
+    ExitCode::SUCCESS
+}
+
+fn ask(bytes: usize) {
+    mem::forget(black_box(Vec::<u8>::with_capacity(black_box(bytes))));
+}
+
+fn tell() {
+    let status = oomguard::status();
+    let limit = status.limit.map_or("-".into(), |limit| limit.to_string());
+    println!("{limit} {} {}", status.source.map_or("-", |source| source.as_str()), status.measure.as_str());
+    let headroom = status.limit.zip(status.in_use).map(|(limit, used)| limit - used);
+    assert_eq!(status.headroom(), headroom);
+    assert_eq!(status.refusals, 0);
+}
+
+fn tell_rlimits() {
+    for (name, resource) in [("address-space", libc::RLIMIT_AS), ("data", libc::RLIMIT_DATA)] {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is writable during the call.
+        unsafe { libc::getrlimit(resource, &raw mut limit) };
+        println!("{name} {} {}", limit.rlim_cur, limit.rlim_max);
+    }
+}
+
+/// What the role `tell` says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub limit: Option<u64>,
+    pub source: String,
+    pub measure: String,
+}
+
+pub fn told(remains: &Remains) -> Told {
+    let words: Vec<&str> = remains.stdout.split_whitespace().collect();
+    let [limit, source, measure] = words[..] else { panic!("told nothing: {remains:#?}") };
+    Told { limit: limit.parse().ok(), source: source.into(), measure: measure.into() }
+}
+
+pub fn limit_of(remains: &Remains) -> Option<u64> {
+    told(remains).limit
+}
+
+pub fn start(role: &str) -> Start {
+    Start::role(role)
+}
+
+pub fn run(start: Start) -> Remains {
+    start.run().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Has the child start under an rlimit.
+pub fn rlimit(mut start: Start, resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> Start {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    let set = move || {
+        // SAFETY: `limit` is readable during the call.
+        match unsafe { libc::setrlimit(resource, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call, and does not allocate.
+    unsafe { start.command.pre_exec(set) };
+    start
+}
+
+/// The role that this process is to play, if any.
+pub fn role() -> Option<String> {
+    std::env::var(common::ROLE).ok()
+}
