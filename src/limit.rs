@@ -164,35 +164,40 @@ pub(crate) const fn parse_size(text: &[u8]) -> Result<u64, ParseLimitError> {
     }
 }
 
-/// A decimal number, `digits / 10^scale`.
+/// A decimal number: what stands before the point, and the digits behind it.
 #[derive(Clone, Copy)]
-struct Decimal {
-    digits: u128,
-    scale: u32,
+struct Decimal<'a> {
+    whole: u128,
+    fraction: &'a [u8],
 }
 
-/// More digits than this behind the point change no byte below 2^64.
-const MAX_SCALE: u32 = 18;
-
-impl Decimal {
+impl Decimal<'_> {
     /// The product with `factor`, rounded down, if it fits.
     const fn times(self, factor: u64) -> Option<u64> {
-        match self.digits.checked_mul(factor as u128) {
-            Some(product) => {
-                let whole = product / 10u128.pow(self.scale);
-                if whole <= u64::MAX as u128 { Some(whole as u64) } else { None }
-            }
+        // From the last digit on; rounding down at each step gives what rounding down at the end would.
+        let mut below: u128 = 0;
+        let mut rest = self.fraction;
+        while let [before @ .., digit] = rest {
+            below = ((*digit - b'0') as u128 * factor as u128 + below) / 10;
+            rest = before;
+        }
+        // `below` is less than `factor`, so the sum overflows only where it is far above any size.
+        match self.whole.checked_mul(factor as u128) {
+            Some(product) => match product.checked_add(below) {
+                Some(sum) if sum <= u64::MAX as u128 => Some(sum as u64),
+                _ => None,
+            },
             None => None,
         }
     }
 }
 
-const fn size(number: Decimal, unit: &[u8]) -> Result<u64, Wrong> {
+const fn size(number: Decimal<'_>, unit: &[u8]) -> Result<u64, Wrong> {
     let factor = match factor(unit) {
         Some(factor) => factor,
         None => return Err(Wrong::Form),
     };
-    if factor == 1 && number.scale > 0 {
+    if factor == 1 && !number.fraction.is_empty() {
         return Err(Wrong::FractionOfBytes);
     }
     match number.times(factor) {
@@ -222,38 +227,38 @@ const fn factor(unit: &[u8]) -> Option<u64> {
 }
 
 /// Splits `12.5Mi` into 12.5 and `Mi`. There must be a digit on both sides of a point.
-const fn split_number(text: &[u8]) -> Result<(Decimal, &[u8]), Wrong> {
-    let mut number = Decimal { digits: 0, scale: 0 };
-    let mut rest = text;
-    let mut digits_here = 0u32;
-    let mut behind_point = false;
-    while let [byte, tail @ ..] = rest {
-        match *byte {
-            b'0'..=b'9' => {
-                digits_here += 1;
-                if !behind_point || number.scale < MAX_SCALE {
-                    number.digits = match number.digits.checked_mul(10) {
-                        // 10 * x + 9 only overflows where x * 10 nearly does: far above any size.
-                        Some(shifted) if shifted < u128::MAX - 9 => shifted + (*byte - b'0') as u128,
-                        _ => return Err(Wrong::TooLarge),
-                    };
-                    if behind_point {
-                        number.scale += 1;
-                    }
-                }
-            }
-            b'.' if !behind_point && digits_here > 0 => {
-                behind_point = true;
-                digits_here = 0;
-            }
-            _ => break,
-        }
-        rest = tail;
+const fn split_number(text: &[u8]) -> Result<(Decimal<'_>, &[u8]), Wrong> {
+    let (before_point, rest) = split_digits(text);
+    let (fraction, unit) = match rest {
+        [b'.', behind_point @ ..] => match split_digits(behind_point) {
+            ([], _) => return Err(Wrong::Form),
+            parts => parts,
+        },
+        _ => (&[] as &[u8], rest),
+    };
+    let mut digits = match before_point {
+        [] => return Err(Wrong::Form),
+        digits => digits,
+    };
+    let mut whole: u128 = 0;
+    while let [digit, tail @ ..] = digits {
+        whole = match whole.checked_mul(10) {
+            // 10 * x + 9 only overflows where x * 10 nearly does: far above any size.
+            Some(shifted) if shifted < u128::MAX - 9 => shifted + (*digit - b'0') as u128,
+            _ => return Err(Wrong::TooLarge),
+        };
+        digits = tail;
     }
-    if digits_here == 0 {
-        return Err(Wrong::Form);
+    Ok((Decimal { whole, fraction }, unit))
+}
+
+/// The digits at the start of `text`, and what follows them.
+const fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let mut len = 0;
+    while len < text.len() && text[len].is_ascii_digit() {
+        len += 1;
     }
-    Ok((number, rest))
+    text.split_at(len)
 }
 
 const fn equal(a: &[u8], b: &[u8]) -> bool {
@@ -303,6 +308,9 @@ mod tests {
             ("18446744073709551615", u64::MAX),
             ("1.0000000000000000000000000001Gi", 1 << 30),
             ("0.001K", 1),
+            // Exactly one byte, which takes twenty digits to say.
+            ("0.00000095367431640625Mi", 1),
+            ("1.00000095367431640625Mi", (1 << 20) + 1),
         ];
         for (text, expected) in table {
             assert_eq!(bytes(text), Some(*expected), "{text}");
