@@ -1,0 +1,5 @@
+//! A negative code would be seen as another one.
+
+oomguard::guard!(exit_code = -225);
+
+fn main() {}

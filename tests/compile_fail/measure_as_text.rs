@@ -1,0 +1,5 @@
+//! A measure is a word, not text.
+
+oomguard::guard!(measure = "data");
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! There are two measures.
+
+oomguard::guard!(measure = resident);
+
+fn main() {}
