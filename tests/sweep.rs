@@ -50,7 +50,7 @@ fn run(nth: u64, onwards: &str, on_refusal: &str, answer: &str) -> Result<(), Fa
     let remains = Start::role("work")
         .env("OOMGUARD_INJECT", &plan)
         .env("OOMGUARD_ON_REFUSAL", on_refusal)
-        .env("RUST_BACKTRACE", if nth % 2 == 0 { "1" } else { "0" })
+        .env("RUST_BACKTRACE", if nth.is_multiple_of(2) { "1" } else { "0" })
         .run()?;
     judge(&remains, answer).map_err(|wrong| format!("OOMGUARD_INJECT={plan}: {wrong}\n{remains:#?}").into())
 }

@@ -74,7 +74,7 @@ pub const ROLES: &[Role] = &[
     .says("failed to spawn thread"),
     Role::new("threads are started until one is refused", OUT_OF_EITHER, || {
         loop {
-            thread::spawn(|| thread::park());
+            thread::spawn(thread::park);
         }
     })
     .limit("192Mi")

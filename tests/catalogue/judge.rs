@@ -171,7 +171,7 @@ fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), S
     if is_main != (record["thread"] == "main") {
         return Err(format!("thread {} has number {}", record["thread"], record["tid"]));
     }
-    if !record["uptime_ms"].as_u64().is_some_and(|ms| u128::from(ms) <= remains.took.as_millis()) {
+    if u128::from(report::number(&record, "uptime_ms")?) > remains.took.as_millis() {
         return Err(format!("uptime_ms is {}", record["uptime_ms"]));
     }
     Ok(())

@@ -48,7 +48,7 @@ pub const ROLES: &[Role] = &[
     .prints(SAID)
     .once(),
     Role::dies("a hook hangs on a mutex", || {
-        let lock = Box::leak(Box::new(Mutex::new(())));
+        let lock: &Mutex<()> = Box::leak(Box::new(Mutex::new(())));
         let held = lock.lock();
         oomguard::on_exhausted(|| drop(lock.lock()));
         fill::one_huge_request();
