@@ -164,6 +164,12 @@ impl Role {
         self
     }
 
+    /// 2 MiB are to be had of 4 MiB. jemalloc may want as much again for its own book-keeping.
+    const fn needs_exact_reserve(mut self) -> Role {
+        self.not_over = &["jemalloc"];
+        self
+    }
+
     const fn once(mut self) -> Role {
         self.once = true;
         self
