@@ -2,7 +2,8 @@
 //!
 //! Each way is a role that the test binary plays when it starts itself. `main` runs every role under
 //! {deferred, immediate} × {address-space, data} × `RUST_BACKTRACE` {0, 1}; the profile is cargo's. Over mimalloc and
-//! jemalloc the roles that do not depend on the allocator run in one cell each way (`Role::once`).
+//! jemalloc the roles that do not depend on the allocator run in one cell each way (`Role::once`), and those that the
+//! allocator itself is not up to do not run (`Role::not_over`).
 //!
 //! | file | roles |
 //! |---|---|

@@ -34,7 +34,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("192Mi")
     .says("")
-    .prints(SAID),
+    .prints(SAID)
+    .needs_exact_reserve(),
     Role::dies("hooks run in the order of their registration", || {
         static TURN: AtomicU32 = AtomicU32::new(0);
         for turn in 0..3 {
