@@ -4,6 +4,7 @@ use super::early::{ABORT_HANDLER_BEFORE, OWN_HANDLER_EXIT, handle};
 use super::{Role, fill};
 use crate::common::BROKEN_ROLE;
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::process::exit;
 use std::thread;
 
@@ -75,16 +76,17 @@ pub const ROLES: &[Role] = &[
     })
     .handling(),
     Role::is_killed("the heap full to the brim, then an unrelated abort in a thread", libc::SIGABRT, || {
-        let (begin, wait) = std::sync::mpsc::sync_channel::<()>(1);
-        let (ready, is_ready) = std::sync::mpsc::channel();
+        // Pipes, as waiting on a channel may allocate.
+        let (mut is_ready, mut ready) = std::io::pipe().expect("a pipe");
+        let (mut is_full, full) = std::io::pipe().expect("a pipe");
         let aborter = thread::spawn(move || {
-            let _ = ready.send(());
-            let _ = wait.recv();
+            let _ = ready.write(b"!");
+            let _ = is_full.read(&mut [0]);
             std::process::abort()
         });
-        let _ = is_ready.recv();
+        let _ = is_ready.read(&mut [0]);
         fill::heap().keep();
-        drop(begin);
+        drop(full);
         let _ = aborter.join();
     })
     .handling(),
@@ -113,8 +115,10 @@ pub const ROLES: &[Role] = &[
         grow_stack(6 << 20);
     }),
     Role::exits("the main stack grows with the heap full to the brim", 0, || {
-        fill::heap().keep();
+        let filled = fill::heap();
         grow_stack(6 << 20);
+        // std may need a few bytes to leave.
+        drop(filled);
     })
     .handling(),
     Role::exits("a refused mapping of the program's own is handled", 0, || {

@@ -25,7 +25,8 @@ pub const ROLES: &[Role] = &[
         fill::heap().keep();
         fill::eat(1 << 10)
     })
-    .prints(SAID),
+    .prints(SAID)
+    .needs_exact_reserve(),
     Role::new("a hook gets 2 MiB while 32 threads eat", OUT_OF_EITHER, || {
         oomguard::on_exhausted(allocate_and_say);
         eaters(32, 16 << 10);
@@ -33,7 +34,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("192Mi")
     .says("")
-    .prints(SAID),
+    .prints(SAID)
+    .needs_exact_reserve(),
     Role::dies("hooks run in the order of their registration", || {
         static TURN: AtomicU32 = AtomicU32::new(0);
         for turn in 0..3 {
