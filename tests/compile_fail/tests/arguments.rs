@@ -5,5 +5,5 @@
 
 #[test]
 fn wrong_arguments_of_guard_do_not_compile() {
-    trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
