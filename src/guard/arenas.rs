@@ -44,7 +44,7 @@ static NEXT_PATIENCE_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Repeats a refused allocation while another arena may have room for it.
 pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) -> bool {
-    if bytes >= HEAP_BYTES || armed.mapped_at_start.is_none() {
+    if bytes >= HEAP_BYTES || !armed.address_space_is_limited {
         return false;
     }
     if (0..QUICK_TRIES).any(|_| again()) {
@@ -52,7 +52,7 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
     }
     let start_ms = sys::process::monotonic_ms();
     // Relaxed, here and below: a hint; at worst two threads are patient at once.
-    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed) || !has_room(armed, bytes) {
+    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed) || !has_room(bytes) {
         return false;
     }
     let mut tries = 0;
@@ -71,12 +71,25 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
     }
 }
 
-/// Whether heaps have unused tails: address space that is not writable and was not there at the start.
-fn has_room(armed: &Armed, bytes: u64) -> bool {
-    match (sys::memory::address_space_use(), armed.mapped_at_start) {
-        (Some(now), Some(at_start)) => now.not_writable.saturating_sub(at_start) > bytes,
-        _ => false,
+/// What was mapped and not writable before there was a second thread, and so a second arena; zero where it is not
+/// known. Relaxed: written before the threads that read it are started.
+static MAPPED_BEFORE_THREADS: AtomicU64 = AtomicU64::new(0);
+
+/// The process is about to start a thread.
+pub(super) fn note_thread(armed: &Armed) {
+    if armed.address_space_is_limited
+        && MAPPED_BEFORE_THREADS.load(Ordering::Relaxed) == 0
+        && let Some(in_use) = sys::memory::address_space_use()
+    {
+        MAPPED_BEFORE_THREADS.store(in_use.not_writable, Ordering::Relaxed);
     }
+}
+
+/// Whether heaps have unused tails: address space that is not writable and was not there before them.
+fn has_room(bytes: u64) -> bool {
+    let before = MAPPED_BEFORE_THREADS.load(Ordering::Relaxed);
+    let now = sys::memory::address_space_use();
+    before == 0 || now.is_some_and(|now| now.not_writable.saturating_sub(before) > bytes)
 }
 
 #[cfg(test)]

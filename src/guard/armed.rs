@@ -4,6 +4,7 @@ use crate::contract::{LimitSource, Measure, OnRefusal, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
 use crate::text::Text;
 use core::cell::UnsafeCell;
+use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use once_cell::race::OnceRef;
@@ -21,25 +22,41 @@ pub(super) struct Armed {
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     pub(super) program: Text<64>,
     pub(super) started_ms: u64,
-    /// With a limit on address space: what was mapped and not writable at the start, in bytes.
-    pub(super) mapped_at_start: Option<u64>,
+    /// Whether address space is limited, by us or by an rlimit that was there before.
+    pub(super) address_space_is_limited: bool,
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
-    /// The code of glibc's `__cxa_thread_atexit_impl`, which aborts when it cannot allocate.
-    pub(super) thread_exit_code: Option<Range<usize>>,
     /// What SIGABRT did before.
     pub(super) abort_action: libc::sigaction,
 }
 
 /// Where the record goes.
-// There is one, in a static: its size is no matter, and a box would have to be allocated.
-#[allow(clippy::large_enum_variant)]
 pub(super) enum ReportTarget {
     Nowhere,
-    /// A path, absolute and with its NUL, appended to.
-    File(Text<4096>),
+    /// A path, absolute, appended to.
+    File(&'static CStr),
     /// A descriptor that must still be the same file.
     Descriptor(i32, FileId),
+}
+
+/// A path's place. Apart from the facts, so that a process without a report never touches its page.
+struct PathStorage(UnsafeCell<Text<4096>>);
+
+// SAFETY: written only by `keep_path`, which runs once, before there is a second thread; then only read.
+unsafe impl Sync for PathStorage {}
+
+static PATH: PathStorage = PathStorage(UnsafeCell::new(Text::new()));
+
+/// Keeps a path, with its NUL, for the life of the process. `None` where it does not fit.
+///
+/// # Safety
+/// At most once in a process, from the constructor.
+pub(super) unsafe fn keep_path(parts: [&[u8]; 2]) -> Option<&'static CStr> {
+    // SAFETY: nobody else holds a reference: this runs once.
+    let path = unsafe { &mut *PATH.0.get() };
+    parts.into_iter().for_each(|part| path.push_bytes(part));
+    path.push_bytes(&[0]);
+    if path.is_cut() { None } else { CStr::from_bytes_until_nul(path.as_bytes()).ok() }
 }
 
 struct Storage(UnsafeCell<MaybeUninit<Armed>>);

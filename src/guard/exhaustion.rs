@@ -18,7 +18,6 @@ use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::cell::UnsafeCell;
-use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How long the report may take to be written, in milliseconds.
@@ -206,7 +205,6 @@ fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT
         }
         ReportTarget::File(path) => {
             snapshot.write_record(record);
-            let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else { return };
             let file = sys::fd::open_to_append(path).or_else(|| {
                 // No descriptor left: standard input will not be needed any more.
                 sys::fd::close_number(libc::STDIN_FILENO);

@@ -10,7 +10,7 @@
 
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
-use super::{refusal, verdict};
+use super::{arenas, refusal, verdict};
 use crate::contract::Cause;
 use crate::report::Request;
 use crate::sys;
@@ -162,6 +162,10 @@ pub(super) unsafe extern "C" fn pthread_create(
     let real: PthreadCreate = unsafe { core::mem::transmute(address) };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
     let create = || unsafe { real(thread, attributes, body, argument) };
+    if let Some(armed) = armed() {
+        verdict::note_thread();
+        arenas::note_thread(armed);
+    }
     let refused_before = verdict::has_refused_thread();
     let mut result = create();
     for _ in 0..SPAWN_TRIES {

@@ -14,14 +14,18 @@ const UNLIMITED_STACK_BYTES: u64 = 8 << 20;
 /// limit has better uses for it.
 const LARGEST_PART_OF_LIMIT: u64 = 4;
 
+/// From here on a program that has not yet begun leaves room enough for its stack.
+const SMALL_LIMIT_BYTES: u64 = 128 << 20;
+
 /// More than the kernel maps of a new stack (128 KiB) and this program can have used before `main`.
 const ALREADY_MAPPED_BYTES: usize = 512 << 10;
 
 /// Maps the main stack. Called in the main thread, before the limit is set.
-pub(super) fn reserve_main_stack(limit_bytes: u64, free_bytes: u64) {
+pub(super) fn reserve_main_stack(limit_bytes: u64) {
     let page = sys::memory::page_bytes();
     let allowed = rlimit(Resource::Stack).soft.unwrap_or(UNLIMITED_STACK_BYTES);
-    let wanted = allowed.min(limit_bytes / LARGEST_PART_OF_LIMIT).min(free_bytes / 2) / page * page;
+    let wanted =
+        allowed.min(limit_bytes / LARGEST_PART_OF_LIMIT).min(half_of_what_is_free(limit_bytes)) / page * page;
     let Some(top) = top_of_main_stack(page as usize) else { return };
     let here = 0u8;
     let known =
@@ -33,6 +37,15 @@ pub(super) fn reserve_main_stack(limit_bytes: u64, free_bytes: u64) {
     }
     // A refusal leaves things as they were: the stack then grows, or does not, as without a guard.
     let _ = sys::memory::touch_from_the_kernel(bottom);
+}
+
+/// A small limit may be nearly used up already. For others this need not be read: it takes some 20 µs.
+fn half_of_what_is_free(limit_bytes: u64) -> u64 {
+    if limit_bytes >= SMALL_LIMIT_BYTES {
+        return u64::MAX;
+    }
+    let in_use = sys::memory::address_space_use().map_or(0, |in_use| in_use.all);
+    limit_bytes.saturating_sub(in_use) / 2
 }
 
 /// The end of the main stack's mapping. The kernel puts the program's file name at the very top, then one null word.

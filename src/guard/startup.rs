@@ -3,7 +3,7 @@
 //! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
 //! goes wrong ends in one line on stderr and exit 125, before the program has done anything.
 
-use super::armed::{Armed, ReportTarget, arm_with};
+use super::armed::{Armed, ReportTarget, arm_with, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
 use super::{allocator::Source, arenas, exhaustion, interpose, stack, verdict};
@@ -63,14 +63,15 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     let wishes =
         resolve(source, environment).unwrap_or_else(|bad| refuse_to_start(|line| bad.describe(line)));
     inject_as_told(&wishes);
-    let report = report_target(&wishes);
+    // SAFETY: once, by this function's contract.
+    let report = unsafe { report_target(&wishes) };
     let existing = rlimit(wishes.measure.into());
     let limit = resolve_limit(&known(&wishes, existing));
 
-    let mut mapped_at_start = None;
+    let mut address_space_is_limited = false;
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure);
-        mapped_at_start = prepare_address_space(&wishes, limit.bytes);
+        address_space_is_limited = prepare_address_space(&wishes, limit.bytes);
         set_soft_limit(limit, wishes.measure, existing);
         check_that_it_fits(limit, wishes.measure);
     }
@@ -87,9 +88,8 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
         token: wishes.token.map(Text::from_bytes),
         program: Text::from_bytes(program.rsplit(|byte| *byte == b'/').next().unwrap_or(program)),
         started_ms,
-        mapped_at_start,
+        address_space_is_limited,
         alloc_error_code: verdict::alloc_error_code(),
-        thread_exit_code: verdict::thread_exit_code(),
         abort_action: sys::signals::disposition(libc::SIGABRT),
     };
     // SAFETY: once, by this function's contract.
@@ -126,19 +126,18 @@ fn check_that_it_counts(measure: Measure) {
     }
 }
 
-/// What has to happen while address space is still to be had, if it is limited at all. Returns what is mapped and not
-/// writable at the start.
-fn prepare_address_space(wishes: &Wishes<'_>, limit_bytes: u64) -> Option<u64> {
+/// What has to happen while address space is still to be had. Whether it is limited at all.
+fn prepare_address_space(wishes: &Wishes<'_>, limit_bytes: u64) -> bool {
     let limit_bytes = match wishes.measure {
-        Measure::AddressSpace => limit_bytes,
-        Measure::Data => rlimit(Resource::AddressSpace).soft?,
+        Measure::AddressSpace => Some(limit_bytes),
+        Measure::Data => rlimit(Resource::AddressSpace).soft,
     };
+    let Some(limit_bytes) = limit_bytes else { return false };
     if !wishes.arenas_are_set {
         sys::memory::cap_arenas(arenas::arenas_under(limit_bytes));
     }
-    let in_use = sys::memory::address_space_use()?;
-    stack::reserve_main_stack(limit_bytes, limit_bytes.saturating_sub(in_use.all));
-    Some(in_use.not_writable)
+    stack::reserve_main_stack(limit_bytes);
+    true
 }
 
 /// Once the limit is set: one page more or none tells in 3 µs what `/proc/self/status` takes 30 to tell.
@@ -194,7 +193,10 @@ fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) {
 }
 
 /// Finds out now whether a report could be written later.
-fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
+///
+/// # Safety
+/// At most once in a process, from the constructor.
+unsafe fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
     match wishes.report {
         ReportTo::Nowhere => ReportTarget::Nowhere,
         ReportTo::Descriptor(fd) => match sys::fd::file_id(fd) {
@@ -205,30 +207,38 @@ fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
             ),
         },
         ReportTo::Path(path) => {
-            let mut full = Text::<4096>::new();
-            if !path.starts_with(b"/") {
-                // Absolute from the start, as the program may change its directory.
-                let mut directory = [0; 4096];
-                if let Some(len) = sys::fd::current_directory(&mut directory) {
-                    full.push_bytes(directory.get(..len).unwrap_or(&[]));
-                    full.push("/");
-                }
-            }
-            full.push_bytes(path);
-            let mut parent = full;
-            let slash = full.as_bytes().iter().rposition(|byte| *byte == b'/');
-            parent.truncate(slash.map_or(0, |at| at.max(1)));
-            full.push_bytes(&[0]);
-            parent.push_bytes(&[0]);
-            let (Some(file), Some(directory)) = (c_text(&full), c_text(&parent)) else {
+            let mut directory = [0; 4096];
+            // Absolute from the start, as the program may change its directory.
+            let prefix = if path.starts_with(b"/") { &[] } else { current_directory(&mut directory) };
+            // SAFETY: once, by this function's contract.
+            let Some(file) = (unsafe { keep_path([prefix, path]) }) else {
                 refuse_report(path, "longer than a path can be");
             };
-            if path.ends_with(b"/") || !sys::fd::can_append(file, directory) {
+            if path.ends_with(b"/") || !can_append(file) {
                 refuse_report(path, "cannot be written");
             }
-            ReportTarget::File(full)
+            ReportTarget::File(file)
         }
     }
+}
+
+/// The directory that this process runs in, with a slash behind it; empty where it cannot be told.
+fn current_directory(buffer: &mut [u8; 4096]) -> &[u8] {
+    let Some(len) = sys::fd::current_directory(buffer) else { return &[] };
+    match buffer.get_mut(len) {
+        Some(end) => *end = b'/',
+        None => return &[],
+    }
+    buffer.get(..=len).unwrap_or(&[])
+}
+
+fn can_append(file: &CStr) -> bool {
+    let mut parent = Text::<4096>::from_bytes(file.to_bytes());
+    let slash = parent.as_bytes().iter().rposition(|byte| *byte == b'/');
+    parent.truncate(slash.map_or(0, |at| at.max(1)));
+    parent.push_bytes(&[0]);
+    let parent = CStr::from_bytes_until_nul(parent.as_bytes());
+    parent.is_ok_and(|directory| sys::fd::can_append(file, directory))
 }
 
 fn format_args_of_descriptor(fd: i32) -> Text<16> {
@@ -248,10 +258,6 @@ fn refuse_report(value: &[u8], reason: &'static str) -> ! {
         }
         .describe(line);
     })
-}
-
-fn c_text<const N: usize>(text: &Text<N>) -> Option<&CStr> {
-    if text.is_cut() { None } else { CStr::from_bytes_until_nul(text.as_bytes()).ok() }
 }
 
 #[cfg(feature = "inject")]

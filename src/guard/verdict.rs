@@ -11,8 +11,10 @@ use super::refusal;
 use crate::contract::Cause;
 use crate::report::Request;
 use crate::sys;
+use core::num::NonZeroUsize;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use once_cell::race::OnceNonZeroUsize;
 use std::alloc::Layout;
 
 /// How far above the stack pointer a return address is looked for, in words. What lies between `handle_alloc_error`
@@ -28,13 +30,30 @@ pub(super) fn alloc_error_code() -> Range<usize> {
     sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
 }
 
-/// Finds the code of the C library's function that registers a thread-local's destructor. It allocates, and aborts
-/// where that is refused.
-pub(super) fn thread_exit_code() -> Option<Range<usize>> {
-    if !super::anchor::FINDS_HIDDEN {
-        return None;
+/// The code of the C library's function that registers a thread-local's destructor: it allocates, and aborts where
+/// that is refused. Empty where it was not found.
+static THREAD_EXIT_CODE: OnceNonZeroUsize = OnceNonZeroUsize::new();
+static THREAD_EXIT_CODE_END: OnceNonZeroUsize = OnceNonZeroUsize::new();
+
+/// The process is about to have a second thread: the last moment to ask the dynamic linker without meeting its lock.
+pub(super) fn note_thread() {
+    if super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
+        let code = sys::symbols::next_definition(c"__cxa_thread_atexit_impl")
+            .and_then(sys::symbols::code_of_function);
+        let (start, end) = code.map_or((1, 1), |code| (code.start, code.end));
+        let _ = THREAD_EXIT_CODE_END.set(NonZeroUsize::new(end).unwrap_or(NonZeroUsize::MIN));
+        let _ = THREAD_EXIT_CODE.set(NonZeroUsize::new(start).unwrap_or(NonZeroUsize::MIN));
     }
-    sys::symbols::next_definition(c"__cxa_thread_atexit_impl").and_then(sys::symbols::code_of_function)
+}
+
+/// Whether the abort at this stack pointer is the C library's, for want of a thread-local's destructor. In a signal
+/// handler.
+fn is_called_from_thread_exit(stack_pointer: usize) -> bool {
+    // Without a second thread nobody else can hold the linker's lock.
+    note_thread();
+    let (Some(start), Some(end)) = (THREAD_EXIT_CODE.get(), THREAD_EXIT_CODE_END.get()) else { return false };
+    // The C library keeps no frame pointers.
+    is_called_from(&(start.get()..end.get()), stack_pointer, |_| true)
 }
 
 /// Whether `handle_alloc_error`, within reach, called the function that has this stack pointer.
@@ -232,13 +251,7 @@ extern "C" fn on_abort_signal(signal: i32, info: *mut libc::siginfo_t, context: 
         if is_called_from_alloc_error(armed, stack_pointer) {
             end_of_allocation(armed);
         }
-        // The C library keeps no frame pointers.
-        let is_behind_end = |_| true;
-        if armed
-            .thread_exit_code
-            .as_ref()
-            .is_some_and(|code| is_called_from(code, stack_pointer, is_behind_end))
-        {
+        if is_called_from_thread_exit(stack_pointer) {
             exhaustion::end(armed, Cause::Heap, None);
         }
         if !super::anchor::INTERPOSES {
