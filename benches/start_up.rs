@@ -57,6 +57,7 @@ fn main() {
             "ratio of medians",
             "difference of medians, µs",
             "median difference, µs",
+            "of processor time, µs",
             "middle half, µs",
         ],
         &rows,

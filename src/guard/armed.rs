@@ -24,6 +24,8 @@ pub(super) struct Armed {
     pub(super) started_ms: u64,
     /// Whether address space is limited, by us or by an rlimit that was there before.
     pub(super) address_space_is_limited: bool,
+    /// Whether we have capped malloc's arenas.
+    pub(super) caps_arenas: bool,
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
     /// What SIGABRT did before.

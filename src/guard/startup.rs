@@ -89,6 +89,7 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
         program: Text::from_bytes(program.rsplit(|byte| *byte == b'/').next().unwrap_or(program)),
         started_ms,
         address_space_is_limited,
+        caps_arenas: address_space_is_limited && !wishes.arenas_are_set,
         alloc_error_code: verdict::alloc_error_code(),
         abort_action: sys::signals::disposition(libc::SIGABRT),
     };

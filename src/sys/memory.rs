@@ -225,6 +225,23 @@ pub(crate) fn trim_heap() {
     };
 }
 
+/// Has malloc keep up to twice `bytes` of free memory at an arena's end instead of the usual 128 KiB, and serve blocks
+/// below `bytes` from the arena: what it does by itself when a program frees a mapped block of that size (mallopt(3),
+/// M_MMAP_THRESHOLD). Setting the thresholds by mallopt would end that adjustment for good.
+pub(crate) fn raise_malloc_thresholds(bytes: usize) {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: any size may be asked for.
+        let block = unsafe { libc::malloc(bytes) };
+        // Without black_box the compiler may remove the pair.
+        let block = core::hint::black_box(block);
+        // SAFETY: null, or the block just allocated, which nobody else knows.
+        unsafe { libc::free(block) };
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = bytes;
+}
+
 /// Caps the number of malloc's arenas; mallopt(3).
 pub(crate) fn cap_arenas(arenas: i32) {
     // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
