@@ -78,6 +78,7 @@ pub(super) struct Environment<'a> {
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: Option<&'a [u8]>,
     pub(super) inject: Option<&'a [u8]>,
+    pub(super) record: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -93,6 +94,7 @@ impl<'a> Environment<'a> {
             (variable::TOKEN, &mut self.token),
             (variable::QUIET, &mut self.quiet),
             (variable::INJECT, &mut self.inject),
+            (variable::RECORD, &mut self.record),
         ];
         for (name, slot) in variables {
             if slot.is_none() {

@@ -1,0 +1,164 @@
+//! What is done to a `Command`, and to the child between fork and exec.
+//!
+//! This is the one place of the supervisor where `unsafe` is allowed: the closure that runs in the forked child. It
+//! follows the rules for signal handlers (signal-safety(7)): it only reads atomics and makes system calls, as another
+//! thread may have held any lock at the moment of the fork. It is registered last, so the hooks that the command
+//! came with run before it, and unlimited.
+
+use crate::contract::{Measure, variable};
+use crate::sys;
+use crate::sys::memory::{Rlimit, rlimit, set_rlimit};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+/// A command that can be started more than once, each time with other limits.
+pub(super) struct Prepared {
+    command: Command,
+    /// Variables of ours that the command came with: the user's word holds.
+    theirs: HashSet<OsString>,
+    between: Arc<BetweenForkAndExec>,
+    hooked: bool,
+}
+
+/// What one start asks for.
+pub(super) struct Start {
+    /// The measure that the limit counts, and the soft limit to set; `Some(None)` is as much as the hard one allows.
+    pub(super) soft_limit: Option<(Measure, Option<u64>)>,
+    /// Descriptors that the child keeps.
+    pub(super) record_fd: Option<i32>,
+    pub(super) lifeline_fd: Option<i32>,
+    pub(super) die_with_parent: bool,
+    pub(super) variables: Vec<(&'static str, String)>,
+}
+
+const NO_FD: i32 = -1;
+const KEEP: u64 = 0;
+const TO_THE_HARD_LIMIT: u64 = u64::MAX;
+
+/// What the closure reads: set by the parent before each fork, copied with it.
+struct BetweenForkAndExec {
+    record_fd: AtomicI32,
+    lifeline_fd: AtomicI32,
+    /// `KEEP`, `TO_THE_HARD_LIMIT`, or bytes.
+    address_space: AtomicU64,
+    data: AtomicU64,
+    /// The parent whose death is the child's; zero for none.
+    parent: AtomicU32,
+}
+
+impl Prepared {
+    pub(super) fn new(command: Command) -> Prepared {
+        let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(b"OOMGUARD_");
+        let theirs =
+            command.get_envs().map(|(name, _)| name).filter(|name| ours(name)).map(OsString::from).collect();
+        let between = Arc::new(BetweenForkAndExec {
+            record_fd: AtomicI32::new(NO_FD),
+            lifeline_fd: AtomicI32::new(NO_FD),
+            address_space: AtomicU64::new(KEEP),
+            data: AtomicU64::new(KEEP),
+            parent: AtomicU32::new(0),
+        });
+        Prepared { command, theirs, between, hooked: false }
+    }
+
+    /// What the child will find under `name`, if the command says so itself.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.command.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value)
+    }
+
+    /// Starts the command.
+    pub(super) fn start(&mut self, start: &Start) -> io::Result<Child> {
+        for (name, value) in &start.variables {
+            self.set_variable(name, value);
+        }
+        self.between.set(start);
+        self.hook();
+        self.command.spawn()
+    }
+
+    fn set_variable(&mut self, name: &'static str, value: &str) {
+        // The record is between this process and its child: there is nothing for a user to say.
+        if name != variable::RECORD && self.theirs.contains(OsStr::new(name)) {
+            return;
+        }
+        self.command.env(name, value);
+    }
+
+    fn hook(&mut self) {
+        if self.hooked {
+            return;
+        }
+        self.hooked = true;
+        let between = Arc::clone(&self.between);
+        // SAFETY: the closure only reads atomics and makes system calls, all async-signal-safe; its captured Arc is
+        // neither cloned nor dropped in the child.
+        unsafe { self.command.pre_exec(move || between.apply()) };
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.command.fmt(f)
+    }
+}
+
+impl BetweenForkAndExec {
+    fn set(&self, start: &Start) {
+        // Relaxed, here and below: the child is forked by the thread that wrote this.
+        self.record_fd.store(start.record_fd.unwrap_or(NO_FD), Ordering::Relaxed);
+        self.lifeline_fd.store(start.lifeline_fd.unwrap_or(NO_FD), Ordering::Relaxed);
+        for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
+            let soft = match start.soft_limit {
+                Some((limited, soft)) if limited == measure => soft.unwrap_or(TO_THE_HARD_LIMIT),
+                // This process may have a guard that lowered the other limit for itself: not for its children.
+                Some(_) => sys::memory::replaced_soft_limit(measure)
+                    .map_or(KEEP, |before| before.unwrap_or(TO_THE_HARD_LIMIT)),
+                None => KEEP,
+            };
+            cell.store(soft, Ordering::Relaxed);
+        }
+        let parent = if start.die_with_parent { sys::process::pid() } else { 0 };
+        self.parent.store(parent, Ordering::Relaxed);
+    }
+
+    /// Runs in the child. Async-signal-safe.
+    fn apply(&self) -> io::Result<()> {
+        for fd in [&self.record_fd, &self.lifeline_fd] {
+            let fd = fd.load(Ordering::Relaxed);
+            if fd != NO_FD {
+                sys::child::keep_across_exec(fd)?;
+            }
+        }
+        let parent = self.parent.load(Ordering::Relaxed);
+        if parent != 0 {
+            sys::child::die_with_parent(parent)?;
+        }
+        for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
+            set_soft_limit(measure, cell.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets the soft limit as far as the hard one lets it, and leaves that one as it is. Async-signal-safe.
+fn set_soft_limit(measure: Measure, wanted: u64) -> io::Result<()> {
+    if wanted == KEEP {
+        return Ok(());
+    }
+    let now = rlimit(measure.into());
+    let soft = match (wanted, now.hard) {
+        (TO_THE_HARD_LIMIT, hard) => hard,
+        (wanted, Some(hard)) => Some(wanted.min(hard)),
+        (wanted, None) => Some(wanted),
+    };
+    if set_rlimit(measure.into(), Rlimit { soft, hard: now.hard }) {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
