@@ -87,7 +87,8 @@ impl Accounts {
     /// Lets the oldest who waits run, if its share fits.
     pub(super) fn admit(&mut self) -> Option<Ticket> {
         let (&ticket, &share) = self.waiting.first_key_value()?;
-        if self.running.len() >= self.places || share > self.whole.saturating_sub(self.given_out) {
+        let fits = self.given_out.checked_add(share).is_some_and(|sum| sum <= self.whole);
+        if self.running.len() >= self.places || !fits {
             return None;
         }
         self.waiting.remove(&ticket);

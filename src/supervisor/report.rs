@@ -13,7 +13,8 @@ use std::time::Duration;
 /// for machines. Every value is the worker's own claim: bounded and well-formed, but not checked.
 #[derive(Clone)]
 pub struct Report {
-    claims: Claims,
+    // Boxed, so that an outcome is small.
+    claims: Box<Claims>,
 }
 
 /// How a guarded worker stood when it was last heard of, whatever it died of.
@@ -24,7 +25,7 @@ pub struct LastLook {
 
 impl Report {
     pub(super) fn new(claims: Claims) -> Report {
-        Report { claims }
+        Report { claims: Box::new(claims) }
     }
 
     /// What was refused.
