@@ -15,6 +15,12 @@ use crate::sys::memory::MemoryUse;
 use crate::text::Text;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
+#[cfg(feature = "supervisor")]
+pub(crate) const NOTE_NAME: &[u8] = b"oomguard\0";
+#[cfg(feature = "supervisor")]
+pub(crate) const NOTE_LAYOUT: u32 = LAYOUT as u32;
+
 /// The bytes of a record.
 pub(crate) const RECORD_BYTES: usize = 4096;
 const WORDS: usize = RECORD_BYTES / 8;

@@ -28,6 +28,7 @@
 //! |---|---|
 //! | `worker` | `Worker`: what to start, and how |
 //! | `command` | what is done to the `Command`, and between fork and exec |
+//! | `program` | whether a program arms itself |
 //! | `starter` | the thread that starts workers which must not outlive this process |
 //! | `running` | `Running`: a started worker, until its verdict |
 //! | `output` | what a worker wrote, drained while it runs |
@@ -50,6 +51,7 @@ mod kernel_kills;
 mod outcome;
 mod output;
 mod pool;
+mod program;
 mod report;
 mod retry;
 mod running;

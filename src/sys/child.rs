@@ -1,6 +1,7 @@
 //! Children of this process: wait for them without reaping, reap them, kill them. See wait(2), pidfd_open(2).
 
 use super::fd::errno;
+use super::memory::Resource;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -68,6 +69,22 @@ pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lowers the soft limit of child `pid` to `bytes`, if it is higher: prlimit(2).
+pub(crate) fn lower_soft_limit(pid: u32, resource: Resource, bytes: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable during the call; nothing is set.
+    let known = unsafe {
+        libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut limit)
+    };
+    if known == 0 && limit.rlim_cur > bytes {
+        limit.rlim_cur = bytes;
+        // SAFETY: `limit` is readable during the call; the old one is not asked for.
+        unsafe {
+            libc::prlimit(pid.cast_signed(), resource.number() as _, &raw const limit, core::ptr::null_mut())
+        };
+    }
+}
+
 /// Whether process `pid`, dead or alive but not reaped, leads a process group of its own.
 pub(crate) fn leads_group(pid: u32) -> bool {
     // SAFETY: getpgid takes no pointer.
@@ -116,10 +133,15 @@ pub(crate) fn move_up(fd: OwnedFd, least: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(high) }
 }
 
-/// Lets descriptor `fd` survive exec. Between fork and exec: async-signal-safe.
-pub(crate) fn keep_across_exec(fd: i32) -> io::Result<()> {
+/// Lets descriptor `fd` survive exec, or not. Also between fork and exec: async-signal-safe.
+pub(crate) fn keep_across_exec(fd: i32, keep: bool) -> io::Result<()> {
+    let flags = if keep { 0 } else { libc::FD_CLOEXEC };
     // SAFETY: F_SETFD takes an integer.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Has the kernel send SIGKILL to this process when the thread that forked it ends, unless that has happened already.

@@ -38,7 +38,7 @@ impl From<Measure> for Resource {
 }
 
 impl Resource {
-    fn number(self) -> i32 {
+    pub(crate) fn number(self) -> i32 {
         match self {
             Resource::AddressSpace => libc::RLIMIT_AS as i32,
             Resource::Data => libc::RLIMIT_DATA as i32,

@@ -78,6 +78,10 @@ pub fn play(arguments: &[String]) -> ! {
             say(&running.id().to_string());
             sleep(&[])
         }
+        ["count-forks"] => {
+            super::setup::count_forks();
+            std::process::exit(0)
+        }
         ["many", workers] => {
             super::many::run(number(workers));
             std::process::exit(0)

@@ -17,6 +17,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_small_guarded_parent_can_give_more_than_it_has", a_small_parent_can_give_more);
     add(trials, "a_limit_above_the_hard_one_is_cut_to_it", a_limit_above_the_hard_one_is_cut);
     add(trials, "piped_output_is_kept_up_to_its_bound", piped_output_is_kept_up_to_its_bound);
+    add(trials, "a_guarded_program_is_started_without_a_fork", a_guarded_program_is_not_forked);
     add(trials, "a_token_that_is_too_long_is_refused", a_long_token_is_refused);
 }
 
@@ -141,6 +142,41 @@ fn piped_output_is_kept_up_to_its_bound() {
     let ended = Worker::new(command).keep_output(1_000_000).run_to_end().unwrap();
     assert!(ended.outcome.is_success(), "{ended}");
     assert_eq!((ended.stdout.len(), ended.stderr.len(), ended.output_cut), (1_000_000, 500_000, true));
+}
+
+/// Handlers of pthread_atfork(3) run before fork(2), and not before posix_spawn(3).
+fn a_guarded_program_is_not_forked() {
+    let forks = super::role(&["count-forks"]).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&forks.stdout),
+        "guarded 0\nplain with a limit 1\nplain without one 0\nguarded with a lifeline 1\n",
+        "{}",
+        String::from_utf8_lossy(&forks.stderr)
+    );
+}
+
+pub fn count_forks() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    unsafe extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the handler only counts.
+    assert_eq!(unsafe { libc::pthread_atfork(Some(count), None, None) }, 0);
+    let guarded = || Worker::new(super::unchecked_role(&["exit", "0"])).limit(limit("300MiB"));
+    let plain = || Worker::new(Command::new("/bin/true"));
+    for (name, mut worker) in [
+        ("guarded", guarded()),
+        ("plain with a limit", plain().limit(limit("300MiB"))),
+        ("plain without one", plain()),
+        ("guarded with a lifeline", guarded().watch_descendants()),
+    ] {
+        FORKS.store(0, Ordering::Relaxed);
+        let ended = worker.run_to_end().unwrap();
+        assert!(ended.outcome.is_success(), "{ended}");
+        assert_eq!(ended.last_look.is_some(), name.starts_with("guarded"), "{name}");
+        println!("{name} {}", FORKS.load(Ordering::Relaxed));
+    }
 }
 
 fn a_long_token_is_refused() {
