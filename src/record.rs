@@ -1,10 +1,10 @@
 //! The record: one page that a supervisor and its guarded child share, so that the parent knows how the child stood
 //! when it died, whatever it died of. This is the layout that both sides read; neither acts here.
 //!
-//! The page is an array of 64-bit words, all zero at first. The parent writes `MAGIC` and `LAYOUT` before the child
-//! starts; everything else is the child's. A number is stored plus one, so that zero is "not known". The writer
-//! neither allocates nor waits. The reader takes a copy and trusts nothing in it: lengths are clamped, words that
-//! mean nothing are unknown, and every number is a claim of that child about itself.
+//! The parent makes the page and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`. It is an array of
+//! 64-bit words, all zero at first; only the child writes. A number is stored plus one, so that zero is "not known".
+//! The writer neither allocates nor waits. The reader takes a copy and trusts nothing in it: lengths are clamped,
+//! words that mean nothing are unknown, and every number is a claim of that child about itself.
 
 #[cfg(feature = "supervisor")]
 use crate::contract::TOKEN_MAX_BYTES;
@@ -13,6 +13,7 @@ use crate::report::{Request, Snapshot};
 use crate::sys::memory::MemoryUse;
 #[cfg(feature = "supervisor")]
 use crate::text::Text;
+use crate::text::whole_number;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
@@ -74,14 +75,17 @@ pub(crate) enum State {
 const ARMED: u64 = 1;
 const EXHAUSTED: u64 = 2;
 
+/// The value of `OOMGUARD_RECORD` for a record that the child finds as descriptor `fd`.
 #[cfg(feature = "supervisor")]
-/// What the parent writes into a new record.
-pub(crate) fn new_record_header() -> [u8; 16] {
-    let mut header = [0; 16];
-    for (to, from) in header.iter_mut().zip(MAGIC.to_ne_bytes().into_iter().chain(LAYOUT.to_ne_bytes())) {
-        *to = from;
-    }
-    header
+pub(crate) fn variable_value(fd: i32, inode: u64) -> String {
+    format!("fd:{fd}:{inode}")
+}
+
+/// Descriptor and inode from such a value.
+pub(crate) fn from_variable(value: &[u8]) -> Option<(i32, u64)> {
+    let mut fields = value.strip_prefix(b"fd:")?.splitn(2, |byte| *byte == b':');
+    let fd = i32::try_from(whole_number(fields.next()?)?).ok()?;
+    Some((fd, whole_number(fields.next()?)?))
 }
 
 /// The page as the child sees it.
@@ -91,11 +95,6 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Whether a parent that speaks this layout made the page.
-    pub(crate) fn is_record(&self) -> bool {
-        self.load(at::MAGIC) == MAGIC && self.load(at::LAYOUT) == LAYOUT
-    }
-
     /// Makes `pid` the process that fills the record, unless there is one already.
     pub(crate) fn claim(&self, pid: u32) -> bool {
         let Some(owner) = self.words.get(at::OWNER) else { return false };
@@ -105,6 +104,8 @@ impl Page {
 
     /// The guard is set up.
     pub(crate) fn write_armed(&self, armed: &Armed<'_>) {
+        self.store(at::MAGIC, MAGIC);
+        self.store(at::LAYOUT, LAYOUT);
         self.write_text(at::PROGRAM, armed.program);
         if let Some(token) = armed.token {
             self.write_text(at::TOKEN, token);
@@ -180,11 +181,6 @@ impl Page {
             // Release: whoever sees the state sees what it promises; the parent's copy is made by the kernel.
             slot.store(state, Ordering::Release);
         }
-    }
-
-    fn load(&self, word: usize) -> u64 {
-        // Relaxed: written before this process existed.
-        self.words.get(word).map_or(0, |slot| slot.load(Ordering::Relaxed))
     }
 }
 
@@ -368,10 +364,7 @@ mod tests {
     use super::*;
 
     fn fresh() -> Page {
-        let page = Page { words: [const { AtomicU64::new(0) }; WORDS] };
-        page.store(at::MAGIC, MAGIC);
-        page.store(at::LAYOUT, LAYOUT);
-        page
+        Page { words: [const { AtomicU64::new(0) }; WORDS] }
     }
 
     fn copy(page: &Page) -> [u8; RECORD_BYTES] {
@@ -396,7 +389,6 @@ mod tests {
     #[test]
     fn what_the_child_writes_the_parent_reads() {
         let page = fresh();
-        assert!(page.is_record());
         assert!(page.claim(7));
         assert!(!page.claim(8), "a second process took the record over");
         page.write_armed(&armed());
@@ -423,6 +415,16 @@ mod tests {
     }
 
     #[test]
+    fn the_variable_names_a_descriptor_and_what_it_must_be() {
+        assert_eq!(from_variable(variable_value(104, u64::MAX).as_bytes()), Some((104, u64::MAX)));
+        for wrong in
+            ["", "fd:", "fd:1", "fd:1:", "fd::2", "1:2", "fd:-1:2", "fd:4294967296:2", "fd:1:2:3", "fd:1:2 "]
+        {
+            assert_eq!(from_variable(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_record_that_no_guard_filled_says_nothing() {
         assert!(Claims::read(&[0; RECORD_BYTES]).is_none());
         assert!(Claims::read(&copy(&fresh())).is_none());
@@ -435,6 +437,7 @@ mod tests {
         let mut random = 0x9e37_79b9_7f4a_7c15u64;
         for round in 0..2000u64 {
             let page = fresh();
+            page.write_armed(&armed());
             for word in 2..WORDS {
                 random ^= random << 13;
                 random ^= random >> 7;

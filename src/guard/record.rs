@@ -7,7 +7,7 @@ use crate::record::{self, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::MemoryUse;
-use crate::text::{Text, whole_number};
+use crate::text::Text;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(core::ptr::null_mut());
@@ -18,7 +18,7 @@ static OWNER: AtomicU32 = AtomicU32::new(0);
 /// Takes over the page that `OOMGUARD_RECORD` names. A descriptor that is no record, or one that another process
 /// fills, is left alone: the variable is inherited by processes that it was not meant for.
 pub(super) fn attach(value: Option<&[u8]>, armed: &Armed) {
-    let Some(page) = value.and_then(descriptor).and_then(take_over) else { return };
+    let Some(page) = value.and_then(record::from_variable).and_then(take_over) else { return };
     page.write_armed(&record::Armed {
         program: armed.program.as_bytes(),
         token: armed.token.as_ref().map(Text::as_bytes),
@@ -29,13 +29,8 @@ pub(super) fn attach(value: Option<&[u8]>, armed: &Armed) {
     });
 }
 
-fn descriptor(value: &[u8]) -> Option<i32> {
-    let number = whole_number(value.strip_prefix(b"fd:")?)?;
-    i32::try_from(number).ok().filter(|fd| *fd > libc::STDERR_FILENO)
-}
-
-fn take_over(fd: i32) -> Option<&'static Page> {
-    if !sys::memfd::is_sealed(fd, RECORD_BYTES) {
+fn take_over((fd, inode): (i32, u64)) -> Option<&'static Page> {
+    if fd <= libc::STDERR_FILENO || sys::memfd::sealed_inode(fd, RECORD_BYTES) != Some(inode) {
         return None;
     }
     let at: *mut Page = sys::memfd::map_for_ever(fd, RECORD_BYTES)?.cast();
@@ -43,7 +38,7 @@ fn take_over(fd: i32) -> Option<&'static Page> {
     // atomics, so that others may write to it.
     let page = unsafe { &*at };
     let pid = sys::process::pid();
-    if !page.is_record() || !page.claim(pid) {
+    if !page.claim(pid) {
         return None;
     }
     // The mapping stays; the children of this process must not get at it.

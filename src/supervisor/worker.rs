@@ -10,11 +10,11 @@ use super::running::{Equipment, Running};
 use super::{resolve, starter};
 use crate::Limit;
 use crate::contract::{Measure, TOKEN_MAX_BYTES, variable};
-use crate::record::{RECORD_BYTES, new_record_header};
+use crate::record::{self, RECORD_BYTES};
 use crate::sys;
 use crate::sys::memory::rlimit;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -225,7 +225,7 @@ impl Worker {
             let hard = rlimit(measure.into()).hard;
             hard.map_or(bytes, |hard| bytes.min(hard))
         });
-        let variables = self.variables(limit, bytes, measure, record.as_raw_fd())?;
+        let variables = self.variables(limit, bytes, measure, &record)?;
         let start = Start {
             soft_limit: limit.map(|_| (measure, bytes)),
             record_fd: Some(record.as_raw_fd()),
@@ -273,9 +273,11 @@ impl Worker {
         limit: Option<Limit>,
         bytes: Option<u64>,
         measure: Measure,
-        record_fd: i32,
+        record: &OwnedFd,
     ) -> io::Result<Vec<(&'static str, String)>> {
-        let mut variables = vec![(variable::RECORD, format!("fd:{record_fd}"))];
+        let fd = record.as_raw_fd();
+        let inode = sys::memfd::sealed_inode(fd, RECORD_BYTES).ok_or_else(io::Error::last_os_error)?;
+        let mut variables = vec![(variable::RECORD, record::variable_value(fd, inode))];
         if limit.is_some() {
             let limit = bytes.map_or(Limit::Off, Limit::Bytes);
             variables.push((variable::LIMIT, limit.to_string()));
@@ -312,7 +314,6 @@ pub(super) fn announce(ended: &Ended) {
 
 fn new_record() -> io::Result<OwnedFd> {
     let record = sys::memfd::create_sealed(RECORD_BYTES)?;
-    sys::memfd::write_at_start(record.as_fd(), &new_record_header())?;
     Ok(sys::child::move_up(record, FIRST_DESCRIPTOR))
 }
 

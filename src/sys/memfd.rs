@@ -37,18 +37,18 @@ pub(crate) fn create_sealed(bytes: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Whether descriptor `fd` is such a file of `bytes`.
-pub(crate) fn is_sealed(fd: i32, bytes: usize) -> bool {
+/// Whether descriptor `fd` is such a file of `bytes`; its inode number, which no other such file has.
+pub(crate) fn sealed_inode(fd: i32, bytes: usize) -> Option<u64> {
     // SAFETY: F_GET_SEALS takes no pointer.
     let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
     if seals < 0 || seals & SEALS != SEALS {
-        return false;
+        return None;
     }
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: `stat` is writable during the call.
     let known = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
-    known && usize::try_from(stat.st_size) == Ok(bytes)
+    (known && usize::try_from(stat.st_size) == Ok(bytes)).then_some(stat.st_ino)
 }
 
 /// Maps the sealed file `fd`, shared and for good: it is never unmapped.
@@ -71,12 +71,4 @@ pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result
             Err(_) => return Err(io::Error::last_os_error()),
         }
     }
-}
-
-/// Writes at the start of the file.
-#[cfg(feature = "supervisor")]
-pub(crate) fn write_at_start(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
-    // SAFETY: `bytes` is readable for its whole length during the call.
-    let put = unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-    if usize::try_from(put) == Ok(bytes.len()) { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

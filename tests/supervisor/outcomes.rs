@@ -100,7 +100,7 @@ fn a_handled_refusal_is_no_exhaustion() {
 
 fn garbage_misleads_nobody() {
     // An unguarded child finds the page under the number in its environment.
-    let scribble = "dd if=/dev/urandom of=/proc/$$/fd/${OOMGUARD_RECORD#fd:} bs=4096 count=1 conv=notrunc 2>&1; \
+    let scribble = "fd=${OOMGUARD_RECORD#fd:}; dd if=/dev/urandom of=/proc/$$/fd/${fd%:*} bs=4096 count=1 conv=notrunc 2>&1; \
                     exit 198";
     let mut command = shell(scribble);
     command.stdout(Stdio::piped());
@@ -109,8 +109,8 @@ fn garbage_misleads_nobody() {
     assert!(matches!(ended.outcome, Outcome::Exited(198)), "{ended}");
 
     // Nor can it take the page away, or make it larger.
-    let resize = "truncate -s 0 /proc/$$/fd/${OOMGUARD_RECORD#fd:} 2>/dev/null && exit 1; \
-                  truncate -s 1M /proc/$$/fd/${OOMGUARD_RECORD#fd:} 2>/dev/null && exit 2; exit 0";
+    let resize = "fd=${OOMGUARD_RECORD#fd:}; fd=${fd%:*}; truncate -s 0 /proc/$$/fd/$fd 2>/dev/null && exit 1; \
+                  truncate -s 1M /proc/$$/fd/$fd 2>/dev/null && exit 2; exit 0";
     let outcome = Worker::new(shell(resize)).run().unwrap();
     assert!(outcome.is_success(), "{outcome}");
 }
