@@ -158,6 +158,17 @@ pub(super) fn judge(
     }
 }
 
+/// The line for a log, where there is one.
+pub(super) fn announce(ended: &Ended) {
+    #[cfg(feature = "log")]
+    match &ended.outcome {
+        Outcome::Success => log::info!(target: "oomguard", "worker {ended}"),
+        _ => log::warn!(target: "oomguard", "worker {ended}"),
+    }
+    #[cfg(not(feature = "log"))]
+    let _ = ended;
+}
+
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         libc::SIGHUP => "SIGHUP",

@@ -8,14 +8,16 @@ use super::accounts::{Accounts, Ticket};
 use super::budget::{Budget, TooLarge};
 use super::outcome::{Ended, Outcome};
 use super::retry::Retry;
-use super::worker::{Worker, announce};
+use super::worker::Worker;
 use super::{resolve, size};
 use crate::Limit;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How often who waits looks whether the container has been resized.
@@ -55,11 +57,19 @@ struct Submitted {
 
 #[derive(Default)]
 struct JobResult {
-    ended: Mutex<Option<io::Result<Ended>>>,
+    answer: Mutex<Answer>,
     there: Condvar,
 }
 
-/// A submitted worker, whose end can be waited for. Dropping it changes nothing for the worker.
+#[derive(Default)]
+struct Answer {
+    ended: Option<io::Result<Ended>>,
+    /// The task that awaits it.
+    waker: Option<Waker>,
+}
+
+/// A submitted worker, whose end can be waited for: in a thread, or as a future under any runtime, which then gives
+/// the [`Ended`]. Dropping it changes nothing for the worker.
 pub struct Job {
     result: Arc<JobResult>,
 }
@@ -144,25 +154,46 @@ impl Job {
     /// # Errors
     /// Those of [`Pool::run`].
     pub fn wait_to_end(self) -> io::Result<Ended> {
-        let mut ended = self.result.ended.lock();
+        let mut answer = self.result.answer.lock();
         loop {
-            match ended.take() {
+            match answer.ended.take() {
                 Some(result) => return result,
-                None => self.result.there.wait(&mut ended),
+                None => self.result.there.wait(&mut answer),
             }
         }
     }
 
     /// Whether the worker has ended, or could not be run.
     pub fn is_done(&self) -> bool {
-        self.result.ended.lock().is_some()
+        self.result.answer.lock().ended.is_some()
+    }
+}
+
+impl Future for Job {
+    type Output = io::Result<Ended>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answer = self.result.answer.lock();
+        match answer.ended.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                answer.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl JobResult {
     fn put(&self, result: io::Result<Ended>) {
-        *self.ended.lock() = Some(result);
+        let mut answer = self.answer.lock();
+        answer.ended = Some(result);
+        let waker = answer.waker.take();
+        drop(answer);
         self.there.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -261,9 +292,7 @@ impl Share {
         loop {
             tries += 1;
             let look_up = || Shared::dispatch(&self.pool, &mut self.pool.state.lock());
-            let mut ended = worker.try_once(Some(Limit::Bytes(bytes)), Some(&look_up))?;
-            ended.tries = tries;
-            announce(&ended);
+            let ended = worker.try_once(Some(Limit::Bytes(bytes)), tries, Some(&look_up))?;
             let Some(next) = self.larger_share(&worker, &ended, ceiling) else { return Ok(ended) };
             if let Some(retry) = &mut worker.retry {
                 retry.clean_up(&ended);
@@ -298,10 +327,8 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        let mut ended = self.0.ended.lock();
-        if std::thread::panicking() && ended.is_none() {
-            *ended = Some(Err(io::Error::other("a hook of the worker panicked")));
-            self.0.there.notify_all();
+        if std::thread::panicking() {
+            self.0.put(Err(io::Error::other("a hook of the worker panicked")));
         }
     }
 }

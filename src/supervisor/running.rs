@@ -2,7 +2,7 @@
 
 use super::descendants::{self, Lifeline, OnLeftBehind};
 use super::kernel_kills::Before;
-use super::outcome::{Ended, EndedBy, Outcome, judge};
+use super::outcome::{Ended, EndedBy, Outcome, announce, judge};
 use super::output::Output;
 use super::report::LastLook;
 use crate::record::{Claims, RECORD_BYTES};
@@ -30,6 +30,7 @@ pub struct Running {
     on_left_behind: OnLeftBehind,
     before: Before,
     limit: Option<u64>,
+    tries: u32,
     started: Instant,
     deadline: Option<Instant>,
     ended_by: Option<EndedBy>,
@@ -45,6 +46,7 @@ pub(super) struct Equipment {
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
     pub(super) time_limit: Option<Duration>,
+    pub(super) tries: u32,
 }
 
 impl Running {
@@ -61,6 +63,7 @@ impl Running {
             on_left_behind: equipment.on_left_behind,
             before: equipment.before,
             limit: equipment.limit,
+            tries: equipment.tries,
             started,
             deadline: equipment.time_limit.and_then(|limit| started.checked_add(limit)),
             ended_by: None,
@@ -234,7 +237,7 @@ impl Running {
             last_look: claims.map(LastLook::new),
             ended_by: self.ended_by,
             left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),
-            tries: 1,
+            tries: self.tries,
             ran_for,
             stdout,
             stderr,
@@ -242,6 +245,7 @@ impl Running {
         };
         self.pidfd = None;
         self.lifeline = None;
+        announce(&ended);
         self.ended = Some(ended);
         Ok(())
     }

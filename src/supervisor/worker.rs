@@ -169,7 +169,7 @@ impl Worker {
     /// Those of [`Command::spawn`]; those of memfd_create(2) and pipe(2); a token that is too long
     /// (`InvalidInput`).
     pub fn spawn(&mut self) -> io::Result<Running> {
-        self.start(self.limit)
+        self.start(self.limit, 1)
     }
 
     /// Runs the worker to its end, with retries. Piped output is read and dropped.
@@ -190,9 +190,7 @@ impl Worker {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut ended = self.try_once(limit, None)?;
-            ended.tries = tries;
-            announce(&ended);
+            let ended = self.try_once(limit, tries, None)?;
             match self.next_limit(&ended, ceiling) {
                 Some(next) => limit = Some(Limit::Bytes(next)),
                 None => return Ok(ended),
@@ -210,14 +208,19 @@ impl Worker {
         hard.is_none_or(|hard| ended.limit < Some(hard)).then_some(next)
     }
 
-    /// One try from start to end.
-    pub(super) fn try_once(&mut self, limit: Option<Limit>, look_up: Option<&dyn Fn()>) -> io::Result<Ended> {
-        let mut running = self.start(limit)?;
+    /// The `tries`th try from start to end.
+    pub(super) fn try_once(
+        &mut self,
+        limit: Option<Limit>,
+        tries: u32,
+        look_up: Option<&dyn Fn()>,
+    ) -> io::Result<Ended> {
+        let mut running = self.start(limit, tries)?;
         running.keep_output(self.keep_output)?;
         running.wait_looking_up(look_up)
     }
 
-    fn start(&mut self, limit: Option<Limit>) -> io::Result<Running> {
+    fn start(&mut self, limit: Option<Limit>, tries: u32) -> io::Result<Running> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
@@ -256,6 +259,7 @@ impl Worker {
             before,
             limit: bytes,
             time_limit: self.time_limit,
+            tries,
         };
         Ok(Running::new(child, equipment))
     }
@@ -299,17 +303,6 @@ impl Worker {
         variables.push((variable::TOKEN, token));
         Ok(variables)
     }
-}
-
-/// The line for a log, where there is one.
-pub(super) fn announce(ended: &Ended) {
-    #[cfg(feature = "log")]
-    match &ended.outcome {
-        Outcome::Success => log::info!(target: "oomguard", "worker {ended}"),
-        _ => log::warn!(target: "oomguard", "worker {ended}"),
-    }
-    #[cfg(not(feature = "log"))]
-    let _ = ended;
 }
 
 fn new_record() -> io::Result<OwnedFd> {

@@ -1,6 +1,7 @@
 //! The supervisor with real processes. This program is guarded and is its own worker: started with `role NAME …` it
 //! plays that part, and everything is judged from the parent's side.
 
+mod kernel;
 mod life_and_death;
 mod many;
 mod outcomes;
@@ -25,6 +26,7 @@ fn main() {
     setup::add_to(&mut trials);
     life_and_death::add_to(&mut trials);
     pools::add_to(&mut trials);
+    kernel::add_to(&mut trials);
     many::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

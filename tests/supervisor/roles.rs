@@ -78,6 +78,10 @@ pub fn play(arguments: &[String]) -> ! {
             say(&running.id().to_string());
             sleep(&[])
         }
+        ["in-group", group] => {
+            super::kernel::play(group);
+            std::process::exit(0)
+        }
         ["count-forks"] => {
             super::setup::count_forks();
             std::process::exit(0)
