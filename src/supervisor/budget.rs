@@ -34,7 +34,7 @@ impl Budget {
         Budget::container_below(String::new())
     }
 
-    fn container_below(root: String) -> io::Result<Budget> {
+    pub(super) fn container_below(root: String) -> io::Result<Budget> {
         let Some(bytes) = container_limit(&root) else {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,

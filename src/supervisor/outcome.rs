@@ -121,6 +121,9 @@ impl fmt::Display for Ended {
             }
             (_, outcome) => write!(f, "{outcome}")?,
         }
+        if !self.outcome.is_memory() && self.last_look.as_ref().is_some_and(LastLook::had_run_out) {
+            f.write_str(", although its record says that it had run out of memory")?;
+        }
         write!(f, "; after {:.3} s", self.ran_for.as_secs_f64())?;
         if self.tries > 1 {
             write!(f, ", try {}", self.tries)?;

@@ -350,3 +350,58 @@ impl fmt::Debug for Job {
         f.debug_struct("Job").field("done", &self.is_done()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::OnSupervisorDeath;
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    fn sleeper(limit: &str) -> Worker {
+        let mut command = Command::new("/bin/sleep");
+        command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null());
+        // Not waited for in the end, and not to be left behind.
+        Worker::new(command).limit(limit.parse().unwrap()).on_supervisor_death(OnSupervisorDeath::Kill)
+    }
+
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(6);
+        while !condition() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn who_waits_follows_the_container_as_it_is_resized() {
+        let root = std::env::temp_dir().join(format!("oomguard-pool-{}", std::process::id()));
+        let group = root.join("sys/fs/cgroup/a");
+        fs::create_dir_all(&group).unwrap();
+        fs::create_dir_all(root.join("proc/self")).unwrap();
+        fs::write(root.join("proc/self/cgroup"), "0::/a\n").unwrap();
+        let resize = |mib: u64| fs::write(group.join("memory.max"), format!("{}\n", mib << 20)).unwrap();
+        resize(100);
+        let pool = Pool::new(Budget::container_below(root.to_str().unwrap().into()).unwrap());
+
+        let first = pool.submit(sleeper("80MiB")).unwrap();
+        let too_large_later = pool.submit(sleeper("90MiB")).unwrap();
+        assert_eq!((pool.running(), pool.waiting()), (1, 1));
+        // Nobody submits and nobody ends: the one that runs looks up for the ones that wait.
+        resize(50);
+        wait_until("who waits for more than there is now is refused", || too_large_later.is_done());
+        let refused = too_large_later.wait().unwrap_err();
+        let inner = refused.get_ref().and_then(|error| error.downcast_ref::<TooLarge>()).unwrap();
+        assert_eq!(*inner, TooLarge { asked: 90 << 20, budget: 50 << 20 });
+
+        let later = pool.submit(sleeper("40MiB")).unwrap();
+        assert_eq!((pool.running(), pool.waiting()), (1, 1), "what runs is more than there is");
+        assert!(pool.submit(sleeper("60MiB")).is_err());
+        resize(120);
+        wait_until("who waits starts when there is room", || pool.running() == 2);
+        assert_eq!((pool.in_use(), pool.waiting()), (120 << 20, 0));
+        drop((first, later));
+        fs::remove_dir_all(root).unwrap();
+    }
+}

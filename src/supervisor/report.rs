@@ -1,7 +1,7 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
 use crate::contract::{Cause, LimitSource, Measure, REPORT_MAX_BYTES};
-use crate::record::Claims;
+use crate::record::{Claims, State};
 use crate::text::Text;
 use std::borrow::Cow;
 use std::fmt;
@@ -184,6 +184,12 @@ impl LastLook {
     /// The request that was refused last, in bytes.
     pub fn last_refused(&self) -> Option<u64> {
         self.claims.request.map(|request| request.bytes)
+    }
+
+    /// Whether it had begun its last words. With an outcome other than [`OutOfMemory`](super::Outcome::OutOfMemory) it
+    /// was killed while it said them, or did not leave with its exit code.
+    pub fn had_run_out(&self) -> bool {
+        self.claims.state == State::Exhausted
     }
 
     /// The exit code that stands for "out of memory" in this worker.
