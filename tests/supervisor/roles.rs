@@ -1,5 +1,6 @@
 //! What the worker does, by name.
 
+use oomguard::Measure;
 use oomguard::supervisor::{OnSupervisorDeath, Worker};
 use std::hint::black_box;
 use std::io::Write;
@@ -56,11 +57,25 @@ pub fn play(arguments: &[String]) -> ! {
         ["small-parent", mib] => {
             let own = oomguard::status().limit.expect("this role is started with a limit");
             assert!(own < 100 << 20, "{own}");
-            let mut command = super::unchecked_role(&["need", mib]);
-            command.stdout(std::process::Stdio::null());
-            let outcome = Worker::new(command).limit(super::limit("400MiB")).run();
-            println!("{}", outcome.unwrap());
+            for measure in [Measure::AddressSpace, Measure::Data] {
+                let mut command = super::unchecked_role(&["need", mib]);
+                command.stdout(std::process::Stdio::null());
+                let outcome = Worker::new(command).limit(super::limit("400MiB")).measure(measure).run();
+                println!("{}", outcome.unwrap());
+            }
             std::process::exit(0)
+        }
+        // Its forked child runs out of memory; it passes the code on, and is well itself.
+        ["fork"] => {
+            // SAFETY: there is one thread, and the child goes on as this program would.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                play(&["eat".to_owned()]);
+            }
+            let mut status = 0;
+            // SAFETY: `status` is writable during the call.
+            unsafe { libc::waitpid(child, &mut status, 0) };
+            std::process::exit(libc::WEXITSTATUS(status))
         }
         // A supervisor that starts a worker from a thread that ends, and then dies itself.
         ["supervise", what] => {

@@ -112,7 +112,7 @@ fn a_small_parent_can_give_more() {
         let output = parent.output().unwrap();
         assert_eq!(
             String::from_utf8_lossy(&output.stdout).trim(),
-            "succeeded: exit code 0",
+            "succeeded: exit code 0\nsucceeded: exit code 0",
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
