@@ -28,6 +28,19 @@ pub(super) struct Prepared {
     hooked: bool,
 }
 
+/// When a worker whose program does not set its limit itself gets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SetLimit {
+    /// Between fork(2) and exec: before the program's first instruction. The price is a fork, which copies the page
+    /// tables of this process.
+    #[default]
+    BeforeExec,
+    /// By prlimit(2) as soon as posix_spawn(3) has come back, some ten microseconds after exec as a rule, and later on
+    /// a busy machine. What the program has allocated by then it keeps, and what it has started by then is not
+    /// limited at all: not for a shell, nor for anything else that starts others at once.
+    AfterExec,
+}
+
 /// What one start asks for.
 pub(super) struct Start {
     /// The measure that the limit counts, and the soft limit to set; `Some(None)` is as much as the hard one allows.
@@ -36,6 +49,7 @@ pub(super) struct Start {
     pub(super) record_fd: Option<i32>,
     pub(super) lifeline_fd: Option<i32>,
     pub(super) die_with_parent: bool,
+    pub(super) set_limit: SetLimit,
     pub(super) variables: Vec<(&'static str, String)>,
 }
 
@@ -96,11 +110,26 @@ impl Prepared {
         if let Some(fd) = start.record_fd {
             sys::child::keep_across_exec(fd, false)?;
         }
-        if let (Ok(child), Some((measure, Some(bytes)))) = (&child, start.soft_limit) {
-            // The program has set this itself, or is about to. Should it be another one by now, it has a limit anyway.
-            sys::child::lower_soft_limit(child.id(), measure.into(), bytes);
+        if let Ok(child) = &child {
+            self.set_limits_after_exec(child.id(), start);
         }
         child
+    }
+
+    /// For a program that sets its limit itself, this only makes sure; for any other, it is what sets it.
+    fn set_limits_after_exec(&self, pid: u32, start: &Start) {
+        let [address_space, data] = wanted_soft_limits(start);
+        for (wanted, measure) in [(address_space, Measure::AddressSpace), (data, Measure::Data)] {
+            if wanted == KEEP {
+                continue;
+            }
+            // Fails for a program that runs as another user, or that is gone already.
+            let _ = sys::child::change_soft_limit(pid, measure.into(), |now| match start.set_limit {
+                SetLimit::AfterExec => within_hard(wanted, now.hard),
+                // It may have lowered it further, for reasons of its own.
+                SetLimit::BeforeExec => Some(now.soft.map_or(wanted, |soft| soft.min(wanted))),
+            });
+        }
     }
 
     /// Whether something has to be done between fork and exec. It is dear: with a hook, `Command` forks, copying the
@@ -109,7 +138,8 @@ impl Prepared {
     fn needs_hook(&self, start: &Start) -> bool {
         start.die_with_parent
             || start.lifeline_fd.is_some()
-            || start.soft_limit.is_some_and(|(measure, soft)| !self.child_limits_itself(measure, soft))
+            || start.set_limit == SetLimit::BeforeExec
+                && start.soft_limit.is_some_and(|(measure, soft)| !self.child_limits_itself(measure, soft))
     }
 
     fn child_limits_itself(&self, measure: Measure, soft: Option<u64>) -> bool {
@@ -162,16 +192,9 @@ impl BetweenForkAndExec {
         // Relaxed, here and below: the child is forked by the thread that wrote this.
         self.record_fd.store(start.record_fd.unwrap_or(NO_FD), Ordering::Relaxed);
         self.lifeline_fd.store(start.lifeline_fd.unwrap_or(NO_FD), Ordering::Relaxed);
-        for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
-            let soft = match start.soft_limit {
-                Some((limited, soft)) if limited == measure => soft.unwrap_or(TO_THE_HARD_LIMIT),
-                // This process may have a guard that lowered the other limit for itself: not for its children.
-                Some(_) => sys::memory::replaced_soft_limit(measure)
-                    .map_or(KEEP, |before| before.unwrap_or(TO_THE_HARD_LIMIT)),
-                None => KEEP,
-            };
-            cell.store(soft, Ordering::Relaxed);
-        }
+        let [address_space, data] = wanted_soft_limits(start);
+        self.address_space.store(address_space, Ordering::Relaxed);
+        self.data.store(data, Ordering::Relaxed);
         let parent = if start.die_with_parent { sys::process::pid() } else { 0 };
         self.parent.store(parent, Ordering::Relaxed);
     }
@@ -201,14 +224,29 @@ fn set_soft_limit(measure: Measure, wanted: u64) -> io::Result<()> {
         return Ok(());
     }
     let now = rlimit(measure.into());
-    let soft = match (wanted, now.hard) {
-        (TO_THE_HARD_LIMIT, hard) => hard,
-        (wanted, Some(hard)) => Some(wanted.min(hard)),
-        (wanted, None) => Some(wanted),
-    };
+    let soft = within_hard(wanted, now.hard);
     if set_rlimit(measure.into(), Rlimit { soft, hard: now.hard }) {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+fn within_hard(wanted: u64, hard: Option<u64>) -> Option<u64> {
+    match (wanted, hard) {
+        (TO_THE_HARD_LIMIT, hard) => hard,
+        (wanted, Some(hard)) => Some(wanted.min(hard)),
+        (wanted, None) => Some(wanted),
+    }
+}
+
+/// For address space and data: `KEEP`, `TO_THE_HARD_LIMIT`, or bytes.
+fn wanted_soft_limits(start: &Start) -> [u64; 2] {
+    [Measure::AddressSpace, Measure::Data].map(|measure| match start.soft_limit {
+        Some((limited, soft)) if limited == measure => soft.unwrap_or(TO_THE_HARD_LIMIT),
+        // This process may have a guard that lowered the other limit for itself: not for its children.
+        Some(_) => sys::memory::replaced_soft_limit(measure)
+            .map_or(KEEP, |before| before.unwrap_or(TO_THE_HARD_LIMIT)),
+        None => KEEP,
+    })
 }

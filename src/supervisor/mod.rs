@@ -59,6 +59,7 @@ mod starter;
 mod worker;
 
 pub use budget::{Budget, TooLarge};
+pub use command::SetLimit;
 pub use descendants::{LeftBehind, OnLeftBehind};
 pub use kernel_kills::OomKill;
 pub use outcome::{Ended, EndedBy, Outcome};

@@ -1,6 +1,6 @@
 //! What to start, and how.
 
-use super::command::{Prepared, Start};
+use super::command::{Prepared, SetLimit, Start};
 use super::descendants::{Lifeline, OnLeftBehind};
 use super::kernel_kills::Before;
 use super::outcome::{Ended, Outcome};
@@ -54,6 +54,7 @@ pub struct Worker {
     prepared: Prepared,
     pub(super) limit: Option<Limit>,
     measure: Option<Measure>,
+    set_limit: SetLimit,
     exit_code: Option<u8>,
     token: Option<String>,
     quiet: bool,
@@ -72,6 +73,7 @@ impl Worker {
             prepared: Prepared::new(command),
             limit: None,
             measure: None,
+            set_limit: SetLimit::default(),
             exit_code: None,
             token: None,
             quiet: false,
@@ -98,6 +100,14 @@ impl Worker {
     #[must_use]
     pub fn measure(mut self, measure: Measure) -> Worker {
         self.measure = Some(measure);
+        self
+    }
+
+    /// When a program that does not set its limit itself gets it: a choice for parents whose heap is so large that a
+    /// fork takes too long.
+    #[must_use]
+    pub fn set_limit(mut self, when: SetLimit) -> Worker {
+        self.set_limit = when;
         self
     }
 
@@ -241,6 +251,7 @@ impl Worker {
             record_fd: Some(record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
+            set_limit: self.set_limit,
             variables,
         };
         let before = Before::now();

@@ -1,7 +1,7 @@
 //! Children of this process: wait for them without reaping, reap them, kill them. See wait(2), pidfd_open(2).
 
 use super::fd::errno;
-use super::memory::Resource;
+use super::memory::{Resource, Rlimit};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -69,20 +69,28 @@ pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lowers the soft limit of child `pid` to `bytes`, if it is higher: prlimit(2).
-pub(crate) fn lower_soft_limit(pid: u32, resource: Resource, bytes: u64) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable during the call; nothing is set.
-    let known = unsafe {
-        libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut limit)
+/// Sets the soft limit of child `pid` from what `wanted` makes of its soft and hard one, if that changes it:
+/// prlimit(2).
+pub(crate) fn change_soft_limit(
+    pid: u32,
+    resource: Resource,
+    wanted: impl FnOnce(Rlimit) -> Option<u64>,
+) -> io::Result<()> {
+    let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+        // SAFETY: each is null or a structure of the caller's that outlives the call.
+        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    if known == 0 && limit.rlim_cur > bytes {
-        limit.rlim_cur = bytes;
-        // SAFETY: `limit` is readable during the call; the old one is not asked for.
-        unsafe {
-            libc::prlimit(pid.cast_signed(), resource.number() as _, &raw const limit, core::ptr::null_mut())
-        };
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    change(core::ptr::null(), &raw mut raw)?;
+    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
+    let now = Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) };
+    let soft = wanted(now);
+    if soft == now.soft {
+        return Ok(());
     }
+    raw.rlim_cur = soft.unwrap_or(libc::RLIM_INFINITY);
+    change(&raw const raw, core::ptr::null_mut())
 }
 
 /// Whether process `pid`, dead or alive but not reaped, leads a process group of its own.

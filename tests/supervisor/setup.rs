@@ -2,13 +2,14 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
-use oomguard::supervisor::{Outcome, Worker};
+use oomguard::supervisor::{Outcome, SetLimit, Worker};
 use oomguard::{Limit, Measure};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "any_program_gets_the_soft_limit_and_keeps_the_hard_one", any_program_gets_the_soft_limit);
+    add(trials, "a_limit_can_come_after_exec", a_limit_can_come_after_exec);
     add(trials, "without_a_limit_nothing_is_limited", without_a_limit_nothing_is_limited);
     add(trials, "what_the_command_says_itself_holds", what_the_command_says_holds);
     add(trials, "a_cleared_environment_stays_clear_but_for_ours", a_cleared_environment_stays_clear);
@@ -44,6 +45,13 @@ fn any_program_gets_the_soft_limit() {
     assert_eq!(with, format!("{soft_v}\n{hard_v}\n{}\n{hard_d}", 300 << 10));
     let with = output(ask().limit(Limit::Off));
     assert_eq!(with, format!("{hard_v}\n{hard_v}\n{soft_d}\n{hard_d}"));
+}
+
+fn a_limit_can_come_after_exec() {
+    let ask = || piped(shell("sleep 0.2; ulimit -Sv; ulimit -Hv"));
+    let before = output(ask().limit(limit("300MiB")));
+    assert_eq!(output(ask().limit(limit("300MiB")).set_limit(SetLimit::AfterExec)), before);
+    assert!(before.starts_with("307200\n"), "{before}");
 }
 
 fn without_a_limit_nothing_is_limited() {
@@ -149,7 +157,7 @@ fn a_guarded_program_is_not_forked() {
     let forks = super::role(&["count-forks"]).output().unwrap();
     assert_eq!(
         String::from_utf8_lossy(&forks.stdout),
-        "guarded 0\nplain with a limit 1\nplain without one 0\nguarded with a lifeline 1\n",
+        "guarded 0\nplain with a limit 1\nplain with a limit after exec 0\nplain without one 0\nguarded with a lifeline 1\n",
         "{}",
         String::from_utf8_lossy(&forks.stderr)
     );
@@ -168,6 +176,7 @@ pub fn count_forks() {
     for (name, mut worker) in [
         ("guarded", guarded()),
         ("plain with a limit", plain().limit(limit("300MiB"))),
+        ("plain with a limit after exec", plain().limit(limit("300MiB")).set_limit(SetLimit::AfterExec)),
         ("plain without one", plain()),
         ("guarded with a lifeline", guarded().watch_descendants()),
     ] {
