@@ -27,8 +27,8 @@ pub enum OnLeftBehind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftBehind {
-    /// How many processes were left in the worker's own process group; zero, too, where it led none. Those that
-    /// [`OnLeftBehind::Kill`] killed are not counted.
+    /// How many processes were left in the worker's own process group; zero, too, where it led none. Where the group was
+    /// killed, those that were not dead 100 ms later.
     pub in_group: usize,
     /// Whether any descendant was left, in whatever group or session; `None` where that was not watched:
     /// [`Worker::watch_descendants`](super::Worker::watch_descendants).
@@ -84,6 +84,17 @@ impl Lifeline {
 pub(super) fn kill_group(pid: u32) {
     // ESRCH: nobody is left.
     let _ = sys::child::kill(pid, true, libc::SIGKILL);
+}
+
+/// Waits until those that `kill_group` has killed are dead, as their memory is not free before: for 100 ms at most, as
+/// one may be in a system call that cannot be interrupted.
+pub(super) fn wait_for_killed_group(pid: u32) {
+    for _ in 0..100 {
+        if sys::child::kill(pid, true, 0).is_err() || count_group(pid) == 0 {
+            return;
+        }
+        sys::process::sleep_ms(1);
+    }
 }
 
 /// Looks for what is left of worker `pid`, which has been reaped.

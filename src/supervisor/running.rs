@@ -118,7 +118,7 @@ impl Running {
     /// Waits for at most `patience`; `None` if the worker has not ended by then.
     ///
     /// # Errors
-    /// As for [`try_wait`](Running::try_wait); those of pidfd_open(2).
+    /// As for [`try_wait`](Running::try_wait).
     pub fn wait_timeout(&mut self, patience: Duration) -> io::Result<Option<Outcome>> {
         let until = Instant::now().checked_add(patience);
         while self.ended.is_none() {
@@ -186,7 +186,8 @@ impl Running {
     /// dead; whether anything happened.
     fn wait_a_little(&mut self, until: Option<Instant>) -> io::Result<(bool, bool)> {
         if self.pidfd.is_none() {
-            self.pidfd = Some(sys::child::pidfd(self.pid)?);
+            // Linux before 5.3, a sandbox that forbids it, no descriptor left: then the worker is asked after often.
+            self.pidfd = sys::child::pidfd(self.pid).ok();
         }
         let wake = match (self.deadline.filter(|_| self.ended_by.is_none()), until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -194,15 +195,23 @@ impl Running {
         };
         let [stdout, stderr] = self.output.as_ref().map_or([None, None], Output::open_pipes);
         let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
-        let happened = sys::child::poll([pidfd, stdout, stderr], milliseconds_until(wake))?;
+        let patience_ms = match (pidfd, milliseconds_until(wake)) {
+            (Some(_), patience_ms) => patience_ms,
+            (None, -1) => OFTEN_MS,
+            (None, patience_ms) => patience_ms.min(OFTEN_MS),
+        };
+        let happened = sys::child::poll([pidfd, stdout, stderr], patience_ms)?;
         if let Some(output) = &mut self.output {
             output.drain();
         }
-        let [dead, ..] = happened;
+        let dead = match happened {
+            [dead, ..] if self.pidfd.is_some() => dead,
+            _ => sys::child::wait_dead(self.pid, false)?,
+        };
         if !dead && self.ended_by.is_none() && self.deadline.is_some_and(|at| Instant::now() >= at) {
             self.kill_as(EndedBy::TimeLimit)?;
         }
-        Ok((dead, happened.contains(&true)))
+        Ok((dead, dead || happened.contains(&true)))
     }
 
     fn claims(&self) -> Option<Claims> {
@@ -215,10 +224,15 @@ impl Running {
     fn conclude(&mut self) -> io::Result<()> {
         let claims = self.claims();
         let leads_group = sys::child::leads_group(self.pid);
-        if leads_group && (self.on_left_behind == OnLeftBehind::Kill || self.ended_by.is_some()) {
+        let killed_group =
+            leads_group && (self.on_left_behind == OnLeftBehind::Kill || self.ended_by.is_some());
+        if killed_group {
             descendants::kill_group(self.pid);
         }
         let reaped = sys::child::reap(self.pid)?;
+        if killed_group {
+            descendants::wait_for_killed_group(self.pid);
+        }
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
         let outcome = judge(status, claims.as_ref(), self.ended_by, || self.before.take_kill());
@@ -250,6 +264,9 @@ impl Running {
         Ok(())
     }
 }
+
+/// How often a worker is asked after where the kernel cannot say when it ends, in milliseconds.
+const OFTEN_MS: i32 = 2;
 
 /// For poll(2): rounded up, so that the moment has come when it returns.
 fn milliseconds_until(moment: Option<Instant>) -> i32 {

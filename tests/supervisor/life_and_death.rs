@@ -12,6 +12,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_time_limit_ends_a_worker_that_ignores_everything", a_time_limit_ends_a_worker);
     add(trials, "killing_a_group_leader_kills_its_group", killing_a_group_leader_kills_its_group);
     add(trials, "a_worker_can_be_polled_waited_for_and_killed", a_worker_can_be_polled);
+    add(trials, "a_worker_is_waited_for_without_a_descriptor", waited_for_without_a_descriptor);
     add(trials, "a_dropped_worker_leaves_no_zombie", a_dropped_worker_leaves_no_zombie);
     add(trials, "what_is_left_of_a_group_is_counted_or_killed", what_is_left_of_a_group);
     add(trials, "an_escape_into_another_session_is_reported", an_escape_is_reported);
@@ -31,7 +32,7 @@ fn a_time_limit_ends_a_worker() {
     assert!(matches!(ended.outcome, Outcome::Signaled(9)), "{ended}");
     assert_eq!((ended.ended_by, ended.stdout.as_slice()), (Some(EndedBy::TimeLimit), &b"started\n"[..]));
     assert!(ended.to_string().contains("its time was up"), "{ended}");
-    wait_for("the group is gone", || ended.left_behind.in_group == 0);
+    assert_eq!(ended.left_behind.in_group, 0, "{ended}");
 }
 
 fn killing_a_group_leader_kills_its_group() {
@@ -64,6 +65,11 @@ fn a_worker_can_be_polled() {
     assert_eq!(state_of(running.id()), None, "it was not reaped");
 }
 
+fn waited_for_without_a_descriptor() {
+    let output = role(&["no-descriptor-left"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn a_dropped_worker_leaves_no_zombie() {
     let quick = Worker::new(shell("exit 0")).spawn().unwrap();
     wait_for("the worker is dead", || state_of(quick.id()) == Some('Z'));
@@ -93,7 +99,10 @@ fn what_is_left_of_a_group() {
                 let group = format!("-{}", ended.pid);
                 std::process::Command::new("/bin/kill").args(["-9", "--", &group]).status().unwrap();
             }
-            OnLeftBehind::Kill => wait_for("the rest of the group is gone", || is_gone(last)),
+            OnLeftBehind::Kill => {
+                assert_eq!(ended.left_behind.in_group, 0, "{ended}");
+                assert!(is_gone(last));
+            }
         }
     }
 }
