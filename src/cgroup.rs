@@ -21,6 +21,61 @@ const V2_FILE_SYSTEM: u64 = 0x6367_7270;
 /// Above this, version 1 means "no limit": the kernel writes LONG_MAX rounded down to a page.
 const V1_UNLIMITED: u64 = 1 << 62;
 
+/// Where the kernel counts the processes that its out-of-memory killer killed in this process's own group.
+#[cfg(feature = "supervisor")]
+pub(crate) struct KillCounter {
+    pub(crate) fd: crate::sys::fd::Fd,
+    /// The file's name, for people.
+    pub(crate) name: &'static str,
+}
+
+/// Opens the counter of this process's own group: `memory.events` (version 2, where it counts the groups below, too)
+/// or `memory.oom_control` (version 1, since Linux 4.13).
+#[cfg(feature = "supervisor")]
+pub(crate) fn kill_counter(root: &str) -> Option<KillCounter> {
+    let own = own_groups(root);
+    let mut path = prefixed(root, b"/proc/self/mountinfo");
+    let mut mounts = Lines::<PATH_BYTES>::open(c_str(&mut path))?;
+    while let Some(line) = mounts.next() {
+        let Some(mount) = Mount::parse(line) else { continue };
+        let Some(group) = own.path_in(mount.version) else { continue };
+        let mut directory = prefixed(root, &[]);
+        push_unescaped(&mut directory, mount.point);
+        let mut mount_root = Path::new();
+        push_unescaped(&mut mount_root, mount.root);
+        directory.push_bytes(below_mount(group, mount_root.as_bytes()));
+        let name = match mount.version {
+            Version::V2 => "memory.events",
+            Version::V1 => "memory.oom_control",
+        };
+        directory.push("/");
+        directory.push(name);
+        if let Some(fd) = open_to_read(c_str(&mut directory)) {
+            let counter = KillCounter { fd, name };
+            if counter.read().is_some() {
+                return Some(counter);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(feature = "supervisor")]
+impl KillCounter {
+    /// How many processes were killed so far.
+    pub(crate) fn read(&self) -> Option<u64> {
+        let mut content = [0u8; 512];
+        let len = self.fd.read_at_start(&mut content);
+        parse_kills(content.get(..len)?)
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn parse_kills(content: &[u8]) -> Option<u64> {
+    let value = content.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "))?;
+    whole_number(value.trim_ascii_end())
+}
+
 /// The smallest memory limit on the way from this process's own cgroup to the root, in bytes. `None`: no limit, or no
 /// cgroups to be seen. `root` is `""` for the real system.
 pub(crate) fn container_limit(root: &str) -> Option<u64> {
@@ -456,6 +511,18 @@ mod tests {
             &[("/sys/fs/cgroup/memory.max", "5\n")],
         );
         assert_eq!(host.limit(), Some(5));
+    }
+
+    #[cfg(feature = "supervisor")]
+    #[test]
+    fn kills_are_counted_where_the_version_counts_them() {
+        let v2 = "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n";
+        assert_eq!(parse_kills(v2.as_bytes()), Some(2));
+        assert_eq!(parse_kills(b"oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"), Some(5));
+        assert_eq!(parse_kills(b"oom_kill_disable 0\nunder_oom 0\n"), None);
+        let host = Host::new("kills", "0::/a\n", V2_MOUNT, &[("/sys/fs/cgroup/a/memory.events", v2)]);
+        let counter = kill_counter(host.0.to_str().unwrap()).unwrap();
+        assert_eq!((counter.read(), counter.name), (Some(2), "memory.events"));
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub mod variable {
     pub const TOKEN: &str = "OOMGUARD_TOKEN";
     /// `1`: no lines on stderr when memory runs out.
     pub const QUIET: &str = "OOMGUARD_QUIET";
+    /// Set by a supervisor for its child, and by nobody else: `fd:N:INODE`, the page that the guard fills in for
+    /// the parent.
+    pub const RECORD: &str = "OOMGUARD_RECORD";
     /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
     pub const INJECT: &str = "OOMGUARD_INJECT";
 }

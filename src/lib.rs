@@ -69,7 +69,10 @@ pub mod contract;
 #[allow(unsafe_code)]
 mod guard;
 mod limit;
+mod record;
 mod report;
+#[cfg(feature = "supervisor")]
+pub mod supervisor;
 #[allow(unsafe_code)]
 mod sys;
 mod text;

@@ -30,12 +30,38 @@ pub(super) fn link_into_program<S: Source>() {
             options(nomem, nostack, preserves_flags)
         );
     }
+    leave_note();
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         define!("write", super::interpose::write);
         define!("abort", super::interpose::abort);
         #[cfg(not(target_feature = "crt-static"))]
         define!("pthread_create", super::interpose::pthread_create);
+    }
+}
+
+/// A note in the program's file (elf(5)) that tells a supervisor that this program arms itself, and which layout of
+/// the record it fills: `NOTE_NAME` and `NOTE_LAYOUT` in `record`.
+#[allow(named_asm_labels)]
+#[inline(always)]
+fn leave_note() {
+    // SAFETY: only directives: a note, which nothing executes.
+    unsafe {
+        core::arch::asm!(
+            ".ifndef .Loomguard_note",
+            ".pushsection .note.oomguard,\"a\",@note",
+            ".Loomguard_note:",
+            ".balign 4",
+            ".4byte 9",
+            ".4byte 4",
+            ".4byte 1",
+            ".asciz \"oomguard\"",
+            ".balign 4",
+            ".4byte 1",
+            ".popsection",
+            ".endif",
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 

@@ -11,7 +11,7 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{refusal, verdict, watchdog};
+use super::{record, refusal, verdict, watchdog};
 use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -75,12 +75,15 @@ pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
     sys::signals::block(libc::SIGXFSZ);
+    // Before anything that may take time, or fail.
+    record::note_end(cause, request);
     // SAFETY: only the winner comes here, once.
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.
     let workspace = unsafe { &mut *WORKSPACE.0.get() };
     let thread = sys::process::thread_name();
     let snapshot = snapshot(armed, cause, request, &thread);
+    record::note_last_words(&snapshot);
     write_record(armed, &snapshot, &mut workspace.record);
     write_lines(armed, &snapshot, &mut workspace.lines);
     if !EXHAUSTED.is_empty() {

@@ -17,6 +17,7 @@
 //! | `verdict` | whether this thread is dying of a refusal |
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
+//! | `record` | the page that a supervisor reads |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
 //! | `status` | `status()` |
@@ -33,6 +34,7 @@ pub mod inject;
 mod interpose;
 mod limits;
 mod macros;
+mod record;
 mod refusal;
 pub(crate) mod settings;
 mod stack;

@@ -4,6 +4,7 @@ use super::arenas;
 use super::armed::{Armed, armed};
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Standing};
+use super::record;
 use crate::contract::{Cause, OnRefusal};
 use crate::report::Request;
 use crate::sys;
@@ -88,7 +89,8 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
 
 fn note(cause: Cause, request: Request) {
     // Relaxed: as in `refused_count`.
-    REFUSED.fetch_add(1, Ordering::Relaxed);
+    let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+    record::note_refusal(request, refusals);
     let _ = HERE.try_with(|here| here.last.set(Some((cause, request))));
 }
 

@@ -80,6 +80,7 @@ pub(super) struct Environment<'a> {
     pub(super) inject: Option<&'a [u8]>,
     /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
     pub(super) arenas_are_set: bool,
+    pub(super) record: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -95,6 +96,7 @@ impl<'a> Environment<'a> {
             (variable::TOKEN, &mut self.token),
             (variable::QUIET, &mut self.quiet),
             (variable::INJECT, &mut self.inject),
+            (variable::RECORD, &mut self.record),
         ];
         for (name, slot) in variables {
             if slot.is_none() {

@@ -6,7 +6,7 @@
 use super::armed::{Armed, ReportTarget, arm_with, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::{allocator::Source, arenas, exhaustion, interpose, stack, verdict};
+use super::{allocator::Source, arenas, exhaustion, interpose, record, stack, verdict};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;
@@ -95,6 +95,7 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     };
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
+    record::attach(environment.record, armed);
     interpose::resolve_real_functions();
     verdict::install_abort_handler(armed);
     exhaustion::watch_exit();
@@ -180,6 +181,7 @@ fn push_bytes(line: &mut Text<1024>, bytes: u64) {
 /// Sets the soft limit and leaves the hard one: what lies between them is the reserve.
 fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) {
     let wanted = Rlimit { soft: Some(limit.bytes), hard: existing.hard };
+    sys::memory::note_replaced_soft_limit(measure, existing.soft);
     if existing != wanted && !set_rlimit(measure.into(), wanted) {
         refuse_to_start(|line| {
             line.push("the limit of ");

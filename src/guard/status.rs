@@ -1,7 +1,7 @@
 //! `status()`: what a health endpoint wants to know.
 
 use super::armed::armed;
-use super::refusal;
+use super::{record, refusal};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
 
@@ -37,11 +37,13 @@ impl Status {
 pub fn status() -> Status {
     let armed = armed();
     let measure = armed.map_or(Measure::AddressSpace, |armed| armed.measure);
+    let memory = sys::memory::memory_use();
+    record::note_use(&memory);
     Status {
         limit: armed.and_then(|armed| armed.limit),
         source: armed.and_then(|armed| armed.limit_source),
         measure,
-        in_use: sys::memory::memory_use().of(measure),
+        in_use: memory.of(measure),
         refusals: refusal::refused_count(),
     }
 }

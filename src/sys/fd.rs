@@ -71,6 +71,16 @@ pub(crate) fn file_system_type(path: &CStr) -> Option<u64> {
     if failed { None } else { Some(found.f_type as u64) }
 }
 
+#[cfg(feature = "supervisor")]
+impl Fd {
+    /// Fills `buffer` from the start of the file, whatever was read before; how many bytes came.
+    pub(crate) fn read_at_start(&self, buffer: &mut [u8]) -> usize {
+        // SAFETY: the buffer is writable for its whole length during the call.
+        let got = unsafe { libc::pread(self.0, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        usize::try_from(got).unwrap_or(0)
+    }
+}
+
 /// Closes descriptor `fd`, whoever owns it: for a dying process that needs a free number.
 pub(crate) fn close_number(fd: i32) {
     // SAFETY: closing a number is always defined for the kernel; the caller is about to `_exit`.

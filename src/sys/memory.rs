@@ -4,6 +4,7 @@ use super::fd::Lines;
 use crate::contract::Measure;
 use crate::text::leading_number;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes in a page.
 pub(crate) fn page_bytes() -> u64 {
@@ -37,7 +38,7 @@ impl From<Measure> for Resource {
 }
 
 impl Resource {
-    fn number(self) -> i32 {
+    pub(crate) fn number(self) -> i32 {
         match self {
             Resource::AddressSpace => libc::RLIMIT_AS as i32,
             Resource::Data => libc::RLIMIT_DATA as i32,
@@ -53,6 +54,35 @@ pub(crate) fn rlimit(resource: Resource) -> Rlimit {
     unsafe { libc::getrlimit(resource.number() as _, &raw mut raw) };
     let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
     Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) }
+}
+
+/// What a guard of this process replaced: the soft limit from before, plus one; zero where there is none.
+/// A supervisor in the same process gives it back to its children.
+static REPLACED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+fn replaced(measure: Measure) -> &'static AtomicU64 {
+    let [address_space, data] = &REPLACED;
+    match measure {
+        Measure::AddressSpace => address_space,
+        Measure::Data => data,
+    }
+}
+
+/// Notes the soft limit that the guard is about to lower; `None` is infinity.
+pub(crate) fn note_replaced_soft_limit(measure: Measure, soft: Option<u64>) {
+    // Relaxed: written before `main`.
+    replaced(measure).store(soft.map_or(u64::MAX, |soft| soft.saturating_add(1)), Ordering::Relaxed);
+}
+
+/// The soft limit that held before this process's guard lowered it; the outer `None`: no guard did.
+#[cfg(feature = "supervisor")]
+pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
+    // Relaxed: as above.
+    match replaced(measure).load(Ordering::Relaxed) {
+        0 => None,
+        u64::MAX => Some(None),
+        soft => Some(Some(soft - 1)),
+    }
 }
 
 pub(crate) fn set_rlimit(resource: Resource, limit: Rlimit) -> bool {

@@ -3,7 +3,10 @@
 //! No policy lives here. Nothing here allocates, locks or panics, and everything is async-signal-safe except where
 //! a function says otherwise (`symbols`). This is one of the places where `unsafe` is allowed.
 
+#[cfg(feature = "supervisor")]
+pub(crate) mod child;
 pub(crate) mod fd;
+pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod signals;

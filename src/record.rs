@@ -1,0 +1,460 @@
+//! The record: one page that a supervisor and its guarded child share, so that the parent knows how the child stood
+//! when it died, whatever it died of. This is the layout that both sides read; neither acts here.
+//!
+//! The parent makes the page and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`. It is an array of
+//! 64-bit words, all zero at first; only the child writes. A number is stored plus one, so that zero is "not known".
+//! The writer neither allocates nor waits. The reader takes a copy and trusts nothing in it: lengths are clamped,
+//! words that mean nothing are unknown, and every number is a claim of that child about itself.
+
+#[cfg(feature = "supervisor")]
+use crate::contract::TOKEN_MAX_BYTES;
+use crate::contract::{Cause, LimitSource, Measure};
+use crate::report::{Request, Snapshot};
+use crate::sys::memory::MemoryUse;
+#[cfg(feature = "supervisor")]
+use crate::text::Text;
+use crate::text::whole_number;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
+#[cfg(feature = "supervisor")]
+pub(crate) const NOTE_NAME: &[u8] = b"oomguard\0";
+#[cfg(feature = "supervisor")]
+pub(crate) const NOTE_LAYOUT: u32 = LAYOUT as u32;
+
+/// The bytes of a record.
+pub(crate) const RECORD_BYTES: usize = 4096;
+const WORDS: usize = RECORD_BYTES / 8;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
+const LAYOUT: u64 = 1;
+
+#[cfg(feature = "supervisor")]
+const PROGRAM_MAX_BYTES: usize = 64;
+#[cfg(feature = "supervisor")]
+const THREAD_MAX_BYTES: usize = 16;
+
+/// Where each value lies.
+mod at {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const LAYOUT: usize = 1;
+    pub(super) const STATE: usize = 2;
+    /// The process that fills the record.
+    pub(super) const OWNER: usize = 3;
+    pub(super) const CAUSE: usize = 4;
+    pub(super) const TID: usize = 5;
+    pub(super) const REQUESTED: usize = 6;
+    pub(super) const ALIGN: usize = 7;
+    pub(super) const LIMIT: usize = 8;
+    pub(super) const LIMIT_SOURCE: usize = 9;
+    pub(super) const MEASURE: usize = 10;
+    pub(super) const LIMIT_REFUSED: usize = 11;
+    pub(super) const ADDRESS_SPACE: usize = 12;
+    pub(super) const DATA: usize = 13;
+    pub(super) const RESIDENT: usize = 14;
+    pub(super) const RESIDENT_PEAK: usize = 15;
+    pub(super) const REFUSALS: usize = 16;
+    pub(super) const EXIT_CODE: usize = 17;
+    pub(super) const UPTIME_MS: usize = 18;
+    /// Texts: the length plus one, then the bytes.
+    pub(super) const PROGRAM: usize = 32;
+    pub(super) const THREAD: usize = 48;
+    pub(super) const TOKEN: usize = 56;
+}
+
+#[cfg(feature = "supervisor")]
+/// How far the child got. Stored last, so that what a state promises is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The guard is set up: limit, source, measure and exit code are known.
+    Armed,
+    /// The process could not go on: cause, thread and request are known.
+    Exhausted,
+}
+
+const ARMED: u64 = 1;
+const EXHAUSTED: u64 = 2;
+
+/// The value of `OOMGUARD_RECORD` for a record that the child finds as descriptor `fd`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn variable_value(fd: i32, inode: u64) -> String {
+    format!("fd:{fd}:{inode}")
+}
+
+/// Descriptor and inode from such a value.
+pub(crate) fn from_variable(value: &[u8]) -> Option<(i32, u64)> {
+    let mut fields = value.strip_prefix(b"fd:")?.splitn(2, |byte| *byte == b':');
+    let fd = i32::try_from(whole_number(fields.next()?)?).ok()?;
+    Some((fd, whole_number(fields.next()?)?))
+}
+
+/// The page as the child sees it.
+#[repr(C)]
+pub(crate) struct Page {
+    words: [AtomicU64; WORDS],
+}
+
+impl Page {
+    /// Makes `pid` the process that fills the record, unless there is one already.
+    pub(crate) fn claim(&self, pid: u32) -> bool {
+        let Some(owner) = self.words.get(at::OWNER) else { return false };
+        // Relaxed: the value alone decides, and nothing was written before it.
+        owner.compare_exchange(0, encode(Some(pid.into())), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The guard is set up.
+    pub(crate) fn write_armed(&self, armed: &Armed<'_>) {
+        self.store(at::MAGIC, MAGIC);
+        self.store(at::LAYOUT, LAYOUT);
+        self.write_text(at::PROGRAM, armed.program);
+        if let Some(token) = armed.token {
+            self.write_text(at::TOKEN, token);
+        }
+        self.store(at::LIMIT, encode(armed.limit));
+        self.store(at::LIMIT_SOURCE, armed.limit_source.map_or(0, source_code));
+        self.store(at::MEASURE, measure_code(armed.measure));
+        self.store(at::EXIT_CODE, encode(Some(armed.exit_code.into())));
+        self.store_state(ARMED);
+    }
+
+    /// What the process was found to use.
+    pub(crate) fn write_use(&self, memory: &MemoryUse) {
+        self.store(at::ADDRESS_SPACE, encode(memory.address_space));
+        self.store(at::DATA, encode(memory.data));
+        self.store(at::RESIDENT, encode(memory.resident));
+        self.store(at::RESIDENT_PEAK, encode(memory.resident_peak));
+    }
+
+    /// A refusal was passed on to the program.
+    pub(crate) fn write_refusal(&self, request: Request, refusals: u64) {
+        self.write_request(Some(request));
+        self.store(at::REFUSALS, encode(Some(refusals)));
+    }
+
+    /// The end has been decided; what else there is to know may follow.
+    pub(crate) fn write_end(&self, cause: Cause, tid: u32, request: Option<Request>) {
+        self.store(at::CAUSE, cause_code(cause));
+        self.store(at::TID, encode(Some(tid.into())));
+        self.write_request(request);
+        self.store_state(EXHAUSTED);
+    }
+
+    /// All that is known at the end.
+    pub(crate) fn write_last_words(&self, snapshot: &Snapshot<'_>) {
+        self.write_text(at::THREAD, snapshot.thread);
+        self.store(at::LIMIT, encode(snapshot.limit));
+        self.store(at::LIMIT_SOURCE, snapshot.limit_source.map_or(0, source_code));
+        self.store(at::MEASURE, measure_code(snapshot.measure));
+        self.store(at::LIMIT_REFUSED, encode(snapshot.limit_refused.map(u64::from)));
+        self.store(at::REFUSALS, encode(Some(snapshot.refusals)));
+        self.store(at::EXIT_CODE, encode(Some(snapshot.exit_code.into())));
+        self.store(at::UPTIME_MS, encode(Some(snapshot.uptime_ms)));
+        self.write_use(&snapshot.memory);
+        self.write_end(snapshot.cause, snapshot.tid, snapshot.request);
+    }
+
+    fn write_request(&self, request: Option<Request>) {
+        self.store(at::REQUESTED, encode(request.map(|request| request.bytes)));
+        self.store(at::ALIGN, encode(request.and_then(|request| request.align)));
+    }
+
+    fn write_text(&self, word: usize, text: &[u8]) {
+        for (index, chunk) in text.chunks(8).enumerate() {
+            let mut bytes = [0; 8];
+            for (to, from) in bytes.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            self.store(word + 1 + index, u64::from_ne_bytes(bytes));
+        }
+        self.store(word, encode(Some(text.len() as u64)));
+    }
+
+    fn store(&self, word: usize, value: u64) {
+        if let Some(slot) = self.words.get(word) {
+            // Relaxed: the parent reads when this process is dead, or takes what it finds.
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn store_state(&self, state: u64) {
+        if let Some(slot) = self.words.get(at::STATE) {
+            // Release: whoever sees the state sees what it promises; the parent's copy is made by the kernel.
+            slot.store(state, Ordering::Release);
+        }
+    }
+}
+
+/// What the child knows once its guard is set up.
+pub(crate) struct Armed<'a> {
+    pub(crate) program: &'a [u8],
+    pub(crate) token: Option<&'a [u8]>,
+    pub(crate) limit: Option<u64>,
+    pub(crate) limit_source: Option<LimitSource>,
+    pub(crate) measure: Measure,
+    pub(crate) exit_code: u8,
+}
+
+#[cfg(feature = "supervisor")]
+/// What a child says of itself.
+#[derive(Clone)]
+pub(crate) struct Claims {
+    pub(crate) state: State,
+    pub(crate) pid: u32,
+    pub(crate) cause: Cause,
+    pub(crate) tid: u32,
+    pub(crate) program: Text<PROGRAM_MAX_BYTES>,
+    pub(crate) thread: Text<THREAD_MAX_BYTES>,
+    pub(crate) token: Option<Text<TOKEN_MAX_BYTES>>,
+    pub(crate) request: Option<Request>,
+    pub(crate) limit: Option<u64>,
+    pub(crate) limit_source: Option<LimitSource>,
+    pub(crate) measure: Measure,
+    pub(crate) limit_refused: Option<bool>,
+    pub(crate) memory: MemoryUse,
+    pub(crate) refusals: u64,
+    pub(crate) exit_code: u8,
+    pub(crate) uptime_ms: u64,
+}
+
+#[cfg(feature = "supervisor")]
+impl Claims {
+    /// Reads a copy of a record. `None`: no guard ever filled it, or what filled it was none.
+    pub(crate) fn read(copy: &[u8; RECORD_BYTES]) -> Option<Claims> {
+        let copy = Copied(copy);
+        if copy.word(at::MAGIC) != MAGIC || copy.word(at::LAYOUT) != LAYOUT {
+            return None;
+        }
+        let state = match copy.word(at::STATE) {
+            ARMED => State::Armed,
+            EXHAUSTED => State::Exhausted,
+            _ => return None,
+        };
+        Some(Claims {
+            state,
+            pid: copy.small(at::OWNER)?,
+            cause: cause_from(copy.word(at::CAUSE)),
+            tid: copy.small(at::TID).unwrap_or(0),
+            program: copy.text(at::PROGRAM)?,
+            thread: copy.text(at::THREAD).unwrap_or(Text::from_bytes(b"?")),
+            token: copy.text(at::TOKEN),
+            request: copy.number(at::REQUESTED).map(|bytes| Request { bytes, align: copy.number(at::ALIGN) }),
+            limit: copy.number(at::LIMIT),
+            limit_source: source_from(copy.word(at::LIMIT_SOURCE)),
+            measure: measure_from(copy.word(at::MEASURE)),
+            limit_refused: copy.number(at::LIMIT_REFUSED).map(|refused| refused != 0),
+            memory: MemoryUse {
+                address_space: copy.number(at::ADDRESS_SPACE),
+                data: copy.number(at::DATA),
+                resident: copy.number(at::RESIDENT),
+                resident_peak: copy.number(at::RESIDENT_PEAK),
+                threads: None,
+            },
+            refusals: copy.number(at::REFUSALS).unwrap_or(0),
+            exit_code: copy.number(at::EXIT_CODE).and_then(|code| u8::try_from(code).ok())?,
+            uptime_ms: copy.number(at::UPTIME_MS).unwrap_or(0),
+        })
+    }
+
+    /// The same for the report's two forms.
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
+            cause: self.cause,
+            pid: self.pid,
+            tid: self.tid,
+            program: self.program.as_bytes(),
+            thread: self.thread.as_bytes(),
+            request: self.request,
+            limit: self.limit,
+            limit_source: self.limit_source,
+            measure: self.measure,
+            limit_refused: self.limit_refused,
+            memory: self.memory,
+            refusals: self.refusals,
+            exit_code: self.exit_code,
+            uptime_ms: self.uptime_ms,
+            token: self.token.as_ref().map(Text::as_bytes),
+        }
+    }
+}
+
+#[cfg(feature = "supervisor")]
+struct Copied<'a>(&'a [u8; RECORD_BYTES]);
+
+#[cfg(feature = "supervisor")]
+impl Copied<'_> {
+    fn word(&self, word: usize) -> u64 {
+        let bytes = self.0.get(word * 8..).and_then(|rest| rest.first_chunk::<8>());
+        bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    }
+
+    fn number(&self, word: usize) -> Option<u64> {
+        self.word(word).checked_sub(1)
+    }
+
+    fn small(&self, word: usize) -> Option<u32> {
+        self.number(word).and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn text<const N: usize>(&self, word: usize) -> Option<Text<N>> {
+        let len = usize::try_from(self.number(word)?).unwrap_or(N).min(N);
+        let start = (word + 1) * 8;
+        self.0.get(start..start + len).map(Text::from_bytes)
+    }
+}
+
+fn encode(number: Option<u64>) -> u64 {
+    number.map_or(0, |number| number.saturating_add(1))
+}
+
+fn cause_code(cause: Cause) -> u64 {
+    match cause {
+        Cause::Heap => 1,
+        Cause::Stack => 2,
+        Cause::Thread => 3,
+        Cause::Mapping => 4,
+        Cause::Injected => 5,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn cause_from(code: u64) -> Cause {
+    match code {
+        2 => Cause::Stack,
+        3 => Cause::Thread,
+        4 => Cause::Mapping,
+        5 => Cause::Injected,
+        _ => Cause::Heap,
+    }
+}
+
+fn source_code(source: LimitSource) -> u64 {
+    match source {
+        LimitSource::Environment => 1,
+        LimitSource::Source => 2,
+        LimitSource::Cgroup => 3,
+        LimitSource::Rlimit => 4,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn source_from(code: u64) -> Option<LimitSource> {
+    match code {
+        1 => Some(LimitSource::Environment),
+        2 => Some(LimitSource::Source),
+        3 => Some(LimitSource::Cgroup),
+        4 => Some(LimitSource::Rlimit),
+        _ => None,
+    }
+}
+
+fn measure_code(measure: Measure) -> u64 {
+    match measure {
+        Measure::AddressSpace => 1,
+        Measure::Data => 2,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn measure_from(code: u64) -> Measure {
+    if code == 2 { Measure::Data } else { Measure::AddressSpace }
+}
+
+#[cfg(all(test, feature = "supervisor"))]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Page {
+        Page { words: [const { AtomicU64::new(0) }; WORDS] }
+    }
+
+    fn copy(page: &Page) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        for (index, word) in page.words.iter().enumerate() {
+            bytes[index * 8..][..8].copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn armed<'a>() -> Armed<'a> {
+        Armed {
+            program: b"worker",
+            token: Some(b"mine"),
+            limit: Some(64 << 20),
+            limit_source: Some(LimitSource::Environment),
+            measure: Measure::Data,
+            exit_code: 198,
+        }
+    }
+
+    #[test]
+    fn what_the_child_writes_the_parent_reads() {
+        let page = fresh();
+        assert!(page.claim(7));
+        assert!(!page.claim(8), "a second process took the record over");
+        page.write_armed(&armed());
+        let claims = Claims::read(&copy(&page)).unwrap();
+        assert_eq!((claims.state, claims.pid, claims.exit_code), (State::Armed, 7, 198));
+        assert_eq!(claims.program.as_bytes(), b"worker");
+
+        page.write_refusal(Request { bytes: 4096, align: Some(16) }, 3);
+        let claims = Claims::read(&copy(&page)).unwrap();
+        assert_eq!((claims.refusals, claims.request), (3, Some(Request { bytes: 4096, align: Some(16) })));
+
+        let mut last = claims.clone();
+        last.cause = Cause::Thread;
+        last.tid = 9;
+        last.thread = Text::from_bytes(b"a thread of 15b");
+        last.limit_refused = Some(false);
+        last.memory.data = Some(u64::MAX - 1);
+        page.write_last_words(&last.snapshot());
+        let read = Claims::read(&copy(&page)).unwrap();
+        assert_eq!((read.state, read.cause, read.tid), (State::Exhausted, Cause::Thread, 9));
+        assert_eq!(read.thread.as_bytes(), b"a thread of 15b");
+        assert_eq!((read.limit_refused, read.memory.data), (Some(false), Some(u64::MAX - 1)));
+        assert_eq!(read.token.unwrap().as_bytes(), b"mine");
+    }
+
+    #[test]
+    fn the_variable_names_a_descriptor_and_what_it_must_be() {
+        assert_eq!(from_variable(variable_value(104, u64::MAX).as_bytes()), Some((104, u64::MAX)));
+        for wrong in
+            ["", "fd:", "fd:1", "fd:1:", "fd::2", "1:2", "fd:-1:2", "fd:4294967296:2", "fd:1:2:3", "fd:1:2 "]
+        {
+            assert_eq!(from_variable(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_no_guard_filled_says_nothing() {
+        assert!(Claims::read(&[0; RECORD_BYTES]).is_none());
+        assert!(Claims::read(&copy(&fresh())).is_none());
+        assert!(Claims::read(&[0xff; RECORD_BYTES]).is_none());
+    }
+
+    #[test]
+    fn a_hostile_record_is_clamped_and_never_panics() {
+        // xorshift: the same pages every time.
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        for round in 0..2000u64 {
+            let page = fresh();
+            page.write_armed(&armed());
+            for word in 2..WORDS {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                page.store(word, if random & 3 == 0 { random % 70 } else { random });
+            }
+            page.store(at::STATE, 1 + round % 2);
+            page.store(at::OWNER, 1 + round);
+            page.store(at::EXIT_CODE, 199);
+            page.store(at::PROGRAM, random | 1);
+            let claims = Claims::read(&copy(&page)).unwrap();
+            let mut record = Text::new();
+            claims.snapshot().write_record(&mut record);
+            assert!(!record.is_cut() && record.as_bytes().ends_with(b"}\n"));
+            let mut lines = Text::new();
+            claims.snapshot().write_lines(&mut lines);
+            assert!(claims.program.len() <= PROGRAM_MAX_BYTES);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The parent's side: start a program with a memory limit, and know for certain whether memory ended it.
+//!
+//! ```no_run
+//! use oomguard::supervisor::{Budget, Outcome, Pool, Retry, Worker};
+//! use std::process::Command;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let outcome = Worker::new(Command::new("./worker"))
+//!     .limit("256MiB".parse()?)
+//!     .retry(Retry::grow(2.0).up_to("1GiB".parse()?))
+//!     .run()?;
+//! match outcome {
+//!     Outcome::OutOfMemory(report) => eprintln!("{report}"),
+//!     other => eprintln!("{other}"),
+//! }
+//!
+//! let pool = Pool::new(Budget::container()?.keep("128MiB".parse()?));
+//! let job = pool.submit(Worker::new(Command::new("./worker")).limit("256MiB".parse()?))?;
+//! println!("{}", job.wait()?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A worker whose program is guarded ([`guard!`](crate::guard!)) ends with a [`Report`]. Any other program gets the
+//! rlimit, and dies of it in its own way: see setrlimit(2).
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `worker` | `Worker`: what to start, and how |
+//! | `command` | what is done to the `Command`, and between fork and exec |
+//! | `program` | whether a program arms itself |
+//! | `starter` | the thread that starts workers which must not outlive this process |
+//! | `running` | `Running`: a started worker, until its verdict |
+//! | `output` | what a worker wrote, drained while it runs |
+//! | `descendants` | what a worker left behind |
+//! | `kernel_kills` | whether the kernel's out-of-memory killer was at work |
+//! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
+//! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
+//! | `retry` | `Retry`: the next limit; pure |
+//! | `accounts` | who runs and who waits under a budget; pure |
+//! | `budget` | `Budget`: how much there is to share |
+//! | `pool` | `Pool`, `Job`: workers that wait until their limit fits |
+
+mod accounts;
+mod budget;
+// Unsafe code is allowed here: the closure between fork and exec.
+#[allow(unsafe_code)]
+mod command;
+mod descendants;
+mod kernel_kills;
+mod outcome;
+mod output;
+mod pool;
+mod program;
+mod report;
+mod retry;
+mod running;
+mod starter;
+mod worker;
+
+pub use budget::{Budget, TooLarge};
+pub use command::SetLimit;
+pub use descendants::{LeftBehind, OnLeftBehind};
+pub use kernel_kills::OomKill;
+pub use outcome::{Ended, EndedBy, Outcome};
+pub use pool::{Job, Pool};
+pub use report::{LastLook, Report};
+pub use retry::Retry;
+pub use running::Running;
+pub use worker::{OnSupervisorDeath, Worker};
+
+/// A size for people: `512 MiB`.
+fn size(bytes: u64) -> String {
+    let mut text = crate::text::Text::<32>::new();
+    text.push_size(bytes);
+    String::from_utf8_lossy(text.as_bytes()).into_owned()
+}
+
+/// The bytes that a limit stands for, here and now; `None` is no limit.
+fn resolve(limit: crate::Limit, root: &str) -> Option<u64> {
+    use crate::contract::AUTO_PERCENT;
+    use crate::{Limit, Share};
+    let container = || crate::cgroup::container_limit(root);
+    match limit {
+        Limit::Bytes(bytes) => Some(bytes),
+        Limit::Share(share) => {
+            container().or_else(crate::sys::memory::machine_memory).map(|whole| share.of(whole))
+        }
+        Limit::Auto => container().map(|whole| Share::percent(AUTO_PERCENT).of(whole)),
+        Limit::Off => None,
+    }
+}

@@ -1,0 +1,239 @@
+//! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
+
+use crate::contract::{Cause, LimitSource, Measure, REPORT_MAX_BYTES};
+use crate::record::{Claims, State};
+use crate::text::Text;
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+/// Why and how a worker ran out of memory, as it said itself while it died.
+///
+/// `Display` is the lines that the worker wrote to its stderr, for people; [`to_json`](Report::to_json) is the record
+/// for machines. Every value is the worker's own claim: bounded and well-formed, but not checked.
+#[derive(Clone)]
+pub struct Report {
+    // Boxed, so that an outcome is small.
+    claims: Box<Claims>,
+}
+
+/// How a guarded worker stood when it was last heard of, whatever it died of.
+#[derive(Clone)]
+pub struct LastLook {
+    claims: Claims,
+}
+
+impl Report {
+    pub(super) fn new(claims: Claims) -> Report {
+        Report { claims: Box::new(claims) }
+    }
+
+    /// What was refused.
+    pub fn cause(&self) -> Cause {
+        self.claims.cause
+    }
+
+    /// The process, as it knows itself: another number than the parent's where there is a PID namespace between them,
+    /// and another process where the worker is a wrapper that passed the exit code on.
+    pub fn pid(&self) -> u32 {
+        self.claims.pid
+    }
+
+    /// The thread that could not go on.
+    pub fn tid(&self) -> u32 {
+        self.claims.tid
+    }
+
+    /// The program's name without its directory.
+    pub fn program(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.claims.program.as_bytes())
+    }
+
+    /// The thread's name.
+    pub fn thread(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.claims.thread.as_bytes())
+    }
+
+    /// The request that was refused, in bytes.
+    pub fn requested(&self) -> Option<u64> {
+        self.claims.request.map(|request| request.bytes)
+    }
+
+    /// The alignment of that request, in bytes.
+    pub fn align(&self) -> Option<u64> {
+        self.claims.request.and_then(|request| request.align)
+    }
+
+    /// The limit, in bytes.
+    pub fn limit(&self) -> Option<u64> {
+        self.claims.limit
+    }
+
+    /// Who set the limit, as the worker saw it; `environment` where a supervisor did.
+    pub fn limit_source(&self) -> Option<LimitSource> {
+        self.claims.limit_source
+    }
+
+    /// What the limit counts.
+    pub fn measure(&self) -> Measure {
+        self.claims.measure
+    }
+
+    /// Address space in use at the end, in bytes.
+    pub fn address_space(&self) -> Option<u64> {
+        self.claims.memory.address_space
+    }
+
+    /// Private writable memory in use at the end, in bytes.
+    pub fn data(&self) -> Option<u64> {
+        self.claims.memory.data
+    }
+
+    /// Resident memory at the end, in bytes.
+    pub fn resident(&self) -> Option<u64> {
+        self.claims.memory.resident
+    }
+
+    /// The most that was ever resident, in bytes.
+    pub fn resident_peak(&self) -> Option<u64> {
+        self.claims.memory.resident_peak
+    }
+
+    /// How many requests were refused in all.
+    pub fn refusals(&self) -> u64 {
+        self.claims.refusals
+    }
+
+    /// The exit code that the worker meant to end with.
+    pub fn exit_code(&self) -> u8 {
+        self.claims.exit_code
+    }
+
+    /// How long the worker had been running.
+    pub fn uptime(&self) -> Duration {
+        Duration::from_millis(self.claims.uptime_ms)
+    }
+
+    /// The worker's token.
+    pub fn token(&self) -> Option<Cow<'_, str>> {
+        token(&self.claims)
+    }
+
+    /// The record: one JSON object on one line without a newline, with all keys of the report.
+    pub fn to_json(&self) -> String {
+        let mut line = Text::<REPORT_MAX_BYTES>::new();
+        self.claims.snapshot().write_record(&mut line);
+        String::from_utf8_lossy(line.as_bytes().trim_ascii_end()).into_owned()
+    }
+
+    /// The one line that a log wants.
+    pub(super) fn summary(&self) -> String {
+        let mut line = format!("{} (pid {}) was refused ", printable(&self.program()), self.pid());
+        line += &match self.requested() {
+            Some(bytes) => format!("{bytes} bytes"),
+            None => "memory".into(),
+        };
+        if let Some(limit) = self.limit() {
+            line += &format!(" at its limit of {} ({})", super::size(limit), self.measure().as_str());
+        }
+        line
+    }
+}
+
+impl LastLook {
+    pub(super) fn new(claims: Claims) -> LastLook {
+        LastLook { claims }
+    }
+
+    /// The process, as it knows itself.
+    pub fn pid(&self) -> u32 {
+        self.claims.pid
+    }
+
+    /// The limit, in bytes.
+    pub fn limit(&self) -> Option<u64> {
+        self.claims.limit
+    }
+
+    /// Who set the limit.
+    pub fn limit_source(&self) -> Option<LimitSource> {
+        self.claims.limit_source
+    }
+
+    /// What the limit counts.
+    pub fn measure(&self) -> Measure {
+        self.claims.measure
+    }
+
+    /// What was in use of it, in bytes, when the worker last looked: when it called [`status`](crate::status) or ran
+    /// out of memory.
+    pub fn in_use(&self) -> Option<u64> {
+        self.claims.memory.of(self.claims.measure)
+    }
+
+    /// The most that had been resident until then, in bytes.
+    pub fn resident_peak(&self) -> Option<u64> {
+        self.claims.memory.resident_peak
+    }
+
+    /// How many requests had been refused.
+    pub fn refusals(&self) -> u64 {
+        self.claims.refusals
+    }
+
+    /// The request that was refused last, in bytes.
+    pub fn last_refused(&self) -> Option<u64> {
+        self.claims.request.map(|request| request.bytes)
+    }
+
+    /// Whether it had begun its last words. With an outcome other than [`OutOfMemory`](super::Outcome::OutOfMemory) it
+    /// was killed while it said them, or did not leave with its exit code.
+    pub fn had_run_out(&self) -> bool {
+        self.claims.state == State::Exhausted
+    }
+
+    /// The exit code that stands for "out of memory" in this worker.
+    pub fn exit_code(&self) -> u8 {
+        self.claims.exit_code
+    }
+
+    /// The worker's token.
+    pub fn token(&self) -> Option<Cow<'_, str>> {
+        token(&self.claims)
+    }
+}
+
+fn token(claims: &Claims) -> Option<Cow<'_, str>> {
+    claims.token.as_ref().map(|token| String::from_utf8_lossy(token.as_bytes()))
+}
+
+/// Without control characters, which a hostile child may have put there.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Text::<2048>::new();
+        self.claims.snapshot().write_lines(&mut lines);
+        f.write_str(String::from_utf8_lossy(lines.as_bytes()).trim_end())
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Report").field(&self.to_json()).finish()
+    }
+}
+
+impl fmt::Debug for LastLook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastLook")
+            .field("pid", &self.pid())
+            .field("limit", &self.limit())
+            .field("in_use", &self.in_use())
+            .field("refusals", &self.refusals())
+            .field("last_refused", &self.last_refused())
+            .finish_non_exhaustive()
+    }
+}

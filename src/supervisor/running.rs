@@ -1,0 +1,304 @@
+//! A started worker, until its verdict.
+
+use super::descendants::{self, Lifeline, OnLeftBehind};
+use super::kernel_kills::Before;
+use super::outcome::{Ended, EndedBy, Outcome, announce, judge};
+use super::output::Output;
+use super::report::LastLook;
+use crate::record::{Claims, RECORD_BYTES};
+use crate::sys;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A worker that was started and whose end has not been seen yet.
+///
+/// Dropping it neither kills the worker nor leaves a zombie: a thread waits for it.
+pub struct Running {
+    /// The worker's stdin, where the command piped it.
+    pub stdin: Option<ChildStdin>,
+    /// The worker's stdout, where the command piped it.
+    pub stdout: Option<ChildStdout>,
+    /// The worker's stderr, where the command piped it.
+    pub stderr: Option<ChildStderr>,
+    pid: u32,
+    pidfd: Option<OwnedFd>,
+    record: OwnedFd,
+    lifeline: Option<Lifeline>,
+    on_left_behind: OnLeftBehind,
+    before: Before,
+    limit: Option<u64>,
+    tries: u32,
+    started: Instant,
+    deadline: Option<Instant>,
+    ended_by: Option<EndedBy>,
+    output: Option<Output>,
+    ended: Option<Ended>,
+}
+
+/// What a worker is given to run with.
+pub(super) struct Equipment {
+    pub(super) record: OwnedFd,
+    pub(super) lifeline: Option<Lifeline>,
+    pub(super) on_left_behind: OnLeftBehind,
+    pub(super) before: Before,
+    pub(super) limit: Option<u64>,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) tries: u32,
+}
+
+impl Running {
+    pub(super) fn new(mut child: Child, equipment: Equipment) -> Running {
+        let started = Instant::now();
+        Running {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            pid: child.id(),
+            pidfd: None,
+            record: equipment.record,
+            lifeline: equipment.lifeline,
+            on_left_behind: equipment.on_left_behind,
+            before: equipment.before,
+            limit: equipment.limit,
+            tries: equipment.tries,
+            started,
+            deadline: equipment.time_limit.and_then(|limit| started.checked_add(limit)),
+            ended_by: None,
+            output: None,
+            ended: None,
+        }
+    }
+
+    /// The process number. It is the worker's until its end has been seen by one of the methods below.
+    pub fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// The soft limit that the worker was started with, in bytes.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// What a guarded worker last said of itself, while it runs.
+    pub fn look(&self) -> Option<LastLook> {
+        self.claims().map(LastLook::new)
+    }
+
+    /// The outcome, if the worker has ended.
+    ///
+    /// # Errors
+    /// Those of wait(2): `ECHILD` where something else in this process reaped the worker.
+    pub fn try_wait(&mut self) -> io::Result<Option<Outcome>> {
+        if self.ended.is_none() && sys::child::wait_dead(self.pid, false)? {
+            self.conclude()?;
+        }
+        Ok(self.ended.as_ref().map(|ended| ended.outcome.clone()))
+    }
+
+    /// Waits for the worker's end. Closes its stdin first, as [`Child::wait`] does. If it has a time limit, kills it
+    /// when the time is up.
+    ///
+    /// # Errors
+    /// As for [`try_wait`](Running::try_wait).
+    pub fn wait(&mut self) -> io::Result<Outcome> {
+        Ok(self.wait_to_end()?.outcome)
+    }
+
+    /// The same, and everything that was seen.
+    ///
+    /// # Errors
+    /// As for [`try_wait`](Running::try_wait).
+    pub fn wait_to_end(&mut self) -> io::Result<Ended> {
+        self.wait_looking_up(None)
+    }
+
+    /// Waits for at most `patience`; `None` if the worker has not ended by then.
+    ///
+    /// # Errors
+    /// As for [`try_wait`](Running::try_wait).
+    pub fn wait_timeout(&mut self, patience: Duration) -> io::Result<Option<Outcome>> {
+        let until = Instant::now().checked_add(patience);
+        while self.ended.is_none() {
+            let (dead, _) = self.wait_a_little(until)?;
+            if dead {
+                self.conclude()?;
+            } else if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+        }
+        Ok(self.ended.as_ref().map(|ended| ended.outcome.clone()))
+    }
+
+    /// Sends SIGKILL to the worker; to its whole process group, if it leads one (which
+    /// [`process_group(0)`](std::os::unix::process::CommandExt::process_group) makes it). Nothing happens if its end
+    /// has been seen already. It still has to be waited for.
+    ///
+    /// # Errors
+    /// Those of kill(2): `EPERM` for a worker that runs as another user.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.kill_as(EndedBy::Kill)
+    }
+
+    fn kill_as(&mut self, ended_by: EndedBy) -> io::Result<()> {
+        // Not reaped yet, so the number is still the worker's.
+        if self.ended.is_some() || sys::child::wait_dead(self.pid, false)? {
+            return Ok(());
+        }
+        sys::child::kill(self.pid, sys::child::leads_group(self.pid), libc::SIGKILL)?;
+        self.ended_by.get_or_insert(ended_by);
+        Ok(())
+    }
+
+    /// Has what the worker writes drained and kept: nobody else will.
+    pub(super) fn keep_output(&mut self, keep_bytes: usize) -> io::Result<()> {
+        self.output = Some(Output::take_from(&mut self.stdout, &mut self.stderr, keep_bytes)?);
+        Ok(())
+    }
+
+    /// Waits for the end; calls `look_up` about every second meanwhile, if there is one.
+    pub(super) fn wait_looking_up(&mut self, look_up: Option<&dyn Fn()>) -> io::Result<Ended> {
+        const EVERY: Duration = Duration::from_secs(1);
+        drop(self.stdin.take());
+        loop {
+            if let Some(ended) = &mut self.ended {
+                return Ok(ended.clone());
+            }
+            let drained = self.output.as_ref().is_none_or(Output::is_closed);
+            let dead = if drained && self.deadline.is_none() && look_up.is_none() {
+                sys::child::wait_dead(self.pid, true)?
+            } else {
+                let (dead, looked) = self.wait_a_little(look_up.map(|_| Instant::now() + EVERY))?;
+                if !looked && let Some(look_up) = look_up {
+                    look_up();
+                }
+                dead
+            };
+            if dead {
+                self.conclude()?;
+            }
+        }
+    }
+
+    /// Waits until the worker is dead, has written something, its time is up, or `until` is reached. Whether it is
+    /// dead; whether anything happened.
+    fn wait_a_little(&mut self, until: Option<Instant>) -> io::Result<(bool, bool)> {
+        if self.pidfd.is_none() {
+            // Linux before 5.3, a sandbox that forbids it, no descriptor left: then the worker is asked after often.
+            self.pidfd = sys::child::pidfd(self.pid).ok();
+        }
+        let wake = match (self.deadline.filter(|_| self.ended_by.is_none()), until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        };
+        let [stdout, stderr] = self.output.as_ref().map_or([None, None], Output::open_pipes);
+        let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
+        let patience_ms = match (pidfd, milliseconds_until(wake)) {
+            (Some(_), patience_ms) => patience_ms,
+            (None, -1) => OFTEN_MS,
+            (None, patience_ms) => patience_ms.min(OFTEN_MS),
+        };
+        let happened = sys::child::poll([pidfd, stdout, stderr], patience_ms)?;
+        if let Some(output) = &mut self.output {
+            output.drain();
+        }
+        let dead = match happened {
+            [dead, ..] if self.pidfd.is_some() => dead,
+            _ => sys::child::wait_dead(self.pid, false)?,
+        };
+        if !dead && self.ended_by.is_none() && self.deadline.is_some_and(|at| Instant::now() >= at) {
+            self.kill_as(EndedBy::TimeLimit)?;
+        }
+        Ok((dead, dead || happened.contains(&true)))
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        let mut copy = [0; RECORD_BYTES];
+        sys::memfd::read_at_start(self.record.as_fd(), &mut copy).ok()?;
+        Claims::read(&copy)
+    }
+
+    /// The worker is dead: everything there is to know, and its number is given back.
+    fn conclude(&mut self) -> io::Result<()> {
+        let claims = self.claims();
+        let leads_group = sys::child::leads_group(self.pid);
+        let killed_group =
+            leads_group && (self.on_left_behind == OnLeftBehind::Kill || self.ended_by.is_some());
+        if killed_group {
+            descendants::kill_group(self.pid);
+        }
+        let reaped = sys::child::reap(self.pid)?;
+        if killed_group {
+            descendants::wait_for_killed_group(self.pid);
+        }
+        let ran_for = self.started.elapsed();
+        let status = ExitStatus::from_raw(reaped.raw_status);
+        let outcome = judge(status, claims.as_ref(), self.ended_by, || self.before.take_kill());
+        let mut output = self.output.take();
+        if let Some(output) = &mut output {
+            output.drain();
+        }
+        let output_cut = output.as_ref().is_some_and(|output| output.cut);
+        let (stdout, stderr) = output.map(Output::into_bytes).unwrap_or_default();
+        let ended = Ended {
+            outcome,
+            status,
+            pid: self.pid,
+            limit: self.limit,
+            resident_peak: reaped.resident_peak,
+            last_look: claims.map(LastLook::new),
+            ended_by: self.ended_by,
+            left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),
+            tries: self.tries,
+            ran_for,
+            stdout,
+            stderr,
+            output_cut,
+        };
+        self.pidfd = None;
+        self.lifeline = None;
+        announce(&ended);
+        self.ended = Some(ended);
+        Ok(())
+    }
+}
+
+/// How often a worker is asked after where the kernel cannot say when it ends, in milliseconds.
+const OFTEN_MS: i32 = 2;
+
+/// For poll(2): rounded up, so that the moment has come when it returns.
+fn milliseconds_until(moment: Option<Instant>) -> i32 {
+    let Some(moment) = moment else { return -1 };
+    let left = moment.saturating_duration_since(Instant::now());
+    i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = self.pid;
+        if self.ended.is_some() || sys::child::wait_dead(pid, false).is_err() {
+            return;
+        }
+        let reap = move || {
+            let _ = sys::child::reap(pid);
+        };
+        if sys::child::wait_dead(pid, false).unwrap_or(true) {
+            reap();
+            return;
+        }
+        // A zombie stays only if no thread can be had.
+        let _ = std::thread::Builder::new().name("oomguard-reaper".into()).spawn(reap);
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("pid", &self.pid)
+            .field("limit", &self.limit)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,339 @@
+//! What to start, and how.
+
+use super::command::{Prepared, SetLimit, Start};
+use super::descendants::{Lifeline, OnLeftBehind};
+use super::kernel_kills::Before;
+use super::outcome::{Ended, Outcome};
+use super::output::KEPT_BYTES;
+use super::retry::Retry;
+use super::running::{Equipment, Running};
+use super::{resolve, starter};
+use crate::Limit;
+use crate::contract::{Measure, TOKEN_MAX_BYTES, variable};
+use crate::record::{self, RECORD_BYTES};
+use crate::sys;
+use crate::sys::memory::rlimit;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The child finds its descriptors from this number on, where no program expects any.
+const FIRST_DESCRIPTOR: i32 = 100;
+
+/// What becomes of a worker when this process dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSupervisorDeath {
+    /// It goes on, as any child does.
+    #[default]
+    Live,
+    /// The kernel sends it SIGKILL (PR_SET_PDEATHSIG, prctl(2)). Such workers are started by one thread that lives
+    /// as long as this process. A set-user-ID program takes no part in this, nor do the worker's own children.
+    Kill,
+}
+
+/// A program to be run with a memory limit of its own.
+///
+/// The [`Command`] is used as it is: its environment, stdio, working directory, user, process group and `pre_exec`
+/// hooks. What is added, between fork and exec: the soft rlimit, the variables `OOMGUARD_LIMIT`, `OOMGUARD_MEASURE`,
+/// `OOMGUARD_EXIT_CODE`, `OOMGUARD_TOKEN`, `OOMGUARD_QUIET` (each only if it was asked for and the command does not
+/// say something else itself) and `OOMGUARD_RECORD`, and one descriptor, from 100 on, which a guarded program closes
+/// before `main`. The variables are inherited by what the worker starts, as rlimits are.
+///
+/// A program that is guarded (its file says so), or that gets no limit, is started by posix_spawn(3), as `Command`
+/// starts it: what it needs travels in the environment, and it sets the limit before `main`. Any other program gets its
+/// limit between fork(2) and exec, and so does every worker whose supervisor's death is its own, or whose descendants
+/// are watched. A fork copies the page tables of this process: 0.2 ms for a small one, milliseconds for one with a
+/// large heap. Workers are started one at a time; a child that another thread starts by other means in that moment
+/// may inherit the descriptor.
+///
+/// Without a [`limit`](Worker::limit) the worker has the limits that it would have anyway.
+#[derive(Debug)]
+pub struct Worker {
+    prepared: Prepared,
+    pub(super) limit: Option<Limit>,
+    measure: Option<Measure>,
+    set_limit: SetLimit,
+    exit_code: Option<u8>,
+    token: Option<String>,
+    quiet: bool,
+    pub(super) retry: Option<Retry>,
+    time_limit: Option<Duration>,
+    keep_output: usize,
+    on_supervisor_death: OnSupervisorDeath,
+    on_left_behind: OnLeftBehind,
+    watch_descendants: bool,
+}
+
+impl Worker {
+    /// Takes the command as it is. Nothing is started yet.
+    pub fn new(command: Command) -> Worker {
+        Worker {
+            prepared: Prepared::new(command),
+            limit: None,
+            measure: None,
+            set_limit: SetLimit::default(),
+            exit_code: None,
+            token: None,
+            quiet: false,
+            retry: None,
+            time_limit: None,
+            keep_output: KEPT_BYTES,
+            on_supervisor_death: OnSupervisorDeath::default(),
+            on_left_behind: OnLeftBehind::default(),
+            watch_descendants: false,
+        }
+    }
+
+    /// The limit of the worker, and of each process that it starts. It becomes the soft rlimit; the hard one stays, so
+    /// a limit above that is cut to it. `auto` and `%` are of the container that this process is in.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Worker {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// What the limit counts. Where it is not said: what `OOMGUARD_MEASURE` says in the worker's environment, else
+    /// address space. Runtimes that reserve address space and never use it (Java, Go, Node) want
+    /// [`Measure::Data`].
+    #[must_use]
+    pub fn measure(mut self, measure: Measure) -> Worker {
+        self.measure = Some(measure);
+        self
+    }
+
+    /// When a program that does not set its limit itself gets it: a choice for parents whose heap is so large that a
+    /// fork takes too long.
+    #[must_use]
+    pub fn set_limit(mut self, when: SetLimit) -> Worker {
+        self.set_limit = when;
+        self
+    }
+
+    /// The exit code by which a guarded worker says that memory ran out, 1–255; 198 where it is not said. Zero is
+    /// refused by the worker's guard.
+    #[must_use]
+    pub fn exit_code(mut self, code: u8) -> Worker {
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// The text that the report repeats, up to 64 bytes. Where it is not said: one that no other worker of this
+    /// process has.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Worker {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// A guarded worker writes no lines to its stderr when memory runs out.
+    #[must_use]
+    pub fn quiet(mut self) -> Worker {
+        self.quiet = true;
+        self
+    }
+
+    /// Try again with more when memory was the cause. [`run`](Worker::run) and a [`Pool`](super::Pool) do so;
+    /// [`spawn`](Worker::spawn) starts one try. A worker without a limit is not tried again, as there is nothing to grow.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Worker {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// How long each try may run; then it is killed, with its process group if it leads one.
+    #[must_use]
+    pub fn time_limit(mut self, time_limit: Duration) -> Worker {
+        self.time_limit = Some(time_limit);
+        self
+    }
+
+    /// How many bytes of piped stdout, and of piped stderr, [`run_to_end`](Worker::run_to_end) and a
+    /// [`Pool`](super::Pool) keep: 1 MiB where it is not said. The rest is read and dropped.
+    #[must_use]
+    pub fn keep_output(mut self, bytes: usize) -> Worker {
+        self.keep_output = bytes;
+        self
+    }
+
+    /// What becomes of the worker when this process dies.
+    #[must_use]
+    pub fn on_supervisor_death(mut self, what: OnSupervisorDeath) -> Worker {
+        self.on_supervisor_death = what;
+        self
+    }
+
+    /// What to do with processes of its group that it leaves behind.
+    #[must_use]
+    pub fn on_left_behind(mut self, what: OnLeftBehind) -> Worker {
+        self.on_left_behind = what;
+        self
+    }
+
+    /// Find out whether the worker left descendants behind, even in other process groups and sessions. They are known
+    /// by a pipe that the worker gets as one more descriptor, from 100 on; one that closes all its descriptors
+    /// escapes unseen.
+    #[must_use]
+    pub fn watch_descendants(mut self) -> Worker {
+        self.watch_descendants = true;
+        self
+    }
+
+    /// Starts the worker, once.
+    ///
+    /// # Errors
+    /// Those of [`Command::spawn`]; those of memfd_create(2) and pipe(2); a token that is too long
+    /// (`InvalidInput`).
+    pub fn spawn(&mut self) -> io::Result<Running> {
+        self.start(self.limit, 1)
+    }
+
+    /// Runs the worker to its end, with retries. Piped output is read and dropped.
+    ///
+    /// # Errors
+    /// As for [`spawn`](Worker::spawn); those of wait(2).
+    pub fn run(&mut self) -> io::Result<Outcome> {
+        Ok(self.run_to_end()?.outcome)
+    }
+
+    /// The same, and everything that was seen, piped output included.
+    ///
+    /// # Errors
+    /// As for [`run`](Worker::run).
+    pub fn run_to_end(&mut self) -> io::Result<Ended> {
+        let ceiling = self.retry.as_ref().map_or(0, Retry::ceiling_bytes);
+        let mut limit = self.limit;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let ended = self.try_once(limit, tries, None)?;
+            match self.next_limit(&ended, ceiling) {
+                Some(next) => limit = Some(Limit::Bytes(next)),
+                None => return Ok(ended),
+            }
+            if let Some(retry) = &mut self.retry {
+                retry.clean_up(&ended);
+            }
+        }
+    }
+
+    pub(super) fn next_limit(&self, ended: &Ended, ceiling: u64) -> Option<u64> {
+        let next = self.retry.as_ref()?.next(ended, ceiling)?;
+        // The hard limit stays: what lies above it would be the same try again.
+        let hard = rlimit(self.effective_measure().into()).hard;
+        hard.is_none_or(|hard| ended.limit < Some(hard)).then_some(next)
+    }
+
+    /// The `tries`th try from start to end.
+    pub(super) fn try_once(
+        &mut self,
+        limit: Option<Limit>,
+        tries: u32,
+        look_up: Option<&dyn Fn()>,
+    ) -> io::Result<Ended> {
+        let mut running = self.start(limit, tries)?;
+        running.keep_output(self.keep_output)?;
+        running.wait_looking_up(look_up)
+    }
+
+    fn start(&mut self, limit: Option<Limit>, tries: u32) -> io::Result<Running> {
+        let record = new_record()?;
+        let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
+        let measure = self.effective_measure();
+        let bytes = limit.and_then(|limit| resolve(limit, "")).map(|bytes| {
+            let hard = rlimit(measure.into()).hard;
+            hard.map_or(bytes, |hard| bytes.min(hard))
+        });
+        let variables = self.variables(limit, bytes, measure, &record)?;
+        let start = Start {
+            soft_limit: limit.map(|_| (measure, bytes)),
+            record_fd: Some(record.as_raw_fd()),
+            lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
+            die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
+            set_limit: self.set_limit,
+            variables,
+        };
+        let before = Before::now();
+        let child = if start.die_with_parent {
+            // The command goes to the starter thread and comes back.
+            let mut prepared = std::mem::replace(&mut self.prepared, Prepared::new(Command::new("")));
+            let (prepared, child) = starter::run_there(move || {
+                let child = prepared.start(&start);
+                (prepared, child)
+            })?;
+            self.prepared = prepared;
+            child
+        } else {
+            self.prepared.start(&start)
+        }?;
+        if let Some(lifeline) = &mut lifeline {
+            lifeline.let_go();
+        }
+        let equipment = Equipment {
+            record,
+            lifeline,
+            on_left_behind: self.on_left_behind,
+            before,
+            limit: bytes,
+            time_limit: self.time_limit,
+            tries,
+        };
+        Ok(Running::new(child, equipment))
+    }
+
+    fn effective_measure(&self) -> Measure {
+        let from_environment = || match self.prepared.variable(variable::MEASURE) {
+            Some(value) => value.to_str().and_then(measure_from),
+            None => std::env::var(variable::MEASURE).ok().as_deref().and_then(measure_from),
+        };
+        self.measure.or_else(from_environment).unwrap_or_default()
+    }
+
+    fn variables(
+        &self,
+        limit: Option<Limit>,
+        bytes: Option<u64>,
+        measure: Measure,
+        record: &OwnedFd,
+    ) -> io::Result<Vec<(&'static str, String)>> {
+        let fd = record.as_raw_fd();
+        let inode = sys::memfd::sealed_inode(fd, RECORD_BYTES).ok_or_else(io::Error::last_os_error)?;
+        let mut variables = vec![(variable::RECORD, record::variable_value(fd, inode))];
+        if limit.is_some() {
+            let limit = bytes.map_or(Limit::Off, Limit::Bytes);
+            variables.push((variable::LIMIT, limit.to_string()));
+            variables.push((variable::MEASURE, measure.as_str().into()));
+        }
+        if let Some(code) = self.exit_code {
+            variables.push((variable::EXIT_CODE, code.to_string()));
+        }
+        if self.quiet {
+            variables.push((variable::QUIET, "1".into()));
+        }
+        let token = self.token.clone().unwrap_or_else(new_token);
+        if token.len() > TOKEN_MAX_BYTES || token.contains('\0') {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("token {token:?} cannot be used: write up to {TOKEN_MAX_BYTES} bytes without NUL"),
+            ));
+        }
+        variables.push((variable::TOKEN, token));
+        Ok(variables)
+    }
+}
+
+fn new_record() -> io::Result<OwnedFd> {
+    let record = sys::memfd::create_sealed(RECORD_BYTES)?;
+    Ok(sys::child::move_up(record, FIRST_DESCRIPTOR))
+}
+
+fn new_token() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: only that no two are the same.
+    format!("{}-{}", sys::process::pid(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn measure_from(text: &str) -> Option<Measure> {
+    [Measure::AddressSpace, Measure::Data].into_iter().find(|measure| measure.as_str() == text)
+}

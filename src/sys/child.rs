@@ -1,0 +1,168 @@
+//! Children of this process: wait for them without reaping, reap them, kill them. See wait(2), pidfd_open(2).
+
+use super::fd::errno;
+use super::memory::{Resource, Rlimit};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// What the kernel tells of a child that it hands over for good: wait4(2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reaped {
+    /// The status as wait(2) encodes it.
+    pub(crate) raw_status: i32,
+    /// The most it ever had resident, in bytes.
+    pub(crate) resident_peak: u64,
+}
+
+/// Waits until child `pid` is dead, and leaves it to be reaped. False: not dead yet, where `block` is off.
+pub(crate) fn wait_dead(pid: u32, block: bool) -> io::Result<bool> {
+    let options = libc::WEXITED | libc::WNOWAIT | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: all-zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+        // SAFETY: `info` is writable during the call.
+        let result = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, options) };
+        if result == 0 {
+            // With WNOHANG and nobody dead, the structure stays zero.
+            return Ok(info.si_signo == libc::SIGCHLD);
+        }
+        if errno() != libc::EINTR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+}
+
+/// Reaps child `pid`, waiting for its death if need be. Its number is free for others afterwards.
+pub(crate) fn reap(pid: u32) -> io::Result<Reaped> {
+    // SAFETY: all-zero is a valid `rusage`, a struct of integers.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    let mut raw_status = 0;
+    loop {
+        // SAFETY: both results are writable during the call.
+        let got = unsafe { libc::wait4(pid.cast_signed(), &raw mut raw_status, 0, &raw mut usage) };
+        if got > 0 {
+            // In KiB: getrusage(2).
+            let resident_peak = u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024);
+            return Ok(Reaped { raw_status, resident_peak });
+        }
+        if errno() != libc::EINTR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+}
+
+/// A descriptor that becomes readable when process `pid` ends.
+pub(crate) fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes no pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match i32::try_from(fd) {
+        // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends a signal to process `pid`; with `group`, to its whole process group, whose number it must be.
+pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
+    let target = if group { -pid.cast_signed() } else { pid.cast_signed() };
+    // SAFETY: kill takes no pointer.
+    if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the soft limit of child `pid` from what `wanted` makes of its soft and hard one, if that changes it:
+/// prlimit(2).
+pub(crate) fn change_soft_limit(
+    pid: u32,
+    resource: Resource,
+    wanted: impl FnOnce(Rlimit) -> Option<u64>,
+) -> io::Result<()> {
+    let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+        // SAFETY: each is null or a structure of the caller's that outlives the call.
+        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    change(core::ptr::null(), &raw mut raw)?;
+    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
+    let now = Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) };
+    let soft = wanted(now);
+    if soft == now.soft {
+        return Ok(());
+    }
+    raw.rlim_cur = soft.unwrap_or(libc::RLIM_INFINITY);
+    change(&raw const raw, core::ptr::null_mut())
+}
+
+/// Whether process `pid`, dead or alive but not reaped, leads a process group of its own.
+pub(crate) fn leads_group(pid: u32) -> bool {
+    // SAFETY: getpgid takes no pointer.
+    unsafe { libc::getpgid(pid.cast_signed()) == pid.cast_signed() }
+}
+
+/// Waits until one of `fds` is readable or hung up, for at most `timeout_ms` (-1: for ever). Which are; an interrupted
+/// wait is an empty answer.
+pub(crate) fn poll<const N: usize>(
+    fds: [Option<BorrowedFd<'_>>; N],
+    timeout_ms: i32,
+) -> io::Result<[bool; N]> {
+    let mut polls = fds.map(|fd| libc::pollfd {
+        // poll(2) skips negative numbers.
+        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    // SAFETY: an array of N structures, writable during the call.
+    let ready = unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, timeout_ms) };
+    if ready < 0 && errno() != libc::EINTR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(polls.map(|poll| ready > 0 && poll.revents != 0))
+}
+
+/// Makes reads from `fd` return at once.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no pointer.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: F_SETFL takes an integer.
+    if flags < 0 || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The same file under a number of at least `least`, closed on exec.
+pub(crate) fn move_up(fd: OwnedFd, least: i32) -> OwnedFd {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+    let high = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
+    if high < 0 {
+        return fd;
+    }
+    // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
+    unsafe { OwnedFd::from_raw_fd(high) }
+}
+
+/// Lets descriptor `fd` survive exec, or not. Also between fork and exec: async-signal-safe.
+pub(crate) fn keep_across_exec(fd: i32, keep: bool) -> io::Result<()> {
+    let flags = if keep { 0 } else { libc::FD_CLOEXEC };
+    // SAFETY: F_SETFD takes an integer.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Has the kernel send SIGKILL to this process when the thread that forked it ends, unless that has happened already.
+/// Between fork and exec: async-signal-safe.
+pub(crate) fn die_with_parent(parent: u32) -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes an integer.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: getppid takes nothing and cannot fail.
+    if unsafe { libc::getppid() }.unsigned_abs() != parent {
+        // The parent went in between: nobody is left to read an error.
+        super::process::exit_now(libc::SIGKILL as u8);
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Workers that do not end, that leave others behind, and supervisors that die.
+
+use super::{add, is_gone, role, shell, state_of, wait_for};
+use libtest_mimic::Trial;
+use oomguard::supervisor::{EndedBy, OnLeftBehind, Outcome, Worker};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_time_limit_ends_a_worker_that_ignores_everything", a_time_limit_ends_a_worker);
+    add(trials, "killing_a_group_leader_kills_its_group", killing_a_group_leader_kills_its_group);
+    add(trials, "a_worker_can_be_polled_waited_for_and_killed", a_worker_can_be_polled);
+    add(trials, "a_worker_is_waited_for_without_a_descriptor", waited_for_without_a_descriptor);
+    add(trials, "a_dropped_worker_leaves_no_zombie", a_dropped_worker_leaves_no_zombie);
+    add(trials, "what_is_left_of_a_group_is_counted_or_killed", what_is_left_of_a_group);
+    add(trials, "an_escape_into_another_session_is_reported", an_escape_is_reported);
+    add(trials, "workers_die_with_their_supervisor_if_told_to", workers_die_with_their_supervisor);
+    add(trials, "the_verdict_is_there_within_5_ms", the_verdict_is_there_within_5_ms);
+}
+
+const DEAF: &str = "trap '' TERM INT HUP; while :; do sleep 1000 & wait; done";
+
+fn a_time_limit_ends_a_worker() {
+    let mut command = shell(&format!("echo started; {DEAF}"));
+    command.stdout(Stdio::piped()).process_group(0);
+    let started = Instant::now();
+    let ended = Worker::new(command).time_limit(Duration::from_millis(300)).run_to_end().unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(matches!(ended.outcome, Outcome::Signaled(9)), "{ended}");
+    assert_eq!((ended.ended_by, ended.stdout.as_slice()), (Some(EndedBy::TimeLimit), &b"started\n"[..]));
+    assert!(ended.to_string().contains("its time was up"), "{ended}");
+    assert_eq!(ended.left_behind.in_group, 0, "{ended}");
+}
+
+fn killing_a_group_leader_kills_its_group() {
+    let mut command = shell("sleep 1000 & echo $!; trap '' TERM; wait");
+    command.process_group(0).stdout(Stdio::piped());
+    let mut running = Worker::new(command).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let grandchild: u32 = line.trim().parse().unwrap();
+    assert!(!is_gone(grandchild));
+    running.kill().unwrap();
+    let ended = running.wait_to_end().unwrap();
+    assert_eq!(ended.ended_by, Some(EndedBy::Kill));
+    wait_for("the grandchild is gone", || is_gone(grandchild));
+    // Too late, and harmless.
+    running.kill().unwrap();
+}
+
+fn a_worker_can_be_polled() {
+    let mut running = Worker::new(role(&["sleep"])).spawn().unwrap();
+    assert!(running.try_wait().unwrap().is_none());
+    let started = Instant::now();
+    assert!(running.wait_timeout(Duration::from_millis(100)).unwrap().is_none());
+    assert!(started.elapsed() >= Duration::from_millis(100));
+    running.kill().unwrap();
+    assert!(matches!(running.wait_timeout(Duration::from_secs(20)).unwrap(), Some(Outcome::Signaled(9))));
+    // The end can be asked for again.
+    assert!(matches!(running.try_wait().unwrap(), Some(Outcome::Signaled(9))));
+    assert!(matches!(running.wait().unwrap(), Outcome::Signaled(9)));
+    assert_eq!(state_of(running.id()), None, "it was not reaped");
+}
+
+fn waited_for_without_a_descriptor() {
+    let output = role(&["no-descriptor-left"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn a_dropped_worker_leaves_no_zombie() {
+    let quick = Worker::new(shell("exit 0")).spawn().unwrap();
+    wait_for("the worker is dead", || state_of(quick.id()) == Some('Z'));
+    let pid = quick.id();
+    drop(quick);
+    assert_eq!(state_of(pid), None, "one that is dead already is reaped at once");
+    let slow = Worker::new(shell("sleep 0.1")).spawn().unwrap().id();
+    wait_for("the worker was reaped", || state_of(slow).is_none());
+}
+
+fn what_is_left_of_a_group() {
+    for what in [OnLeftBehind::Report, OnLeftBehind::Kill] {
+        let mut command = shell("sleep 1000 >/dev/null 2>&1 & sleep 1000 >/dev/null 2>&1 & echo $!");
+        command.process_group(0).stdout(Stdio::piped());
+        let ended = Worker::new(command).on_left_behind(what).watch_descendants().run_to_end().unwrap();
+        assert!(ended.outcome.is_success(), "{ended}");
+        let last: u32 = String::from_utf8(ended.stdout.clone()).unwrap().trim().parse().unwrap();
+        match what {
+            OnLeftBehind::Report => {
+                assert_eq!(
+                    (ended.left_behind.in_group, ended.left_behind.anywhere),
+                    (2, Some(true)),
+                    "{ended}"
+                );
+                assert!(ended.to_string().contains("left 2"), "{ended}");
+                assert!(!is_gone(last));
+                let group = format!("-{}", ended.pid);
+                std::process::Command::new("/bin/kill").args(["-9", "--", &group]).status().unwrap();
+            }
+            OnLeftBehind::Kill => {
+                assert_eq!(ended.left_behind.in_group, 0, "{ended}");
+                assert!(is_gone(last));
+            }
+        }
+    }
+}
+
+fn an_escape_is_reported() {
+    let mut command = shell("setsid sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1' & wait; :");
+    command.stdout(Stdio::piped());
+    // setsid(1) forks only if it leads a group; so the shell itself has to go while its child lives.
+    let mut running = Worker::new(command).watch_descendants().spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let escaped: u32 = line.trim().parse().unwrap();
+    running.kill().unwrap();
+    let ended = running.wait_to_end().unwrap();
+    assert_eq!((ended.left_behind.in_group, ended.left_behind.anywhere), (0, Some(true)), "{ended}");
+    assert!(ended.to_string().contains("outside its process group"), "{ended}");
+    std::process::Command::new("/bin/kill").args(["-9", &escaped.to_string()]).status().unwrap();
+
+    let ended = Worker::new(shell("true & wait")).watch_descendants().run_to_end().unwrap();
+    assert_eq!(ended.left_behind.anywhere, Some(false), "{ended}");
+}
+
+fn workers_die_with_their_supervisor() {
+    for (what, dies) in [("kill", true), ("live", false)] {
+        let mut command = role(&["supervise", what]);
+        let mut supervisor = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let worker: u32 = line.trim().parse().expect("the worker's number");
+        supervisor.kill().unwrap();
+        supervisor.wait().unwrap();
+        if dies {
+            wait_for("the worker died with its supervisor", || is_gone(worker));
+        } else {
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!is_gone(worker));
+            std::process::Command::new("/bin/kill").args(["-9", &worker.to_string()]).status().unwrap();
+        }
+    }
+}
+
+fn the_verdict_is_there_within_5_ms() {
+    let mut delays: Vec<Duration> = (0..40)
+        .map(|round| {
+            let mut running = Worker::new(role(&["sleep"])).watch_descendants().spawn().unwrap();
+            let pid = running.id() as i32;
+            let killer = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(5));
+                let killed = Instant::now();
+                // SAFETY: kill takes no pointer.
+                assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+                killed
+            });
+            if round % 2 == 0 {
+                running.wait().unwrap();
+            } else {
+                running.wait_timeout(Duration::from_secs(60)).unwrap();
+            }
+            let known = Instant::now();
+            known.saturating_duration_since(killer.join().unwrap())
+        })
+        .collect();
+    delays.sort_unstable();
+    println!("verdict after the signal: median {:?}, 90 % {:?}", delays[20], delays[36]);
+    // From the signal, so the death itself is in it. The median, as other tests run beside this one.
+    assert!(delays[20] < Duration::from_millis(5), "{delays:?}");
+}
