@@ -88,7 +88,11 @@ pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
     write_lines(armed, &snapshot, &mut workspace.lines);
     if !EXHAUSTED.is_empty() {
         watchdog::extend(LAST_WORDS_DEADLINE_MS);
-        lend_for_good_if_alone(armed, &snapshot.memory);
+        if is_alone(&snapshot.memory) {
+            lend_for_good(armed);
+        } else {
+            let_others_park();
+        }
         EXHAUSTED.run_all();
     }
     exit(armed)
@@ -99,8 +103,12 @@ pub(super) fn exit(armed: &Armed) -> ! {
     sys::process::exit_now(armed.exit_code)
 }
 
+/// How many threads are parked. Relaxed: a number that is watched, and orders nothing.
+static PARKED: AtomicU64 = AtomicU64::new(0);
+
 /// Waits for another thread to end the process.
 pub(super) fn park(armed: &Armed) -> ! {
+    PARKED.fetch_add(1, Ordering::Relaxed);
     let until = sys::process::monotonic_ms() + PARK_DEADLINE_MS;
     while sys::process::monotonic_ms() < until {
         sys::process::sleep_ms(PARK_DEADLINE_MS);
@@ -244,13 +252,34 @@ pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bo
     worked
 }
 
-/// With no other thread to eat it, the reserve is there for everything, the C library's own allocations included.
-/// Two threads: this one and the watchdog.
-fn lend_for_good_if_alone(armed: &Armed, memory: &MemoryUse) {
-    if memory.threads.is_some_and(|threads| threads <= 2)
-        && let Some((raised, _)) = with_and_without_reserve(armed)
-    {
+/// Whether there is no other thread: two are this one and the watchdog.
+fn is_alone(memory: &MemoryUse) -> bool {
+    memory.threads.is_some_and(|threads| threads <= 2)
+}
+
+/// With nobody else to eat it, the reserve is there for everything, the C library's own allocations included.
+fn lend_for_good(armed: &Armed) {
+    if let Some((raised, _)) = with_and_without_reserve(armed) {
         set_rlimit(armed.measure.into(), raised);
+    }
+}
+
+/// Gives the threads that are eating the time to be refused, and parked, while there is nothing to be had: those that
+/// meet the moment in which the reserve is lent would take their part of it.
+fn let_others_park() {
+    /// Nobody parked for so long: whoever is left does not need memory.
+    const QUIET_MS: u32 = 10;
+    const MOST_MS: u32 = 100;
+    let mut parked = PARKED.load(Ordering::Relaxed);
+    let mut quiet_ms = 0;
+    for _ in 0..MOST_MS {
+        sys::process::sleep_ms(1);
+        let now = PARKED.load(Ordering::Relaxed);
+        quiet_ms = if now == parked { quiet_ms + 1 } else { 0 };
+        parked = now;
+        if quiet_ms == QUIET_MS {
+            return;
+        }
     }
 }
 
