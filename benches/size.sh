@@ -37,7 +37,7 @@ cd "$work"
 cp "$crate/Cargo.lock" .
 
 cargo fetch --quiet
-cargo build --quiet --release -p libc -p once_cell
+cargo build --quiet --release -p libc -p once_cell -p parking_lot
 begin=$(date +%s%N)
 cargo build --quiet --release -p oomguard
 end=$(date +%s%N)

@@ -40,6 +40,11 @@
 //! - [`on_reclaim()`] registers what can be freed when an allocation is refused; it is then tried again.
 //! - [`on_exhausted()`] registers last words.
 //!
+//! # In the parent
+//!
+//! Any parent sees exit code 198, and the report where it asked for one. In Rust, [`supervisor`] starts workers with
+//! limits, tells their outcomes, retries with more memory, and splits a budget among them.
+//!
 //! # With another allocator
 //!
 //! [`Guard`] wraps any [`GlobalAlloc`](std::alloc::GlobalAlloc): `guard!(allocator = mimalloc::MiMalloc)`, or a
@@ -55,6 +60,8 @@
 //!
 //! # Features
 //!
+//! - `supervisor` (default): the parent's side. It adds `parking_lot`, which the guard never calls.
+//! - `log`: one line per outcome of a worker, through the `log` facade.
 //! - `inject`: refuse chosen allocations on purpose, to sweep a program for refusals that it does not survive.
 //! - `nightly`: also set the unstable alloc-error hook.
 #![cfg_attr(feature = "nightly", feature(alloc_error_hook))]
