@@ -58,45 +58,13 @@ impl<const N: usize> Text<N> {
         self.push_bytes(text.as_bytes());
     }
 
-    pub(crate) fn push_number(&mut self, mut number: u64) {
-        let mut digits = [0u8; 20];
-        let mut first = digits.len();
-        for slot in digits.iter_mut().rev() {
-            *slot = b'0' + (number % 10) as u8;
-            number /= 10;
-            first -= 1;
-            if number == 0 {
-                break;
-            }
-        }
-        self.push_bytes(digits.get(first..).unwrap_or(&[]));
+    pub(crate) fn push_number(&mut self, number: u64) {
+        self.push_bytes(number_text(number).as_bytes());
     }
 
-    /// A size for people: `512.0 MiB`; below 10 KiB the bytes themselves.
+    /// A size for people: `512 MiB`; below 10 KiB the bytes themselves.
     pub(crate) fn push_size(&mut self, bytes: u64) {
-        const UNITS: [&str; 4] = [" KiB", " MiB", " GiB", " TiB"];
-        if bytes < 10 * 1024 {
-            self.push_number(bytes);
-            self.push(" bytes");
-            return;
-        }
-        let mut scaled = bytes;
-        let mut tenths = 0;
-        let mut unit = "";
-        for name in UNITS {
-            tenths = (scaled % 1024) * 10 / 1024;
-            scaled /= 1024;
-            unit = name;
-            if scaled < 10 * 1024 {
-                break;
-            }
-        }
-        self.push_number(scaled);
-        if tenths != 0 {
-            self.push(".");
-            self.push_number(tenths);
-        }
-        self.push(unit);
+        self.push_bytes(size_text(bytes).as_bytes());
     }
 
     /// Bytes that somebody else chose, made harmless for a terminal: control characters become `?`, and what is not
@@ -111,6 +79,52 @@ impl<const N: usize> Text<N> {
             }
         }
     }
+}
+
+// Not inlined, for the reason given at `append`.
+
+#[inline(never)]
+fn number_text(mut number: u64) -> Text<20> {
+    let mut digits = [0u8; 20];
+    let mut first = digits.len();
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (number % 10) as u8;
+        number /= 10;
+        first -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    Text::from_bytes(digits.get(first..).unwrap_or(&[]))
+}
+
+#[inline(never)]
+fn size_text(bytes: u64) -> Text<40> {
+    const UNITS: [&str; 4] = [" KiB", " MiB", " GiB", " TiB"];
+    let mut text = Text::new();
+    if bytes < 10 * 1024 {
+        text.push_number(bytes);
+        text.push(" bytes");
+        return text;
+    }
+    let mut scaled = bytes;
+    let mut tenths = 0;
+    let mut unit = "";
+    for name in UNITS {
+        tenths = (scaled % 1024) * 10 / 1024;
+        scaled /= 1024;
+        unit = name;
+        if scaled < 10 * 1024 {
+            break;
+        }
+    }
+    text.push_number(scaled);
+    if tenths != 0 {
+        text.push(".");
+        text.push_number(tenths);
+    }
+    text.push(unit);
+    text
 }
 
 /// The decimal number at the start of `text`, after blanks; stops at the first other byte.

@@ -40,9 +40,9 @@ pub(super) fn arenas_under(limit_bytes: u64) -> i32 {
 const QUICK_TRIES: u32 = 4;
 
 /// Then at least so many, as the lock's holder may need a time slice,
-const PATIENT_TRIES: u32 = 32;
+const PATIENT_TRIES: u32 = 16;
 /// and for at least so long, in milliseconds.
-const PATIENCE_MS: u64 = 5;
+const PATIENCE_MS: u64 = 4;
 
 /// When patience is worth its time again, in monotonic milliseconds.
 static NEXT_PATIENCE_MS: AtomicU64 = AtomicU64::new(0);

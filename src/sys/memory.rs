@@ -159,7 +159,7 @@ pub(crate) struct AddressSpaceUse {
 
 /// What this process has mapped now: proc_pid_statm(5), a quarter of the time that [`memory_use`] takes.
 pub(crate) fn address_space_use() -> Option<AddressSpaceUse> {
-    let mut lines = Lines::<128>::open(c"/proc/self/statm")?;
+    let mut lines = Lines::<512>::open(c"/proc/self/statm")?;
     // size resident shared text lib data dirty, in pages; `data` is private writable memory and the main stack.
     let mut fields = lines.next()?.split(|byte| *byte == b' ');
     let all = leading_number(fields.next()?)?;
@@ -182,7 +182,7 @@ pub(crate) fn machine_memory() -> Option<u64> {
 /// Whether the machine's administrator has switched `RLIMIT_DATA` off.
 pub(crate) fn data_limit_is_ignored() -> bool {
     const SWITCH: &CStr = c"/sys/module/kernel/parameters/ignore_rlimit_data";
-    let Some(mut lines) = Lines::<16>::open(SWITCH) else { return false };
+    let Some(mut lines) = Lines::<512>::open(SWITCH) else { return false };
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 
