@@ -4,6 +4,7 @@
 //! has touched, as the price of fork(2) grows with it. The ratio is that of the medians.
 
 use oomguard::supervisor::{SetLimit, Worker};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -31,9 +32,10 @@ fn main() {
     let run = |mut worker: Worker| assert!(worker.run().unwrap().is_success());
     // What is measured, and the place of what it is compared with.
     type Subject<'a> = (&'a str, usize, Box<dyn Fn() + 'a>);
-    let subjects: [Subject<'_>; 7] = [
+    let subjects: [Subject<'_>; 8] = [
         ("Command", 0, Box::new(|| plainly(command()))),
         ("Command, once more", 0, Box::new(|| plainly(command()))),
+        ("Command, with a hook between fork and exec", 0, Box::new(|| plainly(with_empty_hook(command())))),
         ("Worker", 0, Box::new(|| run(Worker::new(command())))),
         ("Worker with a limit", 0, Box::new(|| run(Worker::new(command()).limit(limit)))),
         (
@@ -41,14 +43,14 @@ fn main() {
             0,
             Box::new(|| run(Worker::new(command()).limit(limit).set_limit(SetLimit::AfterExec))),
         ),
-        ("Command, guarded program", 5, Box::new(|| plainly(guarded()))),
-        ("Worker with a limit, guarded program", 5, Box::new(|| run(Worker::new(guarded()).limit(limit)))),
+        ("Command, guarded program", 6, Box::new(|| plainly(guarded()))),
+        ("Worker with a limit, guarded program", 6, Box::new(|| run(Worker::new(guarded()).limit(limit)))),
     ];
-    let mut times = [const { Vec::new() }; 7];
+    let mut times = [const { Vec::new() }; 8];
     for round in 0..rounds {
         // Another order each time, so that nobody always follows the same one.
-        for turn in 0..7 {
-            let subject = (round + turn * (1 + round % 6)) % 7;
+        for turn in 0..8 {
+            let subject = (round + turn * (1 + 2 * (round % 4))) % 8;
             let begin = Instant::now();
             (subjects[subject].2)();
             times[subject].push(begin.elapsed().as_secs_f64() * 1e6);
@@ -68,4 +70,11 @@ fn main() {
             median(own) / median(&times[*base])
         );
     }
+}
+
+/// With any hook, std forks where it would have used posix_spawn(3): what a limit between fork and exec costs at least.
+fn with_empty_hook(mut command: Command) -> Command {
+    // SAFETY: the hook does nothing.
+    unsafe { command.pre_exec(|| Ok(())) };
+    command
 }

@@ -19,7 +19,8 @@ pub const ROLES: &[Role] = &[
         oomguard::on_exhausted(allocate_and_say);
         fill::eat(64 << 10)
     })
-    .prints(SAID),
+    .prints(SAID)
+    .needs_exact_reserve(),
     Role::dies("a hook gets 2 MiB from the reserve with the heap full to the brim", || {
         oomguard::on_exhausted(allocate_and_say);
         fill::heap().keep();
