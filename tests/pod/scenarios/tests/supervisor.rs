@@ -2,7 +2,7 @@
 //! `tests/pod/install` fetches one. The programs in the pod check most things themselves: they end with 0 if all held.
 
 use pod::{Capabilities, Change, Kernel, Outcome, Pod, User};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 const UNGUARDED: &str = env!("CARGO_BIN_EXE_hungry-unguarded");
@@ -88,4 +88,22 @@ fn a_kill_by_the_kernel_is_told_from_one_by_anybody_else() {
     let single = Pod { oom_group: false, ..pod(&[env!("CARGO_BIN_EXE_killed"), UNGUARDED, WORKER]) };
     let Some((outcome, _)) = run(single) else { return };
     assert_eq!((outcome.report.oom_kill, outcome.report.oom_group_kill), (1, 0));
+}
+
+/// With `TRIALS_SEED=N` the trials of an earlier run.
+#[test]
+fn two_hundred_random_trials_end_as_they_must_and_the_kernel_kills_nobody() {
+    const COUNT: &str = "200";
+    let seed = std::env::var("TRIALS_SEED").unwrap_or_else(|_| {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        since.subsec_nanos().to_string()
+    });
+    println!("TRIALS_SEED={seed}");
+    let trials = Pod {
+        memory_max: Some(48 * MIB),
+        timeout: Duration::from_secs(400),
+        ..pod(&[env!("CARGO_BIN_EXE_trials"), WORKER, &seed, COUNT])
+    };
+    let Some(stdout) = run_without_kernel_kill(trials) else { return };
+    assert!(stdout.contains("200 trials: ") && stdout.contains(", wrong 0, kernel kills 0"));
 }
