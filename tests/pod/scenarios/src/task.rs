@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 /// Below the threshold from which malloc asks the kernel for each block: many small refusals, not one large.
 const WORDS_PER_BLOCK: usize = 12_500;
+/// One number of each page is added up: an unoptimized worker is to spend its time on memory.
+const WORDS_PER_PAGE: usize = 512;
 
 /// What a worker does, and what its parent knows about it.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,9 @@ impl Task {
 
     /// The answer, found without memory.
     pub fn expected(&self) -> String {
-        let sum = Random::new(self.seed).take(self.words()).fold(0u64, u64::wrapping_add);
+        let block_sum =
+            |(words, number): (usize, u64)| number.wrapping_mul(words.div_ceil(WORDS_PER_PAGE) as u64);
+        let sum = self.blocks().map(block_sum).fold(0, u64::wrapping_add);
         format!("sum {sum:x}\n")
     }
 
@@ -61,19 +65,15 @@ impl Task {
         if self.fate != Fate::Hold {
             wait_for_end_of_stdin();
         }
-        let mut numbers = Random::new(self.seed);
-        let mut held: Vec<Vec<u64>> = Vec::new();
-        let mut wanted = if self.fate == Fate::Leak { usize::MAX } else { self.words() };
-        while wanted > 0 {
-            let mut block = Vec::with_capacity(wanted.min(WORDS_PER_BLOCK));
-            block.extend(numbers.by_ref().take(block.capacity()));
-            wanted -= block.len();
-            held.push(block);
-        }
+        let held: Vec<Vec<u64>> = self.blocks().map(|(words, number)| vec![number; words]).collect();
         if self.fate == Fate::Hold {
             wait_for_end_of_stdin();
         }
-        let sum = held.iter().flatten().copied().fold(0, u64::wrapping_add);
+        let sum = held
+            .iter()
+            .flat_map(|block| block.iter().step_by(WORDS_PER_PAGE))
+            .copied()
+            .fold(0, u64::wrapping_add);
         match self.fate {
             Fate::Exit(code) => std::process::exit(code),
             Fate::Abort => std::process::abort(),
@@ -82,8 +82,11 @@ impl Task {
         }
     }
 
-    fn words(&self) -> usize {
-        (self.kib as usize) * 128
+    /// The length of each block in words, and the number that fills it.
+    fn blocks(&self) -> impl Iterator<Item = (usize, u64)> {
+        let words = if self.fate == Fate::Leak { usize::MAX } else { self.kib as usize * 128 };
+        let starts = (0..words).step_by(WORDS_PER_BLOCK);
+        starts.map(move |start| WORDS_PER_BLOCK.min(words - start)).zip(Random::new(self.seed))
     }
 }
 
