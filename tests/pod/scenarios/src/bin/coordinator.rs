@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let worker = worker.limit("24Mi".parse()?).measure(Measure::Data).retry(retry);
         jobs.push((task, pool.submit(worker)?));
     }
-    assert_eq!((pool.running(), pool.in_use()), (4, 4 * 24 << 20));
+    assert_eq!((pool.running(), pool.in_use()), (4, 96 << 20));
     println!("four run at once");
     drop((gate, gatekeeper, again));
 
