@@ -1,4 +1,8 @@
-//! The work that both workers do.
+//! What the programs share: the work of `hungry`, guarded or not, and checked tasks for supervised workers.
+
+pub mod container;
+pub mod random;
+pub mod task;
 
 /// Fills so many MiB, 100 kB at a time, and prints the sum of what it wrote.
 pub fn work(mib: u64) {
