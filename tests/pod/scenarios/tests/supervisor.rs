@@ -76,7 +76,7 @@ fn a_parent_and_workers_whose_sizes_all_come_from_the_container_live_with_each_o
 #[test]
 fn a_container_that_shrinks_starts_no_worker_beyond_its_new_size() {
     let shrinking = Pod {
-        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(5) }],
+        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(12) }],
         ..pod(&[env!("CARGO_BIN_EXE_resized"), WORKER])
     };
     let Some(stdout) = run_without_kernel_kill(shrinking) else { return };
