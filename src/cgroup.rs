@@ -4,7 +4,7 @@
 //! cgroup namespace. Parsed from fixed buffers without allocating, as this also runs before `main`. The root
 //! directory is an argument, so that recorded hosts can be read. Which source of a limit wins is decided elsewhere.
 
-use crate::sys::fd::{Lines, file_system_type, open_to_read};
+use crate::sys::fd::{Fd, Lines, open_to_read};
 use crate::text::{Text, whole_number};
 use core::ffi::CStr;
 
@@ -14,17 +14,13 @@ const PATH_BYTES: usize = 1024;
 
 type Path = Text<PATH_BYTES>;
 
-/// What statfs(2) calls the file systems of the two versions. Not libc's constants, whose type differs by C library.
-const V1_FILE_SYSTEM: u64 = 0x27_e0eb;
-const V2_FILE_SYSTEM: u64 = 0x6367_7270;
-
 /// Above this, version 1 means "no limit": the kernel writes LONG_MAX rounded down to a page.
 const V1_UNLIMITED: u64 = 1 << 62;
 
 /// Where the kernel counts the processes that its out-of-memory killer killed in this process's own group.
 #[cfg(feature = "supervisor")]
 pub(crate) struct KillCounter {
-    pub(crate) fd: crate::sys::fd::Fd,
+    pub(crate) fd: Fd,
     /// The file's name, for people.
     pub(crate) name: &'static str,
 }
@@ -80,8 +76,11 @@ fn parse_kills(content: &[u8]) -> Option<u64> {
 /// cgroups to be seen. `root` is `""` for the real system.
 pub(crate) fn container_limit(root: &str) -> Option<u64> {
     let own = own_groups(root);
-    if let Some((point, group, version)) = usual_place(root, &own) {
-        return limit_on_the_way_up(&point, group, version);
+    if let Some((point, below, version)) = usual_place(root, &own) {
+        let way = way_up(&point, below, version);
+        if way.starts_at_group {
+            return way.smallest;
+        }
     }
     let mut smallest = None;
     let mut mounted = false;
@@ -96,36 +95,28 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
             let mut mount_root = Path::new();
             push_unescaped(&mut mount_root, mount.root);
             let below = below_mount(group, mount_root.as_bytes());
-            smallest = smaller(smallest, limit_on_the_way_up(&directory, below, mount.version));
+            smallest = smaller(smallest, way_up(&directory, below, mount.version).smallest);
         }
     }
     if !mounted {
         // No mountinfo, as with a /proc of another kind: the places where everybody mounts them.
-        for (version, point) in
-            [(Version::V2, &b"/sys/fs/cgroup"[..]), (Version::V1, b"/sys/fs/cgroup/memory")]
-        {
+        for version in [Version::V2, Version::V1] {
             let below = own.path_in(version).unwrap_or(&[]);
-            smallest = smaller(smallest, limit_on_the_way_up(&prefixed(root, point), below, version));
+            let point = prefixed(root, version.usual_mount_point());
+            smallest = smaller(smallest, way_up(&point, below, version).smallest);
         }
     }
     smallest
 }
 
 /// The mount point and the path below it, where the hierarchy that has the memory controller is mounted as nearly
-/// everywhere and shows this process's own group. Then mountinfo would say the same, for 70 µs more of start-up. A
-/// controller that version 1 has is not in version 2.
+/// everywhere. If this process's own group has a limit's file there, mountinfo would say the same, for 70 µs more of
+/// start-up; it has none where only a part of the hierarchy is mounted. A controller that version 1 has is not in
+/// version 2.
 fn usual_place<'a>(root: &str, own: &'a OwnGroups) -> Option<(Path, &'a [u8], Version)> {
     let version = if own.v1.is_some() { Version::V1 } else { Version::V2 };
-    let (point, magic) = match version {
-        Version::V1 => (&b"/sys/fs/cgroup/memory"[..], V1_FILE_SYSTEM),
-        Version::V2 => (&b"/sys/fs/cgroup"[..], V2_FILE_SYSTEM),
-    };
-    let point = prefixed(root, point);
     let below = below_mount(own.path_in(version)?, b"/");
-    let mut group = point;
-    group.push_bytes(below);
-    // Also tells that the group is there: it is not where only a part of the hierarchy is mounted.
-    (file_system_type(c_str(&mut group)) == Some(magic)).then_some((point, below, version))
+    Some((prefixed(root, version.usual_mount_point()), below, version))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,6 +126,13 @@ enum Version {
 }
 
 impl Version {
+    fn usual_mount_point(self) -> &'static [u8] {
+        match self {
+            Version::V1 => b"/sys/fs/cgroup/memory",
+            Version::V2 => b"/sys/fs/cgroup",
+        }
+    }
+
     fn limit_files(self) -> &'static [&'static [u8]] {
         match self {
             Version::V1 => &[b"/memory.limit_in_bytes"],
@@ -220,31 +218,42 @@ fn below_mount<'a>(group: &'a [u8], mount_root: &[u8]) -> &'a [u8] {
     if below == b"/" || !below.starts_with(b"/") { &[] } else { below }
 }
 
-/// The smallest limit in `mount_point/below` and in each directory above it, up to the mount point.
-fn limit_on_the_way_up(mount_point: &Path, below: &[u8], version: Version) -> Option<u64> {
-    let mut smallest = None;
+/// What was found on the way from a group up to the mount point.
+struct WayUp {
+    smallest: Option<u64>,
+    /// Whether the group itself has a limit's file.
+    starts_at_group: bool,
+}
+
+/// Reads the limits in `mount_point/below` and in each directory above it, up to the mount point.
+fn way_up(mount_point: &Path, below: &[u8], version: Version) -> WayUp {
+    let mut way = WayUp { smallest: None, starts_at_group: false };
     let mut directory = *mount_point;
     directory.push_bytes(below);
     if directory.is_cut() {
         directory = *mount_point;
     }
+    let group_len = directory.len();
     loop {
         for file in version.limit_files() {
             let mut path = directory;
             path.push_bytes(file);
-            smallest = smaller(smallest, read_limit(&mut path, version));
+            if let Some(file) = open_to_read(c_str(&mut path)) {
+                way.starts_at_group |= directory.len() == group_len;
+                way.smallest = smaller(way.smallest, read_limit(&file, version));
+            }
         }
         if directory.len() <= mount_point.len() {
-            return smallest;
+            return way;
         }
         let parent = directory.as_bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         directory.truncate(parent.max(mount_point.len()));
     }
 }
 
-fn read_limit(path: &mut Path, version: Version) -> Option<u64> {
+fn read_limit(file: &Fd, version: Version) -> Option<u64> {
     let mut content = [0u8; 32];
-    let len = open_to_read(c_str(path))?.read(&mut content);
+    let len = file.read(&mut content);
     parse_limit(content.get(..len)?, version)
 }
 
@@ -488,18 +497,14 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_place_is_what_mountinfo_says() {
-        let own = own_groups("");
-        // Only where there is one, as on any ordinary machine.
-        if let Some((point, group, version)) = usual_place("", &own) {
-            let line = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let mount = line
-                .lines()
-                .filter_map(|line| Mount::parse(line.as_bytes()))
-                .find(|mount| mount.version == version && mount.point == point.as_bytes());
-            let below = below_mount(own.path_in(version).unwrap(), mount.unwrap().root);
-            assert_eq!(group, below);
-        }
+    fn an_unusual_mount_is_found_where_the_usual_place_does_not_show_the_group() {
+        let host = Host::new(
+            "unusual",
+            "0::/a/b\n",
+            "29 22 0:26 / /elsewhere rw - cgroup2 cgroup2 rw\n",
+            &[("/elsewhere/a/b/memory.max", "321\n"), ("/sys/fs/cgroup/memory.max", "1\n")],
+        );
+        assert_eq!(host.limit(), Some(321));
     }
 
     #[test]

@@ -51,6 +51,9 @@ impl Budget {
     }
 
     /// What this process keeps for itself, and for everything else in its container: a size, or a share of the whole.
+    ///
+    /// A cgroup charges more than a limit counts: with the measure `data`, allow some 2 MiB for each worker that runs at
+    /// once, for its libraries and its main stack.
     #[must_use]
     pub fn keep(mut self, keep: Limit) -> Budget {
         self.keep = keep;

@@ -62,15 +62,6 @@ impl Fd {
     }
 }
 
-/// The magic number of the file system that `path` is on: statfs(2). `None` where there is nothing at `path`.
-pub(crate) fn file_system_type(path: &CStr) -> Option<u64> {
-    // SAFETY: all-zero is a valid `statfs`, a struct of integers.
-    let mut found: libc::statfs = unsafe { core::mem::zeroed() };
-    // SAFETY: the path is a C string, and `found` is writable, during the call.
-    let failed = unsafe { libc::statfs(path.as_ptr(), &raw mut found) } != 0;
-    if failed { None } else { Some(found.f_type as u64) }
-}
-
 #[cfg(feature = "supervisor")]
 impl Fd {
     /// Fills `buffer` from the start of the file, whatever was read before; how many bytes came.
