@@ -21,9 +21,9 @@
 //! `format!`, …) ends the process with [`EXIT_OUT_OF_MEMORY`], 198, and a report, instead of an abort:
 //!
 //! ```text
-//! oomguard: out of memory: worker (pid 4711) in thread main (4711) could not go on without 1048576 bytes more (align 8)
-//! oomguard:   limit: 512 MiB (536870912 bytes) of address-space, from OOMGUARD_LIMIT
-//! oomguard:   in use: address-space 511.3 MiB, data 498.1 MiB, resident 490.2 MiB, resident at most 490.2 MiB; 1 refusal
+//! oomguard: out of memory: worker (pid 32544) in thread main (32544) could not go on without 27262976 bytes more (align 8)
+//! oomguard:   limit: 64 MiB (67108864 bytes) of address-space, from OOMGUARD_LIMIT
+//! oomguard:   in use: address-space 52.8 MiB, data 42.1 MiB, resident 44.1 MiB, resident at most 44.1 MiB; 1 refusal
 //! oomguard:   try: a larger OOMGUARD_LIMIT
 //! oomguard:   exit code 198
 //! ```
