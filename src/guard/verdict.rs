@@ -84,6 +84,10 @@ fn has_frame_pointer_below(address: usize) -> bool {
 fn is_called_from(code: &Range<usize>, stack_pointer: usize, confirm_end: fn(usize) -> bool) -> bool {
     const WORD: usize = size_of::<usize>();
     const PAGE: usize = 4096;
+    // A function that was not found: its end is no address, only a number that may be anywhere.
+    if code.is_empty() {
+        return false;
+    }
     let mut address = stack_pointer.next_multiple_of(WORD);
     let mut readable_up_to = 0;
     for _ in 0..SEARCHED_WORDS {
@@ -309,5 +313,40 @@ unsafe fn interrupted_stack_pointer(context: *mut libc::c_void) -> usize {
 pub(super) fn alloc_error_hook(_layout: Layout) {
     if let Some(armed) = armed() {
         end_of_allocation(armed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(never)]
+    fn is_found(code: Range<usize>, words: &[usize]) -> bool {
+        is_called_from(&code, words.as_ptr() as usize, |_| true)
+    }
+
+    #[test]
+    fn a_return_address_is_found_and_its_neighbours_are_not() {
+        const CODE: Range<usize> = 0x7000_0000_1000..0x7000_0000_1040;
+        // Zeroes up to the end of what is searched, whatever lies behind.
+        let mut words = vec![0; SEARCHED_WORDS + 1];
+        for (word, found) in [
+            (CODE.start, false),
+            (CODE.start + 1, true),
+            (CODE.end - 1, true),
+            (CODE.end, true),
+            (CODE.end + 1, false),
+        ] {
+            words[SEARCHED_WORDS - 1] = word;
+            assert_eq!(is_found(CODE, &words), found, "{word:#x}");
+        }
+        words[SEARCHED_WORDS - 1] = CODE.end;
+        assert!(!is_called_from(&CODE, words.as_ptr() as usize, |_| false));
+    }
+
+    #[test]
+    fn code_that_was_not_found_has_called_nobody() {
+        // The stand-in for an unknown function; ones are everywhere on a stack.
+        assert!(!is_found(1..1, &vec![1; SEARCHED_WORDS + 1]));
     }
 }
