@@ -8,6 +8,7 @@
 //! next arena. The README has the figures.
 
 use super::armed::Armed;
+use super::backoff::Backoff;
 use crate::sys;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,8 +45,7 @@ const PATIENT_TRIES: u32 = 16;
 /// and for at least so long, in milliseconds.
 const PATIENCE_MS: u64 = 4;
 
-/// When patience is worth its time again, in monotonic milliseconds.
-static NEXT_PATIENCE_MS: AtomicU64 = AtomicU64::new(0);
+static PATIENCE: Backoff = Backoff::new();
 
 /// Repeats a refused allocation while another arena may have room for it.
 pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) -> bool {
@@ -56,8 +56,7 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
         return true;
     }
     let start_ms = sys::process::monotonic_ms();
-    // Relaxed, here and below: a hint; at worst two threads are patient at once.
-    if start_ms < NEXT_PATIENCE_MS.load(Ordering::Relaxed) || !has_room(bytes) {
+    if !PATIENCE.is_due(start_ms) || !has_room(bytes) {
         return false;
     }
     let mut tries = 0;
@@ -69,8 +68,7 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
         tries += 1;
         let now_ms = sys::process::monotonic_ms();
         if tries >= PATIENT_TRIES && now_ms - start_ms >= PATIENCE_MS {
-            // In vain: a program that is refused again and again must not crawl.
-            NEXT_PATIENCE_MS.store(now_ms + 16 * (now_ms - start_ms), Ordering::Relaxed);
+            PATIENCE.note_attempt(start_ms, now_ms);
             return false;
         }
     }

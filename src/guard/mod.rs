@@ -14,6 +14,7 @@
 //! | `stack` | the main stack, mapped so that its growth is never refused |
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
+//! | `backoff` | when something tried in vain is worth another try |
 //! | `verdict` | whether this thread is dying of a refusal |
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
@@ -27,6 +28,7 @@ pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
+mod backoff;
 pub(crate) mod callbacks;
 mod exhaustion;
 #[cfg(feature = "inject")]

@@ -2,6 +2,7 @@
 
 use super::arenas;
 use super::armed::{Armed, armed};
+use super::backoff::Backoff;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Standing};
 use super::record;
@@ -118,23 +119,19 @@ fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut(
     worked
 }
 
-/// When the next trim is worth its time, in monotonic milliseconds.
-static NEXT_TRIM_MS: AtomicU64 = AtomicU64::new(0);
+static TRIM: Backoff = Backoff::new();
 
-/// Gives the C library's free memory back to the system. A trim walks all that is free, so it may take at most a
-/// small part of the time of a program that is refused again and again.
+/// Gives the C library's free memory back to the system. A trim walks all that is free, which can take long.
 fn trim(armed: &Armed, request: Request) -> bool {
     if armed.limit.is_some_and(|limit| request.bytes > limit) {
         return false;
     }
     let before_ms = sys::process::monotonic_ms();
-    // Relaxed, here and below: guarded by RECLAIMING.
-    if before_ms < NEXT_TRIM_MS.load(Ordering::Relaxed) {
+    if !TRIM.is_due(before_ms) {
         return false;
     }
     sys::memory::trim_heap();
-    let after_ms = sys::process::monotonic_ms();
-    NEXT_TRIM_MS.store(after_ms + 16 * (after_ms - before_ms), Ordering::Relaxed);
+    TRIM.note_attempt(before_ms, sys::process::monotonic_ms());
     true
 }
 
