@@ -13,7 +13,7 @@
 mod common;
 
 use common::{interleave, least, median, pin_to, print_table, quantile, ratios};
-use oomguard::Guard;
+use oomguard::{Guard, Profiled};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::os::unix::process::CommandExt;
@@ -33,11 +33,13 @@ const UNLIMITED: usize = 1 << 50;
 
 static BARE: System = System;
 static GUARDED: Guard<System> = Guard::new(System);
+static PROFILED: Guard<System, Profiled> = Guard::profiled(System);
 static BARE_MIMALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static GUARDED_MIMALLOC: Guard<mimalloc::MiMalloc> = Guard::new(mimalloc::MiMalloc);
 static BARE_JEMALLOC: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc> = Guard::new(tikv_jemallocator::Jemalloc);
 static CAP: cap::Cap<System> = cap::Cap::new(System, UNLIMITED);
+static DHAT: dhat::Alloc = dhat::Alloc;
 static LIMIT_ALLOC: limit_alloc::Limit<System> = limit_alloc::Limit::new(UNLIMITED, System);
 static STATS_ALLOC: stats_alloc::StatsAlloc<System> = stats_alloc::StatsAlloc::system();
 static PEAK_ALLOC: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
@@ -176,6 +178,8 @@ fn main() {
         let own = std::env::current_exe().expect("a program knows where it is");
         panic!("{}", std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").exec());
     }
+    // Without a profiler it only passes on.
+    let _profiler = dhat::Profiler::builder().testing().build();
     tracking_allocator::AllocationRegistry::set_global_tracker(NoNotes).expect("there is none yet");
     tracking_allocator::AllocationRegistry::enable_tracking();
 
@@ -183,11 +187,13 @@ fn main() {
         "`System`, once more", BARE: System, peer 1;
         "`System`", BARE: System, peer 1;
         "`Guard<System>`", GUARDED: Guard<System>, peer 1;
-        "`MiMalloc`", BARE_MIMALLOC: mimalloc::MiMalloc, peer 3;
-        "`Guard<MiMalloc>`", GUARDED_MIMALLOC: Guard<mimalloc::MiMalloc>, peer 3;
-        "`Jemalloc`", BARE_JEMALLOC: tikv_jemallocator::Jemalloc, peer 5;
-        "`Guard<Jemalloc>`", GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc>, peer 5;
+        "`Guard<System, Profiled>`", PROFILED: Guard<System, Profiled>, peer 1;
+        "`MiMalloc`", BARE_MIMALLOC: mimalloc::MiMalloc, peer 4;
+        "`Guard<MiMalloc>`", GUARDED_MIMALLOC: Guard<mimalloc::MiMalloc>, peer 4;
+        "`Jemalloc`", BARE_JEMALLOC: tikv_jemallocator::Jemalloc, peer 6;
+        "`Guard<Jemalloc>`", GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc>, peer 6;
         "cap 0.1.2", CAP: cap::Cap<System>, peer 1;
+        "dhat 0.3.3", DHAT: dhat::Alloc, peer 1;
         "limit-alloc 0.1.0", LIMIT_ALLOC: limit_alloc::Limit<System>, peer 1;
         "peak_alloc 0.3.0", PEAK_ALLOC: peak_alloc::PeakAlloc, peer 1;
         "stats_alloc 0.1.10", STATS_ALLOC: stats_alloc::StatsAlloc<System>, peer 1;

@@ -12,7 +12,7 @@ use core::ffi::CStr;
 /// the stack, and each page that start-up is the first to touch costs it 1 to 3 µs.
 const PATH_BYTES: usize = 1024;
 
-type Path = Text<PATH_BYTES>;
+pub(crate) type Path = Text<PATH_BYTES>;
 
 /// Above this, version 1 means "no limit": the kernel writes LONG_MAX rounded down to a page.
 const V1_UNLIMITED: u64 = 1 << 62;
@@ -75,14 +75,43 @@ fn parse_kills(content: &[u8]) -> Option<u64> {
 /// The smallest memory limit on the way from this process's own cgroup to the root, in bytes. `None`: no limit, or no
 /// cgroups to be seen. `root` is `""` for the real system.
 pub(crate) fn container_limit(root: &str) -> Option<u64> {
+    look_up::<Smallest>(root).0
+}
+
+/// What is gathered on the way from this process's own cgroup to the root.
+pub(crate) trait Findings: Default {
+    /// Looks into the directory of a group; whether it has a limit's file.
+    fn look(&mut self, directory: &Path, version: Version) -> bool;
+}
+
+#[derive(Default)]
+struct Smallest(Option<u64>);
+
+impl Findings for Smallest {
+    fn look(&mut self, directory: &Path, version: Version) -> bool {
+        let mut has_file = false;
+        for name in version.limit_files() {
+            let mut path = *directory;
+            path.push_bytes(name);
+            if let Some(file) = open_to_read(c_str(&mut path)) {
+                has_file = true;
+                self.0 = smaller(self.0, read_limit(&file, version));
+            }
+        }
+        has_file
+    }
+}
+
+/// Looks into every group with the memory controller from this process's own up to the root, as far as they are mounted.
+pub(crate) fn look_up<F: Findings>(root: &str) -> F {
     let own = own_groups(root);
     if let Some((point, below, version)) = usual_place(root, &own) {
-        let way = way_up(&point, below, version);
-        if way.starts_at_group {
-            return way.smallest;
+        let mut findings = F::default();
+        if way_up(&point, below, version, &mut findings) {
+            return findings;
         }
     }
-    let mut smallest = None;
+    let mut findings = F::default();
     let mut mounted = false;
     let mut path = prefixed(root, b"/proc/self/mountinfo");
     if let Some(mut mounts) = Lines::<PATH_BYTES>::open(c_str(&mut path)) {
@@ -95,7 +124,7 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
             let mut mount_root = Path::new();
             push_unescaped(&mut mount_root, mount.root);
             let below = below_mount(group, mount_root.as_bytes());
-            smallest = smaller(smallest, way_up(&directory, below, mount.version).smallest);
+            way_up(&directory, below, mount.version, &mut findings);
         }
     }
     if !mounted {
@@ -103,10 +132,10 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
         for version in [Version::V2, Version::V1] {
             let below = own.path_in(version).unwrap_or(&[]);
             let point = prefixed(root, version.usual_mount_point());
-            smallest = smaller(smallest, way_up(&point, below, version).smallest);
+            way_up(&point, below, version, &mut findings);
         }
     }
-    smallest
+    findings
 }
 
 /// The mount point and the path below it, where the hierarchy that has the memory controller is mounted as nearly
@@ -120,7 +149,7 @@ fn usual_place<'a>(root: &str, own: &'a OwnGroups) -> Option<(Path, &'a [u8], Ve
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Version {
+pub(crate) enum Version {
     V1,
     V2,
 }
@@ -218,37 +247,21 @@ fn below_mount<'a>(group: &'a [u8], mount_root: &[u8]) -> &'a [u8] {
     if below == b"/" || !below.starts_with(b"/") { &[] } else { below }
 }
 
-/// What was found on the way from a group up to the mount point.
-struct WayUp {
-    smallest: Option<u64>,
-    /// Whether the group itself has a limit's file.
-    starts_at_group: bool,
-}
-
-/// Reads the limits in `mount_point/below` and in each directory above it, up to the mount point.
-fn way_up(mount_point: &Path, below: &[u8], version: Version) -> WayUp {
-    let mut way = WayUp { smallest: None, starts_at_group: false };
+/// Looks into `mount_point/below` and each directory above it, up to the mount point. Whether the first of them, the
+/// group itself, has a limit's file.
+fn way_up(mount_point: &Path, below: &[u8], version: Version, findings: &mut impl Findings) -> bool {
     let mut directory = *mount_point;
     directory.push_bytes(below);
     if directory.is_cut() {
         directory = *mount_point;
     }
-    let group_len = directory.len();
-    loop {
-        for file in version.limit_files() {
-            let mut path = directory;
-            path.push_bytes(file);
-            if let Some(file) = open_to_read(c_str(&mut path)) {
-                way.starts_at_group |= directory.len() == group_len;
-                way.smallest = smaller(way.smallest, read_limit(&file, version));
-            }
-        }
-        if directory.len() <= mount_point.len() {
-            return way;
-        }
+    let starts_at_group = findings.look(&directory, version);
+    while directory.len() > mount_point.len() {
         let parent = directory.as_bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         directory.truncate(parent.max(mount_point.len()));
+        findings.look(&directory, version);
     }
+    starts_at_group
 }
 
 fn read_limit(file: &Fd, version: Version) -> Option<u64> {
@@ -257,7 +270,7 @@ fn read_limit(file: &Fd, version: Version) -> Option<u64> {
     parse_limit(content.get(..len)?, version)
 }
 
-fn parse_limit(content: &[u8], version: Version) -> Option<u64> {
+pub(crate) fn parse_limit(content: &[u8], version: Version) -> Option<u64> {
     let bytes = whole_number(content.trim_ascii_end())?;
     match version {
         Version::V1 if bytes >= V1_UNLIMITED => None,

@@ -55,9 +55,19 @@ pub mod variable {
     /// Set by a supervisor for its child, and by nobody else: `fd:N:INODE`, the page that the guard fills in for
     /// the parent.
     pub const RECORD: &str = "OOMGUARD_RECORD";
+    /// `0`: what the program starts is left alone (shim only). Set by the launcher.
+    pub const INHERIT: &str = "OOMGUARD_INHERIT";
+    /// `1`: the launcher has given the program's runtime a heap limit of its own (shim only).
+    pub const HINTED: &str = "OOMGUARD_HINTED";
+    /// Whether live allocations are sampled, in a program that has the profiler compiled in: `on`, `off`, or the mean
+    /// distance between two samples in bytes.
+    pub const PROFILE: &str = "OOMGUARD_PROFILE";
     /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
     pub const INJECT: &str = "OOMGUARD_INJECT";
 }
+
+/// Behind the path of the report: the file to which a profiled process without a supervisor appends its profile.
+pub const PROFILE_FILE_SUFFIX: &str = ".profile";
 
 /// The keys of the report, in the order in which they are written.
 pub const REPORT_KEYS: [&str; 22] = [
@@ -84,6 +94,10 @@ pub const REPORT_KEYS: [&str; 22] = [
     "uptime_ms",
     "token",
 ];
+
+/// One key more, the last, with the value `true`: only in a report that a parent put together from outside, about a
+/// program that has no guard and that no shim could enter.
+pub const KEY_INFERRED: &str = "inferred";
 
 /// The value of the report's `event`.
 pub const EVENT_OUT_OF_MEMORY: &str = "out_of_memory";

@@ -39,6 +39,18 @@
 //! - [`status()`] tells how near the limit is: for health endpoints.
 //! - [`on_reclaim()`] registers what can be freed when an allocation is refused; it is then tried again.
 //! - [`on_exhausted()`] registers last words.
+//! - [`on_pressure()`] registers what is to be done when memory runs short, before anything is refused;
+//!   [`PressureFd`] is the same for event loops.
+//!
+//! # Which code held the memory
+//!
+//! `guard!(profile = on)` keeps a sample of the live allocations with their stacks, in 1.5 MiB that are there from the
+//! start, so that the end can tell who held what. A supervisor finds it in its [`Report`](supervisor::Report::profile)
+//! and, after any other death, in its [`LastLook`](supervisor::LastLook::profile); without one, the dying process
+//! appends it to a file beside its report (`OOMGUARD_REPORT` with `.profile` behind it), which
+//! [`Profile::read_file`](supervisor::Profile::read_file) reads. With `profile = off` the
+//! profiler is compiled in and waits for `OOMGUARD_PROFILE=on`. A program without the key has nothing of it; the
+//! variable, which it may have inherited, then means nothing, and the record says so.
 //!
 //! # In the parent
 //!
@@ -76,8 +88,10 @@ pub mod contract;
 #[allow(unsafe_code)]
 mod guard;
 mod limit;
+mod profile;
 mod record;
 mod report;
+mod resolution;
 #[cfg(feature = "supervisor")]
 pub mod supervisor;
 #[allow(unsafe_code)]
@@ -85,16 +99,25 @@ mod sys;
 mod text;
 
 pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal};
-pub use guard::allocator::{Guard, Unset};
+pub use guard::allocator::{Guard, Profiled, Unset};
 pub use guard::callbacks::{on_exhausted, on_reclaim};
 #[cfg(feature = "inject")]
 pub use guard::inject;
+pub use guard::pressure::{PressureFd, on_pressure};
 pub use guard::status::{Status, status};
 pub use limit::{Limit, ParseLimitError, Share};
+
+/// For the package `oomguard-shim`; not part of the interface.
+#[cfg(feature = "shim")]
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod __shim {
+    pub use crate::guard::foreign::*;
+}
 
 /// For [`guard!`]; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::guard::allocator::Source;
-    pub use crate::guard::settings::Settings;
+    pub use crate::guard::settings::{Profile, Settings};
 }

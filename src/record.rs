@@ -1,7 +1,8 @@
 //! The record: one page that a supervisor and its guarded child share, so that the parent knows how the child stood
 //! when it died, whatever it died of. This is the layout that both sides read; neither acts here.
 //!
-//! The parent makes the page and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`. It is an array of
+//! The parent makes the page and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`, or
+//! `proc:PID:N:INODE` for a descriptor that stays the parent's. It is an array of
 //! 64-bit words, all zero at first; only the child writes. A number is stored plus one, so that zero is "not known".
 //! The writer neither allocates nor waits. The reader takes a copy and trusts nothing in it: lengths are clamped,
 //! words that mean nothing are unknown, and every number is a claim of that child about itself.
@@ -9,7 +10,10 @@
 #[cfg(feature = "supervisor")]
 use crate::contract::TOKEN_MAX_BYTES;
 use crate::contract::{Cause, LimitSource, Measure};
+use crate::profile::PROFILE_BYTES;
 use crate::report::{Request, Snapshot};
+#[cfg(feature = "supervisor")]
+use crate::sys::memory::HeapUse;
 use crate::sys::memory::MemoryUse;
 #[cfg(feature = "supervisor")]
 use crate::text::Text;
@@ -17,13 +21,15 @@ use crate::text::whole_number;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
-#[cfg(feature = "supervisor")]
+#[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) const NOTE_NAME: &[u8] = b"oomguard\0";
 #[cfg(feature = "supervisor")]
 pub(crate) const NOTE_LAYOUT: u32 = LAYOUT as u32;
 
 /// The bytes of a record.
 pub(crate) const RECORD_BYTES: usize = 4096;
+/// The bytes of the file that holds it: the profile's tables lie behind it. What nobody writes takes no memory.
+pub(crate) const FILE_BYTES: usize = RECORD_BYTES + PROFILE_BYTES;
 const WORDS: usize = RECORD_BYTES / 8;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
@@ -56,10 +62,25 @@ mod at {
     pub(super) const REFUSALS: usize = 16;
     pub(super) const EXIT_CODE: usize = 17;
     pub(super) const UPTIME_MS: usize = 18;
+    pub(super) const HEAP_LIVE: usize = 19;
+    pub(super) const HEAP_PEAK: usize = 20;
+    pub(super) const PROFILE: usize = 21;
     /// Texts: the length plus one, then the bytes.
     pub(super) const PROGRAM: usize = 32;
     pub(super) const THREAD: usize = 48;
     pub(super) const TOKEN: usize = 56;
+}
+
+/// What became of the wish for a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProfileState {
+    /// The program has no profiler compiled in.
+    NotCompiledIn,
+    /// It has, and was told not to use it.
+    Off,
+    On,
+    /// There was no memory for it, or the kernel is too old.
+    Failed,
 }
 
 #[cfg(feature = "supervisor")]
@@ -81,11 +102,33 @@ pub(crate) fn variable_value(fd: i32, inode: u64) -> String {
     format!("fd:{fd}:{inode}")
 }
 
-/// Descriptor and inode from such a value.
-pub(crate) fn from_variable(value: &[u8]) -> Option<(i32, u64)> {
-    let mut fields = value.strip_prefix(b"fd:")?.splitn(2, |byte| *byte == b':');
+/// The same for a record that the child finds among the descriptors of process `pid`: it inherits none, and neither does
+/// what it starts, and the record is found again when the process becomes another program.
+#[cfg(feature = "supervisor")]
+pub(crate) fn variable_value_of(pid: u32, fd: i32, inode: u64) -> String {
+    format!("proc:{pid}:{fd}:{inode}")
+}
+
+/// Where a record is to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The process whose descriptor it is; `None` for this one.
+    pub(crate) pid: Option<u32>,
+    pub(crate) fd: i32,
+    pub(crate) inode: u64,
+}
+
+/// What such a value says.
+pub(crate) fn from_variable(value: &[u8]) -> Option<Place> {
+    let mut fields = value.split(|byte| *byte == b':');
+    let pid = match fields.next()? {
+        b"fd" => None,
+        b"proc" => Some(u32::try_from(whole_number(fields.next()?)?).ok()?),
+        _ => return None,
+    };
     let fd = i32::try_from(whole_number(fields.next()?)?).ok()?;
-    Some((fd, whole_number(fields.next()?)?))
+    let inode = whole_number(fields.next()?)?;
+    fields.next().is_none().then_some(Place { pid, fd, inode })
 }
 
 /// The page as the child sees it.
@@ -95,11 +138,22 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Makes `pid` the process that fills the record, unless there is one already.
+    /// Makes `pid` the process that fills the record, unless there is another one already.
     pub(crate) fn claim(&self, pid: u32) -> bool {
         let Some(owner) = self.words.get(at::OWNER) else { return false };
+        let me = encode(Some(pid.into()));
         // Relaxed: the value alone decides, and nothing was written before it.
-        owner.compare_exchange(0, encode(Some(pid.into())), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        match owner.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            // The same process, which has become another program: execve(2).
+            Err(before) => before == me,
+        }
+    }
+
+    /// Makes `pid` the process that the record is about: for one that is written from outside.
+    #[cfg(feature = "supervisor")]
+    pub(crate) fn write_owner(&self, pid: u32) {
+        self.store(at::OWNER, encode(Some(pid.into())));
     }
 
     /// The guard is set up.
@@ -123,6 +177,13 @@ impl Page {
         self.store(at::DATA, encode(memory.data));
         self.store(at::RESIDENT, encode(memory.resident));
         self.store(at::RESIDENT_PEAK, encode(memory.resident_peak));
+        self.store(at::HEAP_LIVE, encode(memory.heap.live));
+        self.store(at::HEAP_PEAK, encode(memory.heap.peak));
+    }
+
+    /// What became of the wish for a profile.
+    pub(crate) fn write_profile_state(&self, state: ProfileState) {
+        self.store(at::PROFILE, profile_code(state));
     }
 
     /// A refusal was passed on to the program.
@@ -214,6 +275,9 @@ pub(crate) struct Claims {
     pub(crate) refusals: u64,
     pub(crate) exit_code: u8,
     pub(crate) uptime_ms: u64,
+    /// Written not by the process itself but by the tracer that followed it.
+    pub(crate) inferred: bool,
+    pub(crate) profile: Option<ProfileState>,
 }
 
 #[cfg(feature = "supervisor")]
@@ -248,10 +312,13 @@ impl Claims {
                 resident: copy.number(at::RESIDENT),
                 resident_peak: copy.number(at::RESIDENT_PEAK),
                 threads: None,
+                heap: HeapUse { live: copy.number(at::HEAP_LIVE), peak: copy.number(at::HEAP_PEAK) },
             },
             refusals: copy.number(at::REFUSALS).unwrap_or(0),
             exit_code: copy.number(at::EXIT_CODE).and_then(|code| u8::try_from(code).ok())?,
             uptime_ms: copy.number(at::UPTIME_MS).unwrap_or(0),
+            inferred: false,
+            profile: profile_from(copy.word(at::PROFILE)),
         })
     }
 
@@ -273,6 +340,7 @@ impl Claims {
             exit_code: self.exit_code,
             uptime_ms: self.uptime_ms,
             token: self.token.as_ref().map(Text::as_bytes),
+            inferred: self.inferred,
         }
     }
 }
@@ -304,6 +372,26 @@ impl Copied<'_> {
 
 fn encode(number: Option<u64>) -> u64 {
     number.map_or(0, |number| number.saturating_add(1))
+}
+
+fn profile_code(state: ProfileState) -> u64 {
+    match state {
+        ProfileState::NotCompiledIn => 1,
+        ProfileState::Off => 2,
+        ProfileState::On => 3,
+        ProfileState::Failed => 4,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn profile_from(code: u64) -> Option<ProfileState> {
+    match code {
+        1 => Some(ProfileState::NotCompiledIn),
+        2 => Some(ProfileState::Off),
+        3 => Some(ProfileState::On),
+        4 => Some(ProfileState::Failed),
+        _ => None,
+    }
 }
 
 fn cause_code(cause: Cause) -> u64 {
@@ -387,6 +475,24 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_are_those_of_the_c_header() {
+        let header = include_str!("../include/oomguard.h");
+        let number = |name: &str| -> u64 {
+            let define = format!("#define OOMGUARD_{name} ");
+            let rest =
+                header.lines().find_map(|line| line.strip_prefix(&define)).expect("the header defines it");
+            rest.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+        };
+        assert_eq!(number("ADDRESS_SPACE"), measure_code(Measure::AddressSpace));
+        assert_eq!(number("DATA"), measure_code(Measure::Data));
+        assert_eq!(number("SOURCE_ENVIRONMENT"), source_code(LimitSource::Environment));
+        assert_eq!(number("SOURCE_SOURCE"), source_code(LimitSource::Source));
+        assert_eq!(number("SOURCE_CGROUP"), source_code(LimitSource::Cgroup));
+        assert_eq!(number("SOURCE_RLIMIT"), source_code(LimitSource::Rlimit));
+        assert_eq!(source_from(number("SOURCE_NONE")), None);
+    }
+
+    #[test]
     fn what_the_child_writes_the_parent_reads() {
         let page = fresh();
         assert!(page.claim(7));
@@ -416,10 +522,25 @@ mod tests {
 
     #[test]
     fn the_variable_names_a_descriptor_and_what_it_must_be() {
-        assert_eq!(from_variable(variable_value(104, u64::MAX).as_bytes()), Some((104, u64::MAX)));
-        for wrong in
-            ["", "fd:", "fd:1", "fd:1:", "fd::2", "1:2", "fd:-1:2", "fd:4294967296:2", "fd:1:2:3", "fd:1:2 "]
-        {
+        let inode = u64::MAX;
+        let here = Place { pid: None, fd: 104, inode };
+        assert_eq!(from_variable(variable_value(104, inode).as_bytes()), Some(here));
+        let there = Place { pid: Some(7), ..here };
+        assert_eq!(from_variable(variable_value_of(7, 104, inode).as_bytes()), Some(there));
+        for wrong in [
+            "",
+            "fd:",
+            "fd:1",
+            "fd:1:",
+            "fd::2",
+            "1:2",
+            "fd:-1:2",
+            "fd:4294967296:2",
+            "fd:1:2:3",
+            "fd:1:2 ",
+            "proc:1:2",
+            "proc::1:2",
+        ] {
             assert_eq!(from_variable(wrong.as_bytes()), None, "{wrong}");
         }
     }

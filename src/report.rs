@@ -2,7 +2,8 @@
 //! fixed buffers; no descriptors, no system calls, no allocation.
 
 use crate::contract::{
-    Cause, EVENT_OUT_OF_MEMORY, LimitSource, Measure, REPORT_KEYS, REPORT_MAX_BYTES, REPORT_VERSION, variable,
+    Cause, EVENT_OUT_OF_MEMORY, KEY_INFERRED, LimitSource, Measure, REPORT_KEYS, REPORT_MAX_BYTES,
+    REPORT_VERSION, variable,
 };
 use crate::sys::memory::MemoryUse;
 use crate::text::Text;
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) exit_code: u8,
     pub(crate) uptime_ms: u64,
     pub(crate) token: Option<&'a [u8]>,
+    /// Put together from outside, for a process that has no guard.
+    pub(crate) inferred: bool,
 }
 
 enum Value<'a> {
@@ -70,6 +73,11 @@ impl Snapshot<'_> {
                 Value::Number(None) | Value::Word(None) | Value::Text(None) => line.push("null"),
             }
         }
+        if self.inferred {
+            line.push(",\"");
+            line.push(KEY_INFERRED);
+            line.push("\":true");
+        }
         line.push("}\n");
     }
 
@@ -95,7 +103,9 @@ impl Snapshot<'_> {
             "exit_code" => Value::Number(Some(u64::from(self.exit_code))),
             "uptime_ms" => Value::Number(Some(self.uptime_ms)),
             "token" => Value::Text(self.token),
-            // heap_live, heap_peak: known only to an allocator that counts, and this one does not.
+            // Known only where the profiler counts.
+            "heap_live" => Value::Number(self.memory.heap.live),
+            "heap_peak" => Value::Number(self.memory.heap.peak),
             _ => Value::Number(None),
         }
     }
@@ -136,6 +146,9 @@ impl Snapshot<'_> {
                 text.push_number(align);
                 text.push(")");
             }
+        }
+        if self.inferred {
+            text.push(" (inferred: seen from outside)");
         }
         text.push("\n");
     }
@@ -256,6 +269,7 @@ fn push_if_it_fits(line: &mut Text<REPORT_MAX_BYTES>, character: char, room: usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::memory::HeapUse;
 
     fn snapshot<'a>() -> Snapshot<'a> {
         Snapshot {
@@ -275,11 +289,13 @@ mod tests {
                 resident: Some(300 << 20),
                 resident_peak: Some(310 << 20),
                 threads: Some(1),
+                heap: HeapUse::default(),
             },
             refusals: 1,
             exit_code: 198,
             uptime_ms: 12,
             token: None,
+            inferred: false,
         }
     }
 
@@ -310,6 +326,14 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn an_inferred_record_has_one_key_more_and_says_so_to_people() {
+        let mut inferred = snapshot();
+        inferred.inferred = true;
+        assert_eq!(record(&inferred), record(&snapshot()).replace("}\n", ",\"inferred\":true}\n"));
+        assert!(lines(&inferred).lines().next().is_some_and(|line| line.contains("inferred")));
     }
 
     #[test]
@@ -346,12 +370,14 @@ mod tests {
                 data: huge,
                 resident: huge,
                 resident_peak: huge,
+                heap: HeapUse { live: Some(u64::MAX), peak: Some(u64::MAX) },
                 threads: huge,
             },
             refusals: u64::MAX,
             exit_code: 255,
             uptime_ms: u64::MAX,
             token: Some(&ugly),
+            inferred: true,
         };
         let line = record(&largest);
         assert!(line.len() <= REPORT_MAX_BYTES, "{} bytes", line.len());

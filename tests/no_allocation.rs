@@ -18,7 +18,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 #[global_allocator]
-static GUARD: oomguard::Guard<std::alloc::System> = oomguard::Guard::new(std::alloc::System);
+static GUARD: oomguard::Guard<std::alloc::System, oomguard::Profiled> =
+    oomguard::Guard::profiled(std::alloc::System);
 
 /// The descriptor of the shared page in the child.
 const PAGE_FD: c_int = 250;
@@ -193,23 +194,25 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for (role, _) in ROLES {
         for on_refusal in ["deferred", "immediate"] {
-            for backtrace in ["0", "1"] {
+            for (backtrace, profile) in [("0", "off"), ("1", "off"), ("0", "1"), ("1", "1")] {
                 let name = format!(
-                    "nothing is allocated between refusal and exit: {role}, {on_refusal}, {backtrace}"
+                    "nothing is allocated between refusal and exit: {role}, {on_refusal}, {backtrace}, profile {profile}"
                 );
-                trials.push(Trial::test(name, move || nothing_is_allocated(role, on_refusal, backtrace)));
+                trials.push(Trial::test(name, move || {
+                    nothing_is_allocated(role, on_refusal, backtrace, profile)
+                }));
             }
         }
     }
     trials.push(Trial::test("what a hook allocates is counted", || {
-        let after = run(HOOK, "deferred", "0")?.0;
+        let after = run(HOOK, "deferred", "0", "off")?.0;
         if after > 0 { Ok(()) } else { Err("nothing was counted: this test proves nothing".into()) }
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn nothing_is_allocated(role: &str, on_refusal: &str, backtrace: &str) -> Result<(), Failed> {
-    let (after_refusal, at_start) = run(role, on_refusal, backtrace)?;
+fn nothing_is_allocated(role: &str, on_refusal: &str, backtrace: &str, profile: &str) -> Result<(), Failed> {
+    let (after_refusal, at_start) = run(role, on_refusal, backtrace, profile)?;
     if (after_refusal, at_start) != (0, 0) {
         return Err(format!("{after_refusal} calls after the refusal, {at_start} at start-up").into());
     }
@@ -217,13 +220,14 @@ fn nothing_is_allocated(role: &str, on_refusal: &str, backtrace: &str) -> Result
 }
 
 /// Calls of the allocator after the last refusal, and by the guard's constructor.
-fn run(role: &str, on_refusal: &str, backtrace: &str) -> Result<(u64, u64), Failed> {
+fn run(role: &str, on_refusal: &str, backtrace: &str, profile: &str) -> Result<(u64, u64), Failed> {
     let file = tempfile::tempfile()?;
     file.set_len(4096)?;
     let mut start = Start::role(role)
         .env("OOMGUARD_LIMIT", "96Mi")
         .env("OOMGUARD_ON_REFUSAL", on_refusal)
-        .env("RUST_BACKTRACE", backtrace);
+        .env("RUST_BACKTRACE", backtrace)
+        .env("OOMGUARD_PROFILE", profile);
     let fd = file.as_raw_fd();
     let give = move || {
         // SAFETY: dup2 takes no pointer; the number is free in the child.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::thread;
 
-oomguard::guard!(limit = "off");
+oomguard::guard!(limit = "off", profile = off);
 
 fn main() -> ExitCode {
     if std::env::var_os(common::ROLE).is_some() {
@@ -32,12 +32,18 @@ fn main() -> ExitCode {
     // A little more than it needs: threads make the count vary.
     let last = allocations + allocations / 10;
     const CHUNK: u64 = 25;
-    for on_refusal in ["deferred", "immediate"] {
+    // With the profiler, each allocation is a sample.
+    for (on_refusal, profile) in
+        [("deferred", "off"), ("immediate", "off"), ("deferred", "1"), ("immediate", "1")]
+    {
         for onwards in ["", "+"] {
             for first in (1..=last).step_by(CHUNK as usize) {
                 let numbers = first..(first + CHUNK).min(last + 1);
-                let name = format!("allocations {numbers:?} refused{onwards} ({on_refusal})");
-                let sweep = move || numbers.clone().try_for_each(|nth| run(nth, onwards, on_refusal, answer));
+                let name =
+                    format!("allocations {numbers:?} refused{onwards} ({on_refusal}, profile {profile})");
+                let sweep = move || {
+                    numbers.clone().try_for_each(|nth| run(nth, onwards, on_refusal, profile, answer))
+                };
                 trials.push(Trial::test(name, sweep));
             }
         }
@@ -45,11 +51,12 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn run(nth: u64, onwards: &str, on_refusal: &str, answer: &str) -> Result<(), Failed> {
+fn run(nth: u64, onwards: &str, on_refusal: &str, profile: &str, answer: &str) -> Result<(), Failed> {
     let plan = format!("{nth}{onwards}");
     let remains = Start::role("work")
         .env("OOMGUARD_INJECT", &plan)
         .env("OOMGUARD_ON_REFUSAL", on_refusal)
+        .env("OOMGUARD_PROFILE", profile)
         .env("RUST_BACKTRACE", if nth.is_multiple_of(2) { "1" } else { "0" })
         .run()?;
     judge(&remains, answer).map_err(|wrong| format!("OOMGUARD_INJECT={plan}: {wrong}\n{remains:#?}").into())

@@ -1,8 +1,9 @@
 //! The `GlobalAlloc` wrapper: forward, compare with null, and hand refusals over. Knows neither limits nor reports.
 
 use super::anchor;
+use super::profile;
 use super::refusal;
-use super::settings::Settings;
+use super::settings::{Profile, Settings};
 use crate::report::Request;
 use core::alloc::{GlobalAlloc, Layout};
 use core::marker::PhantomData;
@@ -49,6 +50,34 @@ impl Source for Unset {
     const SETTINGS: Settings = Settings::UNSET;
 }
 
+/// The profiler compiled in and on, unless the environment says otherwise.
+#[derive(Debug, Default)]
+pub enum Profiled {
+    #[doc(hidden)]
+    #[default]
+    Nothing,
+}
+
+impl Source for Profiled {
+    const SETTINGS: Settings = Settings::UNSET.profile(Profile::On(None));
+}
+
+impl<A> Guard<A, Profiled> {
+    /// Wraps `inner` and samples the live allocations, as `guard!(profile = on)` does.
+    ///
+    /// ```
+    /// use oomguard::{Guard, Profiled};
+    /// use std::alloc::System;
+    ///
+    /// #[global_allocator]
+    /// static GUARD: Guard<System, Profiled> = Guard::profiled(System);
+    /// # fn main() {}
+    /// ```
+    pub const fn profiled(inner: A) -> Self {
+        Guard { inner, source: PhantomData }
+    }
+}
+
 impl<A> Guard<A> {
     /// Wraps `inner`.
     pub const fn new(inner: A) -> Self {
@@ -72,20 +101,43 @@ impl<A: GlobalAlloc, S: Source> Guard<A, S> {
         refusal::handle_allocation(Request { bytes: bytes as u64, align: Some(align as u64) }, again)
     }
 
+    /// Whether this guard samples allocations: known when it is compiled, so that one that does not has no instruction
+    /// more.
+    const PROFILES: bool = S::SETTINGS.profiles();
+
+    /// An allocation that came about in the end, or did not.
+    fn note_late(block: *mut u8, bytes: usize) -> *mut u8 {
+        if Self::PROFILES && !block.is_null() {
+            profile::note_allocation(block, bytes);
+        }
+        block
+    }
+
+    #[inline(always)]
+    fn note(block: *mut u8, bytes: usize) -> *mut u8 {
+        if Self::PROFILES {
+            profile::note_allocation(block, bytes);
+        }
+        block
+    }
+
     // One cold function per method, so that the hot path keeps nothing but what the inner call needs.
 
     #[cold]
     #[inline(never)]
     fn alloc_refused(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the same call with the same layout as the one that was refused.
-        self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc(layout) })
+        let block = self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc(layout) });
+        Self::note_late(block, layout.size())
     }
 
     #[cold]
     #[inline(never)]
     fn alloc_zeroed_refused(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the same call with the same layout as the one that was refused.
-        self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc_zeroed(layout) })
+        let block =
+            self.refused(layout.size(), layout.align(), &mut || unsafe { self.inner.alloc_zeroed(layout) });
+        Self::note_late(block, layout.size())
     }
 
     #[cold]
@@ -107,7 +159,7 @@ unsafe impl<A: GlobalAlloc, S: Source> GlobalAlloc for Guard<A, S> {
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
         let block = unsafe { self.inner.alloc(layout) };
-        if block.is_null() { self.alloc_refused(layout) } else { block }
+        if block.is_null() { self.alloc_refused(layout) } else { Self::note(block, layout.size()) }
     }
 
     #[inline(always)]
@@ -118,7 +170,7 @@ unsafe impl<A: GlobalAlloc, S: Source> GlobalAlloc for Guard<A, S> {
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is the same.
         let block = unsafe { self.inner.alloc_zeroed(layout) };
-        if block.is_null() { self.alloc_zeroed_refused(layout) } else { block }
+        if block.is_null() { self.alloc_zeroed_refused(layout) } else { Self::note(block, layout.size()) }
     }
 
     #[inline(always)]
@@ -127,13 +179,31 @@ unsafe impl<A: GlobalAlloc, S: Source> GlobalAlloc for Guard<A, S> {
         if super::inject::refuses_next() {
             return self.realloc_refused(block, layout, new_size);
         }
+        // Before the block can be another thread's.
+        let taken = if Self::PROFILES { profile::note_release_before_realloc(block) } else { None };
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is the same.
-        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        if moved.is_null() { self.realloc_refused(block, layout, new_size) } else { moved }
+        let mut moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        if moved.is_null() {
+            moved = self.realloc_refused(block, layout, new_size);
+        }
+        if Self::PROFILES {
+            if moved.is_null() {
+                if let Some(taken) = taken {
+                    profile::take_back(block, taken);
+                }
+            } else {
+                profile::count_release(layout.size());
+                profile::note_allocation(moved, new_size);
+            }
+        }
+        moved
     }
 
     #[inline(always)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if Self::PROFILES {
+            profile::note_release(block, layout.size());
+        }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, which is the same.
         unsafe { self.inner.dealloc(block, layout) }
     }

@@ -49,7 +49,7 @@ static PATIENCE: Backoff = Backoff::new();
 
 /// Repeats a refused allocation while another arena may have room for it.
 pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) -> bool {
-    if bytes >= HEAP_BYTES || !armed.address_space_is_limited {
+    if bytes >= HEAP_BYTES || !armed.address_space_is_limited.load(Ordering::Relaxed) {
         return false;
     }
     if (0..QUICK_TRIES).any(|_| again()) {
@@ -80,12 +80,12 @@ static MAPPED_BEFORE_THREADS: AtomicU64 = AtomicU64::new(0);
 
 /// The process is about to start a thread.
 pub(super) fn note_thread(armed: &Armed) {
-    if armed.address_space_is_limited
+    if armed.address_space_is_limited.load(Ordering::Relaxed)
         && MAPPED_BEFORE_THREADS.load(Ordering::Relaxed) == 0
         && let Some(in_use) = sys::memory::address_space_use()
     {
         MAPPED_BEFORE_THREADS.store(in_use.not_writable, Ordering::Relaxed);
-        if armed.caps_arenas {
+        if !armed.arenas_are_set {
             sys::memory::raise_malloc_thresholds(KEPT_FREE_BYTES / 2);
         }
     }

@@ -1,5 +1,7 @@
 //! What start-up found out: written once, before `main`, and only read from then on.
 
+use super::limits::Resolved;
+use super::settings::Profile;
 use crate::contract::{LimitSource, Measure, OnRefusal, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
 use crate::text::Text;
@@ -7,29 +9,66 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use once_cell::race::OnceRef;
 
 /// The facts that a refusal and the end rest on.
 pub(super) struct Armed {
     pub(super) exit_code: u8,
     pub(super) measure: Measure,
-    pub(super) limit: Option<u64>,
-    pub(super) limit_source: Option<LimitSource>,
+    pub(super) limit: HeldLimit,
     pub(super) on_refusal: OnRefusal,
     pub(super) reserve_bytes: u64,
     pub(super) quiet: bool,
     pub(super) report: ReportTarget,
+    /// `OOMGUARD_PROFILE`.
+    pub(super) profile_from_environment: Option<Profile>,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     pub(super) program: Text<64>,
     pub(super) started_ms: u64,
     /// Whether address space is limited, by us or by an rlimit that was there before.
-    pub(super) address_space_is_limited: bool,
-    /// Whether we have capped malloc's arenas.
-    pub(super) caps_arenas: bool,
+    pub(super) address_space_is_limited: AtomicBool,
+    /// Whether the user has tuned malloc's arenas, so that we have not capped them.
+    pub(super) arenas_are_set: bool,
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
     /// What SIGABRT did before.
     pub(super) abort_action: libc::sigaction,
+}
+
+/// The limit that holds. In a Rust program it never changes; a C program may set it once more.
+pub(super) struct HeldLimit {
+    bytes: AtomicU64,
+    source: AtomicU8,
+}
+
+// Relaxed throughout: written before `main`, or by a call of the program's that is documented to be made early; bytes
+// and source may be of two moments for a reader in between.
+impl HeldLimit {
+    const SOURCES: [LimitSource; 4] =
+        [LimitSource::Environment, LimitSource::Source, LimitSource::Cgroup, LimitSource::Rlimit];
+
+    pub(super) fn new(limit: Option<Resolved>) -> Self {
+        let held = HeldLimit { bytes: AtomicU64::new(0), source: AtomicU8::new(u8::MAX) };
+        held.set(limit);
+        held
+    }
+
+    pub(super) fn set(&self, limit: Option<Resolved>) {
+        let source = limit.and_then(|limit| Self::SOURCES.iter().position(|source| *source == limit.source));
+        self.bytes.store(limit.map_or(0, |limit| limit.bytes), Ordering::Relaxed);
+        self.source.store(source.map_or(u8::MAX, |source| source as u8), Ordering::Relaxed);
+    }
+
+    /// In bytes.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.source().map(|_| self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Who set it.
+    pub(super) fn source(&self) -> Option<LimitSource> {
+        Self::SOURCES.get(usize::from(self.source.load(Ordering::Relaxed))).copied()
+    }
 }
 
 /// Where the record goes.

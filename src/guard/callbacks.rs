@@ -6,9 +6,27 @@ use super::exhaustion;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-struct Node {
-    run: Box<dyn Fn() + Send + Sync>,
+/// What is called.
+pub(super) trait Callback: Send + Sync {
+    fn run(&self);
+}
+
+impl<F: Fn() + Send + Sync> Callback for F {
+    fn run(&self) {
+        self()
+    }
+}
+
+/// One entry of a list.
+pub(super) struct Node {
+    callback: &'static dyn Callback,
     next: AtomicPtr<Node>,
+}
+
+impl Node {
+    pub(super) const fn new(callback: &'static dyn Callback) -> Self {
+        Node { callback, next: AtomicPtr::new(core::ptr::null_mut()) }
+    }
 }
 
 /// A list of callbacks in the order of their registration.
@@ -20,8 +38,14 @@ pub(super) static RECLAIM: Callbacks = Callbacks { first: AtomicPtr::new(core::p
 pub(super) static EXHAUSTED: Callbacks = Callbacks { first: AtomicPtr::new(core::ptr::null_mut()) };
 
 impl Callbacks {
-    fn append(&self, run: Box<dyn Fn() + Send + Sync>) {
-        let node = Box::into_raw(Box::new(Node { run, next: AtomicPtr::new(core::ptr::null_mut()) }));
+    fn append_callback(&self, callback: impl Callback + 'static) {
+        // SAFETY: on the heap and never freed; nobody else knows it yet.
+        unsafe { self.append(Box::into_raw(Box::new(Node::new(Box::leak(Box::new(callback)))))) };
+    }
+
+    /// # Safety
+    /// The node lives for ever and is in no list yet.
+    pub(super) unsafe fn append(&self, node: *mut Node) {
         let mut end = &self.first;
         loop {
             // AcqRel: publishes the node to the Acquire loads in `iter`, and sees the node that came before.
@@ -44,7 +68,7 @@ impl Callbacks {
         let mut next = self.first.load(Ordering::Acquire);
         // SAFETY: a node in the list is never freed or changed.
         while let Some(node) = unsafe { next.as_ref() } {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (node.run)())) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| node.callback.run())) {
                 // Its destructor is the program's code and could panic again, here where nothing may unwind.
                 core::mem::forget(payload);
             }
@@ -77,7 +101,7 @@ pub fn on_reclaim<F>(callback: F)
 where
     F: Fn() + Send + Sync + 'static,
 {
-    RECLAIM.append(Box::new(callback));
+    RECLAIM.append_callback(callback);
 }
 
 /// Registers last words: run once when the process has run out of memory, after the report is written and before it
@@ -94,6 +118,6 @@ pub fn on_exhausted<F>(callback: F)
 where
     F: Fn() + Send + Sync + 'static,
 {
-    EXHAUSTED.append(Box::new(callback));
+    EXHAUSTED.append_callback(callback);
     exhaustion::keep_reserve();
 }

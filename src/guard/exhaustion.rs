@@ -11,7 +11,7 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{record, refusal, verdict, watchdog};
+use super::{profile, record, refusal, verdict, watchdog};
 use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -65,6 +65,12 @@ pub(super) fn is_under_way() -> bool {
 
 /// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
 pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
+    say_last_words(armed, cause, request);
+    exit(armed)
+}
+
+/// The report and the last words, in the one thread that gets to speak; the others end here.
+pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Request>) {
     if !win() {
         match standing() {
             // Out of memory again, inside the last words: all is said that could be.
@@ -86,6 +92,8 @@ pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
     record::note_last_words(&snapshot);
     write_record(armed, &snapshot, &mut workspace.record);
     write_lines(armed, &snapshot, &mut workspace.lines);
+    profile::note_end();
+    profile::write_beside(&armed.report, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
         watchdog::extend(LAST_WORDS_DEADLINE_MS);
         if is_alone(&snapshot.memory) {
@@ -95,7 +103,6 @@ pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
         }
         EXHAUSTED.run_all();
     }
-    exit(armed)
 }
 
 /// Leaves with the reserved code.
@@ -145,7 +152,7 @@ fn snapshot<'a>(
     request: Option<Request>,
     thread: &'a [u8; 16],
 ) -> Snapshot<'a> {
-    let memory = sys::memory::memory_use();
+    let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
     let (pid, tid) = (sys::process::pid(), sys::process::tid());
     let name = thread.split(|byte| *byte == 0).next().unwrap_or(thread);
     let refused_by = refused_by(armed, &memory, request);
@@ -166,6 +173,7 @@ fn snapshot<'a>(
         exit_code: armed.exit_code,
         uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
         token: armed.token.as_ref().map(Text::as_bytes),
+        inferred: false,
     }
 }
 
@@ -184,7 +192,7 @@ fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> Re
         let wanted = request.map_or(0, |request| request.bytes).saturating_add((64 << 20).max(limit / 8));
         Some(limit.saturating_sub(in_use) < wanted)
     };
-    let own_has_no_room = no_room(armed.measure, armed.limit);
+    let own_has_no_room = no_room(armed.measure, armed.limit.bytes());
     let other = armed.measure.other();
     let other_limit = rlimit(other.into()).soft;
     if own_has_no_room != Some(true) && no_room(other, other_limit) == Some(true) {
@@ -197,8 +205,8 @@ fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> Re
     }
     RefusedBy {
         measure: armed.measure,
-        limit: armed.limit,
-        source: armed.limit_source,
+        limit: armed.limit.bytes(),
+        source: armed.limit.source(),
         had_no_room: request.and(own_has_no_room),
     }
 }
@@ -238,7 +246,7 @@ fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, lines: &mut Text<2048>) {
 /// The rlimit with the reserve, and as it is now.
 fn with_and_without_reserve(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
-    let raised = raised_for_last_words(armed.limit, armed.reserve_bytes, now.hard)?;
+    let raised = raised_for_last_words(armed.limit.bytes(), armed.reserve_bytes, now.hard)?;
     Some((Rlimit { soft: Some(raised), ..now }, now))
 }
 
@@ -287,7 +295,7 @@ fn let_others_park() {
 pub(super) fn keep_reserve() {
     let Some(armed) = armed() else { return };
     let now = rlimit(armed.measure.into());
-    if let (Some(limit), Some(in_use)) = (armed.limit, sys::memory::memory_use().of(armed.measure))
+    if let (Some(limit), Some(in_use)) = (armed.limit.bytes(), sys::memory::memory_use().of(armed.measure))
         && now.soft == Some(limit)
         && let Some(lowered) = lowered_to_keep_reserve(limit, armed.reserve_bytes, now.hard, in_use)
     {

@@ -19,8 +19,8 @@ use once_cell::race::OnceNonZeroUsize;
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
 type Abort = extern "C" fn() -> !;
-type ThreadBody = extern "C" fn(*mut c_void) -> *mut c_void;
-type PthreadCreate =
+pub(super) type ThreadBody = extern "C" fn(*mut c_void) -> *mut c_void;
+pub(super) type PthreadCreate =
     unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, ThreadBody, *mut c_void) -> c_int;
 
 /// A function that a definition of ours hides, looked up once.
@@ -160,6 +160,21 @@ pub(super) unsafe extern "C" fn pthread_create(
     let Some(address) = PTHREAD_CREATE.address() else { return libc::EAGAIN };
     // SAFETY: the C library's function of this name has this signature.
     let real: PthreadCreate = unsafe { core::mem::transmute(address) };
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { create_thread(real, thread, attributes, body, argument) }
+}
+
+/// Starts a thread by the C library's function, and takes note where it cannot.
+///
+/// # Safety
+/// That of pthread_create(3).
+pub(super) unsafe fn create_thread(
+    real: PthreadCreate,
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    body: ThreadBody,
+    argument: *mut c_void,
+) -> c_int {
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
     let create = || unsafe { real(thread, attributes, body, argument) };
     if let Some(armed) = armed() {
@@ -174,7 +189,8 @@ pub(super) unsafe extern "C" fn pthread_create(
         }
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
-        if sys::memory::would_be_refused(stack_bytes) {
+        // The C library maps the stack and its guard page in one piece.
+        if sys::memory::would_be_refused(stack_bytes + sys::memory::page_bytes() as usize) {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, request, &mut || {
                 result = create();

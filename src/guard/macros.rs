@@ -19,6 +19,7 @@
 /// | `exit_code` | 1–255 | 198 | `OOMGUARD_EXIT_CODE` |
 /// | `reserve` | a size as text | `"4Mi"` | `OOMGUARD_RESERVE` |
 /// | `on_refusal` | `deferred` or `immediate` | `deferred` | `OOMGUARD_ON_REFUSAL` |
+/// | `profile` | `on`, `off` or a size: one sample of the live allocations per so many bytes | not compiled in | `OOMGUARD_PROFILE` |
 /// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |
 ///
 /// ```
@@ -37,7 +38,7 @@
 macro_rules! guard {
     ($($keys:tt)*) => {
         $crate::__guard_keys! {
-            limit [] measure [] exit_code [] reserve [] on_refusal [] allocator []
+            limit [] measure [] exit_code [] reserve [] on_refusal [] profile [] allocator []
             $($keys)*
         }
     };
@@ -47,59 +48,86 @@ macro_rules! guard {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __guard_keys {
-    (limit [] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+    (limit [] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      limit = $value:literal $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [.limit($value)] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+            on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      measure = data $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::Data)] exit_code [$($e)*]
-            reserve [$($r)*] on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+            reserve [$($r)*] on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      measure = address_space $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::AddressSpace)] exit_code [$($e)*]
-            reserve [$($r)*] on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+            reserve [$($r)*] on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      exit_code = $value:expr $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [.exit_code($value as i128)] reserve [$($r)*]
-            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+            on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [] on_refusal [$($o:tt)*] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      reserve = $value:literal $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [.reserve($value)]
-            on_refusal [$($o)*] allocator [$($a)*] $($($rest)*)? }
+            on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal []
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      on_refusal = deferred $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [.on_refusal($crate::OnRefusal::Deferred)] allocator [$($a)*] $($($rest)*)? }
+            on_refusal [.on_refusal($crate::OnRefusal::Deferred)] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [] allocator [$($a:tt)*]
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal []
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      on_refusal = immediate $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [.on_refusal($crate::OnRefusal::Immediate)] allocator [$($a)*] $($($rest)*)? }
+            on_refusal [.on_refusal($crate::OnRefusal::Immediate)] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
-    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*] allocator []
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [] allocator [$($a:tt)*]
+     profile = on $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] profile [.profile($crate::__private::Profile::On(::core::option::Option::None))]
+            allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [] allocator [$($a:tt)*]
+     profile = off $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] profile [.profile($crate::__private::Profile::Off)] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [] allocator [$($a:tt)*]
+     profile = $value:literal $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] profile [.profile_every($value)] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator []
      allocator = $value:path $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [$($o)*] allocator [$value] $($($rest)*)? }
+            on_refusal [$($o)*] profile [$($p)*] allocator [$value] $($($rest)*)? }
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
-     allocator []) => {
+     profile [$($p:tt)*] allocator []) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [$($o)*] allocator [::std::alloc::System] }
+            on_refusal [$($o)*] profile [$($p)*] allocator [::std::alloc::System] }
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
-     allocator [$allocator:path]) => {
+     profile [$($p:tt)*] allocator [$allocator:path]) => {
         const _: () = {
             enum FromSource {}
 
             impl $crate::__private::Source for FromSource {
                 const SETTINGS: $crate::__private::Settings =
-                    $crate::__private::Settings::UNSET $($l)* $($m)* $($e)* $($r)* $($o)*;
+                    $crate::__private::Settings::UNSET $($l)* $($m)* $($e)* $($r)* $($o)* $($p)*;
             }
 
             // Names the constant, so that a wrong value is an error even where nothing is generated from it.
@@ -110,11 +138,12 @@ macro_rules! __guard_keys {
         };
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
-     allocator [$($a:tt)*] $($rest:tt)+) => {
+     profile [$($p:tt)*] allocator [$($a:tt)*] $($rest:tt)+) => {
         ::core::compile_error!(::core::concat!(
             "guard!: cannot use `", ::core::stringify!($($rest)+), "`: a key that is unknown, given twice or has a \
              value of the wrong kind; the keys are limit = \"512MiB\", measure = address_space | data, \
-             exit_code = 1..=255, reserve = \"4MiB\", on_refusal = deferred | immediate, allocator = a::Path"
+             exit_code = 1..=255, reserve = \"4MiB\", on_refusal = deferred | immediate, profile = on | off | \"512KiB\", \
+             allocator = a::Path"
         ));
     };
 }

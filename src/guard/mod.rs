@@ -18,10 +18,13 @@
 //! | `verdict` | whether this thread is dying of a refusal |
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
+//! | `profile/` | which code holds the memory: samples of the live allocations |
 //! | `record` | the page that a supervisor reads |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
+//! | `pressure` | `on_pressure`, `PressureFd`: the one thread that a program may ask for |
 //! | `status` | `status()` |
+//! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
 
 pub(crate) mod allocator;
@@ -31,11 +34,15 @@ mod armed;
 mod backoff;
 pub(crate) mod callbacks;
 mod exhaustion;
+#[cfg(feature = "shim")]
+pub mod foreign;
 #[cfg(feature = "inject")]
 pub mod inject;
 mod interpose;
 mod limits;
 mod macros;
+pub(crate) mod pressure;
+mod profile;
 mod record;
 mod refusal;
 pub(crate) mod settings;

@@ -3,9 +3,11 @@
 
 use super::armed::Armed;
 use crate::contract::Cause;
-use crate::record::{self, Page, RECORD_BYTES};
+use crate::profile::Tables;
+use crate::record::{self, FILE_BYTES, Page, Place, ProfileState, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
+use crate::sys::fd::Fd;
 use crate::sys::memory::MemoryUse;
 use crate::text::Text;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -15,25 +17,51 @@ static PAGE: AtomicPtr<Page> = AtomicPtr::new(core::ptr::null_mut());
 /// The process that fills the page: a child that it forks must not.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
+/// The tables behind the page, where they are mapped.
+static TABLES: AtomicPtr<Tables> = AtomicPtr::new(core::ptr::null_mut());
+
 /// Takes over the page that `OOMGUARD_RECORD` names. A descriptor that is no record, or one that another process
 /// fills, is left alone: the variable is inherited by processes that it was not meant for.
-pub(super) fn attach(value: Option<&[u8]>, armed: &Armed) {
-    let Some(page) = value.and_then(record::from_variable).and_then(take_over) else { return };
+/// `profiles`: the program has a profiler compiled in, whose tables are behind the page.
+pub(super) fn attach(value: Option<&[u8]>, armed: &Armed, profiles: bool) {
+    let named = value.and_then(record::from_variable);
+    let Some(page) = named.and_then(|named| take_over(named, profiles)) else { return };
+    page.write_profile_state(ProfileState::NotCompiledIn);
+    write_armed(page, armed);
+}
+
+/// The limit is another one now.
+#[cfg(feature = "shim")]
+pub(super) fn note_armed(armed: &Armed) {
+    if let Some(page) = page() {
+        write_armed(page, armed);
+    }
+}
+
+fn write_armed(page: &Page, armed: &Armed) {
     page.write_armed(&record::Armed {
         program: armed.program.as_bytes(),
         token: armed.token.as_ref().map(Text::as_bytes),
-        limit: armed.limit,
-        limit_source: armed.limit_source,
+        limit: armed.limit.bytes(),
+        limit_source: armed.limit.source(),
         measure: armed.measure,
         exit_code: armed.exit_code,
     });
 }
 
-fn take_over((fd, inode): (i32, u64)) -> Option<&'static Page> {
-    if fd <= libc::STDERR_FILENO || sys::memfd::sealed_inode(fd, RECORD_BYTES) != Some(inode) {
+fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
+    let opened = match place.pid {
+        Some(pid) => Some(sys::memfd::open_of(pid, place.fd)?),
+        None => None,
+    };
+    let fd = opened.as_ref().map_or(place.fd, Fd::number);
+    if fd <= libc::STDERR_FILENO || sys::memfd::sealed_inode(fd, FILE_BYTES) != Some(place.inode) {
         return None;
     }
-    let at: *mut Page = sys::memfd::map_for_ever(fd, RECORD_BYTES)?.cast();
+    // All of it is too much for a process that will not use it: address space counts.
+    let whole = if profiles { sys::memfd::map_for_ever(fd, FILE_BYTES) } else { None };
+    let start = whole.or_else(|| sys::memfd::map_for_ever(fd, RECORD_BYTES))?;
+    let at: *mut Page = start.cast();
     // SAFETY: a mapping of the page's size that is never unmapped and, being sealed, cannot shrink; its words are
     // atomics, so that others may write to it.
     let page = unsafe { &*at };
@@ -42,10 +70,15 @@ fn take_over((fd, inode): (i32, u64)) -> Option<&'static Page> {
         return None;
     }
     // The mapping stays; the children of this process must not get at it.
-    sys::fd::close_number(fd);
+    if place.pid.is_none() {
+        sys::fd::close_number(fd);
+    }
     // Relaxed, here and below: start-up comes before everything that looks.
     OWNER.store(pid, Ordering::Relaxed);
     PAGE.store(at, Ordering::Relaxed);
+    if let Some(whole) = whole {
+        TABLES.store(whole.wrapping_add(RECORD_BYTES).cast(), Ordering::Relaxed);
+    }
     Some(page)
 }
 
@@ -56,6 +89,19 @@ fn page() -> Option<&'static Page> {
     }
     // SAFETY: as in `take_over`, which stored it.
     Some(unsafe { &*at })
+}
+
+/// The profile's tables that the parent reads: mapped for good and zeroed, where there is such a parent.
+pub(super) fn profile_tables() -> Option<*mut Tables> {
+    let tables = TABLES.load(Ordering::Relaxed);
+    (!tables.is_null()).then_some(tables)
+}
+
+/// What became of the wish for a profile.
+pub(super) fn note_profile(state: ProfileState) {
+    if let Some(page) = page() {
+        page.write_profile_state(state);
+    }
 }
 
 /// A refusal was passed on to the program.

@@ -5,22 +5,40 @@ use super::armed::{Armed, armed};
 use super::backoff::Backoff;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Standing};
-use super::record;
+use super::{profile, record};
 use crate::contract::{Cause, OnRefusal};
 use crate::report::Request;
 use crate::sys;
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
-/// moment of a thread's life.
+/// moment of a thread's life. All bytes zero is its first state.
 struct Here {
-    last: Cell<Option<(Cause, Request)>>,
+    last: Cell<MaybeUninit<(Cause, Request)>>,
+    has_last: Cell<bool>,
     handling: Cell<bool>,
 }
 
+#[cfg(not(feature = "shim"))]
 thread_local! {
-    static HERE: Here = const { Here { last: Cell::new(None), handling: Cell::new(false) } };
+    static HERE: Here = const {
+        Here { last: Cell::new(MaybeUninit::uninit()), has_last: Cell::new(false), handling: Cell::new(false) }
+    };
+}
+
+#[cfg(not(feature = "shim"))]
+fn with_here<T>(look: impl FnOnce(&Here) -> T) -> Option<T> {
+    HERE.try_with(look).ok()
+}
+
+/// In a library that is preloaded, `thread_local!` would call the dynamic linker, which may allocate.
+#[cfg(feature = "shim")]
+fn with_here<T>(look: impl FnOnce(&Here) -> T) -> Option<T> {
+    const { assert!(size_of::<Here>() <= sys::local::BYTES && align_of::<Here>() <= sys::local::ALIGN) };
+    // SAFETY: this thread's own block, large enough, zero at first, which is a valid `Here`; nobody else uses it.
+    Some(look(unsafe { &*sys::local::block().cast() }))
 }
 
 /// Refusals passed on to the program.
@@ -34,7 +52,9 @@ pub(super) fn refused_count() -> u64 {
 
 /// What the calling thread was refused last.
 pub(super) fn last_here() -> Option<(Cause, Request)> {
-    HERE.try_with(|here| here.last.get()).ok().flatten()
+    let last = with_here(|here| here.has_last.get().then(|| here.last.get())).flatten();
+    // SAFETY: `note` writes it before it says that it is there.
+    last.map(|last| unsafe { last.assume_init() })
 }
 
 /// An allocation was refused: `again` repeats it. The block, or null where the program has to cope.
@@ -67,7 +87,7 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         Standing::Alive => {}
     }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
-    let nested = HERE.try_with(|here| here.handling.replace(true)).unwrap_or(true);
+    let nested = with_here(|here| here.handling.replace(true)).unwrap_or(true);
     if nested {
         note(cause, request);
         return false;
@@ -77,7 +97,7 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         Cause::Heap if arenas::try_again(armed, request.bytes, again) => true,
         _ => reclaim_and_try_again(armed, request, again),
     };
-    let _ = HERE.try_with(|here| here.handling.set(false));
+    with_here(|here| here.handling.set(false));
     if !survived {
         note(cause, request);
         // A thread that cannot be started is for its starter to handle; only allocations end at once.
@@ -88,11 +108,18 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
     survived
 }
 
-fn note(cause: Cause, request: Request) {
+/// A refusal is passed on to the program.
+pub(super) fn note(cause: Cause, request: Request) {
+    #[cfg(feature = "shim")]
+    super::foreign::note(cause, request);
     // Relaxed: as in `refused_count`.
     let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
     record::note_refusal(request, refusals);
-    let _ = HERE.try_with(|here| here.last.set(Some((cause, request))));
+    profile::note_refusal(request);
+    with_here(|here| {
+        here.last.set(MaybeUninit::new((cause, request)));
+        here.has_last.set(true);
+    });
 }
 
 /// Only one thread gives memory back at a time.
@@ -123,7 +150,7 @@ static TRIM: Backoff = Backoff::new();
 
 /// Gives the C library's free memory back to the system. A trim walks all that is free, which can take long.
 fn trim(armed: &Armed, request: Request) -> bool {
-    if armed.limit.is_some_and(|limit| request.bytes > limit) {
+    if armed.limit.bytes().is_some_and(|limit| request.bytes > limit) {
         return false;
     }
     let before_ms = sys::process::monotonic_ms();

@@ -14,12 +14,37 @@ pub struct Settings {
     exit_code: Option<u8>,
     reserve: Option<u64>,
     on_refusal: Option<OnRefusal>,
+    profile: Option<Profile>,
+}
+
+/// Whether live allocations are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// No.
+    Off,
+    /// One sample for so many allocated bytes, in the mean; `None` is the default.
+    On(Option<u64>),
 }
 
 impl Settings {
     /// Nothing said: everything has its default.
-    pub const UNSET: Settings =
-        Settings { limit: None, measure: None, exit_code: None, reserve: None, on_refusal: None };
+    pub const UNSET: Settings = Settings {
+        limit: None,
+        measure: None,
+        exit_code: None,
+        reserve: None,
+        on_refusal: None,
+        profile: None,
+    };
+
+    /// Whether the profiler is compiled in.
+    pub(super) const fn profiles(&self) -> bool {
+        self.profile.is_some()
+    }
+
+    pub(super) const fn profile_from_source(&self) -> Option<Profile> {
+        self.profile
+    }
 
     /// `limit = "512MiB"`.
     pub const fn limit(mut self, text: &str) -> Settings {
@@ -64,6 +89,23 @@ impl Settings {
         self.on_refusal = Some(on_refusal);
         self
     }
+
+    /// `profile = on` and `profile = off`.
+    pub const fn profile(mut self, profile: Profile) -> Settings {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// `profile = "512KiB"`.
+    pub const fn profile_every(self, text: &str) -> Settings {
+        match parse_size(text.as_bytes()) {
+            Ok(bytes) if bytes > 0 => self.profile(Profile::On(Some(bytes))),
+            _ => panic!(
+                "guard!(profile = …): not a sampling distance; write on, off, bytes (\"524288\"), \"512K\" or \"512Ki\" \
+                 (K M G T, Ki Mi Gi Ti)"
+            ),
+        }
+    }
 }
 
 /// The variables of the environment that concern the guard; absent ones are `None`.
@@ -78,6 +120,7 @@ pub(super) struct Environment<'a> {
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: Option<&'a [u8]>,
     pub(super) inject: Option<&'a [u8]>,
+    pub(super) profile: Option<&'a [u8]>,
     /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
     pub(super) arenas_are_set: bool,
     pub(super) record: Option<&'a [u8]>,
@@ -97,6 +140,7 @@ impl<'a> Environment<'a> {
             (variable::QUIET, &mut self.quiet),
             (variable::INJECT, &mut self.inject),
             (variable::RECORD, &mut self.record),
+            (variable::PROFILE, &mut self.profile),
         ];
         for (name, slot) in variables {
             if slot.is_none() {
@@ -130,6 +174,7 @@ pub(super) struct Wishes<'a> {
     pub(super) quiet: bool,
     pub(super) inject: Option<&'a [u8]>,
     pub(super) arenas_are_set: bool,
+    pub(super) profile_from_environment: Option<Profile>,
 }
 
 /// A variable whose value cannot be used.
@@ -177,6 +222,7 @@ pub(super) fn resolve<'a>(
         quiet: environment.quiet.map_or(Ok(false), quiet_from)?,
         inject: environment.inject,
         arenas_are_set: environment.arenas_are_set,
+        profile_from_environment: environment.profile.map(profile_from).transpose()?,
     })
 }
 
@@ -234,6 +280,22 @@ fn reserve_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {
         reason: error.reason(),
         accepted: SIZE_FORMS,
     })
+}
+
+fn profile_from(value: &[u8]) -> Result<Profile, BadVariable<'_>> {
+    match value {
+        b"on" => Ok(Profile::On(None)),
+        b"off" => Ok(Profile::Off),
+        _ => match parse_size(value) {
+            Ok(bytes) if bytes > 0 => Ok(Profile::On(Some(bytes))),
+            _ => Err(BadVariable {
+                name: variable::PROFILE,
+                value,
+                reason: "neither on, off nor a sampling distance",
+                accepted: "on, off, or a size above zero, such as 524288, 512K or 512Ki",
+            }),
+        },
+    }
 }
 
 fn report_from(value: &[u8]) -> Result<ReportTo<'_>, BadVariable<'_>> {
@@ -308,6 +370,7 @@ mod tests {
             "OOMGUARD_REPORT=fd:9",
             "OOMGUARD_TOKEN=a b",
             "OOMGUARD_QUIET=1",
+            "OOMGUARD_PROFILE=64Ki",
         ]);
         let Ok(wishes) = resolve(&source, &variables) else { panic!("all good") };
         assert_eq!(wishes.limit_from_environment, "80%".parse().ok());
@@ -315,6 +378,7 @@ mod tests {
         assert_eq!((wishes.measure, wishes.exit_code, wishes.reserve_bytes), (Measure::Data, 77, 0));
         assert_eq!((wishes.on_refusal, wishes.quiet), (OnRefusal::Immediate, true));
         assert_eq!((wishes.report, wishes.token), (ReportTo::Descriptor(9), Some(&b"a b"[..])));
+        assert_eq!(wishes.profile_from_environment, Some(Profile::On(Some(64 << 10))));
     }
 
     #[test]

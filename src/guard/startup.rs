@@ -3,16 +3,17 @@
 //! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
 //! goes wrong ends in one line on stderr and exit 125, before the program has done anything.
 
-use super::armed::{Armed, ReportTarget, arm_with, keep_path};
+use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::{allocator::Source, arenas, exhaustion, interpose, record, stack, verdict};
+use super::{allocator::Source, arenas, exhaustion, interpose, profile, record, stack, verdict};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;
 use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char};
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The constructor.
@@ -24,6 +25,8 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     static ARMED_ONCE: AtomicBool = AtomicBool::new(false);
     // Relaxed: constructors run one after the other in one thread.
     if ARMED_ONCE.swap(true, Ordering::Relaxed) {
+        // SAFETY: in a constructor, before there is a second thread.
+        unsafe { start_profile::<S>() };
         return;
     }
     // Only glibc hands a constructor the arguments of `main`; elsewhere they are whatever was in the registers.
@@ -32,20 +35,42 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     } else {
         (0, core::ptr::null(), current_environment())
     };
-    let program = if argc > 0 {
-        // SAFETY: argv is an array of at least `argc` pointers.
+    // SAFETY: argv is an array of at least `argc` pointers to C strings that live as long as the process.
+    let program = unsafe { program_name(argc, argv) };
+    // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
+    let environment = unsafe { read_environment(envp) };
+    // SAFETY: the flag above lets only one constructor through.
+    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+    // SAFETY: in a constructor, before there is a second thread.
+    unsafe { start_profile::<S>() };
+}
+
+/// Where the profiler is compiled in. Of several guards in a program any may have it.
+///
+/// # Safety
+/// From the constructor, while the process has one thread.
+unsafe fn start_profile<S: Source>() {
+    if let Some(from_source) = const { S::SETTINGS.profile_from_source() }
+        && let Some(armed) = armed()
+    {
+        // SAFETY: by this function's contract.
+        unsafe { profile::start(from_source, armed) };
+    }
+}
+
+/// # Safety
+/// `argv` is an array of at least `argc` pointers to C strings that live as long as the process.
+pub(super) unsafe fn program_name(argc: i32, argv: *const *const c_char) -> &'static [u8] {
+    if argc > 0 {
+        // SAFETY: there is one, by contract.
         let first = unsafe { *argv };
-        // SAFETY: each of them is a C string that lives as long as the process.
+        // SAFETY: a C string that lives as long as the process, by contract.
         unsafe { c_string(first) }
     } else {
         // SAFETY: AT_EXECFN is the address of a C string that lives as long as the process.
         sys::process::executable_name_address()
             .map_or(b"?".as_slice(), |name| unsafe { c_string(name as *const c_char) })
-    };
-    // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
-    let environment = unsafe { read_environment(envp) };
-    // SAFETY: the flag above lets only one constructor through.
-    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+    }
 }
 
 fn current_environment() -> *const *const c_char {
@@ -59,6 +84,25 @@ fn current_environment() -> *const *const c_char {
 /// # Safety
 /// At most once in a process, before it has a second thread.
 unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
+    // SAFETY: once, by this function's contract.
+    let armed = unsafe { set_up(source, environment, program, verdict::alloc_error_code) };
+    interpose::resolve_real_functions();
+    verdict::install_abort_handler(armed);
+    exhaustion::watch_exit();
+    #[cfg(feature = "nightly")]
+    std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
+}
+
+/// What programs of all languages have in common: wishes, limit, facts, record.
+///
+/// # Safety
+/// At most once in a process, before it has a second thread.
+pub(super) unsafe fn set_up(
+    source: &Settings,
+    environment: &Environment<'_>,
+    program: &[u8],
+    alloc_error_code: fn() -> Range<usize>,
+) -> &'static Armed {
     let started_ms = sys::process::monotonic_ms();
     let wishes =
         resolve(source, environment).unwrap_or_else(|bad| refuse_to_start(|line| bad.describe(line)));
@@ -71,7 +115,7 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure);
-        address_space_is_limited = prepare_address_space(&wishes, limit.bytes);
+        address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
         set_soft_limit(limit, wishes.measure, existing);
         check_that_it_fits(limit, wishes.measure);
     }
@@ -79,28 +123,59 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     let facts = Armed {
         exit_code: wishes.exit_code,
         measure: wishes.measure,
-        limit: limit.map(|limit| limit.bytes),
-        limit_source: limit.map(|limit| limit.source),
+        limit: HeldLimit::new(limit),
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
         report,
+        profile_from_environment: wishes.profile_from_environment,
         token: wishes.token.map(Text::from_bytes),
         program: Text::from_bytes(program.rsplit(|byte| *byte == b'/').next().unwrap_or(program)),
         started_ms,
-        address_space_is_limited,
-        caps_arenas: address_space_is_limited && !wishes.arenas_are_set,
-        alloc_error_code: verdict::alloc_error_code(),
+        address_space_is_limited: address_space_is_limited.into(),
+        arenas_are_set: wishes.arenas_are_set,
+        alloc_error_code: alloc_error_code(),
         abort_action: sys::signals::disposition(libc::SIGABRT),
     };
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
-    record::attach(environment.record, armed);
-    interpose::resolve_real_functions();
-    verdict::install_abort_handler(armed);
-    exhaustion::watch_exit();
-    #[cfg(feature = "nightly")]
-    std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
+    record::attach(environment.record, armed, source.profiles());
+    armed
+}
+
+/// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went
+/// wrong; then nothing has changed.
+#[cfg(feature = "shim")]
+pub(super) fn change_limit(armed: &Armed, limit: crate::Limit) -> Result<(), i32> {
+    let measure = armed.measure;
+    let now = rlimit(measure.into());
+    let soft = sys::memory::replaced_soft_limit(measure).unwrap_or(now.soft);
+    let ask = needs_container(None, Some(limit));
+    let resolved = resolve_limit(&Known {
+        from_environment: None,
+        from_source: Some(limit),
+        container: if ask { container_limit("") } else { None },
+        machine: if ask { sys::memory::machine_memory() } else { None },
+        existing: Rlimit { soft, hard: now.hard },
+    });
+    if let Some(resolved) = resolved {
+        if measure == Measure::Data && sys::memory::data_limit_is_ignored() {
+            return Err(libc::ENOTSUP);
+        }
+        if sys::memory::memory_use().of(measure).is_some_and(|in_use| in_use > resolved.bytes) {
+            return Err(libc::ENOMEM);
+        }
+        // Relaxed: as for the limit itself, a call to be made early.
+        let limited = prepare_address_space(measure, armed.arenas_are_set, resolved.bytes);
+        armed.address_space_is_limited.store(limited, Ordering::Relaxed);
+    }
+    let wanted = Rlimit { soft: resolved.map_or(soft, |resolved| Some(resolved.bytes)), hard: now.hard };
+    if now != wanted && !set_rlimit(measure.into(), wanted) {
+        return Err(sys::fd::errno());
+    }
+    sys::memory::note_replaced_soft_limit(measure, soft);
+    armed.limit.set(resolved);
+    Ok(())
 }
 
 /// The limit's sources, as far as they matter.
@@ -129,13 +204,13 @@ fn check_that_it_counts(measure: Measure) {
 }
 
 /// What has to happen while address space is still to be had. Whether it is limited at all.
-fn prepare_address_space(wishes: &Wishes<'_>, limit_bytes: u64) -> bool {
-    let limit_bytes = match wishes.measure {
+fn prepare_address_space(measure: Measure, arenas_are_set: bool, limit_bytes: u64) -> bool {
+    let limit_bytes = match measure {
         Measure::AddressSpace => Some(limit_bytes),
         Measure::Data => rlimit(Resource::AddressSpace).soft,
     };
     let Some(limit_bytes) = limit_bytes else { return false };
-    if !wishes.arenas_are_set {
+    if !arenas_are_set {
         sys::memory::cap_arenas(arenas::arenas_under(limit_bytes));
     }
     stack::reserve_main_stack(limit_bytes);
@@ -310,7 +385,7 @@ fn refuse_to_start(describe: impl FnOnce(&mut Text<1024>)) -> ! {
 ///
 /// # Safety
 /// `envp` is null or an array of C strings that ends in a null pointer, and that lives as long as the process.
-unsafe fn read_environment(envp: *const *const c_char) -> Environment<'static> {
+pub(super) unsafe fn read_environment(envp: *const *const c_char) -> Environment<'static> {
     let mut environment = Environment::default();
     if envp.is_null() || sys::process::has_raised_privileges() {
         return environment;
@@ -331,7 +406,7 @@ unsafe fn read_environment(envp: *const *const c_char) -> Environment<'static> {
 
 /// # Safety
 /// `text` is a C string that lives as long as the process.
-unsafe fn c_string(text: *const c_char) -> &'static [u8] {
+pub(super) unsafe fn c_string(text: *const c_char) -> &'static [u8] {
     // SAFETY: by contract.
     unsafe { CStr::from_ptr(text) }.to_bytes()
 }

@@ -40,8 +40,8 @@ pub fn status() -> Status {
     let memory = sys::memory::memory_use();
     record::note_use(&memory);
     Status {
-        limit: armed.and_then(|armed| armed.limit),
-        source: armed.and_then(|armed| armed.limit_source),
+        limit: armed.and_then(|armed| armed.limit.bytes()),
+        source: armed.and_then(|armed| armed.limit.source()),
         measure,
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),

@@ -290,7 +290,7 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
 
 /// # Safety
 /// `context` is the third argument of a signal handler.
-unsafe fn interrupted_stack_pointer(context: *mut libc::c_void) -> usize {
+pub(super) unsafe fn interrupted_stack_pointer(context: *mut libc::c_void) -> usize {
     // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     #[cfg(target_arch = "x86_64")]

@@ -36,6 +36,13 @@ pub(super) fn extend(patience_ms: u64) {
     DEADLINE_MS.store(sys::process::monotonic_ms() + patience_ms, Ordering::Relaxed);
 }
 
+/// There is no deadline any more: what is left to do is the program's own.
+#[cfg(feature = "shim")]
+pub(super) fn call_off() {
+    // Relaxed: as in `extend`.
+    DEADLINE_MS.store(u64::MAX, Ordering::Relaxed);
+}
+
 extern "C" fn watch(_: *mut libc::c_void) -> i32 {
     loop {
         // Relaxed: as in `extend`.

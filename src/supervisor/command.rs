@@ -5,10 +5,14 @@
 //! thread may have held any lock at the moment of the fork. It is registered last, so the hooks that the command
 //! came with run before it, and unlimited.
 
+use super::entrance::Entrance;
+use super::foreground::{CHANGED, Found};
+use super::inference::{self, Joining};
 use super::program;
 use crate::contract::{Measure, variable};
 use crate::sys;
 use crate::sys::memory::{Rlimit, rlimit, set_rlimit};
+use crate::sys::signals::Signals;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +21,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// A command that can be started more than once, each time with other limits.
 pub(super) struct Prepared {
@@ -48,9 +52,10 @@ pub(super) struct Start {
     /// Descriptors that the child keeps.
     pub(super) record_fd: Option<i32>,
     pub(super) lifeline_fd: Option<i32>,
+    pub(super) joining: Option<Joining>,
     pub(super) die_with_parent: bool,
     pub(super) set_limit: SetLimit,
-    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) variables: Vec<(&'static str, OsString)>,
 }
 
 static STARTS: Mutex<()> = Mutex::new(());
@@ -63,11 +68,17 @@ const TO_THE_HARD_LIMIT: u64 = u64::MAX;
 struct BetweenForkAndExec {
     record_fd: AtomicI32,
     lifeline_fd: AtomicI32,
+    /// The descriptors to the tracer and for the answer, and the tracer's number.
+    joining: [AtomicI32; 3],
     /// `KEEP`, `TO_THE_HARD_LIMIT`, or bytes.
     address_space: AtomicU64,
     data: AtomicU64,
     /// The parent whose death is the child's; zero for none.
     parent: AtomicU32,
+    /// Whether signals are to be blocked and ignored as they were found.
+    restore_signals: AtomicBool,
+    blocked: AtomicU64,
+    ignored: AtomicU64,
 }
 
 impl Prepared {
@@ -78,9 +89,13 @@ impl Prepared {
         let between = Arc::new(BetweenForkAndExec {
             record_fd: AtomicI32::new(NO_FD),
             lifeline_fd: AtomicI32::new(NO_FD),
+            joining: [const { AtomicI32::new(NO_FD) }; 3],
             address_space: AtomicU64::new(KEEP),
             data: AtomicU64::new(KEEP),
             parent: AtomicU32::new(0),
+            restore_signals: AtomicBool::new(false),
+            blocked: AtomicU64::new(0),
+            ignored: AtomicU64::new(0),
         });
         Prepared { command, theirs, between, hooked: false }
     }
@@ -88,6 +103,14 @@ impl Prepared {
     /// What the child will find under `name`, if the command says so itself.
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.command.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value)
+    }
+
+    /// Has the child start with signals as they were found, where `Command` would reset them.
+    pub(super) fn restore_signals(&self, found: Found) {
+        // Relaxed: as in `set`.
+        self.between.blocked.store(found.blocked.0, Ordering::Relaxed);
+        self.between.ignored.store(found.ignored.0, Ordering::Relaxed);
+        self.between.restore_signals.store(true, Ordering::Relaxed);
     }
 
     /// Starts the command.
@@ -136,8 +159,11 @@ impl Prepared {
     /// page tables of this process (measured: 0.2 ms for a small parent, 6 ms for one of 100 MiB); without one it uses
     /// posix_spawn(3), which does not.
     fn needs_hook(&self, start: &Start) -> bool {
-        start.die_with_parent
+        // Relaxed: written by this thread.
+        self.between.restore_signals.load(Ordering::Relaxed)
+            || start.die_with_parent
             || start.lifeline_fd.is_some()
+            || start.joining.is_some()
             || start.set_limit == SetLimit::BeforeExec
                 && start.soft_limit.is_some_and(|(measure, soft)| !self.child_limits_itself(measure, soft))
     }
@@ -161,7 +187,12 @@ impl Prepared {
         certain.then_some(program)
     }
 
-    fn set_variable(&mut self, name: &'static str, value: &str) {
+    /// Whether nothing can be preloaded into the program, as far as its file tells.
+    pub(super) fn nothing_preloads(&self) -> bool {
+        matches!(Entrance::of(&self.command), Entrance::Static | Entrance::Foreign)
+    }
+
+    fn set_variable(&mut self, name: &'static str, value: &OsStr) {
         // The record is between this process and its child: there is nothing for a user to say.
         if name != variable::RECORD && self.theirs.contains(OsStr::new(name)) {
             return;
@@ -192,6 +223,12 @@ impl BetweenForkAndExec {
         // Relaxed, here and below: the child is forked by the thread that wrote this.
         self.record_fd.store(start.record_fd.unwrap_or(NO_FD), Ordering::Relaxed);
         self.lifeline_fd.store(start.lifeline_fd.unwrap_or(NO_FD), Ordering::Relaxed);
+        let joining = start
+            .joining
+            .map_or([NO_FD; 3], |joining| [joining.socket, joining.result, joining.tracer.cast_signed()]);
+        for (cell, value) in self.joining.iter().zip(joining) {
+            cell.store(value, Ordering::Relaxed);
+        }
         let [address_space, data] = wanted_soft_limits(start);
         self.address_space.store(address_space, Ordering::Relaxed);
         self.data.store(data, Ordering::Relaxed);
@@ -211,8 +248,19 @@ impl BetweenForkAndExec {
         if parent != 0 {
             sys::child::die_with_parent(parent)?;
         }
+        let [socket, result, tracer] = self.joining.each_ref().map(|cell| cell.load(Ordering::Relaxed));
+        if socket != NO_FD {
+            inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
+        }
         for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
             set_soft_limit(measure, cell.load(Ordering::Relaxed))?;
+        }
+        if self.restore_signals.load(Ordering::Relaxed) {
+            let ignored = Signals(self.ignored.load(Ordering::Relaxed));
+            for signal in CHANGED.into_iter().filter(|signal| ignored.has(*signal)) {
+                sys::signals::set_ignored(signal);
+            }
+            sys::signals::set_blocked(Signals(self.blocked.load(Ordering::Relaxed)));
         }
         Ok(())
     }

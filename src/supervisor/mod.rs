@@ -22,23 +22,31 @@
 //! ```
 //!
 //! A worker whose program is guarded ([`guard!`](crate::guard!)) ends with a [`Report`]. Any other program gets the
-//! rlimit, and dies of it in its own way: see setrlimit(2).
+//! rlimit, and dies of it in its own way: see setrlimit(2). What it died of can be found out from outside:
+//! [`Worker::infer_refusals`].
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `worker` | `Worker`: what to start, and how |
 //! | `command` | what is done to the `Command`, and between fork and exec |
 //! | `program` | whether a program arms itself |
+//! | `entrance` | how the guard can get into a program |
+//! | `elf` | the file of a program, as far as those two ask |
+//! | `foreground` | `Foreground`: a process that stands in for its worker |
 //! | `starter` | the thread that starts workers which must not outlive this process |
 //! | `running` | `Running`: a started worker, until its verdict |
 //! | `output` | what a worker wrote, drained while it runs |
 //! | `descendants` | what a worker left behind |
 //! | `kernel_kills` | whether the kernel's out-of-memory killer was at work |
+//! | `inference` | whether memory was refused to a worker that says nothing itself |
+//! | `tracer` | the process that follows such a worker |
+//! | `refusals` | what a followed process was refused, and whether it got over it; pure |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
 //! | `retry` | `Retry`: the next limit; pure |
 //! | `accounts` | who runs and who waits under a budget; pure |
 //! | `budget` | `Budget`: how much there is to share |
+//! | `surroundings` | `Surroundings`: which limits hold where this process runs |
 //! | `pool` | `Pool`, `Job`: workers that wait until their limit fits |
 
 mod accounts;
@@ -47,30 +55,47 @@ mod budget;
 #[allow(unsafe_code)]
 mod command;
 mod descendants;
+mod elf;
+mod entrance;
+mod foreground;
+mod inference;
 mod kernel_kills;
 mod outcome;
 mod output;
 mod pool;
 mod program;
+mod refusals;
 mod report;
 mod retry;
 mod running;
 mod starter;
+mod surroundings;
+// Unsafe code is allowed here: a forked process, and memory that it shares with this one.
+#[allow(unsafe_code)]
+mod tracer;
 mod worker;
 
+pub use crate::profile::{Lost, Method, Module, Moment, Profile, Site};
+pub use crate::sys::memory::Rlimit;
 pub use budget::{Budget, TooLarge};
 pub use command::SetLimit;
 pub use descendants::{LeftBehind, OnLeftBehind};
+pub use entrance::Entrance;
+pub use foreground::Foreground;
+pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
 pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
-pub use report::{LastLook, Report};
+pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
+pub use surroundings::{
+    CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
+};
 pub use worker::{OnSupervisorDeath, Worker};
 
 /// A size for people: `512 MiB`.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     let mut text = crate::text::Text::<32>::new();
     text.push_size(bytes);
     String::from_utf8_lossy(text.as_bytes()).into_owned()

@@ -17,7 +17,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// Exit code 0.
     Success,
-    /// The worker reached its own limit: its exit code and the record that it left agree.
+    /// The worker reached its own limit: its exit code and the record that it left agree; or, where the report
+    /// [is inferred](Report::is_inferred), it failed after a refusal by that limit which nothing made good.
     OutOfMemory(Report),
     /// The kernel's out-of-memory killer ended it: SIGKILL that this process did not send, while the kernel's counter
     /// of such kills rose.
@@ -44,6 +45,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Success => f.write_str("succeeded: exit code 0"),
+            Outcome::OutOfMemory(report) if report.is_inferred() => {
+                write!(f, "out of memory, inferred from its refused calls and its end: {}", report.summary())
+            }
             Outcome::OutOfMemory(report) => write!(
                 f,
                 "out of memory: exit code {} and the record agree: {}",
@@ -95,6 +99,9 @@ pub struct Ended {
     pub last_look: Option<LastLook>,
     /// Whether this process ended it.
     pub ended_by: Option<EndedBy>,
+    /// How many calls that map memory were looked at from outside; zero without
+    /// [`Worker::infer_refusals`](super::Worker::infer_refusals).
+    pub traced_calls: u64,
     /// Processes that the worker started and that were still there when it had died.
     pub left_behind: LeftBehind,
     /// How often it was started in all; more than once only by a [`Retry`](super::Retry).
@@ -139,25 +146,32 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Names a death. `take_kill` asks the kernel's counter, and is only called where the answer matters.
+/// Names a death. `inferred` is what a tracer makes of it, if one followed the worker: less than what the worker says
+/// itself, but the only word about a descendant that says nothing. `take_kill` asks the kernel's counter, and is only
+/// called where the answer matters.
 pub(super) fn judge(
     status: ExitStatus,
     claims: Option<&Claims>,
+    inferred: Option<Claims>,
     ended_by: Option<EndedBy>,
     take_kill: impl FnOnce() -> Option<OomKill>,
 ) -> Outcome {
+    let inferred = inferred.filter(|inferred| claims.is_none_or(|claims| claims.pid != inferred.pid));
     match (status.code(), status.signal()) {
         (Some(0), _) => Outcome::Success,
         (Some(code), _) => match claims {
             Some(claims) if claims.state == State::Exhausted && i32::from(claims.exit_code) == code => {
                 Outcome::OutOfMemory(Report::new(claims.clone()))
             }
-            _ => Outcome::Exited(code),
+            _ => inferred.map_or(Outcome::Exited(code), |claims| Outcome::OutOfMemory(Report::new(claims))),
         },
         (None, Some(libc::SIGKILL)) if ended_by.is_none() => {
             take_kill().map_or(Outcome::Signaled(libc::SIGKILL), Outcome::OomKilled)
         }
-        (None, signal) => Outcome::Signaled(signal.unwrap_or(0)),
+        (None, signal) => match inferred.filter(|_| ended_by.is_none()) {
+            Some(claims) => Outcome::OutOfMemory(Report::new(claims)),
+            None => Outcome::Signaled(signal.unwrap_or(0)),
+        },
     }
 }
 
@@ -222,6 +236,8 @@ mod tests {
             refusals: 1,
             exit_code,
             uptime_ms: 5,
+            inferred: false,
+            profile: None,
         }
     }
 
@@ -231,7 +247,7 @@ mod tests {
         ended_by: Option<EndedBy>,
         kill: Option<OomKill>,
     ) -> Outcome {
-        judge(ExitStatus::from_raw(raw), claims.as_ref(), ended_by, || kill)
+        judge(ExitStatus::from_raw(raw), claims.as_ref(), None, ended_by, || kill)
     }
 
     fn exit(code: i32) -> i32 {
@@ -280,6 +296,22 @@ mod tests {
         ] {
             assert!(!verdict(raw, None, ended_by, kill).is_memory(), "{raw} {ended_by:?}");
         }
+    }
+
+    #[test]
+    fn what_a_tracer_saw_counts_where_the_worker_says_nothing_itself() {
+        let inferred = |pid| Some(Claims { pid, inferred: true, ..claims(State::Exhausted, 198) });
+        let of = |raw, own: Option<Claims>, seen, ended_by| {
+            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, || None).is_memory()
+        };
+        assert!(of(exit(1), None, inferred(7), None));
+        assert!(of(libc::SIGSEGV, None, inferred(7), None));
+        assert!(!of(exit(0), None, inferred(7), None));
+        assert!(!of(libc::SIGSEGV, None, inferred(7), Some(EndedBy::Kill)));
+        assert!(!of(libc::SIGKILL, None, inferred(7), None));
+        let armed = || Some(claims(State::Armed, 198));
+        assert!(!of(exit(1), armed(), inferred(7), None), "a guarded program knows better");
+        assert!(of(exit(1), armed(), inferred(8), None), "a guarded wrapper does not speak for its child");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A program that sets its limit itself before `main` needs nothing done between fork and exec, and can be started
 //! without a fork, whose price grows with the memory of the parent. Whatever is not surely such a program is not one.
 
+use super::elf::{Elf, PT_NOTE, u32_at};
 use crate::record::{NOTE_LAYOUT, NOTE_NAME};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -53,31 +54,13 @@ fn identity(metadata: &Metadata) -> Identity {
     }
 }
 
-const ELF_HEADER_BYTES: usize = 64;
-const PROGRAM_HEADER_BYTES: usize = 56;
-const PT_NOTE: u32 = 4;
-
 /// `None`: not a 64-bit ELF file of this machine's byte order, or cut short.
 fn has_note(file: &File) -> Option<bool> {
-    let mut header = [0; ELF_HEADER_BYTES];
-    file.read_exact_at(&mut header, 0).ok()?;
-    let byte_order = if cfg!(target_endian = "little") { 1 } else { 2 };
-    if !header.starts_with(&[0x7f, b'E', b'L', b'F', 2, byte_order]) {
-        return None;
-    }
-    let table_at = u64_at(&header, 32)?;
-    let (entry_bytes, entries) = (u16_at(&header, 54)?, u16_at(&header, 56)?);
-    for index in 0..u64::from(entries.min(128)) {
-        let mut entry = [0; PROGRAM_HEADER_BYTES];
-        let at = table_at.checked_add(index * u64::from(entry_bytes))?;
-        file.read_exact_at(&mut entry, at).ok()?;
-        if u32_at(&entry, 0)? != PT_NOTE {
-            continue;
-        }
-        let (at, len) = (u64_at(&entry, 8)?, u64_at(&entry, 32)?);
-        let mut notes = vec![0; usize::try_from(len.min(64 << 10)).ok()?];
-        file.read_exact_at(&mut notes, at).ok()?;
-        if is_among(&notes) {
+    let elf = Elf::read(file)?;
+    for notes in elf.segments(PT_NOTE) {
+        let mut content = vec![0; usize::try_from(notes.bytes.min(64 << 10)).ok()?];
+        file.read_exact_at(&mut content, notes.at).ok()?;
+        if is_among(&content) {
             return Some(true);
         }
     }
@@ -97,18 +80,6 @@ fn is_among(mut notes: &[u8]) -> bool {
         notes = rest.get(name.saturating_add(content)..).unwrap_or(&[]);
     }
     false
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_ne_bytes(*chunk))
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
 use crate::contract::{Cause, LimitSource, Measure, REPORT_MAX_BYTES};
-use crate::record::{Claims, State};
+use crate::profile::Profile;
+use crate::record::{Claims, ProfileState, State};
 use crate::text::Text;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why and how a worker ran out of memory, as it said itself while it died.
@@ -15,17 +17,48 @@ use std::time::Duration;
 pub struct Report {
     // Boxed, so that an outcome is small.
     claims: Box<Claims>,
+    profile: Option<Arc<Profile>>,
 }
 
 /// How a guarded worker stood when it was last heard of, whatever it died of.
 #[derive(Clone)]
 pub struct LastLook {
     claims: Claims,
+    profile: Option<Arc<Profile>>,
+}
+
+/// Whether a worker's live allocations were sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Profiling {
+    /// The program has no profiler: it wants `guard!(profile = on)`, or `profile = off` to leave it to
+    /// `OOMGUARD_PROFILE`.
+    NotCompiledIn,
+    /// The program has one, and was told not to use it.
+    Off,
+    /// They were.
+    On,
+    /// They should have been; there was no memory for it, or the kernel is older than 4.14.
+    Failed,
 }
 
 impl Report {
     pub(super) fn new(claims: Claims) -> Report {
-        Report { claims: Box::new(claims) }
+        Report { claims: Box::new(claims), profile: None }
+    }
+
+    pub(super) fn attach_profile(&mut self, profile: Option<Arc<Profile>>) {
+        self.profile = profile;
+    }
+
+    /// Which code held the memory. `None` where the worker was not [profiled](Profiling).
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// Whether the worker was profiled, and if not, why.
+    pub fn profiling(&self) -> Option<Profiling> {
+        profiling(&self.claims)
     }
 
     /// What was refused.
@@ -114,6 +147,13 @@ impl Report {
         Duration::from_millis(self.claims.uptime_ms)
     }
 
+    /// Whether this was put together from outside, for a worker that has no guard: what its refused calls and its end
+    /// were seen to be ([`InferRefusals`](super::InferRefusals)). The worker did not end with
+    /// [`exit_code`](Report::exit_code) then, but in a way of its own: [`Ended::status`](super::Ended::status).
+    pub fn is_inferred(&self) -> bool {
+        self.claims.inferred
+    }
+
     /// The worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)
@@ -141,8 +181,19 @@ impl Report {
 }
 
 impl LastLook {
-    pub(super) fn new(claims: Claims) -> LastLook {
-        LastLook { claims }
+    pub(super) fn new(claims: Claims, profile: Option<Arc<Profile>>) -> LastLook {
+        LastLook { claims, profile }
+    }
+
+    /// Which code held the memory when the worker died, whatever it died of. `None` where it was not
+    /// [profiled](Profiling), and while it runs: [`Running::profile`](super::Running::profile) reads that.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_deref()
+    }
+
+    /// Whether the worker was profiled, and if not, why. `None`: a guard of another version.
+    pub fn profiling(&self) -> Option<Profiling> {
+        profiling(&self.claims)
     }
 
     /// The process, as it knows itself.
@@ -201,6 +252,15 @@ impl LastLook {
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)
     }
+}
+
+fn profiling(claims: &Claims) -> Option<Profiling> {
+    claims.profile.map(|state| match state {
+        ProfileState::NotCompiledIn => Profiling::NotCompiledIn,
+        ProfileState::Off => Profiling::Off,
+        ProfileState::On => Profiling::On,
+        ProfileState::Failed => Profiling::Failed,
+    })
 }
 
 fn token(claims: &Claims) -> Option<Cow<'_, str>> {

@@ -1,16 +1,20 @@
 //! A started worker, until its verdict.
 
 use super::descendants::{self, Lifeline, OnLeftBehind};
+use super::foreground::Foreground;
+use super::inference::Inference;
 use super::kernel_kills::Before;
 use super::outcome::{Ended, EndedBy, Outcome, announce, judge};
 use super::output::Output;
 use super::report::LastLook;
-use crate::record::{Claims, RECORD_BYTES};
+use crate::profile::{PROFILE_BYTES, Profile};
+use crate::record::{Claims, ProfileState, RECORD_BYTES};
 use crate::sys;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A worker that was started and whose end has not been seen yet.
@@ -27,6 +31,7 @@ pub struct Running {
     pidfd: Option<OwnedFd>,
     record: OwnedFd,
     lifeline: Option<Lifeline>,
+    inference: Option<Inference>,
     on_left_behind: OnLeftBehind,
     before: Before,
     limit: Option<u64>,
@@ -42,6 +47,7 @@ pub struct Running {
 pub(super) struct Equipment {
     pub(super) record: OwnedFd,
     pub(super) lifeline: Option<Lifeline>,
+    pub(super) inference: Option<Inference>,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
@@ -60,6 +66,7 @@ impl Running {
             pidfd: None,
             record: equipment.record,
             lifeline: equipment.lifeline,
+            inference: equipment.inference,
             on_left_behind: equipment.on_left_behind,
             before: equipment.before,
             limit: equipment.limit,
@@ -82,9 +89,15 @@ impl Running {
         self.limit
     }
 
+    /// Whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals) asked for it,
+    /// and nothing here forbids it.
+    pub fn is_inferring(&self) -> bool {
+        self.inference.as_ref().is_some_and(Inference::is_inferring)
+    }
+
     /// What a guarded worker last said of itself, while it runs.
     pub fn look(&self) -> Option<LastLook> {
-        self.claims().map(LastLook::new)
+        self.claims().map(|claims| LastLook::new(claims, None))
     }
 
     /// The outcome, if the worker has ended.
@@ -122,7 +135,7 @@ impl Running {
     pub fn wait_timeout(&mut self, patience: Duration) -> io::Result<Option<Outcome>> {
         let until = Instant::now().checked_add(patience);
         while self.ended.is_none() {
-            let (dead, _) = self.wait_a_little(until)?;
+            let (dead, _) = self.wait_a_little(until, None)?;
             if dead {
                 self.conclude()?;
             } else if until.is_some_and(|until| Instant::now() >= until) {
@@ -170,7 +183,7 @@ impl Running {
             let dead = if drained && self.deadline.is_none() && look_up.is_none() {
                 sys::child::wait_dead(self.pid, true)?
             } else {
-                let (dead, looked) = self.wait_a_little(look_up.map(|_| Instant::now() + EVERY))?;
+                let (dead, looked) = self.wait_a_little(look_up.map(|_| Instant::now() + EVERY), None)?;
                 if !looked && let Some(look_up) = look_up {
                     look_up();
                 }
@@ -182,9 +195,28 @@ impl Running {
         }
     }
 
-    /// Waits until the worker is dead, has written something, its time is up, or `until` is reached. Whether it is
-    /// dead; whether anything happened.
-    fn wait_a_little(&mut self, until: Option<Instant>) -> io::Result<(bool, bool)> {
+    /// Waits for the end; passes on what arrives for the worker meanwhile.
+    pub(super) fn wait_in(&mut self, foreground: &mut Foreground) -> io::Result<Ended> {
+        drop(self.stdin.take());
+        loop {
+            if let Some(ended) = &self.ended {
+                return Ok(ended.clone());
+            }
+            let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
+            foreground.attend(self.pid, pidfd, &[self.pid]);
+            if self.wait_a_little(None, Some(foreground.arrivals()))?.0 {
+                self.conclude()?;
+            }
+        }
+    }
+
+    /// Waits until the worker is dead, has written something, its time is up, something arrives, or `until` is reached.
+    /// Whether it is dead; whether anything happened.
+    fn wait_a_little(
+        &mut self,
+        until: Option<Instant>,
+        arrivals: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(bool, bool)> {
         if self.pidfd.is_none() {
             // Linux before 5.3, a sandbox that forbids it, no descriptor left: then the worker is asked after often.
             self.pidfd = sys::child::pidfd(self.pid).ok();
@@ -200,7 +232,7 @@ impl Running {
             (None, -1) => OFTEN_MS,
             (None, patience_ms) => patience_ms.min(OFTEN_MS),
         };
-        let happened = sys::child::poll([pidfd, stdout, stderr], patience_ms)?;
+        let happened = sys::child::poll([pidfd, stdout, stderr, arrivals], patience_ms)?;
         if let Some(output) = &mut self.output {
             output.drain();
         }
@@ -214,15 +246,24 @@ impl Running {
         Ok((dead, dead || happened.contains(&true)))
     }
 
+    /// Which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
+    pub fn profile(&self) -> Option<Profile> {
+        let mut copy = vec![0; PROFILE_BYTES];
+        let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, RECORD_BYTES).ok()?;
+        Profile::parse(copy.get(..len)?)
+    }
+
     fn claims(&self) -> Option<Claims> {
         let mut copy = [0; RECORD_BYTES];
-        sys::memfd::read_at_start(self.record.as_fd(), &mut copy).ok()?;
+        sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).ok()?;
         Claims::read(&copy)
     }
 
     /// The worker is dead: everything there is to know, and its number is given back.
     fn conclude(&mut self) -> io::Result<()> {
         let claims = self.claims();
+        let is_profiled = claims.as_ref().is_some_and(|claims| claims.profile == Some(ProfileState::On));
+        let profile = if is_profiled { self.profile().map(Arc::new) } else { None };
         let leads_group = sys::child::leads_group(self.pid);
         let killed_group =
             leads_group && (self.on_left_behind == OnLeftBehind::Kill || self.ended_by.is_some());
@@ -235,7 +276,11 @@ impl Running {
         }
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
-        let outcome = judge(status, claims.as_ref(), self.ended_by, || self.before.take_kill());
+        let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
+        let mut outcome = judge(status, claims.as_ref(), inferred, self.ended_by, || self.before.take_kill());
+        if let Outcome::OutOfMemory(report) = &mut outcome {
+            report.attach_profile(profile.clone());
+        }
         let mut output = self.output.take();
         if let Some(output) = &mut output {
             output.drain();
@@ -248,8 +293,9 @@ impl Running {
             pid: self.pid,
             limit: self.limit,
             resident_peak: reaped.resident_peak,
-            last_look: claims.map(LastLook::new),
+            last_look: claims.map(|claims| LastLook::new(claims, profile)),
             ended_by: self.ended_by,
+            traced_calls: self.inference.as_ref().map_or(0, Inference::stops),
             left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),
             tries: self.tries,
             ran_for,
@@ -259,6 +305,7 @@ impl Running {
         };
         self.pidfd = None;
         self.lifeline = None;
+        self.inference = None;
         announce(&ended);
         self.ended = Some(ended);
         Ok(())

@@ -2,17 +2,23 @@
 
 use super::command::{Prepared, SetLimit, Start};
 use super::descendants::{Lifeline, OnLeftBehind};
+use super::foreground::Foreground;
+use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
 use super::outcome::{Ended, Outcome};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Running};
+use super::tracer::Terms;
 use super::{resolve, starter};
 use crate::Limit;
-use crate::contract::{Measure, TOKEN_MAX_BYTES, variable};
-use crate::record::{self, RECORD_BYTES};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, TOKEN_MAX_BYTES, variable};
+use crate::record::{self, FILE_BYTES};
 use crate::sys;
 use crate::sys::memory::rlimit;
+use crate::text::Text;
+use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
@@ -21,6 +27,17 @@ use std::time::Duration;
 
 /// The child finds its descriptors from this number on, where no program expects any.
 const FIRST_DESCRIPTOR: i32 = 100;
+
+/// The dynamic linker's variable (ld.so(8)).
+const LD_PRELOAD: &str = "LD_PRELOAD";
+
+/// What the report is to repeat.
+#[derive(Debug)]
+enum Token {
+    New,
+    Given(String),
+    Inherited,
+}
 
 /// What becomes of a worker when this process dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,22 +66,30 @@ pub enum OnSupervisorDeath {
 /// may inherit the descriptor.
 ///
 /// Without a [`limit`](Worker::limit) the worker has the limits that it would have anyway.
-#[derive(Debug)]
 pub struct Worker {
     prepared: Prepared,
     pub(super) limit: Option<Limit>,
     measure: Option<Measure>,
     set_limit: SetLimit,
     exit_code: Option<u8>,
-    token: Option<String>,
+    token: Token,
     quiet: bool,
+    profile: Option<String>,
     pub(super) retry: Option<Retry>,
     time_limit: Option<Duration>,
     keep_output: usize,
     on_supervisor_death: OnSupervisorDeath,
     on_left_behind: OnLeftBehind,
     watch_descendants: bool,
+    preload: Option<OsString>,
+    keep_lower_limit: bool,
+    on_start: Option<OnStart>,
+    by_limit: Option<ByLimit>,
+    infer_refusals: InferRefusals,
 }
+
+type OnStart = Box<dyn FnMut(&Running) + Send>;
+type ByLimit = Box<dyn Fn(u64) -> Vec<(&'static str, OsString)> + Send>;
 
 impl Worker {
     /// Takes the command as it is. Nothing is started yet.
@@ -75,14 +100,20 @@ impl Worker {
             measure: None,
             set_limit: SetLimit::default(),
             exit_code: None,
-            token: None,
+            token: Token::New,
             quiet: false,
+            profile: None,
             retry: None,
             time_limit: None,
             keep_output: KEPT_BYTES,
             on_supervisor_death: OnSupervisorDeath::default(),
             on_left_behind: OnLeftBehind::default(),
             watch_descendants: false,
+            preload: None,
+            keep_lower_limit: false,
+            on_start: None,
+            by_limit: None,
+            infer_refusals: InferRefusals::default(),
         }
     }
 
@@ -123,7 +154,14 @@ impl Worker {
     /// process has.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Worker {
-        self.token = Some(token.into());
+        self.token = Token::Given(token.into());
+        self
+    }
+
+    /// Sets no token: the worker inherits what `OOMGUARD_TOKEN` says, if it is set.
+    #[must_use]
+    pub fn inherit_token(mut self) -> Worker {
+        self.token = Token::Inherited;
         self
     }
 
@@ -131,6 +169,22 @@ impl Worker {
     #[must_use]
     pub fn quiet(mut self) -> Worker {
         self.quiet = true;
+        self
+    }
+
+    /// Sample the worker's live allocations, so that its end tells which code held the memory
+    /// ([`Report::profile`](super::Report::profile)). Only a program that has the profiler compiled in does so:
+    /// `guard!(profile = off)` is enough.
+    #[must_use]
+    pub fn profile(mut self) -> Worker {
+        self.profile = Some("on".into());
+        self
+    }
+
+    /// The same with one sample per so many allocated bytes, in the mean. Zero is refused by the worker's guard.
+    #[must_use]
+    pub fn profile_every(mut self, bytes: u64) -> Worker {
+        self.profile = Some(bytes.to_string());
         self
     }
 
@@ -180,6 +234,59 @@ impl Worker {
         self
     }
 
+    /// Guards a program that is not written in Rust: preloads `library`, which is `liboomguard.so`, before what
+    /// `LD_PRELOAD` says already (ld.so(8)). It has to be a path without spaces and colons.
+    ///
+    /// What the worker starts gets the library, too. Ask [`Entrance`](super::Entrance) first: a program with another
+    /// C library than glibc does not start with it.
+    #[must_use]
+    pub fn preload(mut self, library: impl Into<OsString>) -> Worker {
+        let mut list = library.into();
+        let theirs = match self.prepared.variable(LD_PRELOAD) {
+            Some(theirs) => Some(theirs.to_owned()),
+            None => std::env::var_os(LD_PRELOAD),
+        };
+        if let Some(theirs) = theirs.filter(|theirs| !theirs.is_empty()) {
+            list.push(":");
+            list.push(theirs);
+        }
+        self.preload = Some(list);
+        self
+    }
+
+    /// Leaves a soft rlimit of this process in force where it is lower than the limit, and hands the limit to the worker
+    /// as it was written: what a launcher wants, whose own limits are its caller's word.
+    #[must_use]
+    pub fn keep_lower_limit(mut self) -> Worker {
+        self.keep_lower_limit = true;
+        self
+    }
+
+    /// Sets variables that depend on the limit, in bytes, for each try: what a runtime's own collector is told to stay
+    /// under, say. Not called where there is no limit.
+    #[must_use]
+    pub fn env_by_limit(
+        mut self,
+        variables: impl Fn(u64) -> Vec<(&'static str, OsString)> + Send + 'static,
+    ) -> Worker {
+        self.by_limit = Some(Box::new(variables));
+        self
+    }
+
+    /// Calls `look` for each try as soon as it has been started: to pass signals on, say.
+    #[must_use]
+    pub fn on_start(mut self, look: impl FnMut(&Running) + Send + 'static) -> Worker {
+        self.on_start = Some(Box::new(look));
+        self
+    }
+
+    /// Find out from outside whether memory was refused before a worker without a guard died.
+    #[must_use]
+    pub fn infer_refusals(mut self, when: InferRefusals) -> Worker {
+        self.infer_refusals = when;
+        self
+    }
+
     /// Starts the worker, once.
     ///
     /// # Errors
@@ -202,15 +309,32 @@ impl Worker {
     /// # Errors
     /// As for [`run`](Worker::run).
     pub fn run_to_end(&mut self) -> io::Result<Ended> {
+        self.run_tries(None)
+    }
+
+    /// The same, in a process that stands in for the worker. After a signal that asked to end there is no other try.
+    ///
+    /// # Errors
+    /// As for [`run`](Worker::run).
+    pub fn run_in_foreground(&mut self, foreground: &mut Foreground) -> io::Result<Ended> {
+        self.prepared.restore_signals(foreground.found());
+        self.run_tries(Some(foreground))
+    }
+
+    fn run_tries(&mut self, mut foreground: Option<&mut Foreground>) -> io::Result<Ended> {
         let ceiling = self.retry.as_ref().map_or(0, Retry::ceiling_bytes);
         let mut limit = self.limit;
         let mut tries = 0;
         loop {
             tries += 1;
-            let ended = self.try_once(limit, tries, None)?;
+            let ended = match &mut foreground {
+                Some(foreground) => self.try_in(foreground, limit, tries)?,
+                None => self.try_once(limit, tries, None)?,
+            };
+            let told_to_end = foreground.as_ref().is_some_and(|foreground| foreground.told_to_end());
             match self.next_limit(&ended, ceiling) {
-                Some(next) => limit = Some(Limit::Bytes(next)),
-                None => return Ok(ended),
+                Some(next) if !told_to_end => limit = Some(Limit::Bytes(next)),
+                _ => return Ok(ended),
             }
             if let Some(retry) = &mut self.retry {
                 retry.clean_up(&ended);
@@ -218,11 +342,17 @@ impl Worker {
         }
     }
 
+    fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
+        let mut running = self.start(limit, tries)?;
+        running.keep_output(self.keep_output)?;
+        running.wait_in(foreground)
+    }
+
     pub(super) fn next_limit(&self, ended: &Ended, ceiling: u64) -> Option<u64> {
         let next = self.retry.as_ref()?.next(ended, ceiling)?;
-        // The hard limit stays: what lies above it would be the same try again.
-        let hard = rlimit(self.effective_measure().into()).hard;
-        hard.is_none_or(|hard| ended.limit < Some(hard)).then_some(next)
+        // What lies above it would be the same try again.
+        let most = self.most_bytes(self.effective_measure());
+        most.is_none_or(|most| ended.limit < Some(most)).then_some(next)
     }
 
     /// The `tries`th try from start to end.
@@ -241,15 +371,18 @@ impl Worker {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
-        let bytes = limit.and_then(|limit| resolve(limit, "")).map(|bytes| {
-            let hard = rlimit(measure.into()).hard;
-            hard.map_or(bytes, |hard| bytes.min(hard))
-        });
+        let bytes = limit
+            .and_then(|limit| resolve(limit, ""))
+            .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let variables = self.variables(limit, bytes, measure, &record)?;
+        // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
+        let mut inference =
+            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure)).ok()).flatten();
         let start = Start {
-            soft_limit: limit.map(|_| (measure, bytes)),
-            record_fd: Some(record.as_raw_fd()),
+            soft_limit: limit.filter(|_| bytes.is_some() || !self.keep_lower_limit).map(|_| (measure, bytes)),
+            record_fd: self.preload.is_none().then(|| record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
+            joining: inference.as_ref().and_then(Inference::joining),
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
             set_limit: self.set_limit,
             variables,
@@ -270,16 +403,56 @@ impl Worker {
         if let Some(lifeline) = &mut lifeline {
             lifeline.let_go();
         }
+        if let Some(started) = &mut inference
+            && started.conclude_joining().is_err()
+        {
+            inference = None;
+        }
         let equipment = Equipment {
             record,
             lifeline,
+            inference,
             on_left_behind: self.on_left_behind,
             before,
             limit: bytes,
             time_limit: self.time_limit,
             tries,
         };
-        Ok(Running::new(child, equipment))
+        let running = Running::new(child, equipment);
+        if let Some(look) = &mut self.on_start {
+            look(&running);
+        }
+        Ok(running)
+    }
+
+    /// The most that a worker can get: the hard limit stays, and perhaps the soft one.
+    fn most_bytes(&self, measure: Measure) -> Option<u64> {
+        let now = rlimit(measure.into());
+        if self.keep_lower_limit { now.soft.or(now.hard) } else { now.hard }
+    }
+
+    fn wants_inference(&self, limit: Option<u64>) -> bool {
+        limit.is_some()
+            && match self.infer_refusals {
+                InferRefusals::Never => false,
+                InferRefusals::WhereNothingPreloads => self.prepared.nothing_preloads(),
+                InferRefusals::Always => true,
+            }
+    }
+
+    fn terms(&self, measure: Measure) -> Terms {
+        Terms {
+            measure,
+            exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
+            token: match &self.token {
+                Token::Given(token) => Some(Text::from_bytes(token.as_bytes())),
+                Token::New => None,
+                Token::Inherited => {
+                    std::env::var(variable::TOKEN).ok().map(|token| Text::from_bytes(token.as_bytes()))
+                }
+            },
+            numbers: process_numbers(),
+        }
     }
 
     fn effective_measure(&self) -> Measure {
@@ -296,35 +469,65 @@ impl Worker {
         bytes: Option<u64>,
         measure: Measure,
         record: &OwnedFd,
-    ) -> io::Result<Vec<(&'static str, String)>> {
+    ) -> io::Result<Vec<(&'static str, OsString)>> {
         let fd = record.as_raw_fd();
-        let inode = sys::memfd::sealed_inode(fd, RECORD_BYTES).ok_or_else(io::Error::last_os_error)?;
-        let mut variables = vec![(variable::RECORD, record::variable_value(fd, inode))];
-        if limit.is_some() {
-            let limit = bytes.map_or(Limit::Off, Limit::Bytes);
-            variables.push((variable::LIMIT, limit.to_string()));
+        let inode = sys::memfd::sealed_inode(fd, FILE_BYTES).ok_or_else(io::Error::last_os_error)?;
+        // What is preloaded is often a wrapper, which becomes another program; and its children are guarded, too.
+        let place = match self.preload {
+            Some(_) => record::variable_value_of(sys::process::pid(), fd, inode),
+            None => record::variable_value(fd, inode),
+        };
+        let mut variables = vec![(variable::RECORD, place.into())];
+        if let Some(asked) = limit {
+            let resolved = bytes.map_or(Limit::Off, Limit::Bytes);
+            let limit = if self.keep_lower_limit { asked } else { resolved };
+            variables.push((variable::LIMIT, limit.to_string().into()));
             variables.push((variable::MEASURE, measure.as_str().into()));
         }
+        if let (Some(by_limit), Some(bytes)) = (&self.by_limit, bytes) {
+            variables.extend(by_limit(bytes));
+        }
+        if let Some(list) = &self.preload {
+            variables.push((LD_PRELOAD, list.clone()));
+        }
         if let Some(code) = self.exit_code {
-            variables.push((variable::EXIT_CODE, code.to_string()));
+            variables.push((variable::EXIT_CODE, code.to_string().into()));
         }
         if self.quiet {
             variables.push((variable::QUIET, "1".into()));
         }
-        let token = self.token.clone().unwrap_or_else(new_token);
+        if let Some(profile) = &self.profile {
+            variables.push((variable::PROFILE, profile.clone().into()));
+        }
+        let token = match &self.token {
+            Token::Given(token) => token.clone(),
+            Token::New => new_token(),
+            Token::Inherited => return Ok(variables),
+        };
         if token.len() > TOKEN_MAX_BYTES || token.contains('\0') {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("token {token:?} cannot be used: write up to {TOKEN_MAX_BYTES} bytes without NUL"),
             ));
         }
-        variables.push((variable::TOKEN, token));
+        variables.push((variable::TOKEN, token.into()));
         Ok(variables)
     }
 }
 
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("command", &self.prepared)
+            .field("limit", &self.limit)
+            .field("measure", &self.measure)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
 fn new_record() -> io::Result<OwnedFd> {
-    let record = sys::memfd::create_sealed(RECORD_BYTES)?;
+    let record = sys::memfd::create_sealed(FILE_BYTES)?;
     Ok(sys::child::move_up(record, FIRST_DESCRIPTOR))
 }
 

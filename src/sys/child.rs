@@ -69,6 +69,41 @@ pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a signal to the process behind a descriptor of [`pidfd`].
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = core::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without information of ours the kernel fills in who sent it, as for kill(2).
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reaps children that are dead, as long as the first to be found is none of `ours`, which stay to be waited for.
+pub(crate) fn reap_strangers(ours: &[u32]) {
+    loop {
+        // SAFETY: all-zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+        // SAFETY: `info` is writable during the call.
+        let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+        if result != 0 || info.si_signo != libc::SIGCHLD {
+            return;
+        }
+        // SAFETY: waitid filled in the child's number, as the signal's number tells.
+        let pid = unsafe { info.si_pid() };
+        // SAFETY: waitpid may be told not to say how it ended.
+        if ours.contains(&pid.cast_unsigned()) || unsafe { libc::waitpid(pid, core::ptr::null_mut(), 0) } < 0
+        {
+            return;
+        }
+    }
+}
+
+/// Whether this process leads its session: setsid(2).
+pub(crate) fn leads_session() -> bool {
+    // SAFETY: getsid takes no pointer.
+    unsafe { libc::getsid(0) }.cast_unsigned() == super::process::pid()
+}
+
 /// Sets the soft limit of child `pid` from what `wanted` makes of its soft and hard one, if that changes it:
 /// prlimit(2).
 pub(crate) fn change_soft_limit(
@@ -106,17 +141,21 @@ pub(crate) fn poll<const N: usize>(
     timeout_ms: i32,
 ) -> io::Result<[bool; N]> {
     let mut polls = fds.map(|fd| libc::pollfd {
-        // poll(2) skips negative numbers.
         fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
         events: libc::POLLIN,
         revents: 0,
     });
-    // SAFETY: an array of N structures, writable during the call.
-    let ready = unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, timeout_ms) };
+    // Those to ask first, and no more than those: the kernel takes no more entries than descriptors may be open.
+    polls.sort_by_key(|poll| poll.fd < 0);
+    let asked = polls.iter().filter(|poll| poll.fd >= 0).count();
+    // SAFETY: an array of at least so many structures, writable during the call.
+    let ready = unsafe { libc::poll(polls.as_mut_ptr(), asked as libc::nfds_t, timeout_ms) };
     if ready < 0 && errno() != libc::EINTR {
         return Err(io::Error::last_os_error());
     }
-    Ok(polls.map(|poll| ready > 0 && poll.revents != 0))
+    let happened =
+        |fd: BorrowedFd<'_>| polls.iter().any(|poll| poll.fd == fd.as_raw_fd() && poll.revents != 0);
+    Ok(fds.map(|fd| ready > 0 && fd.is_some_and(happened)))
 }
 
 /// Makes reads from `fd` return at once.

@@ -1,6 +1,8 @@
 //! File descriptors: open, read by lines through a fixed buffer, write without waiting for a reader.
 
 use core::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A descriptor that is closed when dropped.
 pub(crate) struct Fd(i32);
@@ -28,7 +30,7 @@ pub(crate) fn set_errno(value: i32) {
     unsafe { *here = value };
 }
 
-fn open(path: &CStr, flags: i32) -> Option<Fd> {
+pub(crate) fn open(path: &CStr, flags: i32) -> Option<Fd> {
     // SAFETY: the path is a C string that outlives the call; the mode is read only with O_CREAT.
     let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644) };
     if fd < 0 { None } else { Some(Fd(fd)) }
@@ -42,6 +44,14 @@ pub(crate) fn open_to_read(path: &CStr) -> Option<Fd> {
 /// Opens or makes a file to append to. A FIFO without a reader and a terminal that hung up do not block.
 pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
     open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK)
+}
+
+/// Whether the file at `path` has the extended attribute `name`: getxattr(2).
+#[cfg(feature = "supervisor")]
+pub(crate) fn has_attribute(path: &[u8], name: &CStr) -> bool {
+    let Ok(path) = std::ffi::CString::new(path) else { return false };
+    // SAFETY: two C strings that outlive the call; with no buffer, only the length is told.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), core::ptr::null_mut(), 0) > 0 }
 }
 
 impl Fd {
@@ -76,6 +86,36 @@ impl Fd {
 pub(crate) fn close_number(fd: i32) {
     // SAFETY: closing a number is always defined for the kernel; the caller is about to `_exit`.
     unsafe { libc::close(fd) };
+}
+
+/// A counter of the kernel's that is readable while it is not zero: eventfd(2).
+pub(crate) fn event() -> io::Result<OwnedFd> {
+    // SAFETY: eventfd takes no pointer.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Adds one.
+pub(crate) fn add_to_event(event: BorrowedFd<'_>) {
+    let one = 1u64;
+    // SAFETY: eight bytes, readable during the call. It fails only where the counter is full, and so readable already.
+    unsafe { libc::syscall(libc::SYS_write, event.as_raw_fd(), &raw const one, 8usize) };
+}
+
+/// The counter, which is zero from then on.
+pub(crate) fn take_event(event: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut count = 0u64;
+    // SAFETY: eight bytes, writable during the call.
+    let got = unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
+    match got {
+        8 => Ok(count),
+        _ if errno() == libc::EAGAIN => Ok(0),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether `fd` can be written to: open, and not read-only.

@@ -1,7 +1,10 @@
 //! Pages that two processes share: memfd_create(2), sealed so that neither can pull them away from under the other.
 
+use super::fd::Fd;
 #[cfg(feature = "supervisor")]
 use super::fd::errno;
+use crate::text::Text;
+use core::ffi::CStr;
 #[cfg(feature = "supervisor")]
 use std::io;
 #[cfg(feature = "supervisor")]
@@ -37,6 +40,20 @@ pub(crate) fn create_sealed(bytes: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Opens the file behind a descriptor of process `pid`: proc_pid_fd(5). Signal-safe.
+pub(crate) fn open_of(pid: u32, fd: i32) -> Option<Fd> {
+    let mut path = Text::<48>::new();
+    path.push("/proc/");
+    path.push_number(u64::from(pid));
+    path.push("/fd/");
+    path.push_number(u64::from(fd.unsigned_abs()));
+    path.push_bytes(&[0]);
+    super::fd::open(
+        CStr::from_bytes_until_nul(path.as_bytes()).ok()?,
+        libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK,
+    )
+}
+
 /// Whether descriptor `fd` is such a file of `bytes`; its inode number, which no other such file has.
 pub(crate) fn sealed_inode(fd: i32, bytes: usize) -> Option<u64> {
     // SAFETY: F_GET_SEALS takes no pointer.
@@ -59,12 +76,14 @@ pub(crate) fn map_for_ever(fd: i32, bytes: usize) -> Option<*mut u8> {
     (at != libc::MAP_FAILED).then_some(at.cast())
 }
 
-/// Reads from the start of the file, whatever its position.
+/// Reads from `offset` on, whatever the file's position.
 #[cfg(feature = "supervisor")]
-pub(crate) fn read_at_start(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_at(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: usize) -> io::Result<usize> {
     loop {
         // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let got = unsafe {
+            libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
+        };
         match usize::try_from(got) {
             Ok(got) => return Ok(got),
             Err(_) if errno() == libc::EINTR => {}

@@ -13,11 +13,13 @@ pub(crate) fn page_bytes() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// A soft and a hard limit in bytes; `None` is infinity.
+/// A soft and a hard limit of setrlimit(2), in bytes; `None` is infinity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rlimit {
-    pub(crate) soft: Option<u64>,
-    pub(crate) hard: Option<u64>,
+pub struct Rlimit {
+    /// What the kernel enforces; the process may set it anywhere up to the hard one.
+    pub soft: Option<u64>,
+    /// What the soft one can be raised to.
+    pub hard: Option<u64>,
 }
 
 /// The resources of setrlimit(2) that this crate looks at.
@@ -26,6 +28,9 @@ pub(crate) enum Resource {
     AddressSpace,
     Data,
     Stack,
+    /// How many processes and threads the user may have; not bytes.
+    #[cfg(feature = "supervisor")]
+    Processes,
 }
 
 impl From<Measure> for Resource {
@@ -43,6 +48,8 @@ impl Resource {
             Resource::AddressSpace => libc::RLIMIT_AS as i32,
             Resource::Data => libc::RLIMIT_DATA as i32,
             Resource::Stack => libc::RLIMIT_STACK as i32,
+            #[cfg(feature = "supervisor")]
+            Resource::Processes => libc::RLIMIT_NPROC as i32,
         }
     }
 }
@@ -75,7 +82,7 @@ pub(crate) fn note_replaced_soft_limit(measure: Measure, soft: Option<u64>) {
 }
 
 /// The soft limit that held before this process's guard lowered it; the outer `None`: no guard did.
-#[cfg(feature = "supervisor")]
+#[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
     // Relaxed: as above.
     match replaced(measure).load(Ordering::Relaxed) {
@@ -107,6 +114,15 @@ pub(crate) struct MemoryUse {
     pub(crate) resident_peak: Option<u64>,
     /// `Threads`.
     pub(crate) threads: Option<u64>,
+    /// What the program's own allocator counts, where it does; not from that file.
+    pub(crate) heap: HeapUse,
+}
+
+/// Bytes that the program holds of its allocator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeapUse {
+    pub(crate) live: Option<u64>,
+    pub(crate) peak: Option<u64>,
 }
 
 impl MemoryUse {
@@ -136,9 +152,37 @@ impl MemoryUse {
 
 /// What this process uses now; all unknown where there is no `/proc`. About 15 µs.
 pub(crate) fn memory_use() -> MemoryUse {
+    read_status(c"/proc/self/status", |_| {})
+}
+
+/// The process that thread `tid` belongs to, and what it uses; unknown where it is gone or there is no `/proc`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn process_of(tid: u32) -> (Option<u32>, MemoryUse) {
+    let mut process = None;
+    let path = super::process::proc_path(tid, "status");
+    let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else { return (None, MemoryUse::default()) };
+    let memory = read_status(path, |line| {
+        if let Some(value) = line.strip_prefix(b"Tgid:") {
+            process = leading_number(value).and_then(|number| u32::try_from(number).ok());
+        }
+    });
+    (process, memory)
+}
+
+/// The soft limit of process `pid`, in bytes.
+#[cfg(feature = "supervisor")]
+pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
+    let mut raw = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: nothing is set, and `raw` is writable during the call.
+    unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
+    (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur)
+}
+
+fn read_status(path: &CStr, mut look: impl FnMut(&[u8])) -> MemoryUse {
     let mut found = MemoryUse::default();
-    let Some(mut lines) = Lines::<512>::open(c"/proc/self/status") else { return found };
+    let Some(mut lines) = Lines::<512>::open(path) else { return found };
     while let Some(line) = lines.next() {
+        look(line);
         found.note(line);
         // The last one of ours in the file, since Linux 2.6.
         if found.threads.is_some() {
@@ -168,6 +212,23 @@ pub(crate) fn address_space_use() -> Option<AddressSpaceUse> {
     Some(AddressSpaceUse { all: all * page, not_writable: all.saturating_sub(writable) * page })
 }
 
+/// The main stack as far as it is mapped: proc_pid_maps(5).
+#[cfg(feature = "shim")]
+pub(crate) fn main_stack() -> Option<core::ops::Range<usize>> {
+    let mut lines = Lines::<512>::open(c"/proc/self/maps")?;
+    while let Some(line) = lines.next() {
+        if line.ends_with(b"[stack]") {
+            let mut bounds = line.split(|byte| !byte.is_ascii_hexdigit());
+            let mut bound = || {
+                let digits = core::str::from_utf8(bounds.next()?).ok()?;
+                usize::from_str_radix(digits, 16).ok()
+            };
+            return Some(bound()?..bound()?);
+        }
+    }
+    None
+}
+
 /// The machine's memory in bytes: sysinfo(2).
 pub(crate) fn machine_memory() -> Option<u64> {
     // SAFETY: all-zero is a valid `sysinfo`, a struct of integers.
@@ -186,18 +247,50 @@ pub(crate) fn data_limit_is_ignored() -> bool {
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 
-/// Whether a new private writable mapping of `bytes` would be refused right now. Maps it for a moment.
-pub(crate) fn would_be_refused(bytes: usize) -> bool {
+/// An anonymous mapping, by the raw call: `mmap` may be the one that the shim interposes.
+///
+/// # Safety
+/// That of mmap(2): with MAP_FIXED it may replace what exists.
+unsafe fn map(at: usize, bytes: usize, protection: i32, flags: i32) -> Option<*mut libc::c_void> {
+    // SAFETY: by contract.
+    let at = unsafe { libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, -1, 0usize) };
+    (at != -1).then_some(at as *mut libc::c_void)
+}
+
+/// New zeros for `bytes`, for good: they take memory only where they are written to.
+#[cfg(feature = "supervisor")]
+pub(crate) fn map_zeros_for_ever(bytes: usize) -> Option<*mut u8> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let at =
         unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-    if at == libc::MAP_FAILED {
-        return true;
-    }
+    (at != libc::MAP_FAILED).then_some(at.cast())
+}
+
+/// Whether a new private writable mapping of `bytes` would be refused right now. Maps it for a moment.
+pub(crate) fn would_be_refused(bytes: usize) -> bool {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let Some(at) = (unsafe { map(0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags) }) else { return true };
     // SAFETY: exactly the mapping made above, which nobody else knows.
     unsafe { libc::munmap(at, bytes) };
     false
+}
+
+/// New zeroed memory for good; a child that is forked finds zeroes in it (MADV_WIPEONFORK, since Linux 4.14).
+pub(crate) fn map_wiped_on_fork(bytes: usize) -> Option<*mut u8> {
+    let at = map_private(bytes)?;
+    // SAFETY: exactly the mapping made just now, which nobody else knows.
+    let wiped = unsafe { libc::madvise(at.cast(), bytes, libc::MADV_WIPEONFORK) };
+    (wiped == 0).then_some(at)
+}
+
+/// New zeroed memory for good.
+pub(crate) fn map_private(bytes: usize) -> Option<*mut u8> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe { libc::mmap(core::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    (at != libc::MAP_FAILED).then_some(at.cast())
 }
 
 /// Whether the eight bytes at `address` can be read, found out without reading them.
@@ -237,10 +330,7 @@ pub(crate) fn is_free_to_map(from: usize, bytes: usize) -> bool {
         | libc::MAP_GROWSDOWN;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping; kernels before 4.17 take the address as a hint.
-    let at = unsafe { libc::mmap(from as *mut _, bytes, protection, flags, -1, 0) };
-    if at == libc::MAP_FAILED {
-        return false;
-    }
+    let Some(at) = (unsafe { map(from, bytes, protection, flags) }) else { return false };
     // SAFETY: exactly the mapping made above, which nobody else knows.
     unsafe { libc::munmap(at, bytes) };
     at as usize == from

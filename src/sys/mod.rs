@@ -6,8 +6,12 @@
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
+#[cfg(feature = "shim")]
+pub(crate) mod local;
 pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod symbols;
+#[cfg(feature = "supervisor")]
+pub(crate) mod trace;

@@ -21,12 +21,77 @@ pub(crate) fn thread_name() -> [u8; 16] {
     name
 }
 
+/// `/proc/PID/NAME`, with a NUL at the end.
+#[cfg(feature = "supervisor")]
+pub(crate) fn proc_path(pid: u32, name: &str) -> crate::text::Text<48> {
+    let mut path = crate::text::Text::new();
+    path.push("/proc/");
+    path.push_number(u64::from(pid));
+    path.push("/");
+    path.push(name);
+    path.push("\0");
+    path
+}
+
+/// The name of thread or process `tid`, up to 15 bytes: proc_pid_comm(5).
+#[cfg(feature = "supervisor")]
+pub(crate) fn name_of(tid: u32) -> crate::text::Text<16> {
+    let mut name = crate::text::Text::new();
+    let path = proc_path(tid, "comm");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
+    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<32>::open) else { return name };
+    name.push_bytes(lines.next().unwrap_or(b"?"));
+    name
+}
+
+/// The file name of the program that process `pid` runs, without its directory: proc_pid_exe(5).
+#[cfg(feature = "supervisor")]
+pub(crate) fn program_of(pid: u32) -> crate::text::Text<64> {
+    let mut target = [0u8; 4096];
+    let path = proc_path(pid, "exe");
+    // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
+    let len =
+        unsafe { libc::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
+    let target = usize::try_from(len).ok().and_then(|len| target.get(..len)).unwrap_or(b"?");
+    crate::text::Text::from_bytes(target.rsplit(|byte| *byte == b'/').next().unwrap_or(b"?"))
+}
+
 /// Milliseconds since some fixed moment: CLOCK_MONOTONIC.
 pub(crate) fn monotonic_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is writable during the call.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+/// The same from a clock that moves every few milliseconds and costs next to nothing: CLOCK_MONOTONIC_COARSE.
+pub(crate) fn coarse_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+/// Nanoseconds since the same moment.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs())
+}
+
+/// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3).
+pub(crate) fn thread_key(at_end: extern "C" fn(*mut libc::c_void)) -> Option<u32> {
+    let mut key = 0;
+    // SAFETY: `key` is writable during the call; the destructor lives as long as the process.
+    let made = unsafe { libc::pthread_key_create(&raw mut key, Some(at_end)) } == 0;
+    made.then_some(key)
+}
+
+/// Has the key's destructor run at the end of the calling thread.
+pub(crate) fn set_thread_key(key: u32) {
+    // SAFETY: a key of `thread_key`'s; the value is never followed.
+    unsafe { libc::pthread_setspecific(key, core::ptr::without_provenance(1)) };
 }
 
 /// Sleeps; a signal may end it early.
@@ -45,8 +110,11 @@ pub(crate) fn yield_now() {
 
 /// Ends the process, all its threads included, without running anything else.
 pub(crate) fn exit_now(code: u8) -> ! {
-    // SAFETY: _exit takes no pointer and does not come back.
-    unsafe { libc::_exit(i32::from(code)) }
+    // The raw call: `_exit` may be the one that the shim interposes.
+    loop {
+        // SAFETY: exit_group takes no pointer and does not come back.
+        unsafe { libc::syscall(libc::SYS_exit_group, i32::from(code)) };
+    }
 }
 
 /// Whether the program runs with more rights than whoever started it: AT_SECURE in getauxval(3).

@@ -1,6 +1,15 @@
 //! Signals: masks and dispositions. See sigaction(2).
 
 use core::mem::zeroed;
+#[cfg(not(feature = "shim"))]
+use libc::sigaction as change_action;
+
+#[cfg(feature = "shim")]
+unsafe extern "C" {
+    /// The C library's other name for it, which the shim does not interpose.
+    #[link_name = "__sigaction"]
+    fn change_action(signal: i32, action: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
+}
 
 pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
@@ -46,28 +55,35 @@ pub(crate) fn disposition(signal: i32) -> libc::sigaction {
     // SAFETY: all-zero is a valid `sigaction`: the default action.
     let mut action: libc::sigaction = unsafe { zeroed() };
     // SAFETY: `action` is writable during the call; nothing is set.
-    unsafe { libc::sigaction(signal, core::ptr::null(), &raw mut action) };
+    unsafe { change_action(signal, core::ptr::null(), &raw mut action) };
     action
 }
 
 pub(crate) fn set_disposition(signal: i32, action: &libc::sigaction) {
     // SAFETY: `action` is readable during the call; its handler, if any, came from `disposition` or `install`.
-    unsafe { libc::sigaction(signal, action, core::ptr::null_mut()) };
+    unsafe { change_action(signal, action, core::ptr::null_mut()) };
 }
 
 /// Installs a handler that runs on the alternate stack where there is one.
 pub(crate) fn install(signal: i32, handler: Handler) {
-    // SAFETY: all-zero is a valid `sigaction`.
-    let mut action: libc::sigaction = unsafe { zeroed() };
+    set_disposition(signal, &action_for(handler));
+}
+
+/// The action that `install` sets.
+pub(crate) fn action_for(handler: Handler) -> libc::sigaction {
+    let mut action = default_action();
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-    set_disposition(signal, &action);
+    action
 }
 
 pub(crate) fn set_default(signal: i32) {
+    set_disposition(signal, &default_action());
+}
+
+pub(crate) fn default_action() -> libc::sigaction {
     // SAFETY: all-zero is a valid `sigaction`, and SIG_DFL is zero.
-    let action: libc::sigaction = unsafe { zeroed() };
-    set_disposition(signal, &action);
+    unsafe { zeroed() }
 }
 
 /// Sends a signal to the calling thread.
@@ -75,6 +91,103 @@ pub(crate) fn raise_here(signal: i32) {
     let (pid, tid) = (super::process::pid(), super::process::tid());
     // SAFETY: tgkill takes no pointer.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
+}
+
+/// A set of signals as the kernel keeps it: signal N is bit N - 1.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Signals(pub(crate) u64);
+
+#[cfg(feature = "supervisor")]
+impl Signals {
+    pub(crate) fn of(signals: &[i32]) -> Signals {
+        Signals(signals.iter().fold(0, |set, signal| set | Signals::bit(*signal)))
+    }
+
+    pub(crate) fn has(self, signal: i32) -> bool {
+        self.0 & Signals::bit(signal) != 0
+    }
+
+    fn bit(signal: i32) -> u64 {
+        1u64.checked_shl((signal - 1).cast_unsigned()).unwrap_or(0)
+    }
+}
+
+/// Blocks signals in this thread; those that were blocked before.
+#[cfg(feature = "supervisor")]
+pub(crate) fn block_these(signals: Signals) -> Signals {
+    change_raw_mask(libc::SIG_BLOCK, signals)
+}
+
+/// Has exactly these signals blocked in this thread. By the raw call, as the C library keeps two signals to itself.
+/// Async-signal-safe.
+#[cfg(feature = "supervisor")]
+pub(crate) fn set_blocked(signals: Signals) {
+    change_raw_mask(libc::SIG_SETMASK, signals);
+}
+
+#[cfg(feature = "supervisor")]
+fn change_raw_mask(how: i32, signals: Signals) -> Signals {
+    let mut before = Signals::default();
+    let bytes = size_of::<Signals>();
+    // SAFETY: both sets are readable, or writable, for the length that is given.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals.0, &raw mut before.0, bytes) };
+    before
+}
+
+/// Whether a signal is ignored.
+#[cfg(feature = "supervisor")]
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    disposition(signal).sa_sigaction == libc::SIG_IGN
+}
+
+/// Ignores a signal. Async-signal-safe.
+#[cfg(feature = "supervisor")]
+pub(crate) fn set_ignored(signal: i32) {
+    let mut action = default_action();
+    action.sa_sigaction = libc::SIG_IGN;
+    set_disposition(signal, &action);
+}
+
+/// A signal that was sent to this process while it was blocked.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) signal: i32,
+    /// Sent by the kernel itself, as when a key is pressed on the terminal.
+    pub(crate) by_kernel: bool,
+    /// Who sent it, if a process of this PID namespace did.
+    pub(crate) sender: u32,
+}
+
+/// A descriptor that brings the blocked `signals` as they arrive, and never waits: signalfd(2). Closed on exec.
+#[cfg(feature = "supervisor")]
+pub(crate) fn arrivals(signals: Signals) -> std::io::Result<std::os::fd::OwnedFd> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    let set = &raw const signals.0;
+    // SAFETY: the set is readable for the length that is given.
+    let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, set, size_of::<Signals>(), flags) };
+    match i32::try_from(fd) {
+        // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
+        Ok(fd) if fd >= 0 => Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// The next of them, if one is there.
+#[cfg(feature = "supervisor")]
+pub(crate) fn next_arrival(arrivals: std::os::fd::BorrowedFd<'_>) -> Option<Arrival> {
+    // SAFETY: all-zero is a valid `signalfd_siginfo`, a struct of integers.
+    let mut info: libc::signalfd_siginfo = unsafe { zeroed() };
+    let bytes = size_of::<libc::signalfd_siginfo>();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&arrivals);
+    // SAFETY: `info` is writable for its whole length during the call.
+    let got = unsafe { libc::read(fd, (&raw mut info).cast(), bytes) };
+    if usize::try_from(got) != Ok(bytes) {
+        return None;
+    }
+    let signal = info.ssi_signo.cast_signed();
+    Some(Arrival { signal, by_kernel: info.ssi_code == libc::SI_KERNEL, sender: info.ssi_pid })
 }
 
 /// Whether this thread has an alternate signal stack: sigaltstack(2).

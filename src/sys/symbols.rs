@@ -12,6 +12,89 @@ pub(crate) fn next_definition(name: &CStr) -> Option<usize> {
     if address == 0 { None } else { Some(address) }
 }
 
+/// The address of the first definition of `name`: the one that everybody gets.
+#[cfg(feature = "shim")]
+pub(crate) fn first_definition(name: &CStr) -> Option<usize> {
+    // SAFETY: the name is a C string that outlives the call.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
+    if address == 0 { None } else { Some(address) }
+}
+
+/// Whether a library is loaded whose file's path contains `part`. Unlike a lookup in vain it allocates nothing.
+#[cfg(feature = "shim")]
+pub(crate) fn is_loaded(part: &[u8]) -> bool {
+    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, part: *mut libc::c_void) -> i32 {
+        // SAFETY: dl_iterate_phdr hands over a valid description for the length of this call.
+        let name = unsafe { (*info).dlpi_name };
+        // SAFETY: the pointer to `part` below, which outlives the call.
+        let part = unsafe { *part.cast::<&[u8]>() };
+        // SAFETY: the object's name is a C string.
+        let name = if name.is_null() { &[] } else { unsafe { CStr::from_ptr(name) }.to_bytes() };
+        i32::from(name.windows(part.len()).any(|window| window == part))
+    }
+    let mut part = part;
+    // SAFETY: the callback gets the pointer to `part`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut part).cast()) != 0 }
+}
+
+/// The object that `address` lies in: where it begins, and the name it was loaded by. dladdr(3).
+#[cfg(feature = "shim")]
+pub(crate) fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
+    // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
+    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+    // SAFETY: `info` is writable during the call, and any address may be asked about.
+    if unsafe { libc::dladdr(address as *const _, &raw mut info) } == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: a C string of the linker's, which lives as long as the object: for ever, as it is never closed.
+    Some((info.dli_fbase as usize, unsafe { CStr::from_ptr(info.dli_fname) }))
+}
+
+/// Whether the program itself, not one of its libraries, carries a note of this name (elf(5)).
+#[cfg(feature = "shim")]
+pub(crate) fn program_has_note(name: &[u8]) -> bool {
+    struct Notes<'a> {
+        name: &'a [u8],
+        found: bool,
+    }
+    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, notes: *mut libc::c_void) -> i32 {
+        // SAFETY: dl_iterate_phdr hands over a valid description for the length of this call.
+        let info = unsafe { &*info };
+        // SAFETY: the pointer to `notes` below, which outlives the call.
+        let notes = unsafe { &mut *notes.cast::<Notes<'_>>() };
+        // SAFETY: the program headers of a loaded object, dlpi_phnum of them.
+        let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_NOTE) {
+            let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+            // SAFETY: a note segment is loaded, read-only, for as long as the object is.
+            let segment = unsafe { core::slice::from_raw_parts(start as *const u8, header.p_memsz as usize) };
+            notes.found |= has_note(segment, notes.name);
+        }
+        // The first object is the program.
+        1
+    }
+    let mut notes = Notes { name, found: false };
+    // SAFETY: the callback gets the pointer to `notes`, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut notes).cast()) };
+    notes.found
+}
+
+/// A note is: length of its name, length of its content, type: 4 bytes each; both texts filled up to 4 bytes.
+#[cfg(feature = "shim")]
+fn has_note(segment: &[u8], name: &[u8]) -> bool {
+    let mut rest = segment;
+    let number = |at: &[u8]| at.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes) as usize);
+    while let (Some(name_bytes), Some(content_bytes)) = (number(rest), rest.get(4..).and_then(number)) {
+        let Some(names) = rest.get(12..) else { return false };
+        if names.get(..name_bytes) == Some(name) {
+            return true;
+        }
+        let skip = name_bytes.next_multiple_of(4).saturating_add(content_bytes.next_multiple_of(4));
+        rest = names.get(skip..).unwrap_or(&[]);
+    }
+    false
+}
+
 /// The addresses of the code of the function that starts at `start`, read from the unwind tables of its object:
 /// `.eh_frame_hdr` is a table of (start, description) pairs in rising order (LSB core, 10.6.2).
 /// `None` where there is no table in the form that every linker writes.

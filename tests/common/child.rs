@@ -63,19 +63,28 @@ impl Start {
     }
 
     /// Runs the child to its end.
-    pub fn run(mut self) -> Result<Remains, String> {
+    pub fn run(self) -> Result<Remains, String> {
+        self.run_within(TIME_LIMIT)
+    }
+
+    /// The same for a program of others, which may take longer than one of ours.
+    pub fn run_within(mut self, time_limit: Duration) -> Result<Remains, String> {
         let stderr = self.file("stderr");
         self.command.stderr(stderr);
-        self.run_with_stderr_as_it_is()
+        self.finish(time_limit)
     }
 
     /// The same, with the standard error that the command has already.
-    pub fn run_with_stderr_as_it_is(mut self) -> Result<Remains, String> {
+    pub fn run_with_stderr_as_it_is(self) -> Result<Remains, String> {
+        self.finish(TIME_LIMIT)
+    }
+
+    fn finish(mut self, time_limit: Duration) -> Result<Remains, String> {
         let stdout = self.file("stdout");
         self.command.stdout(stdout);
         let started = Instant::now();
         let mut child = spawn(&mut self.command).map_err(|error| format!("not started: {error}"))?;
-        let ended = wait_for_end(&child, TIME_LIMIT);
+        let ended = wait_for_end(&child, time_limit);
         let took = started.elapsed();
         if !ended {
             let _ = child.kill();
@@ -89,7 +98,7 @@ impl Start {
             report: self.text("report"),
             took,
         };
-        if ended { Ok(remains) } else { Err(format!("still running after {TIME_LIMIT:?}; {remains:#?}")) }
+        if ended { Ok(remains) } else { Err(format!("still running after {time_limit:?}; {remains:#?}")) }
     }
 
     fn file(&self, name: &str) -> fs::File {

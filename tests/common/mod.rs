@@ -1,7 +1,9 @@
 //! What the process tests share: starting this binary again in a role, and judging the child from outside.
 #![allow(dead_code)] // Each test binary uses a part.
 
+pub mod c;
 pub mod child;
+pub mod launcher;
 pub mod report;
 
 /// The variable that makes a test binary play a role instead of running its tests.

@@ -41,7 +41,9 @@ fn add(trials: &mut Vec<Trial>, name: &str, test: fn()) {
 /// This program in one of its roles.
 fn role(arguments: &[&str]) -> Command {
     // Nothing that whoever runs the tests may have set.
-    for name in ["LIMIT", "MEASURE", "EXIT_CODE", "ON_REFUSAL", "RESERVE", "REPORT", "TOKEN", "QUIET"] {
+    for name in
+        ["LIMIT", "MEASURE", "EXIT_CODE", "ON_REFUSAL", "RESERVE", "REPORT", "TOKEN", "QUIET", "PROFILE"]
+    {
         assert!(std::env::var_os(format!("OOMGUARD_{name}")).is_none(), "OOMGUARD_{name} is set");
     }
     unchecked_role(arguments)

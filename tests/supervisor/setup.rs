@@ -2,7 +2,7 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
-use oomguard::supervisor::{Outcome, SetLimit, Worker};
+use oomguard::supervisor::{Outcome, Profiling, SetLimit, Worker};
 use oomguard::{Limit, Measure};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -20,6 +20,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "piped_output_is_kept_up_to_its_bound", piped_output_is_kept_up_to_its_bound);
     add(trials, "a_guarded_program_is_started_without_a_fork", a_guarded_program_is_not_forked);
     add(trials, "a_token_that_is_too_long_is_refused", a_long_token_is_refused);
+    add(trials, "a_worker_without_a_profiler_says_so", a_worker_without_a_profiler_says_so);
 }
 
 fn output(mut worker: Worker) -> String {
@@ -191,4 +192,11 @@ pub fn count_forks() {
 fn a_long_token_is_refused() {
     let error = Worker::new(shell("exit 0")).token("x".repeat(65)).run().unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+fn a_worker_without_a_profiler_says_so() {
+    let ended = Worker::new(role(&["exit", "0"])).profile().run_to_end().unwrap();
+    assert!(ended.outcome.is_success(), "{ended}");
+    let look = ended.last_look.expect("it is guarded");
+    assert_eq!((look.profiling(), look.profile().is_none()), (Some(Profiling::NotCompiledIn), true));
 }

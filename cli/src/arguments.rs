@@ -1,0 +1,124 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use oomguard::{Limit, Measure};
+use std::ffi::OsString;
+
+/// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
+/// the whole container.
+#[derive(Parser)]
+#[command(name = "oomguard", version, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+#[derive(Subcommand)]
+pub enum Task {
+    /// Run a command with a memory limit
+    #[command(after_help = EXIT_CODES)]
+    Run(Run),
+    /// Say what limits hold here, what the guard would do, and what will hurt
+    Doctor(Doctor),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  198      out of memory: the command reached its own limit and could not go on
+  125      oomguard could not do its job: a bad option, a limit too small to start with
+  126,127  the command cannot be executed; was not found
+  128+N    the command was ended by signal N
+  other    the command's own
+
+Limits:
+  536870912, 512M (powers of 1000), 512Mi (powers of 1024), 80% of the container's limit,
+  auto (90% of it), off";
+
+/// What `run` can be told.
+#[derive(Args)]
+pub struct Run {
+    /// The memory limit of the command, and of each process that it starts [default: $OOMGUARD_LIMIT, else auto]
+    #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
+    pub limit: Option<Limit>,
+
+    /// What the limit counts: data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else data]
+    #[arg(long, value_name = "MEASURE", value_parser = measure)]
+    pub measure: Option<Measure>,
+
+    /// The exit code that means out of memory, 1-255 [default: $OOMGUARD_EXIT_CODE, else 198]
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u8).range(1..))]
+    pub exit_code: Option<u8>,
+
+    /// Append the report, a line of JSON, to a file, or write it to an open descriptor (fd:N)
+    #[arg(long, value_name = "PATH|fd:N")]
+    pub report: Option<OsString>,
+
+    /// Say how the command ended, as a line of JSON on stderr
+    #[arg(long)]
+    pub json: bool,
+
+    /// Start the command again with more memory when it ran out, up to so many times
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    pub retries: u32,
+
+    /// Multiply the limit by this for each retry; above 1
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = factor)]
+    pub grow: f64,
+
+    /// The largest limit to retry with [default: the container's limit, or the machine's memory]
+    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    pub max_limit: Option<Limit>,
+
+    /// Print nothing on stderr when memory runs out
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// Tell the collectors of Go, Node, Java and others to stay under the limit, where you have not told them otherwise
+    #[arg(long)]
+    pub hints: bool,
+
+    /// Leave what the command starts alone: it gets no guard, but keeps the limit, as rlimits are inherited
+    #[arg(long)]
+    pub no_inherit: bool,
+
+    /// Do not preload liboomguard: the limit holds, and the command dies of it in its own way
+    #[arg(long)]
+    pub no_preload: bool,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What `doctor` can be told.
+#[derive(Args)]
+pub struct Doctor {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--limit` and `OOMGUARD_LIMIT`.
+pub fn limit(text: &str) -> Result<Limit, String> {
+    text.parse().map_err(|error: oomguard::ParseLimitError| error.to_string())
+}
+
+/// `--measure` and `OOMGUARD_MEASURE`.
+pub fn measure(text: &str) -> Result<Measure, String> {
+    [Measure::AddressSpace, Measure::Data]
+        .into_iter()
+        .find(|measure| measure.as_str() == text)
+        .ok_or_else(|| "not a measure; accepted: address-space or data".into())
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor > 1.0 && factor.is_finite() => Ok(factor),
+        _ => Err("not a factor; accepted: a number above 1, such as 2 or 1.5".into()),
+    }
+}

@@ -1,0 +1,52 @@
+//! Everything that was found, and what the guard would do with it.
+
+use super::probes::{self, Probe};
+use crate::environment::{Asked, asked};
+use crate::{arguments, hints};
+use oomguard::contract::variable;
+use oomguard::supervisor::{LimitHere, Surroundings};
+use oomguard::{Limit, Measure};
+use std::ffi::OsString;
+
+pub struct Examination {
+    pub here: Surroundings,
+    /// `OOMGUARD_LIMIT`.
+    pub asked_limit: Asked<Limit>,
+    /// `OOMGUARD_MEASURE`.
+    pub asked_measure: Asked<Measure>,
+    pub run: Plan,
+    pub guard: Plan,
+    /// What `run --hints` would set.
+    pub hints: Vec<(&'static str, OsString)>,
+    pub probes: Vec<Probe>,
+}
+
+/// What would hold for a program.
+pub struct Plan {
+    pub measure: Measure,
+    pub limit: Option<LimitHere>,
+}
+
+impl Examination {
+    pub fn of_here() -> Examination {
+        Examination::of(Surroundings::here(), |name| std::env::var_os(name), probes::all())
+    }
+
+    pub(super) fn of(
+        here: Surroundings,
+        environment: impl Fn(&str) -> Option<OsString>,
+        probes: Vec<Probe>,
+    ) -> Examination {
+        let asked_limit = asked(&environment, variable::LIMIT, arguments::limit);
+        let asked_measure = asked(&environment, variable::MEASURE, arguments::measure);
+        let limit = asked_limit.as_ref().ok().copied().flatten();
+        let measure = asked_measure.as_ref().ok().copied().flatten();
+        let plan = |default| {
+            let measure = measure.unwrap_or(default);
+            Plan { measure, limit: here.limit_for(limit, None, measure) }
+        };
+        let (run, guard) = (plan(Measure::Data), plan(Measure::default()));
+        let hints = run.limit.map(|limit| hints::apply(&environment, limit.bytes)).unwrap_or_default();
+        Examination { run, guard, hints, asked_limit, asked_measure, here, probes }
+    }
+}

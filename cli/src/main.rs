@@ -1,0 +1,76 @@
+//! `oomguard`: arguments to library calls to exit code. `run` gives any program the contract; `doctor` says what holds
+//! here.
+//!
+//! `main` is C's, as Rust's runtime changes what the command is to inherit: it ignores SIGPIPE, and opens descriptors 0
+//! to 2 where they are closed. That is the only unsafe code here.
+#![cfg_attr(not(test), no_main)]
+// A test program has a `main` of its own, which calls none of this.
+#![cfg_attr(test, allow(dead_code, unused_imports))]
+#![deny(unsafe_code)]
+
+mod arguments;
+mod doctor;
+mod environment;
+mod hints;
+mod run;
+mod shim;
+
+use arguments::{Arguments, Task};
+use clap::{CommandFactory, Parser};
+use oomguard::contract::EXIT_CANNOT_GUARD;
+use rustix::fs::{Mode, OFlags};
+use std::ffi::{CStr, OsString, c_char, c_int};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStringExt;
+
+/// # Safety
+/// Called by the C library, with the arguments that the kernel made.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    let count = usize::try_from(count).unwrap_or(0);
+    let arguments = (0..count).map(|index| {
+        // SAFETY: there are `count` of them, by contract.
+        let argument = unsafe { arguments.add(index) };
+        // SAFETY: as above.
+        let argument = unsafe { argument.read() };
+        // SAFETY: a C string that lives as long as the process.
+        let argument = unsafe { CStr::from_ptr(argument) };
+        OsString::from_vec(argument.to_bytes().to_vec())
+    });
+    let code = act(arguments.collect());
+    // Writes out what stdout still holds, which Rust's own start-up code would have done after `main`.
+    std::process::exit(i32::from(code))
+}
+
+fn act(arguments: Vec<OsString>) -> u8 {
+    fill_standard_numbers();
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // What cannot be printed cannot be helped: the code still says it.
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_CANNOT_GUARD } else { 0 };
+        }
+    };
+    match arguments.task {
+        Task::Run(options) => run::run(options),
+        Task::Doctor(options) => doctor::doctor(&options),
+        Task::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "oomguard", &mut std::io::stdout());
+            0
+        }
+    }
+}
+
+/// Where 0, 1 or 2 is closed, nothing of ours may get that number. The command finds it closed again.
+fn fill_standard_numbers() {
+    while let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        // Kept for as long as this process lives.
+        let _ = null.into_raw_fd();
+    }
+}

@@ -1,0 +1,287 @@
+//! `oomguard run`: one command, its limit, its exit code.
+
+use crate::arguments::Run;
+use crate::environment::asked;
+use crate::{arguments, hints, shim};
+use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
+use oomguard::supervisor::{
+    Ended, Entrance, Foreground, InferRefusals, Outcome, Report, Retry, Worker, size,
+};
+use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
+use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::Command;
+
+const EXIT_NOT_EXECUTABLE: u8 = 126;
+const EXIT_NOT_FOUND: u8 = 127;
+/// Shells say so how a signal ended a command.
+const EXIT_SIGNAL: i32 = 128;
+
+/// Why nothing ran: one line, and the exit code.
+struct Failure {
+    line: String,
+    code: u8,
+}
+
+/// Runs the command to its end; the exit code is the contract's.
+pub fn run(options: Run) -> u8 {
+    match run_to_end(options) {
+        Ok(code) => code,
+        Err(failure) => {
+            // Said even if it is to be quiet: nothing else would say it.
+            say(&failure.line);
+            failure.code
+        }
+    }
+}
+
+fn run_to_end(options: Run) -> Result<u8, Failure> {
+    let wishes = Wishes::of(&options)?;
+    let command = command(&options);
+    let entrance = Entrance::of(&command);
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut foreground = Foreground::enter().map_err(|error| Failure {
+        line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),
+        code: EXIT_CANNOT_GUARD,
+    })?;
+    let library = if options.no_preload { None } else { library_for(&command, entrance)? };
+    let preloads = library.is_some();
+    let mut worker = worker(command, &options, &wishes);
+    if let Some(library) = library {
+        worker = worker.preload(library);
+    } else if entrance == Entrance::Preload && !options.no_preload {
+        // Its C library is too old for ours.
+        worker = worker.infer_refusals(InferRefusals::Always);
+    }
+    let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
+    let verdict = Verdict::of(&ended, &wishes, preloads && entrance == Entrance::Preload);
+    if !options.quiet {
+        verdict.line(&program, &ended).inspect(|line| say(line));
+    }
+    if let Outcome::OutOfMemory(report) = &ended.outcome
+        && report.is_inferred()
+    {
+        speak_for_the_command(report, &options);
+    }
+    if options.json {
+        let line = verdict.json(&ended, &wishes);
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+    Ok(verdict.code)
+}
+
+/// What is not said on the command line, the environment may say.
+struct Wishes {
+    limit: Limit,
+    measure: Measure,
+    exit_code: u8,
+}
+
+impl Wishes {
+    fn of(options: &Run) -> Result<Wishes, Failure> {
+        let limit = match options.limit {
+            Some(limit) => limit,
+            None => from_environment(variable::LIMIT, arguments::limit)?.unwrap_or(Limit::Auto),
+        };
+        let measure = match options.measure {
+            Some(measure) => measure,
+            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(Measure::Data),
+        };
+        let exit_code = match options.exit_code {
+            Some(code) => code,
+            None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
+        };
+        Ok(Wishes { limit, measure, exit_code })
+    }
+}
+
+fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
+    asked(|name| std::env::var_os(name), name, read).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
+}
+
+/// `OOMGUARD_EXIT_CODE`.
+fn exit_code(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
+        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
+    }
+}
+
+fn command(options: &Run) -> Command {
+    let mut words = options.command.iter();
+    let mut command = Command::new(words.next().map_or(OsStr::new(""), |word| word));
+    command.args(words);
+    if let Some(report) = &options.report {
+        command.env(variable::REPORT, report);
+    }
+    if options.no_inherit {
+        command.env(variable::INHERIT, "0");
+    }
+    command
+}
+
+/// The library, where the dynamic linker will take it: one that wants a newer C library would end the command at once.
+fn library_for(command: &Command, entrance: Entrance) -> Result<Option<PathBuf>, Failure> {
+    if !can_preload(entrance) {
+        return Ok(None);
+    }
+    let library = shim::provide().map_err(|error| Failure {
+        line: format!(
+            "cannot put liboomguard into a file: {error}; set TMPDIR to a directory that is writable and not mounted \
+             noexec, or use --no-preload"
+        ),
+        code: EXIT_CANNOT_GUARD,
+    })?;
+    let suits = Entrance::missing_version(command, &library).is_none();
+    Ok(suits.then_some(library))
+}
+
+/// A static program ignores the library, but what it starts may not.
+fn can_preload(entrance: Entrance) -> bool {
+    matches!(entrance, Entrance::Preload | Entrance::Guarded | Entrance::Static)
+}
+
+fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
+    let mut worker = Worker::new(command)
+        .limit(wishes.limit)
+        .measure(wishes.measure)
+        .exit_code(wishes.exit_code)
+        .keep_lower_limit()
+        .inherit_token()
+        .infer_refusals(InferRefusals::WhereNothingPreloads);
+    if options.quiet {
+        worker = worker.quiet();
+    }
+    if options.hints {
+        worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
+    }
+    let tries = options.retries.saturating_add(1);
+    let mut retry = Retry::grow(options.grow).at_most(tries);
+    if let Some(most) = options.max_limit {
+        retry = retry.up_to(most);
+    }
+    let (quiet, mut this_try) = (options.quiet, 0);
+    worker.retry(retry).on_start(move |running| {
+        this_try += 1;
+        if this_try > 1 && !quiet {
+            let limit = running.limit().map_or_else(String::new, |bytes| format!(" with {}", size(bytes)));
+            say(&format!("starting again{limit}, try {this_try} of {tries}"));
+        }
+    })
+}
+
+/// execve(2) and fork(2): what kept the command from starting.
+fn cannot_start(program: &str, error: &io::Error) -> Failure {
+    let (code, hint) = match error.raw_os_error() {
+        Some(libc::ENOENT) => (EXIT_NOT_FOUND, "is it in PATH, and is its interpreter there?"),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+            (EXIT_CANNOT_GUARD, "no process could be had: see ulimit -a and the container's limits")
+        }
+        Some(libc::EACCES) => (EXIT_NOT_EXECUTABLE, "is it executable for this user, and no directory?"),
+        Some(libc::ENOEXEC) => {
+            (EXIT_NOT_EXECUTABLE, "it is no program for this machine, and names no interpreter")
+        }
+        Some(_) => (EXIT_NOT_EXECUTABLE, "try it without oomguard"),
+        None => (EXIT_CANNOT_GUARD, "try another value"),
+    };
+    Failure { line: format!("cannot run {program:?}: {error}; {hint}"), code }
+}
+
+/// A program without a guard has said nothing itself.
+fn speak_for_the_command(report: &Report, options: &Run) {
+    if !options.quiet {
+        let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
+    }
+    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
+    let Some(target) = target else { return };
+    let line = format!("{}\n", report.to_json());
+    let written = match target.to_str().and_then(|target| target.strip_prefix("fd:")) {
+        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+        None => File::options().append(true).create(true).open(&target),
+    }
+    .and_then(|mut file| file.write_all(line.as_bytes()));
+    if let Err(error) = written {
+        say(&format!("cannot write the report to {target:?}: {error}"));
+    }
+}
+
+/// The end, as it is told.
+struct Verdict {
+    code: u8,
+    word: &'static str,
+    /// The dynamic linker gave up before the guard's constructor could run.
+    died_while_loading: bool,
+}
+
+impl Verdict {
+    fn of(ended: &Ended, wishes: &Wishes, expects_guard: bool) -> Verdict {
+        let died_while_loading = expects_guard
+            && ended.limit.is_some()
+            && ended.last_look.is_none()
+            && matches!(
+                ended.outcome,
+                Outcome::Exited(127) | Outcome::Signaled(libc::SIGKILL | libc::SIGSEGV)
+            );
+        let (code, word) = match &ended.outcome {
+            _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), "cannot_start"),
+            Outcome::Success => (0, "success"),
+            Outcome::OutOfMemory(_) => (i32::from(wishes.exit_code), "out_of_memory"),
+            Outcome::OomKilled(_) => (EXIT_SIGNAL + libc::SIGKILL, "oom_killed"),
+            Outcome::Exited(code) => (*code, "exited"),
+            Outcome::Signaled(signal) => (EXIT_SIGNAL + signal, "signaled"),
+        };
+        Verdict { code: u8::try_from(code).unwrap_or(u8::MAX), word, died_while_loading }
+    }
+
+    /// What nobody else has said yet: the guard in the command says by itself when memory runs out.
+    fn line(&self, program: &str, ended: &Ended) -> Option<String> {
+        if self.died_while_loading {
+            let limit = ended.limit.map_or_else(String::new, |bytes| format!(" of {}", size(bytes)));
+            return Some(format!(
+                "cannot guard {program:?}: it ended while it was being loaded ({}): the limit{limit} is below what it needs \
+                 to start; give it more with --limit",
+                ended.outcome
+            ));
+        }
+        match &ended.outcome {
+            Outcome::OomKilled(_) => Some(format!(
+                "{program:?} was {}; a limit below the container's makes it end by itself: see oomguard doctor",
+                ended.outcome
+            )),
+            _ => None,
+        }
+    }
+
+    fn json(&self, ended: &Ended, wishes: &Wishes) -> Value {
+        let signal = match ended.outcome {
+            Outcome::Signaled(signal) => Some(signal),
+            Outcome::OomKilled(_) => Some(libc::SIGKILL),
+            _ => None,
+        };
+        let report: Option<Value> = match &ended.outcome {
+            Outcome::OutOfMemory(report) => serde_json::from_str(&report.to_json()).ok(),
+            _ => None,
+        };
+        json!({
+            "outcome": self.word,
+            "exit_code": self.code,
+            "signal": signal,
+            "pid": ended.pid,
+            "tries": ended.tries,
+            "limit": ended.limit,
+            "measure": wishes.measure.report_word(),
+            "resident_peak": ended.resident_peak,
+            "ran_for_ms": u64::try_from(ended.ran_for.as_millis()).unwrap_or(u64::MAX),
+            "inferred": matches!(&ended.outcome, Outcome::OutOfMemory(report) if report.is_inferred()),
+            "report": report,
+        })
+    }
+}
+
+/// One line, as one write. Nobody may be listening any more.
+fn say(line: &str) {
+    let _ = io::stderr().lock().write_all(format!("oomguard: {line}\n").as_bytes());
+}

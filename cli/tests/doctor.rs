@@ -1,0 +1,72 @@
+//! `oomguard doctor` from outside: exit codes, and what it says here.
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+/// Through a shell, for ulimit.
+fn doctor(before: &str, arguments: &str, environment: &[(&str, &str)]) -> Output {
+    let script = format!("{before} exec '{}' doctor {arguments}", env!("CARGO_BIN_EXE_oomguard"));
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &script]);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OOMGUARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+fn json(before: &str, environment: &[(&str, &str)]) -> Value {
+    let output = doctor(before, "--json", environment);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches('\n').count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
+    let output = doctor("", "", &[("OOMGUARD_LIMIT", "512Mi")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{text}");
+    for part in
+        ["RLIMIT_DATA", "512 MiB", "of data", "of address-space", "OOMGUARD_LIMIT", "GOMEMLIMIT=409MiB"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn a_guard_can_be_preloaded_and_recorded_where_these_tests_run() {
+    // Whatever the user's own settings are.
+    let found = json("", &[("OOMGUARD_LIMIT", "1Ki"), ("OOMGUARD_RESERVE", "nonsense")]);
+    for probe in ["record", "preload"] {
+        assert_eq!(found["works"][probe]["works"], true, "{found}");
+    }
+    // Refused in some containers; then it says why.
+    let tracing = &found["works"]["tracing"];
+    assert_eq!(tracing["works"].as_bool(), Some(tracing["error"].is_null()), "{found}");
+}
+
+#[test]
+fn the_rlimits_of_the_caller_are_told_and_win() {
+    let found = json("ulimit -S -d 262144;", &[("OOMGUARD_LIMIT", "1Gi")]);
+    assert_eq!(found["rlimits"]["data"]["soft"], 256 << 20, "{found}");
+    assert_eq!(found["run"]["limit"], 256 << 20, "{found}");
+    assert_eq!(found["run"]["limit_source"], "rlimit", "{found}");
+    assert_eq!(found["guard"]["limit"], 1 << 30, "{found}");
+    assert_eq!(found["hints"]["GOMEMLIMIT"], "204MiB", "{found}");
+}
+
+#[test]
+fn what_would_keep_run_from_its_job_ends_with_125() {
+    let output = doctor("", "", &[("OOMGUARD_LIMIT", "lots")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(125), "{text}");
+    assert!(text.contains("OOMGUARD_LIMIT=\"lots\""), "{text}");
+}
+
+#[test]
+fn unknown_options_end_with_125() {
+    assert_eq!(doctor("", "--nonsense", &[]).status.code(), Some(125));
+}

@@ -1,0 +1,103 @@
+//! The command line as a table: arguments, exit code, and what stdout and stderr have in them.
+
+use crate::add;
+use crate::started::{launcher, seen};
+use libtest_mimic::Trial;
+use std::os::unix::fs::PermissionsExt;
+
+/// Arguments; the exit code; what stdout has in it; what stderr has in it. Empty: nothing was written.
+type Row = (&'static [&'static str], i32, &'static str, &'static str);
+
+const TABLE: &[Row] = &[
+    (&["--help"], 0, "Usage: oomguard", ""),
+    (&["--version"], 0, "oomguard 0.", ""),
+    (&["run", "--help"], 0, "198", ""),
+    (&[], 125, "", "Usage: oomguard"),
+    (&["fly"], 125, "", "fly"),
+    (&["run"], 125, "", "COMMAND"),
+    (&["run", "--"], 125, "", "COMMAND"),
+    (&["run", "--nonsense", "true"], 125, "", "--nonsense"),
+    (&["run", "--", "printf", "%s", "--help"], 0, "--help", ""),
+    (&["run", "echo", "-m", "1"], 0, "-m 1\n", ""),
+    (&["run", "-m", "1Gi", "echo", "x"], 0, "x\n", ""),
+    (&["run", "--limit=50%", "--", "echo", "x"], 0, "x\n", ""),
+    (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "12Q"),
+    (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "512Mi"),
+    (&["run", "--limit", "0", "--", "echo", "x"], 125, "", "zero"),
+    (&["run", "--max-limit", "x", "--", "echo", "x"], 125, "", "--max-limit"),
+    (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space or data"),
+    (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code"),
+    (&["run", "--exit-code", "256", "--", "echo", "x"], 125, "", "255"),
+    (&["run", "--grow", "1", "--", "echo", "x"], 125, "", "above 1"),
+    (&["run", "--retries", "-1", "--", "echo", "x"], 125, "", "-1"),
+    (&["run", "--report", "fd:77", "--", "echo", "x"], 125, "", "fd:77"),
+    (
+        &["run", "--report", "/no/such/directory/report", "--", "echo", "x"],
+        125,
+        "",
+        "/no/such/directory/report",
+    ),
+    (&["run", "--", "no-such-command"], 127, "", "no-such-command"),
+    (&["run", "--", "/no/such/command"], 127, "", "/no/such/command"),
+    (&["run", "--", ""], 127, "", "cannot run"),
+    (&["run", "--", "/etc/passwd"], 126, "", "/etc/passwd"),
+    (&["run", "--", "/"], 126, "", "cannot run \"/\""),
+    (&["run", "--", "/etc/passwd/x"], 126, "", "/etc/passwd/x"),
+    (&["run", "--quiet", "--", "no-such-command"], 127, "", "no-such-command"),
+    (&["completions", "bash"], 0, "oomguard", ""),
+    (&["completions", "zsh"], 0, "oomguard", ""),
+    (&["completions", "fish"], 0, "oomguard", ""),
+    (&["completions", "none"], 125, "", "none"),
+];
+
+/// A variable, its bad value, and what stderr has in it.
+const BAD_VARIABLES: &[(&str, &str, &str)] = &[
+    ("OOMGUARD_LIMIT", "12Q", "512Mi"),
+    ("OOMGUARD_MEASURE", "rss", "address-space or data"),
+    ("OOMGUARD_EXIT_CODE", "0", "1 to 255"),
+    ("OOMGUARD_EXIT_CODE", "+7", "1 to 255"),
+    ("OOMGUARD_QUIET", "loud", "1, 0 or nothing"),
+    ("OOMGUARD_REPORT", "fd:x", "fd:N"),
+    ("OOMGUARD_RESERVE", "much", "4Mi"),
+    ("OOMGUARD_ON_REFUSAL", "never", "deferred or immediate"),
+];
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "arguments_give_the_code_and_the_words_of_the_table", || {
+        let mut wrong = Vec::new();
+        for (arguments, code, stdout, stderr) in TABLE {
+            let seen = seen(launcher().args(*arguments));
+            let has =
+                |text: &str, part: &str| if part.is_empty() { text.is_empty() } else { text.contains(part) };
+            if seen.code != Some(*code) || !has(&seen.stdout, stdout) || !has(&seen.stderr, stderr) {
+                wrong.push(format!("{arguments:?}: {:?} {:?} {:?}", seen.code, seen.stdout, seen.stderr));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
+    add(trials, "bad_values_in_the_environment_keep_everything_from_starting", || {
+        for (name, value, part) in BAD_VARIABLES {
+            let seen = seen(launcher().args(["run", "--", "echo", "started"]).env(name, value));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{name}={value}: {}", seen.stderr);
+            assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
+            for part in [name, value, part] {
+                assert!(seen.stderr.contains(part), "{part}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "what_cannot_be_executed_is_126_and_what_is_not_there_127", || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        for (content, mode, code) in [
+            ("#!/bin/sh\nexit 9\n", 0o755, 9),
+            ("exit 9\n", 0o755, 9), // execvp(3) gives it to the shell.
+            ("#!/bin/sh\nexit 9\n", 0o644, 126),
+            ("#!/no/such/interpreter\n", 0o755, 127),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let seen = seen(launcher().arg("run").arg("--").arg(&path));
+            assert_eq!(seen.code, Some(code), "{content:?} {mode:o}: {}", seen.stderr);
+        }
+    });
+}

@@ -1,0 +1,149 @@
+//! What the command finds is what it would have found without the launcher.
+
+use crate::add;
+use crate::started::{State, in_state, launcher, run_shell, seen, shell};
+use libtest_mimic::Trial;
+use std::process::Stdio;
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "signal_mask_and_dispositions_are_as_they_were", || {
+        use libc::{
+            SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGRTMAX, SIGTERM, SIGTSTP, SIGUSR1, SIGWINCH,
+        };
+        let states = [
+            State::default(),
+            State { ignored: &[SIGPIPE], ..State::default() },
+            State { ignored: &[SIGCHLD], ..State::default() },
+            State { ignored: &[SIGHUP, SIGINT, SIGQUIT, SIGTERM], ..State::default() },
+            State { ignored: &[SIGTSTP, SIGWINCH], ..State::default() },
+            State { blocked: &[SIGUSR1, SIGTERM, SIGPIPE, SIGCHLD, SIGRTMAX()], ..State::default() },
+        ];
+        for (index, state) in states.into_iter().enumerate() {
+            // The shell would change dispositions of its own.
+            let mut direct = shell("");
+            direct = direct_program(direct, "/bin/grep");
+            let expected = seen(in_state(direct.args(GREP), state));
+            assert!(expected.stdout.contains("SigIgn"), "{}", expected.stderr);
+            let mut with = launcher();
+            with.args(["run", "--no-preload", "--", "/bin/grep"]).args(GREP);
+            assert_eq!(seen(in_state(&mut with, state)).stdout, expected.stdout, "{index}");
+            let mut with = launcher();
+            with.args(["run", "--", "/bin/grep"]).args(GREP);
+            let found = seen(in_state(&mut with, state));
+            // What is caught is the shim's affair.
+            let [expected, found] = [&expected, &found].map(|seen| {
+                seen.stdout
+                    .lines()
+                    .filter(|line| !line.starts_with("SigCgt"))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(found, expected, "{index}");
+        }
+    });
+    add(trials, "descriptors_are_as_they_were", || {
+        let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done";
+        for closed in [&[][..], &[0], &[2], &[0, 2]] {
+            for before in ["", "exec 7</dev/null 120</dev/null;"] {
+                let state = State { closed, ..State::default() };
+                let inner = shell_line(&["/bin/sh", "-c", script]);
+                let direct = seen(in_state(&mut shell(&format!("{before} exec {inner}")), state));
+                for options in ["", "--no-preload"] {
+                    let launcher = env!("CARGO_BIN_EXE_oomguard");
+                    let line = format!("{before} exec {launcher} run {options} -- {inner}");
+                    let with = seen(in_state(&mut shell(&line), state));
+                    if options.is_empty() {
+                        assert_eq!(with.stdout, direct.stdout, "{closed:?} {before}");
+                    } else {
+                        // One more, as the contract between supervisor and guard has it, which nobody is there to close.
+                        let mut lines: Vec<&str> = with.stdout.lines().collect();
+                        lines.retain(|line| !is_record(line, &direct.stdout));
+                        assert_eq!(lines, direct.stdout.lines().collect::<Vec<_>>(), "{closed:?} {before}");
+                    }
+                }
+            }
+        }
+    });
+    add(trials, "the_environment_has_our_variables_more_and_no_others", || {
+        let direct = seen(&mut shell("env"));
+        let with = seen(&mut run_shell(&["-m", "1Gi"], "env"));
+        let mut more = Vec::new();
+        for line in with.stdout.lines().filter(|line| !direct.stdout.lines().any(|other| other == *line)) {
+            more.push(line.split_once('=').unwrap().0);
+        }
+        more.sort_unstable();
+        let ours =
+            ["LD_PRELOAD", "OOMGUARD_EXIT_CODE", "OOMGUARD_LIMIT", "OOMGUARD_MEASURE", "OOMGUARD_RECORD"];
+        assert_eq!(more, ours, "{}", with.stdout);
+        assert_eq!(with.stdout.lines().count(), direct.stdout.lines().count() + ours.len());
+    });
+    add(trials, "without_inheritance_the_commands_children_see_nothing_of_it", || {
+        let direct = seen(&mut shell("env"));
+        let with = seen(&mut run_shell(&["-m", "1Gi", "--no-inherit"], "env"));
+        assert_eq!(with.stdout, direct.stdout);
+        // Twin: the limit is inherited as rlimits are.
+        assert_eq!(
+            seen(&mut run_shell(&["-m", "1Gi", "--no-inherit"], "sh -c 'ulimit -d'")).stdout,
+            "1048576\n"
+        );
+    });
+    add(trials, "what_the_user_preloads_is_kept", || {
+        let library = "/lib/x86_64-linux-gnu/libm.so.6";
+        let library = if std::path::Path::new(library).exists() { library } else { "libm.so.6" };
+        let mut command = run_shell(&[], "echo $LD_PRELOAD; grep -c libm.so /proc/self/maps");
+        let seen = seen(command.env("LD_PRELOAD", library));
+        let (list, loaded) = seen.stdout.split_once('\n').unwrap();
+        assert!(list.contains("liboomguard") && list.ends_with(&format!(":{library}")), "{list}");
+        assert_ne!(loaded.trim(), "0");
+        assert_eq!(seen.stderr, "");
+    });
+    add(trials, "streams_directory_and_arguments_are_the_commands", || {
+        let mut command = launcher();
+        command.args(["run", "--", "/bin/sh", "-c", "cat; pwd; echo \"$0|$1|$2\" >&2", "a b", "--json", ""]);
+        let output = {
+            use std::io::Write;
+            command.current_dir("/usr").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+            child.wait_with_output().unwrap()
+        };
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "in\n/usr\n");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "a b|--json|\n");
+    });
+    add(trials, "a_lower_rlimit_of_the_caller_stays_in_force", || {
+        let launcher = env!("CARGO_BIN_EXE_oomguard");
+        for (options, kib) in [
+            ("-m 1Gi", "204800"),
+            ("-m off", "204800"),
+            ("-m auto", "204800"),
+            ("-m 100Mi", "102400"),
+            ("-m 1Gi --measure address-space", "204800"),
+        ] {
+            let script =
+                format!("ulimit -S -d 204800; exec {launcher} run {options} -- sh -c 'ulimit -S -d'");
+            assert_eq!(seen(&mut shell(&script)).stdout, format!("{kib}\n"), "{options}");
+        }
+    });
+}
+
+const GREP: [&str; 3] = ["-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"];
+
+fn direct_program(shell: std::process::Command, program: &str) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    for (name, value) in shell.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn is_record(line: &str, direct: &str) -> bool {
+    line.parse().is_ok_and(|fd: u32| fd >= 100) && !direct.lines().any(|other| other == line)
+}
+
+fn shell_line(words: &[&str]) -> String {
+    words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect::<Vec<_>>().join(" ")
+}

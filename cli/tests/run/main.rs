@@ -1,0 +1,48 @@
+//! `oomguard run` from outside: exit codes, signals, what the command inherits, and what is said. This program is its
+//! own hungry command: started with `role NAME` it plays that part. It has no guard of its own.
+
+mod arguments;
+mod codes;
+mod inheritance;
+mod memory;
+mod signals;
+mod started;
+mod terminal;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::hint::black_box;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("role") {
+        play(&arguments.collect::<Vec<_>>());
+        return;
+    }
+    let mut trials = Vec::new();
+    arguments::add_to(&mut trials);
+    codes::add_to(&mut trials);
+    inheritance::add_to(&mut trials);
+    memory::add_to(&mut trials);
+    signals::add_to(&mut trials);
+    terminal::add_to(&mut trials);
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn play(arguments: &[String]) {
+    match arguments {
+        // So many MiB, and the answer on stdout.
+        [role, mib] if role == "need" => {
+            let mib: u8 = mib.parse().unwrap();
+            let blocks: Vec<Vec<u8>> = (0..mib).map(|n| black_box(vec![n; 1 << 20])).collect();
+            println!("{}", blocks.iter().map(|block| u64::from(block[black_box(7)])).sum::<u64>());
+        }
+        _ => panic!("no such role: {arguments:?}"),
+    }
+}
+
+fn add(trials: &mut Vec<Trial>, name: &str, test: fn()) {
+    trials.push(Trial::test(name, move || -> Result<(), Failed> {
+        test();
+        Ok(())
+    }));
+}

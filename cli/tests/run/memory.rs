@@ -1,0 +1,170 @@
+//! Running out of memory: the code, the lines, the report, and another try.
+
+use crate::add;
+use crate::started::{Seen, launcher, run_shell, seen};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::process::Command;
+
+/// This program, which wants so many MiB, under the launcher.
+fn hungry(options: &[&str], mib: u32) -> Command {
+    let mut command = launcher();
+    command.arg("run").args(options).arg("--").arg(std::env::current_exe().unwrap());
+    command.args(["role", "need", &mib.to_string()]);
+    command
+}
+
+/// The lines that are ours.
+fn ours(seen: &Seen) -> Vec<&str> {
+    seen.stderr.lines().filter(|line| line.starts_with("oomguard: ")).collect()
+}
+
+fn last_line(seen: &Seen) -> Value {
+    serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap()
+}
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_command_out_of_memory_ends_with_198_and_says_why", || {
+        for measure in ["data", "address-space"] {
+            let seen = seen(&mut hungry(&["-m", "64Mi", "--measure", measure], 100));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(198), ""), "{}", seen.stderr);
+            let lines = ours(&seen);
+            assert!(lines[0].starts_with("oomguard: out of memory: "), "{}", seen.stderr);
+            assert!(
+                lines[1].contains("64 MiB (67108864 bytes)") && lines[1].contains(measure),
+                "{}",
+                seen.stderr
+            );
+            assert!(lines.len() <= 6);
+        }
+        // Twin: enough.
+        assert_eq!(seen(&mut hungry(&["-m", "300Mi"], 100)).stdout, "4950\n");
+    });
+    add(trials, "the_exit_code_is_a_choice", || {
+        assert_eq!(seen(&mut hungry(&["-m", "64Mi", "--exit-code", "77"], 100)).code, Some(77));
+        let from_environment = seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_EXIT_CODE", "78"));
+        assert_eq!(from_environment.code, Some(78));
+        let both = seen(hungry(&["-m", "64Mi", "--exit-code", "77"], 100).env("OOMGUARD_EXIT_CODE", "78"));
+        assert_eq!(both.code, Some(77));
+    });
+    add(trials, "the_environment_says_what_the_options_do_not", || {
+        let limited = seen(hungry(&[], 100).env("OOMGUARD_LIMIT", "64Mi"));
+        assert_eq!(limited.code, Some(198));
+        let wide = seen(hungry(&["-m", "300Mi"], 100).env("OOMGUARD_LIMIT", "64Mi"));
+        assert_eq!(wide.code, Some(0), "{}", wide.stderr);
+        let measured = seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_MEASURE", "address-space"));
+        assert!(measured.stderr.contains("of address-space"), "{}", measured.stderr);
+        for quiet in [
+            seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_QUIET", "1")),
+            seen(&mut hungry(&["-m", "64Mi", "--quiet"], 100)),
+        ] {
+            assert_eq!((quiet.code, ours(&quiet).len()), (Some(198), 0), "{}", quiet.stderr);
+        }
+    });
+    add(trials, "another_try_gets_more", || {
+        let retried = seen(&mut hungry(
+            &["-m", "50Mi", "--retries", "2", "--grow", "4", "--max-limit", "1Gi", "--json"],
+            100,
+        ));
+        assert_eq!((retried.code, retried.stdout.as_str()), (Some(0), "4950\n"), "{}", retried.stderr);
+        assert!(
+            ours(&retried).contains(&"oomguard: starting again with 200 MiB, try 2 of 3"),
+            "{}",
+            retried.stderr
+        );
+        let end = last_line(&retried);
+        assert_eq!(
+            (&end["outcome"], &end["tries"], &end["limit"]),
+            (&"success".into(), &2.into(), &(200u64 << 20).into())
+        );
+        let quiet = seen(&mut hungry(
+            &["-m", "50Mi", "--retries", "2", "--grow", "4", "--max-limit", "1Gi", "--quiet"],
+            100,
+        ));
+        assert_eq!((quiet.code, ours(&quiet).len()), (Some(0), 0), "{}", quiet.stderr);
+    });
+    add(trials, "retries_end_with_their_number_and_at_the_largest_limit", || {
+        for (options, tries) in [
+            (&["--retries", "1", "--grow", "1.1", "--max-limit", "1Gi"][..], 2),
+            (&["--retries", "9", "--max-limit", "60Mi"], 2),
+            (&["--retries", "9", "--max-limit", "50Mi"], 1),
+            (&[], 1),
+        ] {
+            let options = [&["-m", "50Mi", "--json"], options].concat();
+            let seen = seen(&mut hungry(&options, 100));
+            assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+            assert_eq!(last_line(&seen)["tries"], tries, "{options:?} {}", seen.stderr);
+        }
+        // Another failure is no reason to try again.
+        let failed = seen(&mut run_shell(&["-m", "50Mi", "--retries", "3", "--json"], "exit 3"));
+        assert_eq!((failed.code, &last_line(&failed)["tries"]), (Some(3), &1.into()));
+    });
+    add(trials, "the_end_is_told_in_json", || {
+        let end = |options: &[&str], script: &str| {
+            let seen = seen(&mut run_shell(&[&["--json", "-m", "1Gi"], options].concat(), script));
+            assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
+            last_line(&seen)
+        };
+        let success = end(&[], "exit 0");
+        for key in [
+            "outcome",
+            "exit_code",
+            "signal",
+            "tries",
+            "limit",
+            "measure",
+            "resident_peak",
+            "ran_for_ms",
+            "inferred",
+            "report",
+        ] {
+            assert!(success.get(key).is_some(), "{key}: {success}");
+        }
+        assert_eq!((&success["outcome"], &success["exit_code"]), (&"success".into(), &0.into()));
+        assert_eq!((&success["limit"], &success["measure"]), (&(1u64 << 30).into(), &"data".into()));
+        assert!(success["resident_peak"].as_u64().unwrap() > 100_000);
+        let exited = end(&[], "exit 198");
+        assert_eq!(
+            (&exited["outcome"], &exited["exit_code"], &exited["report"]),
+            (&"exited".into(), &198.into(), &Value::Null)
+        );
+        let signaled = end(&["--measure", "address-space"], "kill -9 $$");
+        assert_eq!(
+            (&signaled["outcome"], &signaled["exit_code"], &signaled["signal"]),
+            (&"signaled".into(), &137.into(), &9.into())
+        );
+        assert_eq!(signaled["measure"], "address_space");
+        let hungry = last_line(&seen(hungry(&["--json", "-m", "64Mi"], 100).env("OOMGUARD_TOKEN", "job-17")));
+        assert_eq!(
+            (&hungry["outcome"], &hungry["report"]["token"]),
+            (&"out_of_memory".into(), &"job-17".into()),
+            "{hungry}"
+        );
+        assert_eq!((&hungry["report"]["limit"], &hungry["inferred"]), (&(64u64 << 20).into(), &false.into()));
+    });
+    add(trials, "the_report_goes_where_it_is_told", || {
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("report");
+        let path = report.to_str().unwrap();
+        let read = || serde_json::from_str::<Value>(&std::fs::read_to_string(&report).unwrap()).unwrap();
+        seen(&mut hungry(&["-m", "64Mi", "--report", path], 100));
+        assert_eq!(read()["event"], "out_of_memory");
+        let program = std::env::current_exe().unwrap();
+        let line = format!(
+            "exec 9>{path}; exec {} run -m 64Mi --report fd:9 -- {} role need 100",
+            env!("CARGO_BIN_EXE_oomguard"),
+            program.display()
+        );
+        std::fs::remove_file(&report).unwrap();
+        assert_eq!(seen(&mut crate::started::shell(&line)).code, Some(198));
+        assert_eq!(read()["event"], "out_of_memory");
+        seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_REPORT", path));
+        assert_eq!(std::fs::read_to_string(&report).unwrap().lines().count(), 2, "appended");
+    });
+    add(trials, "a_limit_that_nothing_can_start_with_is_no_code_of_the_commands", || {
+        for measure in ["data", "address-space"] {
+            let seen = seen(&mut hungry(&["-m", "16Ki", "--measure", measure], 1));
+            assert_eq!((seen.code, ours(&seen).len()), (Some(125), 1), "{}", seen.stderr);
+        }
+    });
+}

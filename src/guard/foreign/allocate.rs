@@ -1,0 +1,241 @@
+//! The malloc family: forward, compare with null, and hand refusals over. `free` is not among them.
+//!
+//! ```text
+//!  ENTRY:   first ──the constructor, or the first call──▶ real ◀──settled────┐
+//!                                                          └──a refusal──▶ counted
+//! ```
+//! Each function is one jump through its own pointer, so that counting costs nothing until it is needed.
+
+use super::{notes, real::Real};
+use crate::contract::Cause;
+use crate::guard::refusal;
+use crate::report::Request;
+use crate::sys;
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// More can never be had, whatever the limit: malloc(3) refuses it without asking anybody. A mistake, no shortage.
+const MOST_BYTES: usize = isize::MAX as usize;
+
+/// After a call that gave null: whether memory was what was missing.
+fn was_refused(bytes: usize) -> bool {
+    sys::fd::errno() == libc::ENOMEM && bytes <= MOST_BYTES
+}
+
+/// A request for memory was refused: tries what can be tried. `errno` is as the C library leaves it.
+#[cold]
+#[inline(never)]
+fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c_void) -> *mut c_void {
+    if !was_refused(bytes) {
+        return null_mut();
+    }
+    let mut block = null_mut();
+    let request = Request { bytes: bytes as u64, align: align.map(|align| align as u64) };
+    refusal::handle(Cause::Heap, request, &mut || {
+        block = again();
+        !block.is_null()
+    });
+    sys::fd::set_errno(libc::ENOMEM);
+    block
+}
+
+/// The functions that are used before the real ones are known: glibc's own, under the names that nobody hides. Weak, as
+/// another C library has none of them.
+mod before {
+    macro_rules! weak {
+        ($($table:ident $symbol:literal),*) => {
+            core::arch::global_asm!($(
+                concat!(".weak ", $symbol),
+                concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
+                ".balign 8",
+                concat!(".hidden ", stringify!($table)),
+                concat!(".globl ", stringify!($table)),
+                concat!(stringify!($table), ":"),
+                concat!(".8byte ", $symbol),
+                ".popsection"
+            ),*);
+            unsafe extern "C" {
+                $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
+            }
+        };
+    }
+    weak!(
+        oomguard_libc_malloc "__libc_malloc",
+        oomguard_libc_calloc "__libc_calloc",
+        oomguard_libc_realloc "__libc_realloc",
+        oomguard_libc_memalign "__libc_memalign",
+        oomguard_libc_valloc "__libc_valloc",
+        oomguard_libc_pvalloc "__libc_pvalloc"
+    );
+
+    pub(super) type Found = Option<unsafe extern "C" fn()>;
+}
+
+macro_rules! family {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($($argument:ident: $type:ty),*) $symbol:literal, before $before:expr,
+        bytes $bytes:expr, align $align:expr;
+    )*) => {
+        $(
+            mod $name {
+                use super::*;
+                pub(super) type Signature = unsafe extern "C" fn($($type),*) -> *mut c_void;
+                pub(super) static REAL: Real = Real::new($symbol);
+                pub(super) static ENTRY: AtomicPtr<c_void> = AtomicPtr::new(first as Signature as *mut c_void);
+
+                #[inline(always)]
+                pub(super) fn entry() -> Signature {
+                    // Relaxed, here and below: whatever is read can be called at any time.
+                    let entry = ENTRY.load(Ordering::Relaxed);
+                    // SAFETY: only functions of this signature are stored there.
+                    unsafe { core::mem::transmute::<*mut c_void, Signature>(entry) }
+                }
+
+                pub(super) fn real() -> Option<Signature> {
+                    super::super::real::call_real!(REAL, Signature)
+                }
+
+                /// The first call, perhaps before any constructor has run.
+                unsafe extern "C" fn first($($argument: $type),*) -> *mut c_void {
+                    match real() {
+                        Some(real) => {
+                            let _ = ENTRY.compare_exchange(
+                                first as Signature as *mut c_void,
+                                real as *mut c_void,
+                                Ordering::Relaxed,
+                                Ordering::Relaxed,
+                            );
+                            // SAFETY: the arguments are the caller's, whose contract is the same.
+                            unsafe { real($($argument),*) }
+                        }
+                        None => {
+                            let before: before::Found = $before;
+                            let Some(before) = before else {
+                                sys::fd::set_errno(libc::ENOMEM);
+                                return null_mut();
+                            };
+                            // SAFETY: glibc's function of this purpose has this signature.
+                            let before = unsafe { core::mem::transmute::<unsafe extern "C" fn(), Signature>(before) };
+                            // SAFETY: the arguments are the caller's, whose contract is the same.
+                            unsafe { before($($argument),*) }
+                        }
+                    }
+                }
+
+                /// While it matters what is allocated after a refusal.
+                unsafe extern "C" fn counted($($argument: $type),*) -> *mut c_void {
+                    // SAFETY: found when counting began; the arguments are the caller's.
+                    let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
+                    if !block.is_null() {
+                        notes::count($bytes);
+                    }
+                    block
+                }
+
+                #[cold]
+                #[inline(never)]
+                pub(super) unsafe fn refused($($argument: $type),*) -> *mut c_void {
+                    // SAFETY: the same call as the one that was refused, which has used nothing up.
+                    super::refused($bytes, $align, &mut || unsafe { entry()($($argument),*) })
+                }
+
+                pub(super) fn resolve() {
+                    if let Some(real) = real() {
+                        ENTRY.store(real as *mut c_void, Ordering::Relaxed);
+                    }
+                }
+
+                pub(super) fn count(on: bool) {
+                    if let Some(real) = real() {
+                        let entry = if on { counted as Signature } else { real };
+                        ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
+                    }
+                }
+            }
+
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// That of the C library's function of this name.
+            #[inline(always)]
+            pub unsafe fn $name($($argument: $type),*) -> *mut c_void {
+                // SAFETY: the arguments are the caller's, whose contract is the same.
+                let block = unsafe { $name::entry()($($argument),*) };
+                // SAFETY: as above.
+                if block.is_null() { unsafe { $name::refused($($argument),*) } } else { block }
+            }
+        )*
+
+        /// Finds the real functions, so that nobody has to later.
+        pub(super) fn resolve() {
+            $($name::resolve();)*
+            let _ = POSIX_MEMALIGN.address();
+        }
+
+        /// Begins to count what is allocated, or stops.
+        pub(super) fn count(on: bool) {
+            $($name::count(on);)*
+        }
+    };
+}
+
+family! {
+    /// malloc(3).
+    malloc(bytes: usize) c"malloc", before before::oomguard_libc_malloc,
+        bytes bytes, align None;
+    /// calloc(3).
+    calloc(number: usize, size: usize) c"calloc", before before::oomguard_libc_calloc,
+        bytes number.saturating_mul(size), align None;
+    /// realloc(3). Of no bytes it frees the block, and null is no refusal.
+    realloc(block: *mut c_void, bytes: usize) c"realloc", before before::oomguard_libc_realloc,
+        bytes if bytes == 0 { usize::MAX } else { bytes }, align None;
+    /// reallocarray(3).
+    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", before None,
+        bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None;
+    /// memalign(3).
+    memalign(align: usize, bytes: usize) c"memalign", before before::oomguard_libc_memalign,
+        bytes bytes, align Some(align);
+    /// aligned_alloc(3).
+    aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", before before::oomguard_libc_memalign,
+        bytes bytes, align Some(align);
+    /// valloc(3).
+    valloc(bytes: usize) c"valloc", before before::oomguard_libc_valloc,
+        bytes bytes, align None;
+    /// pvalloc(3).
+    pvalloc(bytes: usize) c"pvalloc", before before::oomguard_libc_pvalloc,
+        bytes bytes, align None;
+}
+
+type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;
+static POSIX_MEMALIGN: Real = Real::new(c"posix_memalign");
+
+/// posix_memalign(3): the answer is its result, and `errno` is left alone.
+///
+/// # Safety
+/// That of the C library's function of this name.
+#[inline]
+pub unsafe fn posix_memalign(block: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
+    let Some(real) = super::real::call_real!(POSIX_MEMALIGN, PosixMemalign) else { return libc::ENOMEM };
+    // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used nothing up.
+    let call = || unsafe { real(block, align, bytes) };
+    let result = call();
+    if result == 0 && notes::is_watching() {
+        notes::count(bytes);
+    }
+    if result == libc::ENOMEM { posix_memalign_refused(align, bytes, &call) } else { result }
+}
+
+#[cold]
+#[inline(never)]
+fn posix_memalign_refused(align: usize, bytes: usize, call: &dyn Fn() -> c_int) -> c_int {
+    let errno = sys::fd::errno();
+    if bytes > MOST_BYTES {
+        return libc::ENOMEM;
+    }
+    let request = Request { bytes: bytes as u64, align: Some(align as u64) };
+    let survived = refusal::handle(Cause::Heap, request, &mut || call() == 0);
+    sys::fd::set_errno(errno);
+    if survived { 0 } else { libc::ENOMEM }
+}

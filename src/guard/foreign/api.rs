@@ -1,0 +1,189 @@
+//! The functions of `oomguard.h`. None of them aborts or unwinds; each says in `errno` what went wrong.
+
+use super::notes;
+use crate::contract::{LimitSource, Measure};
+use crate::guard::armed::armed;
+use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};
+use crate::guard::{exhaustion, record, startup, status as guard_status};
+use crate::limit::Limit;
+use crate::sys;
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// What `oomguard_version` gives.
+pub const VERSION: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => c"",
+    };
+
+/// `struct oomguard_status`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CStatus {
+    size: usize,
+    limit: u64,
+    in_use: u64,
+    headroom: u64,
+    refusals: u64,
+    measure: c_int,
+    source: c_int,
+    armed: c_int,
+    reserved: c_int,
+}
+
+/// `OOMGUARD_UNKNOWN`.
+const UNKNOWN: u64 = u64::MAX;
+
+fn fail(errno: c_int) -> c_int {
+    sys::fd::set_errno(errno);
+    -1
+}
+
+/// `oomguard_arm`.
+///
+/// # Safety
+/// `limit` is null or a C string.
+pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
+    if limit.is_null() {
+        return fail(libc::EINVAL);
+    }
+    // SAFETY: by contract.
+    let text = unsafe { CStr::from_ptr(limit) }.to_bytes();
+    let Ok(limit) = Limit::parse(text) else { return fail(libc::EINVAL) };
+    let Some(armed) = armed() else { return fail(libc::ENOTSUP) };
+    if super::startup::environment_says_limit() {
+        return 0;
+    }
+    match startup::change_limit(armed, limit) {
+        Ok(()) => {
+            record::note_armed(armed);
+            0
+        }
+        Err(errno) => fail(errno),
+    }
+}
+
+/// `oomguard_status`.
+///
+/// # Safety
+/// `status` is null, or `size` bytes are writable there.
+pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
+    if status.is_null() || size < size_of::<usize>() {
+        return fail(libc::EINVAL);
+    }
+    let Some(armed) = armed() else { return fail(libc::ENOTSUP) };
+    let errno = sys::fd::errno();
+    let now = guard_status::status();
+    let full = CStatus {
+        size: size_of::<CStatus>().min(size),
+        limit: now.limit.unwrap_or(UNKNOWN),
+        in_use: now.in_use.unwrap_or(UNKNOWN),
+        headroom: now.headroom().unwrap_or(UNKNOWN),
+        refusals: now.refusals,
+        measure: match armed.measure {
+            Measure::AddressSpace => 1,
+            Measure::Data => 2,
+        },
+        source: match now.source {
+            None => 0,
+            Some(LimitSource::Environment) => 1,
+            Some(LimitSource::Source) => 2,
+            Some(LimitSource::Cgroup) => 3,
+            Some(LimitSource::Rlimit) => 4,
+        },
+        armed: c_int::from(notes::is_guarded()),
+        reserved: 0,
+    };
+    // SAFETY: `full` has at least as many bytes as are copied, and the caller's memory `size` of them.
+    unsafe { core::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), status.cast(), full.size) };
+    sys::fd::set_errno(errno);
+    0
+}
+
+/// A C function and its argument.
+struct CCallback {
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+}
+
+// SAFETY: the header says that it may be called from any thread.
+unsafe impl Send for CCallback {}
+// SAFETY: as above.
+unsafe impl Sync for CCallback {}
+
+impl Callback for CCallback {
+    fn run(&self) {
+        (self.function)(self.argument);
+    }
+}
+
+/// How many callbacks of each kind there may be.
+const MOST_CALLBACKS: usize = 16;
+
+struct Slot {
+    callback: UnsafeCell<MaybeUninit<CCallback>>,
+    node: UnsafeCell<MaybeUninit<Node>>,
+}
+
+/// Places for callbacks that need no allocation.
+struct Table {
+    taken: AtomicUsize,
+    slots: [Slot; MOST_CALLBACKS],
+}
+
+// SAFETY: a slot is written once, by the thread that took it, before its node is in the list.
+unsafe impl Sync for Table {}
+
+impl Table {
+    const fn new() -> Self {
+        Table {
+            taken: AtomicUsize::new(0),
+            slots: [const {
+                Slot {
+                    callback: UnsafeCell::new(MaybeUninit::uninit()),
+                    node: UnsafeCell::new(MaybeUninit::uninit()),
+                }
+            }; MOST_CALLBACKS],
+        }
+    }
+
+    fn register(&'static self, list: &Callbacks, callback: CCallback) -> c_int {
+        let take = |taken| if taken < MOST_CALLBACKS { Some(taken + 1) } else { None };
+        // Relaxed: the number alone decides; the list publishes what is in the slot.
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let Some(slot) = taken.ok().and_then(|index| self.slots.get(index)) else {
+            return fail(libc::ENOSPC);
+        };
+        // SAFETY: this thread took the slot, and nobody else looks at it before the node is in the list.
+        let callback: &'static CCallback = unsafe { (*slot.callback.get()).write(callback) };
+        // SAFETY: as above.
+        let node = unsafe { (*slot.node.get()).write(Node::new(callback)) };
+        // SAFETY: a static that is written once, and in no list yet.
+        unsafe { list.append(node) };
+        0
+    }
+}
+
+static RECLAIM_TABLE: Table = Table::new();
+static EXHAUSTED_TABLE: Table = Table::new();
+
+/// `oomguard_on_reclaim`.
+pub fn on_reclaim(function: Option<extern "C" fn(*mut c_void)>, argument: *mut c_void) -> c_int {
+    let Some(function) = function else { return fail(libc::EINVAL) };
+    RECLAIM_TABLE.register(&RECLAIM, CCallback { function, argument })
+}
+
+/// `oomguard_on_exhausted`.
+pub fn on_exhausted(function: Option<extern "C" fn(*mut c_void)>, argument: *mut c_void) -> c_int {
+    let Some(function) = function else { return fail(libc::EINVAL) };
+    let result = EXHAUSTED_TABLE.register(&EXHAUSTED, CCallback { function, argument });
+    if result == 0 {
+        let errno = sys::fd::errno();
+        exhaustion::keep_reserve();
+        sys::fd::set_errno(errno);
+    }
+    result
+}

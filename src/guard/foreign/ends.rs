@@ -1,0 +1,219 @@
+//! The ways to end a process by its own will: `exit`, `_exit`, `abort`, a failed assertion.
+
+use super::real::{Real, call_real};
+use super::verdict::{self, Guilt};
+use super::{faults, messages, notes};
+use crate::contract::Cause;
+use crate::guard::armed::{Armed, armed};
+use crate::guard::exhaustion::{self, Standing};
+use crate::guard::watchdog;
+use crate::sys;
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+type Abort = unsafe extern "C" fn() -> !;
+type AssertFail = unsafe extern "C" fn(*const c_char, *const c_char, c_uint, *const c_char) -> !;
+
+static ABORT: Real = Real::new(c"abort");
+static ASSERT_FAIL: Real = Real::new(c"__assert_fail");
+
+pub(super) fn resolve() {
+    for real in [&ABORT, &ASSERT_FAIL] {
+        let _ = real.address();
+    }
+    find_exception_type();
+}
+
+/// Has exit(3) ask us last, when the program's own handlers have run.
+pub(super) fn watch_exit() {
+    unsafe extern "C" {
+        // on_exit(3); its first 32 handlers need no allocation.
+        fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+    // SAFETY: `at_exit` lives as long as the process and ignores its argument.
+    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+}
+
+/// exit(3) has run the program's handlers; what is left is to write out what its streams hold.
+extern "C" fn at_exit(code: c_int, _: *mut c_void) {
+    let Some((armed, (cause, request))) = guilt_of_exit(code) else { return };
+    exhaustion::say_last_words(armed, cause, request);
+    watchdog::call_off();
+    // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
+    // SAFETY: only this thread is in exit.
+    unsafe { libc::exit(c_int::from(armed.exit_code)) }
+}
+
+/// `_exit(2)` and `_Exit(3)`.
+pub fn exit_at_once(code: c_int) -> ! {
+    if let Some((armed, (cause, request))) = guilt_of_exit(code) {
+        exhaustion::end(armed, cause, request);
+    }
+    loop {
+        // SAFETY: exit_group takes no pointer and does not come back.
+        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    }
+}
+
+fn guilt_of_exit(code: c_int) -> Option<(&'static Armed, Guilt)> {
+    let armed = armed()?;
+    if !notes::is_guarded() {
+        return None;
+    }
+    match exhaustion::standing() {
+        Standing::Dying => exhaustion::exit(armed),
+        Standing::Outlived => exhaustion::park(armed),
+        Standing::Alive => {}
+    }
+    // What a parent sees of it.
+    if code & 0xff == 0 {
+        return None;
+    }
+    verdict::of_exit(armed).map(|guilt| (armed, guilt))
+}
+
+/// abort(3).
+pub fn abort() -> ! {
+    if let Some(armed) = armed()
+        && notes::is_guarded()
+    {
+        match exhaustion::standing() {
+            Standing::Dying => exhaustion::exit(armed),
+            Standing::Outlived => exhaustion::park(armed),
+            Standing::Alive => {}
+        }
+        find_exception_type();
+        judge_abort(armed);
+        faults::acquit_abort();
+    }
+    if let Some(real) = call_real!(ABORT, Abort) {
+        // SAFETY: abort takes nothing.
+        unsafe { real() }
+    }
+    sys::signals::set_default(libc::SIGABRT);
+    sys::signals::unblock(libc::SIGABRT);
+    sys::signals::raise_here(libc::SIGABRT);
+    sys::process::exit_now(127)
+}
+
+/// Ends the process here if memory is why it aborts.
+pub(super) fn judge_abort(armed: &Armed) {
+    let guilt = match uncaught_exception() {
+        Some(Exception::OutOfMemory) => {
+            Some(notes::requested().map_or((Cause::Heap, None), |noted| verdict::guilt(&noted)))
+        }
+        Some(Exception::OfSystem) if !was_refused_a_thread() => None,
+        Some(Exception::Other) => None,
+        Some(Exception::OfSystem) | None => verdict::of_abort(armed),
+    };
+    if let Some((cause, request)) = guilt {
+        exhaustion::end(armed, cause, request);
+    }
+}
+
+fn was_refused_a_thread() -> bool {
+    notes::requested().is_some_and(|noted| noted.cause == Cause::Thread)
+}
+
+/// `__assert_fail`, which `assert` in C calls: the message goes to stderr by a way that nobody sees.
+///
+/// # Safety
+/// Texts and line of the assertion.
+pub unsafe fn assert_fail(
+    expression: *const c_char,
+    file: *const c_char,
+    line: c_uint,
+    function: *const c_char,
+) -> ! {
+    if armed().is_some() && !expression.is_null() {
+        // SAFETY: a C string, by contract.
+        let expression = unsafe { CStr::from_ptr(expression) }.to_bytes();
+        if !asks_for_a_block(expression) || notes::requested().is_none_or(|noted| noted.allocations_since > 0)
+        {
+            messages::hear(b"assertion");
+        }
+    }
+    match call_real!(ASSERT_FAIL, AssertFail) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(expression, file, line, function) },
+        None => abort(),
+    }
+}
+
+/// Whether an assertion is about a pointer being there: `assert(p)`, `assert(p != NULL)`. Failing straight after a
+/// refusal, it is the refusal that was not survived.
+fn asks_for_a_block(expression: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.->[]*".contains(byte);
+    let has = |part: &[u8]| expression.windows(part.len()).any(|window| window == part);
+    has(b"NULL")
+        || has(b"nullptr")
+        || !expression.first().is_none_or(u8::is_ascii_digit) && expression.iter().all(is_name)
+}
+
+/// The exception that nobody caught, or that is being handled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exception {
+    OutOfMemory,
+    /// An error code of the system, such as the EAGAIN of a `std::thread` that could not be started.
+    OfSystem,
+    Other,
+}
+
+type CurrentExceptionType = unsafe extern "C" fn() -> *const TypeInfo;
+
+/// The beginning of `std::type_info`: Itanium C++ ABI, 2.9.3.
+#[repr(C)]
+struct TypeInfo {
+    methods: usize,
+    name: *const c_char,
+}
+
+static CURRENT_EXCEPTION_TYPE: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks for C++'s run-time library, which may have been loaded later.
+fn find_exception_type() {
+    // Relaxed: code is there from the start.
+    if CURRENT_EXCEPTION_TYPE.load(Ordering::Relaxed) == 0
+        && (sys::symbols::is_loaded(b"libstdc++") || sys::symbols::is_loaded(b"libc++abi"))
+    {
+        let found = sys::symbols::first_definition(c"__cxa_current_exception_type");
+        CURRENT_EXCEPTION_TYPE.store(found.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+fn uncaught_exception() -> Option<Exception> {
+    let address = CURRENT_EXCEPTION_TYPE.load(Ordering::Relaxed);
+    if address == 0 {
+        return None;
+    }
+    // SAFETY: the ABI's function of this name has this signature.
+    let current: CurrentExceptionType = unsafe { core::mem::transmute(address) };
+    // SAFETY: it takes nothing, and looks into this thread's exceptions.
+    let kind = unsafe { current() };
+    // SAFETY: null, or a type's description, which lives as long as its library.
+    let name = unsafe { kind.as_ref() }?.name;
+    // SAFETY: a C string beside the description.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    // A star marks a type that is local to one library.
+    let name = name.strip_prefix(b"*").unwrap_or(name);
+    Some(match name {
+        b"St9bad_alloc" | b"St20bad_array_new_length" | b"St17bad_array_new_length" => Exception::OutOfMemory,
+        b"St12system_error" => Exception::OfSystem,
+        _ => Exception::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_for_a_block;
+
+    #[test]
+    fn assertions_about_pointers_are_told_from_others() {
+        for yes in ["p", "p != NULL", "NULL != node->next", "buffer->data", "*slot", "ptr != nullptr"] {
+            assert!(asks_for_a_block(yes.as_bytes()), "{yes}");
+        }
+        for no in ["0", "n > 3", "!\"reached\"", "a == b", ""] {
+            assert!(!asks_for_a_block(no.as_bytes()), "{no}");
+        }
+    }
+}

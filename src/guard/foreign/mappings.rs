@@ -1,0 +1,147 @@
+//! mmap and the like: look at the answer, and pass it on. A refused mapping is a note and never more: allocators and
+//! runtimes probe, are refused and go on.
+
+use super::notes;
+use super::real::{Real, call_real};
+use crate::contract::Cause;
+use crate::guard::refusal;
+use crate::report::Request;
+use crate::sys;
+use core::ffi::{c_int, c_void};
+
+type Mmap = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
+type Mremap = unsafe extern "C" fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
+type Mprotect = unsafe extern "C" fn(*mut c_void, usize, c_int) -> c_int;
+type Brk = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Sbrk = unsafe extern "C" fn(isize) -> *mut c_void;
+
+static MMAP: Real = Real::new(c"mmap");
+static MREMAP: Real = Real::new(c"mremap");
+static MPROTECT: Real = Real::new(c"mprotect");
+static BRK: Real = Real::new(c"brk");
+static SBRK: Real = Real::new(c"sbrk");
+
+pub(super) fn resolve() {
+    for real in [&MMAP, &MREMAP, &MPROTECT, &BRK, &SBRK] {
+        let _ = real.address();
+    }
+}
+
+/// Takes note of what a mapping call gave.
+#[inline(always)]
+fn look(worked: bool, bytes: usize) {
+    if !worked || notes::is_watching() {
+        look_closely(worked, bytes);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_closely(worked: bool, bytes: usize) {
+    if worked {
+        notes::count(bytes);
+        return;
+    }
+    let errno = sys::fd::errno();
+    if errno == libc::ENOMEM && notes::is_guarded() {
+        refusal::note(Cause::Mapping, Request { bytes: bytes as u64, align: None });
+    }
+    sys::fd::set_errno(errno);
+}
+
+/// mmap(2).
+///
+/// # Safety
+/// That of mmap(2).
+#[inline]
+pub unsafe fn mmap(
+    at: *mut c_void,
+    bytes: usize,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
+    let mapped = match call_real!(MMAP, Mmap) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(at, bytes, protection, flags, fd, offset) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe {
+            libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, fd, offset) as *mut c_void
+        },
+    };
+    // What a success says about room: only what the program can write to.
+    let counted = if protection & libc::PROT_WRITE != 0 || mapped == libc::MAP_FAILED { bytes } else { 0 };
+    look(mapped != libc::MAP_FAILED, counted);
+    mapped
+}
+
+/// mremap(2), with the fifth argument that only some flags have.
+///
+/// # Safety
+/// That of mremap(2).
+#[inline]
+pub unsafe fn mremap(
+    at: *mut c_void,
+    old_bytes: usize,
+    bytes: usize,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
+    let mapped = match call_real!(MREMAP, Mremap) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(at, old_bytes, bytes, flags, to) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_mremap, at, old_bytes, bytes, flags, to) as *mut c_void },
+    };
+    look(mapped != libc::MAP_FAILED, bytes.saturating_sub(old_bytes));
+    mapped
+}
+
+/// mprotect(2): under a limit on data, becoming writable is what is charged.
+///
+/// # Safety
+/// That of mprotect(2).
+#[inline]
+pub unsafe fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
+    let result = match call_real!(MPROTECT, Mprotect) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(at, bytes, protection) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_mprotect, at, bytes, protection) as c_int },
+    };
+    let counted = if protection & libc::PROT_WRITE != 0 || result != 0 { bytes } else { 0 };
+    look(result == 0, counted);
+    result
+}
+
+/// brk(2).
+///
+/// # Safety
+/// That of brk(2).
+pub unsafe fn brk(end: *mut c_void) -> c_int {
+    let Some(real) = call_real!(BRK, Brk) else {
+        sys::fd::set_errno(libc::ENOMEM);
+        return -1;
+    };
+    // SAFETY: the argument is the caller's, whose contract is the same.
+    let result = unsafe { real(end) };
+    // How much more this is, nobody says.
+    look(result == 0, 0);
+    result
+}
+
+/// sbrk(2).
+///
+/// # Safety
+/// That of sbrk(2).
+pub unsafe fn sbrk(more: isize) -> *mut c_void {
+    let Some(real) = call_real!(SBRK, Sbrk) else {
+        sys::fd::set_errno(libc::ENOMEM);
+        return libc::MAP_FAILED;
+    };
+    // SAFETY: the argument is the caller's, whose contract is the same.
+    let before = unsafe { real(more) };
+    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0));
+    before
+}

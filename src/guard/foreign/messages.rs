@@ -1,0 +1,241 @@
+//! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
+//! but what kind of message it was, and when.
+
+use super::notes;
+use super::real::{Real, call_real};
+use crate::guard::armed::armed;
+use crate::guard::exhaustion;
+use crate::guard::refusal;
+use crate::sys;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
+type Writev = unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize;
+
+static WRITE: Real = Real::new(c"write");
+static WRITEV: Real = Real::new(c"writev");
+
+pub(super) fn resolve() {
+    for real in [&WRITE, &WRITEV] {
+        let _ = real.address();
+    }
+}
+
+/// What programs say when memory is gone, in small letters, and who says it.
+const OUT_OF_MEMORY: [&[u8]; 26] = [
+    b"malloc",                         // C programs, of all kinds
+    b"no memory",                      // C programs
+    b"allowed memory size",            // PHP
+    b"out of memory",                  // Perl, PHP, V8, Go, git
+    b"outofmemory",                    // Java, .NET
+    b"memoryerror",                    // CPython; NoMemoryError of Ruby
+    b"bad_alloc",                      // libstdc++
+    b"bad_array_new_length",           // libstdc++
+    b"cannot allocate",                // ENOMEM in glibc; musl
+    b"can't allocate",                 // tar, ffmpeg
+    b"could not allocate",             // OpenSSL, SQLite's shell
+    b"could not reserve",              // HotSpot, whose whole heap is reserved at the start
+    b"failed to allocate",             // Ruby, std's signal stack
+    b"unable to allocate",             // numpy
+    b"array buffer allocation",        // V8
+    b"not enough memory",              // Lua
+    b"insufficient memory",            // HotSpot
+    b"allocation failed",              // V8
+    b"allocation failure",             // LLVM
+    b"memory allocation of",           // Rust's std
+    b"memory exhausted",               // GNU programs
+    b"virtual memory",                 // GNU programs
+    b"enomem",                         // Node
+    b"can't start new thread",         // CPython
+    b"unable to create native thread", // HotSpot
+    b"failed to spawn thread",         // Rust's std
+];
+
+/// What programs say when they die of something else.
+const OTHER_DEATH: [&[u8]; 3] = [
+    b"assertion",    // C, CPython, Rust
+    b"panicked at",  // Rust
+    b"check failed", // V8, Chromium
+];
+
+const NOTHING: u8 = 0;
+const MEMORY: u8 = 1;
+const OTHER: u8 = 2;
+const UNRELATED: u8 = 3;
+
+/// What has fewer letters is no message: a line's end, a number, a sign of progress.
+const LEAST_LETTERS: usize = 8;
+
+static LAST: AtomicU8 = AtomicU8::new(NOTHING);
+/// What had been allocated when it was said.
+static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
+/// A heap limit of a runtime was set: its message counts, even if nothing was refused.
+static HINTED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn expect_hinted() {
+    HINTED.store(true, Relaxed);
+}
+
+pub(super) fn forget() {
+    LAST.store(NOTHING, Relaxed);
+}
+
+/// A refusal: what was said before it has nothing to do with it.
+pub(super) fn note_refusal() {
+    let _ = LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed);
+}
+
+/// What the program said last, as far as it bears on its death.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Message {
+    /// That memory is gone; and it has not gone on since.
+    OutOfMemory,
+    /// That it dies of something else.
+    OtherDeath,
+    /// Something.
+    Unrelated,
+}
+
+pub(super) fn last(last_bytes: u64) -> Option<Message> {
+    match LAST.load(Relaxed) {
+        MEMORY if notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed)) < last_bytes => {
+            Some(Message::OutOfMemory)
+        }
+        OTHER => Some(Message::OtherDeath),
+        UNRELATED => Some(Message::Unrelated),
+        _ => None,
+    }
+}
+
+/// Whether messages are read at all.
+pub(super) fn are_read() -> bool {
+    (refusal::refused_count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
+}
+
+/// write(2).
+///
+/// # Safety
+/// That of write(2).
+#[inline]
+pub unsafe fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    if (fd == libc::STDERR_FILENO || fd == libc::STDOUT_FILENO) && are_read() {
+        look_at(&[(bytes as usize, len)]);
+    }
+    match call_real!(WRITE, Write) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, bytes, len) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_write, fd, bytes, len) as isize },
+    }
+}
+
+/// writev(2).
+///
+/// # Safety
+/// That of writev(2).
+#[inline]
+pub unsafe fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
+    if (fd == libc::STDERR_FILENO || fd == libc::STDOUT_FILENO) && are_read() {
+        // SAFETY: `count` parts lie there, by contract.
+        unsafe { look_at_parts(parts, count) };
+    }
+    match call_real!(WRITEV, Writev) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, parts, count) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_writev, fd, parts, count) as isize },
+    }
+}
+
+/// # Safety
+/// `count` parts lie at `parts`, or the program would get EFAULT.
+#[cold]
+unsafe fn look_at_parts(parts: *const libc::iovec, count: c_int) {
+    const MOST_PARTS: usize = 16;
+    let errno = sys::fd::errno();
+    for index in 0..usize::try_from(count).unwrap_or(0).min(MOST_PARTS) {
+        let part = (parts as usize).wrapping_add(index * size_of::<libc::iovec>());
+        if !sys::memory::is_readable(part & !7) || !sys::memory::is_readable((part + 8) & !7) {
+            break;
+        }
+        // SAFETY: just found readable, and the caller's for the length of the call.
+        let part = unsafe { (part as *const libc::iovec).read_unaligned() };
+        look_at(&[(part.iov_base as usize, part.iov_len)]);
+    }
+    sys::fd::set_errno(errno);
+}
+
+/// So much of a message is read.
+const READ_BYTES: usize = 4096;
+
+/// Reads a message on its way to a person.
+#[cold]
+#[inline(never)]
+pub(super) fn look_at(parts: &[(usize, usize)]) {
+    const PAGE: usize = 4096;
+    let errno = sys::fd::errno();
+    for &(start, len) in parts {
+        let shown = len.min(READ_BYTES);
+        // EFAULT must stay the kernel's answer to a bad address, not become a fault of ours.
+        let last = start.wrapping_add(shown.saturating_sub(1));
+        if shown == 0
+            || !sys::memory::is_readable(start & !7)
+            || last / PAGE != start / PAGE && !sys::memory::is_readable(last & !7)
+        {
+            continue;
+        }
+        // SAFETY: both its pages were just found readable, and it is the caller's for the length of the call.
+        hear(unsafe { core::slice::from_raw_parts(start as *const u8, shown) });
+    }
+    sys::fd::set_errno(errno);
+}
+
+/// The beginning of the message of Rust's standard library, from a function that never returns, but may hang: its
+/// backtrace takes a lock that a panicking thread holds.
+const RUST_MESSAGE: &[u8] = b"memory allocation of ";
+
+/// Takes in what the program says.
+pub(super) fn hear(message: &[u8]) {
+    if !notes::is_guarded() {
+        return;
+    }
+    if message.starts_with(RUST_MESSAGE)
+        && let (Some(armed), Some(noted)) = (armed(), notes::requested())
+        && noted.tid == sys::process::tid()
+        && !exhaustion::is_under_way()
+    {
+        exhaustion::end(armed, noted.cause, Some(noted.request()));
+    }
+    if OUT_OF_MEMORY.iter().any(|phrase| contains(message, phrase)) {
+        LAST.store(MEMORY, Relaxed);
+        SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+        notes::watch(0);
+    } else if OTHER_DEATH.iter().any(|phrase| contains(message, phrase)) {
+        LAST.store(OTHER, Relaxed);
+    } else if message.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS {
+        let _ = LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed);
+    }
+}
+
+/// Whether `phrase`, in small letters, is part of the message, in letters of any size.
+fn contains(message: &[u8], phrase: &[u8]) -> bool {
+    let Some(first) = phrase.first() else { return false };
+    message.iter().enumerate().any(|(at, byte)| {
+        byte.to_ascii_lowercase() == *first
+            && message.get(at..at + phrase.len()).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains;
+
+    #[test]
+    fn phrases_are_found_in_any_letters_and_anywhere() {
+        assert!(contains(b"perl: Out of memory!", b"out of memory"));
+        assert!(contains(b"MemoryError", b"memoryerror"));
+        assert!(!contains(b"Out of memor", b"out of memory"));
+        assert!(!contains(b"", b"enomem"));
+    }
+}

@@ -1,0 +1,172 @@
+//! What was refused last, and what has been allocated since: what a verdict rests on.
+//!
+//! ```text
+//!   quiet ──a refusal, a message──▶ watching ──so much allocated that it was survived──▶ quiet
+//! ```
+//! Counting costs two atomic additions per allocation, so it goes on only while it may decide something. Atomics
+//! throughout are relaxed: each number stands by itself, the thread that dies is mostly the one that was refused, and a
+//! race between two threads only shifts by one allocation what is a threshold anyhow.
+
+use super::{allocate, messages};
+use crate::contract::Cause;
+use crate::guard::armed::{Armed, armed};
+use crate::report::Request;
+use crate::sys;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The process whose refusals these are: not a child of vfork(2), which shares this memory and is on its way to exec.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+static WATCHING: AtomicBool = AtomicBool::new(false);
+
+/// How many allocations have worked while counting was on, and their bytes.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// When so many bytes have been allocated, counting ends.
+static ENOUGH_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// A refusal that the program has not got over yet.
+struct Note {
+    /// Plus one; zero where there is none.
+    bytes: AtomicU64,
+    is_thread: AtomicBool,
+    tid: AtomicU32,
+    allocations_before: AtomicU64,
+    bytes_before: AtomicU64,
+}
+
+impl Note {
+    const fn new() -> Self {
+        Note {
+            bytes: AtomicU64::new(0),
+            is_thread: AtomicBool::new(false),
+            tid: AtomicU32::new(0),
+            allocations_before: AtomicU64::new(0),
+            bytes_before: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The last refusal of the malloc family or of a thread, and that of a mapping.
+static REQUESTED: Note = Note::new();
+static MAPPED: Note = Note::new();
+
+/// From this size on, getting as much as was refused means to have got over it. Smaller blocks are served from what
+/// other sizes cannot use.
+const TELLING_BYTES: u64 = 1 << 20;
+
+/// What is known of a refusal.
+#[derive(Clone, Copy)]
+pub(super) struct Noted {
+    pub(super) cause: Cause,
+    pub(super) bytes: u64,
+    pub(super) tid: u32,
+    pub(super) allocations_since: u64,
+    pub(super) bytes_since: u64,
+}
+
+impl Noted {
+    pub(super) fn request(&self) -> Request {
+        Request { bytes: self.bytes, align: None }
+    }
+}
+
+/// This process is guarded from now on; also in a child of fork(2).
+pub(super) fn begin() {
+    OWNER.store(sys::process::pid(), Relaxed);
+    REQUESTED.bytes.store(0, Relaxed);
+    MAPPED.bytes.store(0, Relaxed);
+}
+
+/// Whether this process's refusals are noted.
+pub(super) fn is_guarded() -> bool {
+    let owner = OWNER.load(Relaxed);
+    owner != 0 && owner == sys::process::pid()
+}
+
+/// Something was refused, and the refusal is passed on to the program.
+pub(in crate::guard) fn note(cause: Cause, request: Request) {
+    if !is_guarded() {
+        return;
+    }
+    let note = if cause == Cause::Mapping { &MAPPED } else { &REQUESTED };
+    note.is_thread.store(cause == Cause::Thread, Relaxed);
+    note.tid.store(sys::process::tid(), Relaxed);
+    note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
+    note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
+    note.bytes.store(request.bytes.saturating_add(1), Relaxed);
+    messages::note_refusal();
+    watch(request.bytes);
+}
+
+/// How much a program may allocate after a death was announced or led to, and still be dying.
+pub(super) fn last_bytes(armed: &Armed) -> u64 {
+    armed.limit.bytes().map_or(0, |limit| limit / 8).max(16 << 20)
+}
+
+/// Counts from now on, at least until more than `bytes` have been allocated.
+pub(super) fn watch(bytes: u64) {
+    let Some(armed) = armed() else { return };
+    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
+    let enough = if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed));
+    ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
+    if !WATCHING.swap(true, Relaxed) {
+        allocate::count(true);
+    }
+}
+
+/// Whether what is allocated is counted.
+#[inline(always)]
+pub(super) fn is_watching() -> bool {
+    WATCHING.load(Relaxed)
+}
+
+/// An allocation of so many bytes worked.
+pub(super) fn count(bytes: usize) {
+    let bytes = bytes as u64;
+    if bytes == 0 || bytes > isize::MAX as u64 {
+        return;
+    }
+    ALLOCATIONS.fetch_add(1, Relaxed);
+    let all = ALLOCATED_BYTES.fetch_add(bytes, Relaxed).saturating_add(bytes);
+    if bytes >= TELLING_BYTES {
+        for note in [&REQUESTED, &MAPPED] {
+            let noted = note.bytes.load(Relaxed);
+            if noted > TELLING_BYTES && noted - 1 <= bytes {
+                note.bytes.store(0, Relaxed);
+            }
+        }
+    }
+    if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, Relaxed) {
+        allocate::count(false);
+        REQUESTED.bytes.store(0, Relaxed);
+        MAPPED.bytes.store(0, Relaxed);
+    }
+}
+
+/// The bytes that have been counted so far.
+pub(super) fn allocated_bytes() -> u64 {
+    ALLOCATED_BYTES.load(Relaxed)
+}
+
+/// The last refusal of the malloc family or of a thread, if the program has not got over it.
+pub(super) fn requested() -> Option<Noted> {
+    noted(&REQUESTED, if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap })
+}
+
+/// The last refused mapping, likewise.
+pub(super) fn mapped() -> Option<Noted> {
+    noted(&MAPPED, Cause::Mapping)
+}
+
+fn noted(note: &Note, cause: Cause) -> Option<Noted> {
+    let bytes = note.bytes.load(Relaxed).checked_sub(1)?;
+    Some(Noted {
+        cause,
+        bytes,
+        tid: note.tid.load(Relaxed),
+        allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
+        bytes_since: ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed)),
+    })
+}

@@ -1,0 +1,59 @@
+//! The functions that our names hide, found once: the next definition in the order in which the loader looks. That may
+//! be another allocator, whose `free` gets our blocks, so none is ever taken from elsewhere.
+
+use crate::sys;
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// A function that a definition of ours hides.
+pub(super) struct Real {
+    name: &'static CStr,
+    address: AtomicUsize,
+}
+
+/// Not looked up yet; and: looked up in vain. No function lies there.
+const UNKNOWN: usize = 0;
+const NOWHERE: usize = 1;
+
+impl Real {
+    pub(super) const fn new(name: &'static CStr) -> Self {
+        Real { name, address: AtomicUsize::new(UNKNOWN) }
+    }
+
+    /// Its address. `None`: there is none, or its being looked up is what made this call.
+    pub(super) fn address(&self) -> Option<usize> {
+        // Relaxed, here and below: code is there from the start, and two threads find the same.
+        match self.address.load(Ordering::Relaxed) {
+            UNKNOWN => self.look_up(),
+            NOWHERE => None,
+            address => Some(address),
+        }
+    }
+
+    #[cold]
+    fn look_up(&self) -> Option<usize> {
+        // A moment before the constructor, when there is one thread; the linker may allocate to find a name.
+        if LOOKING_UP.swap(1, Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let errno = sys::fd::errno();
+        let found = sys::symbols::next_definition(self.name);
+        self.address.store(found.unwrap_or(NOWHERE), Ordering::Relaxed);
+        sys::fd::set_errno(errno);
+        LOOKING_UP.store(0, Ordering::Relaxed);
+        found
+    }
+}
+
+static LOOKING_UP: AtomicUsize = AtomicUsize::new(0);
+
+/// The function behind a `Real`, as a pointer of the type that is asked for.
+macro_rules! call_real {
+    ($real:expr, $signature:ty) => {
+        $real.address().map(|address| {
+            // SAFETY: the C library's function of this name has this signature.
+            unsafe { core::mem::transmute::<usize, $signature>(address) }
+        })
+    };
+}
+pub(super) use call_real;

@@ -1,0 +1,90 @@
+//! The constructor of a program that is not written in Rust, and the cases in which it stands down: then every name
+//! passes on and nothing is judged.
+
+use super::environment::{Variables, this_library};
+use super::{allocate, ends, faults, mappings, messages, notes, streams, threads};
+use crate::contract::variable;
+use crate::guard::armed::armed;
+use crate::guard::settings::Settings;
+use crate::guard::startup::{program_name, read_environment, set_up};
+use crate::record::NOTE_NAME;
+use crate::sys;
+use core::ffi::{c_char, c_int};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// The constructor.
+///
+/// # Safety
+/// Called by the loader, with what it hands to constructors.
+pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
+    static ARMED_ONCE: AtomicBool = AtomicBool::new(false);
+    // Relaxed: constructors run one after the other in one thread.
+    if ARMED_ONCE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    resolve();
+    if stands_down() || envp.is_null() {
+        return;
+    }
+    // SAFETY: the loader's arguments.
+    let program = unsafe { program_name(argc, argv) };
+    // SAFETY: the environment that the loader made: C strings up to a null pointer.
+    let environment = unsafe { read_environment(envp) };
+    // SAFETY: the same array, on the writable stack; no other constructor runs meanwhile.
+    let variables = unsafe { Variables::new(envp) };
+    SAYS_LIMIT.store(environment.limit.is_some(), Ordering::Relaxed);
+    // SAFETY: the flag above lets only one constructor through.
+    unsafe { set_up(&Settings::UNSET, &environment, program, || 0..0) };
+    if variables.is(variable::HINTED, b"1") {
+        messages::expect_hinted();
+    }
+    variables.remove_closed_record();
+    if variables.is(variable::INHERIT, b"0")
+        && let Some(library) = this_library()
+    {
+        variables.remove_all_of_ours(library);
+    }
+    notes::begin();
+    faults::install();
+    ends::watch_exit();
+    // SAFETY: the handler lives as long as the process; libc keeps the first ones without allocating.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+static SAYS_LIMIT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the environment has set the limit, so that the program must not.
+pub(super) fn environment_says_limit() -> bool {
+    // Relaxed: written before `main`.
+    SAYS_LIMIT.load(Ordering::Relaxed)
+}
+
+/// Asks the dynamic linker now, so that nobody has to later.
+fn resolve() {
+    allocate::resolve();
+    mappings::resolve();
+    threads::resolve();
+    messages::resolve();
+    streams::resolve();
+    ends::resolve();
+    faults::resolve();
+}
+
+/// The program guards itself, or must not be touched, or another copy of this library is there already.
+fn stands_down() -> bool {
+    sys::process::has_raised_privileges() || sys::symbols::program_has_note(NOTE_NAME) || is_second_copy()
+}
+
+fn is_second_copy() -> bool {
+    let base = |address| sys::symbols::object_of(address).map(|(base, _)| base);
+    let first = sys::symbols::first_definition(c"oomguard_version").and_then(base);
+    first.is_some() && first != base(is_second_copy as *const () as usize)
+}
+
+/// A child of fork(2) starts with a clean slate.
+extern "C" fn in_child() {
+    if armed().is_some() {
+        notes::begin();
+        messages::forget();
+    }
+}

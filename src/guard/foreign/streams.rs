@@ -1,0 +1,234 @@
+//! What a dying program says through stdio, whose own writes never pass `write`: the functions that a message goes
+//! through, read for stderr and stdout once memory was refused. Of a formatted message only the format is read.
+
+use super::real::{Real, call_real};
+use super::{messages, notes};
+use crate::contract::Cause;
+use crate::sys;
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+type Fwrite = unsafe extern "C" fn(*const c_void, usize, usize, *mut c_void) -> usize;
+type Fputs = unsafe extern "C" fn(*const c_char, *mut c_void) -> c_int;
+type Perror = unsafe extern "C" fn(*const c_char);
+type Strerror = unsafe extern "C" fn(c_int) -> *mut c_char;
+
+static FWRITE: Real = Real::new(c"fwrite");
+static FPUTS: Real = Real::new(c"fputs");
+static PERROR: Real = Real::new(c"perror");
+static STRERROR: Real = Real::new(c"strerror");
+static FPRINTF: Real = Real::new(c"fprintf");
+static VFPRINTF: Real = Real::new(c"vfprintf");
+static FPRINTF_CHK: Real = Real::new(c"__fprintf_chk");
+static VFPRINTF_CHK: Real = Real::new(c"__vfprintf_chk");
+
+pub(super) fn resolve() {
+    for real in [&FWRITE, &FPUTS, &PERROR, &STRERROR, &FPRINTF, &VFPRINTF, &FPRINTF_CHK, &VFPRINTF_CHK] {
+        let _ = real.address();
+    }
+}
+
+/// glibc's other names for the same functions, which nobody hides: for a static program, where there is no linker to
+/// ask for the next definition.
+mod other_name {
+    use super::{c_char, c_int, c_void};
+
+    unsafe extern "C" {
+        pub(super) fn _IO_fwrite(
+            bytes: *const c_void,
+            size: usize,
+            number: usize,
+            stream: *mut c_void,
+        ) -> usize;
+        pub(super) fn _IO_fputs(text: *const c_char, stream: *mut c_void) -> c_int;
+        pub(super) fn _IO_fprintf(stream: *mut c_void, format: *const c_char, ...) -> c_int;
+        pub(super) fn _IO_vfprintf(
+            stream: *mut c_void,
+            format: *const c_char,
+            arguments: *mut c_void,
+        ) -> c_int;
+        pub(super) fn __xpg_strerror_r(number: c_int, text: *mut c_char, len: usize) -> c_int;
+    }
+}
+
+unsafe extern "C" {
+    static stdout: *mut c_void;
+    static stderr: *mut c_void;
+}
+
+/// Whether what goes to this stream is read.
+#[inline]
+fn is_read(stream: *mut c_void) -> bool {
+    if !messages::are_read() {
+        return false;
+    }
+    // SAFETY: variables of the C library, set before constructors run.
+    let error = unsafe { stderr };
+    // SAFETY: as above.
+    let output = unsafe { stdout };
+    stream == error || stream == output
+}
+
+/// # Safety
+/// `text` is a C string.
+#[cold]
+unsafe fn hear_text(text: *const c_char) {
+    let errno = sys::fd::errno();
+    if !text.is_null() {
+        // SAFETY: by contract.
+        messages::hear(unsafe { CStr::from_ptr(text) }.to_bytes());
+    }
+    sys::fd::set_errno(errno);
+}
+
+/// fwrite(3).
+///
+/// # Safety
+/// That of fwrite(3).
+#[inline]
+pub unsafe fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize {
+    if is_read(stream) {
+        messages::look_at(&[(bytes as usize, size.saturating_mul(number))]);
+    }
+    let real = call_real!(FWRITE, Fwrite).unwrap_or(other_name::_IO_fwrite);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { real(bytes, size, number, stream) }
+}
+
+/// fputs(3).
+///
+/// # Safety
+/// That of fputs(3).
+#[inline]
+pub unsafe fn fputs(text: *const c_char, stream: *mut c_void) -> c_int {
+    if is_read(stream) {
+        // SAFETY: a C string, by contract.
+        unsafe { hear_text(text) };
+    }
+    let real = call_real!(FPUTS, Fputs).unwrap_or(other_name::_IO_fputs);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { real(text, stream) }
+}
+
+/// What the C library says for an error number, where that is about memory.
+fn hear_error(number: c_int) {
+    let is_memory = number == libc::ENOMEM
+        || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread);
+    if messages::are_read() && is_memory {
+        messages::hear(b"enomem");
+    }
+}
+
+/// perror(3).
+///
+/// # Safety
+/// That of perror(3).
+pub unsafe fn perror(text: *const c_char) {
+    let errno = sys::fd::errno();
+    hear_error(errno);
+    sys::fd::set_errno(errno);
+    if let Some(real) = call_real!(PERROR, Perror) {
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        return unsafe { real(text) };
+    }
+    // SAFETY: a variable of the C library, set before constructors run.
+    let error = unsafe { stderr };
+    // SAFETY: as above; the text is a C string that lives for ever.
+    let put = |text: *const c_char| unsafe { other_name::_IO_fputs(text, error) };
+    if !text.is_null() {
+        put(text);
+        put(c": ".as_ptr());
+    }
+    // SAFETY: the result is a C string of the C library's, or ours.
+    put(unsafe { strerror(errno) });
+    put(c"\n".as_ptr());
+}
+
+/// What strerror(3) gives where the real one was not found: not safe among threads, as that one is not either.
+struct ErrorText(UnsafeCell<[c_char; 128]>);
+
+// SAFETY: the standard lets strerror's callers race for its text.
+unsafe impl Sync for ErrorText {}
+
+static ERROR_TEXT: ErrorText = ErrorText(UnsafeCell::new([0; 128]));
+
+unsafe extern "C" fn describe(number: c_int) -> *mut c_char {
+    let text: *mut c_char = ERROR_TEXT.0.get().cast();
+    // SAFETY: so many bytes are writable there.
+    unsafe { other_name::__xpg_strerror_r(number, text, size_of::<ErrorText>()) };
+    text
+}
+
+/// strerror(3): who asks is about to say it.
+///
+/// # Safety
+/// That of strerror(3).
+pub unsafe fn strerror(number: c_int) -> *mut c_char {
+    let errno = sys::fd::errno();
+    hear_error(number);
+    sys::fd::set_errno(errno);
+    let real = call_real!(STRERROR, Strerror).unwrap_or(describe);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { real(number) }
+}
+
+/// Stands for a formatted write that has no other name and was not found: a fortified one in a static program.
+extern "C" fn write_nothing() -> c_int {
+    -1
+}
+
+unsafe extern "C" fn vfprintf_chk(
+    stream: *mut c_void,
+    _: c_int,
+    format: *const c_char,
+    arguments: *mut c_void,
+) -> c_int {
+    // SAFETY: the arguments are the caller's, whose contract is the same but for the flag.
+    unsafe { other_name::_IO_vfprintf(stream, format, arguments) }
+}
+
+/// # Safety
+/// The stream and the format of a formatted write.
+unsafe fn look_at_format(real: &Real, fallback: usize, stream: *mut c_void, format: *const c_char) -> usize {
+    if is_read(stream) {
+        // SAFETY: a C string, by contract.
+        unsafe { hear_text(format) };
+    }
+    real.address().unwrap_or(fallback)
+}
+
+/// Reads the format of an fprintf(3), and gives the real function.
+///
+/// # Safety
+/// The first arguments of an fprintf(3).
+pub unsafe extern "C" fn before_fprintf(stream: *mut c_void, format: *const c_char) -> usize {
+    // SAFETY: by contract.
+    unsafe { look_at_format(&FPRINTF, other_name::_IO_fprintf as *const () as usize, stream, format) }
+}
+
+/// The same for vfprintf(3).
+///
+/// # Safety
+/// The first arguments of a vfprintf(3).
+pub unsafe extern "C" fn before_vfprintf(stream: *mut c_void, format: *const c_char) -> usize {
+    // SAFETY: by contract.
+    unsafe { look_at_format(&VFPRINTF, other_name::_IO_vfprintf as *const () as usize, stream, format) }
+}
+
+/// The same for what `_FORTIFY_SOURCE` makes of fprintf.
+///
+/// # Safety
+/// The first arguments of such a call.
+pub unsafe extern "C" fn before_fprintf_chk(stream: *mut c_void, _: c_int, format: *const c_char) -> usize {
+    // SAFETY: by contract.
+    unsafe { look_at_format(&FPRINTF_CHK, write_nothing as *const () as usize, stream, format) }
+}
+
+/// The same for what `_FORTIFY_SOURCE` makes of vfprintf.
+///
+/// # Safety
+/// The first arguments of such a call.
+pub unsafe extern "C" fn before_vfprintf_chk(stream: *mut c_void, _: c_int, format: *const c_char) -> usize {
+    // SAFETY: by contract.
+    unsafe { look_at_format(&VFPRINTF_CHK, vfprintf_chk as *const () as usize, stream, format) }
+}

@@ -1,0 +1,175 @@
+//! `on_pressure` and `PressureFd`: a program hears that its memory runs short before it is refused.
+//!
+//! A thread of its own looks at what the kernel counts, some times in a second; it is started by the first that asks
+//! for it. So whoever is told is told in an ordinary context: not in the midst of an allocation, and with no lock held.
+
+use super::armed::{Armed, armed};
+use crate::sys;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+/// How often the thread looks, in milliseconds. A look takes about 20 µs.
+const LOOK_EVERY_MS: u64 = 50;
+
+/// How far use has to fall below the fraction before the next crossing counts, in parts of the limit: without it, a
+/// program that hovers there would be told again and again.
+const SLACK: f64 = 0.01;
+
+/// Looking needs little.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Someone to be told. Never freed.
+struct Watch {
+    fraction: f64,
+    tell: Box<dyn Fn() + Send + Sync>,
+    is_above: AtomicBool,
+    next: AtomicPtr<Watch>,
+}
+
+static FIRST: AtomicPtr<Watch> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Registers a callback that runs when the use of what the limit counts rises to `fraction` of the limit: 0.8 for
+/// 80 %. Once per crossing: again only after the use has fallen below it.
+///
+/// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than that
+/// may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a panic in
+/// one is caught. A child that is forked has no such thread.
+///
+/// In a program without a limit it is never called.
+///
+/// ```
+/// use std::sync::Mutex;
+/// static CACHE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+///
+/// oomguard::on_pressure(0.8, || CACHE.lock().unwrap().clear())?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// `InvalidInput` for a fraction that is not above 0 and at most 1; those of starting a thread.
+pub fn on_pressure<F>(fraction: f64, callback: F) -> io::Result<()>
+where
+    F: Fn() + Send + Sync + 'static,
+{
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("on_pressure: {fraction} is no fraction of a limit: write 0.8 for 80 %"),
+        ));
+    }
+    let Some(armed) = armed().filter(|armed| armed.limit.bytes().is_some()) else { return Ok(()) };
+    start_looking(armed)?;
+    let watch = Box::into_raw(Box::new(Watch {
+        fraction,
+        tell: Box::new(callback),
+        is_above: AtomicBool::new(false),
+        next: AtomicPtr::new(core::ptr::null_mut()),
+    }));
+    let mut first = FIRST.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: made above, and in nobody else's hands yet.
+        // Relaxed: published by the Release below.
+        unsafe { &*watch }.next.store(first, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `look`, so that the watch is seen whole.
+        match FIRST.compare_exchange_weak(first, watch, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return Ok(()),
+            Err(now) => first = now,
+        }
+    }
+}
+
+/// A descriptor that becomes readable when the use of what the limit counts rises to a fraction of the limit: the
+/// form of [`on_pressure`] for event loops (poll(2), epoll(7), `tokio::io::unix::AsyncFd`).
+///
+/// It is an eventfd(2), not blocking and closed on exec. It stays readable until [`take`](PressureFd::take) is called.
+///
+/// ```
+/// let pressure = oomguard::PressureFd::new(0.9)?;
+/// assert_eq!(pressure.take()?, 0, "not crossed yet");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PressureFd {
+    event: Arc<OwnedFd>,
+}
+
+impl PressureFd {
+    /// # Errors
+    /// Those of eventfd(2) and of [`on_pressure`].
+    pub fn new(fraction: f64) -> io::Result<PressureFd> {
+        let event = Arc::new(sys::fd::event()?);
+        let told: Weak<OwnedFd> = Arc::downgrade(&event);
+        on_pressure(fraction, move || {
+            if let Some(event) = told.upgrade() {
+                sys::fd::add_to_event(event.as_fd());
+            }
+        })?;
+        Ok(PressureFd { event })
+    }
+
+    /// How often the fraction was crossed since this was last asked; the descriptor is not readable any more.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn take(&self) -> io::Result<u64> {
+        sys::fd::take_event(self.event.as_fd())
+    }
+}
+
+impl AsFd for PressureFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl AsRawFd for PressureFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+}
+
+fn start_looking(armed: &'static Armed) -> io::Result<()> {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: only that one of two does it; the watches are published by themselves.
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let started =
+        std::thread::Builder::new().name("oomguard-watch".into()).stack_size(STACK_BYTES).spawn(|| {
+            loop {
+                look(armed);
+                sys::process::sleep_ms(LOOK_EVERY_MS);
+            }
+        });
+    started.map(drop).inspect_err(|_| STARTED.store(false, Ordering::Relaxed))
+}
+
+/// Tells whoever wants to be told now.
+fn look(armed: &Armed) {
+    let (Some(limit), Some(in_use)) = (armed.limit.bytes(), sys::memory::memory_use().of(armed.measure))
+    else {
+        return;
+    };
+    let share = in_use as f64 / limit as f64;
+    // Acquire: pairs with the Release in `on_pressure`.
+    let mut next = FIRST.load(Ordering::Acquire);
+    // SAFETY: a watch in the list is never freed or changed.
+    while let Some(watch) = unsafe { next.as_ref() } {
+        // Relaxed, here and below: this thread alone changes it.
+        let was_above = watch.is_above.load(Ordering::Relaxed);
+        if share >= watch.fraction && !was_above {
+            watch.is_above.store(true, Ordering::Relaxed);
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (watch.tell)())) {
+                // Its destructor is the program's code and could panic again, which would end this thread.
+                core::mem::forget(payload);
+            }
+        } else if share < watch.fraction - SLACK && was_above {
+            watch.is_above.store(false, Ordering::Relaxed);
+        }
+        // Relaxed: written before the watch was published, and never again.
+        next = watch.next.load(Ordering::Relaxed);
+    }
+}

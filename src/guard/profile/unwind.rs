@@ -1,0 +1,217 @@
+//! Call stacks, without an allocation, a lock or a fault: from the unwind tables of the loaded files, whose answers are
+//! kept per return address; by frame pointers where there are none.
+//!
+//! What a step needs (where the caller's frame is, and where it keeps its caller's registers) depends on the return
+//! address alone. It is worked out once, from `.eh_frame` (LSB core, 10.6; DWARF 5, 6.4), and kept in one word.
+
+use super::files::Files;
+use super::frame_rules::{Rule, rule_for};
+use crate::profile::MAX_FRAMES;
+use crate::sys;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The rules of the return addresses met so far. A slot's two words belong together if their XOR is the address: a
+/// slot that two threads wrote at once fits neither address, so no ordering is needed.
+#[repr(C, align(64))]
+pub(super) struct Rules {
+    sets: [[[AtomicU64; 2]; WAYS]; SETS],
+}
+
+/// Slots in which an address may be: together a cache line.
+const WAYS: usize = 4;
+const SETS: usize = 512;
+
+impl Rules {
+    fn find(&self, pc: usize) -> Option<Rule> {
+        self.sets.get(set_of(pc))?.iter().find_map(|[key, rule]| {
+            let (key, rule) = (key.load(Ordering::Relaxed), rule.load(Ordering::Relaxed));
+            if key ^ rule == pc as u64 { Rule::decode(rule) } else { None }
+        })
+    }
+
+    fn keep(&self, pc: usize, rule: Rule) {
+        let Some(set) = self.sets.get(set_of(pc)) else { return };
+        let free = set.iter().find(|[key, _]| key.load(Ordering::Relaxed) == 0);
+        // In a full set the address decides which other one has to go.
+        if let Some([key, word]) = free.or_else(|| set.get(pc % WAYS)) {
+            let rule = rule.encode();
+            word.store(rule, Ordering::Relaxed);
+            key.store(pc as u64 ^ rule, Ordering::Relaxed);
+        }
+    }
+}
+
+fn set_of(pc: usize) -> usize {
+    ((pc as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % SETS
+}
+
+/// The registers from which a walk starts.
+#[derive(Clone, Copy)]
+pub(super) struct Registers {
+    pub(super) pc: usize,
+    pub(super) sp: usize,
+    pub(super) fp: usize,
+    /// The return address, where the architecture keeps it in a register.
+    pub(super) link: usize,
+}
+
+/// The registers at the place of the call, which is inlined.
+#[inline(always)]
+pub(super) fn here() -> Registers {
+    let (pc, sp, fp, link): (usize, usize, usize, usize);
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: reads three registers, and touches neither memory nor flags.
+        unsafe {
+            core::arch::asm!("lea {pc}, [rip]", "mov {sp}, rsp", "mov {fp}, rbp", pc = out(reg) pc, sp = out(reg) sp,
+                fp = out(reg) fp, options(nomem, nostack, preserves_flags));
+        }
+        link = 0;
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        // SAFETY: reads four registers, and touches neither memory nor flags.
+        unsafe {
+            core::arch::asm!("adr {pc}, .", "mov {sp}, sp", "mov {fp}, x29", "mov {link}, x30", pc = out(reg) pc,
+                sp = out(reg) sp, fp = out(reg) fp, link = out(reg) link, options(nomem, nostack, preserves_flags));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        (pc, sp, fp, link) = (0, 0, 0, 0);
+    }
+    Registers { pc, sp, fp, link }
+}
+
+/// A stack: return addresses from the innermost caller outwards.
+pub(super) struct Stack {
+    frames: [u64; MAX_FRAMES],
+    len: usize,
+    /// Steps by the unwind tables, and by frame pointers.
+    pub(super) by_table: u64,
+    pub(super) by_pointer: u64,
+    /// It goes on, beyond what is kept.
+    pub(super) is_cut: bool,
+    /// An address that is in no file known so far.
+    pub(super) met_unknown: bool,
+}
+
+impl Stack {
+    pub(super) fn frames(&self) -> &[u64] {
+        self.frames.get(..self.len).unwrap_or(&[])
+    }
+
+    fn push(&mut self, pc: usize) -> bool {
+        match self.frames.get_mut(self.len) {
+            Some(slot) => {
+                *slot = pc as u64;
+                self.len += 1;
+                true
+            }
+            None => {
+                self.is_cut = true;
+                false
+            }
+        }
+    }
+}
+
+/// Walks outwards from `registers`, whose own function is left out. Async-signal-safe.
+pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> Stack {
+    let mut stack = Stack {
+        frames: [0; MAX_FRAMES],
+        len: 0,
+        by_table: 0,
+        by_pointer: 0,
+        is_cut: false,
+        met_unknown: false,
+    };
+    let mut memory = ReadableStack { page: registers.sp & !(PAGE - 1) };
+    let mut innermost = true;
+    loop {
+        let rule = rules.find(registers.pc).unwrap_or_else(|| {
+            let rule = match files.find(registers.pc) {
+                Some(file) => rule_for(registers.pc, &file).unwrap_or(Rule::NoTable),
+                None => {
+                    stack.met_unknown = true;
+                    return Rule::NoTable;
+                }
+            };
+            rules.keep(registers.pc, rule);
+            rule
+        });
+        let next = match rule {
+            Rule::End => None,
+            Rule::Frame(frame) => {
+                let base = if frame.cfa_from_fp { registers.fp } else { registers.sp };
+                let cfa = base.wrapping_add_signed(frame.cfa_offset);
+                let saved = |memory: &mut ReadableStack, offset: isize| {
+                    memory.word(registers.sp, cfa.wrapping_add_signed(offset))
+                };
+                let pc = match frame.return_offset {
+                    Some(offset) => saved(&mut memory, offset),
+                    // Only the innermost function can have it in the register still.
+                    None if innermost => Some(registers.link),
+                    None => None,
+                };
+                let fp = match frame.fp_offset {
+                    Some(offset) => saved(&mut memory, offset),
+                    None => Some(registers.fp),
+                };
+                stack.by_table += 1;
+                // A frame is never empty; a function that has not built one yet may be innermost.
+                let goes_outwards = cfa > registers.sp || innermost && cfa == registers.sp;
+                pc.zip(fp).filter(|_| goes_outwards).map(|(pc, fp)| Registers { pc, sp: cfa, fp, link: 0 })
+            }
+            Rule::NoTable => {
+                let fp = registers.fp;
+                let outer = memory.word(registers.sp, fp);
+                let pc = memory.word(registers.sp, fp.wrapping_add(8));
+                stack.by_pointer += 1;
+                // The register may hold anything: only what leads outwards and into code is believed.
+                outer
+                    .zip(pc)
+                    .filter(|(outer, pc)| *outer > fp && files.find(without_signature(*pc)).is_some())
+                    .map(|(outer, pc)| Registers { pc, sp: fp.wrapping_add(16), fp: outer, link: 0 })
+            }
+        };
+        let Some(mut next) = next else { return stack };
+        next.pc = without_signature(next.pc);
+        if next.pc == 0 || !stack.push(next.pc) {
+            return stack;
+        }
+        registers = next;
+        innermost = false;
+    }
+}
+
+/// Without what pointer authentication puts into the high bits on some machines.
+fn without_signature(pc: usize) -> usize {
+    if cfg!(target_arch = "aarch64") { pc & ((1 << 48) - 1) } else { pc }
+}
+
+/// The stack above some address, read only where it is known to be readable: a wrong rule must not be a fault.
+struct ReadableStack {
+    /// The page that was read last.
+    page: usize,
+}
+
+const PAGE: usize = 4096;
+
+impl ReadableStack {
+    /// The word at `address`, which lies at `from` or above.
+    fn word(&mut self, from: usize, address: usize) -> Option<usize> {
+        if address < from || !address.is_multiple_of(8) {
+            return None;
+        }
+        let page = address & !(PAGE - 1);
+        if page != self.page {
+            if !sys::memory::is_readable(address) {
+                return None;
+            }
+            self.page = page;
+        }
+        // SAFETY: aligned, and in a page that this thread's stack pointer is in, or that was just found readable.
+        Some(unsafe { (address as *const usize).read_volatile() })
+    }
+}

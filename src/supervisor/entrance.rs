@@ -1,0 +1,223 @@
+//! How the guard can get into a program: by its own line, by a preloaded library, or not at all. Read from the file that
+//! will be executed, found as execvp(3) finds it, through the first lines of scripts (execve(2)).
+
+use super::elf::Elf;
+use super::program;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How the guard can get into a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// It carries the guard itself ([`guard!`](crate::guard!)).
+    Guarded,
+    /// It is linked dynamically against glibc: [`Worker::preload`](super::Worker::preload) works.
+    Preload,
+    /// It is linked statically: it runs no code of anybody else.
+    Static,
+    /// It has another dynamic linker than glibc's, such as musl's, or is for another processor.
+    Foreign,
+    /// It runs with more rights than whoever starts it, and so listens to no environment.
+    Privileged,
+    /// It was not found, or is no program that could be looked into.
+    Unknown,
+}
+
+/// A script's interpreter may be a script, as far as the kernel follows it.
+const MOST_SCRIPTS: u32 = 5;
+
+impl Entrance {
+    /// Looks at the program that a command would execute.
+    pub fn of(command: &Command) -> Entrance {
+        program_of(command).map_or(Entrance::Unknown, |file| look(&file))
+    }
+
+    /// The version that `library` needs and the C library of the command's program does not have, `GLIBC_2.34` say: then
+    /// the dynamic linker would end the program at once. For a static program, whose children may be dynamic, that
+    /// of this machine. Where no such C library is found, the answer is `GLIBC`.
+    pub fn missing_version(command: &Command, library: &Path) -> Option<String> {
+        let linker = program_of(command).and_then(|file| {
+            let file = File::open(file).ok()?;
+            Elf::read(&file)?.interpreter(&file)
+        });
+        let linker =
+            linker.map_or_else(|| PathBuf::from(USUAL_LINKER), |path| OsString::from_vec(path).into());
+        missing_beside(&linker, library).unwrap_or_else(|| Some("GLIBC".into()))
+    }
+}
+
+/// The C library lies beside its dynamic linker, once links are followed. The outer `None`: one of them cannot be read.
+fn missing_beside(linker: &Path, library: &Path) -> Option<Option<String>> {
+    const C_LIBRARY: &str = "libc.so.6";
+    let own = File::open(library).ok()?;
+    let needed = Elf::read(&own)?.versions_needed(&own, C_LIBRARY.as_bytes())?;
+    let theirs = File::open(linker.canonicalize().ok()?.with_file_name(C_LIBRARY)).ok()?;
+    let has = Elf::read(&theirs)?.versions_defined(&theirs)?;
+    let missing = needed.iter().find(|version| !has.contains(version));
+    Some(missing.map(|version| String::from_utf8_lossy(version).into_owned()))
+}
+
+/// The file that a command would execute, through scripts.
+fn program_of(command: &Command) -> Option<PathBuf> {
+    let set = command.get_envs().find(|(name, _)| *name == "PATH");
+    let path = match set {
+        Some((_, path)) => path.map(OsStr::to_owned),
+        None => std::env::var_os("PATH"),
+    };
+    let name = Path::new(command.get_program());
+    let mut file = find(name, path.as_deref(), command.get_current_dir())?;
+    for _ in 0..MOST_SCRIPTS {
+        match interpreter_of_script(&file) {
+            Some(interpreter) => file = interpreter,
+            None => return Some(file),
+        }
+    }
+    None
+}
+
+/// As execvp(3) does: a name with a slash as it is, any other in PATH.
+fn find(name: &Path, path: Option<&OsStr>, directory: Option<&Path>) -> Option<PathBuf> {
+    let executable = |file: PathBuf| {
+        let file = directory.map_or(file.clone(), |directory| directory.join(&file));
+        let is_one = file.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0);
+        is_one.then_some(file)
+    };
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        return executable(name.to_owned());
+    }
+    let path = path.map_or_else(|| OsString::from("/bin:/usr/bin"), OsStr::to_owned);
+    std::env::split_paths(&path).find_map(|place| executable(place.join(name)))
+}
+
+/// The program that the kernel starts for a script. What `env` would look for is found in PATH by `env` itself, so
+/// `env` is looked at, which shares its C library with what it starts, as a rule.
+fn interpreter_of_script(file: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let interpreter = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
+    Some(OsString::from_vec(interpreter.to_vec()).into())
+}
+
+fn look(path: &Path) -> Entrance {
+    let Ok(metadata) = path.metadata() else { return Entrance::Unknown };
+    if metadata.mode() & (libc::S_ISUID | libc::S_ISGID) != 0 || has_capabilities(path) {
+        return Entrance::Privileged;
+    }
+    if program::arms_itself(path) {
+        return Entrance::Guarded;
+    }
+    let Ok(file) = File::open(path) else { return Entrance::Unknown };
+    let Some(elf) = Elf::read(&file) else {
+        // Another kind of program, which the kernel may well know: 32-bit, or by binfmt_misc.
+        return Entrance::Foreign;
+    };
+    if elf.machine != MACHINE {
+        return Entrance::Foreign;
+    }
+    match elf.interpreter(&file) {
+        None => Entrance::Static,
+        Some(linker) if is_glibcs(&linker) => Entrance::Preload,
+        Some(_) => Entrance::Foreign,
+    }
+}
+
+/// `e_machine` of this program: elf(5).
+const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+
+/// Where programs of this machine have glibc's dynamic linker.
+const USUAL_LINKER: &str =
+    if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
+
+/// `/lib64/ld-linux-x86-64.so.2` and the like; musl's is `/lib/ld-musl-x86_64.so.1`.
+fn is_glibcs(linker: &[u8]) -> bool {
+    let name = linker.rsplit(|byte| *byte == b'/').next().unwrap_or(linker);
+    name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so")
+}
+
+/// capabilities(7): a file that has some runs in secure-execution mode, as a set-user-ID one does.
+fn has_capabilities(path: &Path) -> bool {
+    crate::sys::fd::has_attribute(path.as_os_str().as_bytes(), c"security.capability")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn of(program: &str) -> Entrance {
+        Entrance::of(&Command::new(program))
+    }
+
+    #[test]
+    fn programs_of_this_machine_can_be_preloaded_and_what_is_none_is_unknown() {
+        assert_eq!(of("sh"), Entrance::Preload);
+        assert_eq!(of("/bin/true"), Entrance::Preload);
+        for none in ["no-such-program", "/no/such/program", "/etc/passwd", "/"] {
+            assert_eq!(of(none), Entrance::Unknown, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_what_its_first_line_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("script");
+        let mut other = directory.path().join("other");
+        std::fs::write(&script, "#! /bin/sh -e\nexit 0\n").unwrap();
+        std::fs::write(&other, format!("#!{}\n", script.display())).unwrap();
+        for file in [&script, &other] {
+            std::fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
+            assert_eq!(Entrance::of(&Command::new(file)), Entrance::Preload);
+        }
+        other.pop();
+        assert_eq!(Entrance::of(Command::new("./script").current_dir(other)), Entrance::Preload);
+    }
+
+    #[test]
+    fn more_rights_than_ours_close_the_door() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("true");
+        std::fs::copy("/bin/true", &program).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+        assert_eq!(Entrance::of(&Command::new(program)), Entrance::Privileged);
+    }
+
+    #[test]
+    fn what_the_c_library_lacks_is_named() {
+        // Every library needs some version of the C library, and its own machine has it.
+        let library = Path::new("/lib/x86_64-linux-gnu/libm.so.6");
+        if library.exists() {
+            assert_eq!(Entrance::missing_version(&Command::new("/bin/true"), library), None);
+        }
+        let missing = |linker: &Path| missing_beside(linker, library);
+        // A C library that has no versions at all, or is none.
+        let directory = tempfile::tempdir().unwrap();
+        let linker = directory.path().join("ld-linux-x86-64.so.2");
+        std::fs::write(&linker, "").unwrap();
+        assert_eq!(missing(&linker), None);
+        std::fs::write(directory.path().join("libc.so.6"), b"\x7fELF").unwrap();
+        assert_eq!(missing(&linker), None);
+        // One that has other versions than are needed.
+        std::fs::copy(library, directory.path().join("libc.so.6")).unwrap();
+        assert!(missing(&linker).unwrap().unwrap().starts_with("GLIBC_"));
+    }
+
+    #[test]
+    fn the_linkers_of_other_libraries_are_not_glibcs() {
+        for (linker, glibcs) in [
+            ("/lib64/ld-linux-x86-64.so.2", true),
+            ("/lib/ld-linux-aarch64.so.1", true),
+            ("/gnu/store/x/lib/ld-linux-x86-64.so.2", true),
+            ("/lib/ld-musl-x86_64.so.1", false),
+            ("/system/bin/linker64", false),
+            ("", false),
+        ] {
+            assert_eq!(is_glibcs(linker.as_bytes()), glibcs, "{linker}");
+        }
+    }
+}

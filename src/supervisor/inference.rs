@@ -1,0 +1,198 @@
+//! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
+
+use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tracer};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Measure};
+use crate::record::{Claims, RECORD_BYTES, State};
+use crate::sys;
+use crate::sys::trace::Step;
+use parking_lot::Mutex;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// Whether to find out from outside if a worker without a guard was refused memory before it died.
+///
+/// The worker and its descendants are followed by ptrace(2), and stopped by a seccomp(2) filter at nothing but the
+/// calls that map memory: mmap, mremap, mprotect to writable, brk. A death that a refusal by the limit led to, and that
+/// nothing made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that
+/// [is inferred](super::Report::is_inferred).
+///
+/// What it costs and changes: one more process, forked from this one, for as long as the worker and its descendants
+/// live, which are killed if it is; two stops for each call that maps memory; no other tracer (gdb, strace) can attach; and set-user-ID programs
+/// that the worker starts run without their privilege. Where the kernel or the container does not allow it, the worker
+/// is started without: [`Running::is_inferring`](super::Running::is_inferring), [`can_infer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InferRefusals {
+    /// No.
+    #[default]
+    Never,
+    /// Only for a program that nothing can be preloaded into (LD_PRELOAD, ld.so(8)): a static one, or one for another
+    /// C library than this program's. Not for a program with more privileges than ours, which it would lose.
+    WhereNothingPreloads,
+    /// For every program. What a guarded program says itself counts for more.
+    Always,
+}
+
+/// A tracer for one worker.
+pub(super) struct Inference {
+    tracer: Process,
+    findings: File,
+    /// Where the child says what came of it.
+    joined: PipeReader,
+    childs_ends: Option<(UnixStream, PipeWriter)>,
+    is_inferring: bool,
+}
+
+/// What the child needs between fork and exec.
+#[derive(Clone, Copy)]
+pub(super) struct Joining {
+    pub(super) socket: RawFd,
+    pub(super) result: RawFd,
+    pub(super) tracer: u32,
+}
+
+impl Inference {
+    /// Starts the tracer, which waits for a child to join.
+    pub(super) fn start(terms: Terms) -> io::Result<Inference> {
+        sweep();
+        let (childs, tracers) = UnixStream::pair()?;
+        let (joined, result) = io::pipe()?;
+        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let mut tracer = Tracer::new(terms);
+        let (socket, pages) = (tracers.as_raw_fd(), findings.as_raw_fd());
+        let pid = tracer::start(&mut tracer, socket, pages)?;
+        Ok(Inference {
+            tracer: Process(pid),
+            findings: File::from(findings),
+            joined,
+            childs_ends: Some((childs, result)),
+            is_inferring: false,
+        })
+    }
+
+    pub(super) fn joining(&self) -> Option<Joining> {
+        let (socket, result) = self.childs_ends.as_ref()?;
+        Some(Joining { socket: socket.as_raw_fd(), result: result.as_raw_fd(), tracer: self.tracer.0 })
+    }
+
+    /// The child runs its program by now: whether it is followed, and what was in the way.
+    pub(super) fn conclude_joining(&mut self) -> io::Result<()> {
+        self.childs_ends = None;
+        let mut result = [0; RESULT_BYTES];
+        self.joined.read_exact(&mut result)?;
+        self.is_inferring = result == [0; RESULT_BYTES];
+        if self.is_inferring { Ok(()) } else { Err(explain(result)) }
+    }
+
+    pub(super) fn is_inferring(&self) -> bool {
+        self.is_inferring
+    }
+
+    /// How often a call was stopped at.
+    pub(super) fn stops(&self) -> u64 {
+        self.note(1)
+    }
+
+    /// Why the worker died, which has been reaped, if memory that it was refused was the cause: its own refusal, or that
+    /// of a descendant whose end it passed on.
+    pub(super) fn verdict(&self, status: ExitStatus) -> Option<Claims> {
+        if !self.is_inferring || !tracer::is_death(status.into_raw()) {
+            return None;
+        }
+        self.claims(OWN_AT).or_else(|| {
+            let fallen = ExitStatus::from_raw(i32::try_from(self.note(0).checked_sub(1)?).ok()?);
+            passes_on(status, fallen).then(|| self.claims(FALLEN_AT))?
+        })
+    }
+
+    fn claims(&self, at: usize) -> Option<Claims> {
+        let mut copy = [0; RECORD_BYTES];
+        self.findings.read_exact_at(&mut copy, at as u64).ok()?;
+        let claims = Claims::read(&copy).filter(|claims| claims.state == State::Exhausted)?;
+        Some(Claims { inferred: true, ..claims })
+    }
+
+    fn note(&self, index: usize) -> u64 {
+        let mut word = [0; 8];
+        let read = self.findings.read_exact_at(&mut word, (NOTES_AT + 8 * index) as u64);
+        read.map_or(0, |()| u64::from_ne_bytes(word))
+    }
+}
+
+/// Whether a process that ended with `status` passed on the end of a child, as shells and wrappers do: the same status,
+/// or 128 and the signal.
+fn passes_on(status: ExitStatus, childs: ExitStatus) -> bool {
+    status == childs
+        || status.code().is_some_and(|code| childs.signal().is_some_and(|signal| code == 128 + signal))
+}
+
+const RESULT_BYTES: usize = 2;
+
+/// In the child, between fork and exec: has it followed, and says what came of that. Async-signal-safe.
+pub(super) fn join(joining: Joining) {
+    let result = match sys::trace::join(joining.socket, joining.tracer) {
+        Ok(()) => [0; RESULT_BYTES],
+        Err((step, error)) => [step as u8, error as u8],
+    };
+    sys::fd::write_patiently(joining.result, &result, 0);
+}
+
+fn explain([step, error]: [u8; RESULT_BYTES]) -> io::Error {
+    let error = io::Error::from_raw_os_error(i32::from(error));
+    let what = match step {
+        step if step == Step::Seize as u8 => {
+            "ptrace(2) was refused, by the container's seccomp profile or Yama"
+        }
+        step if step == Step::Filter as u8 => {
+            "seccomp(2) was refused, by the container's seccomp profile or the kernel"
+        }
+        _ => "the tracer did not answer",
+    };
+    io::Error::new(error.kind(), format!("refusals cannot be inferred here: {what}: {error}"))
+}
+
+/// Whether [`InferRefusals`] would work here and now, found out by trying it on a process of our own.
+///
+/// # Errors
+/// What is in the way, in words: no permission for ptrace(2) or seccomp(2), an architecture that is not known.
+pub fn can_infer() -> io::Result<()> {
+    let terms = Terms {
+        measure: Measure::default(),
+        exit_code: EXIT_OUT_OF_MEMORY,
+        token: None,
+        numbers: process_numbers(),
+    };
+    let mut inference = Inference::start(terms)?;
+    let joining = inference.joining().ok_or(io::ErrorKind::Other)?;
+    let _trial = Process(tracer::start_trial(joining)?);
+    inference.conclude_joining()
+}
+
+/// A tracer's process, which nobody else can wait for.
+struct Process(u32);
+
+/// Those that were still there when their worker was dead: for a moment as a rule, and for as long as what it left
+/// behind lives. The next start reaps those that have ended.
+static LEFT: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn sweep() {
+    LEFT.lock().retain(|pid| !sys::trace::reap_unseen(*pid));
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        LEFT.lock().push(self.0);
+        sweep();
+    }
+}
+
+/// Process numbers are below this.
+pub(super) fn process_numbers() -> usize {
+    const MOST: usize = 1 << 22;
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().map_or(MOST, |most: usize| most.clamp(1 << 15, MOST) + 1)
+}

@@ -1,0 +1,437 @@
+//! Following other processes: ptrace(2), and a seccomp(2) filter that stops nothing but the calls which map memory.
+//!
+//! `start_unseen` and what it runs, and `join`, are for processes that have been forked and not executed anything:
+//! nothing here allocates or locks.
+
+use super::fd::errno;
+use core::ffi::c_long;
+use core::mem::offset_of;
+
+/// The architecture as seccomp names it (linux/audit.h), where this crate knows it.
+const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
+    Some(0xC000_003E)
+} else if cfg!(target_arch = "aarch64") {
+    Some(0xC000_00B7)
+} else if cfg!(target_arch = "riscv64") {
+    Some(0xC000_00F3)
+} else {
+    None
+};
+
+const SEIZE: u32 = 0x4206;
+const LISTEN: u32 = 0x4208;
+const GET_SYSCALL_INFO: u32 = 0x420e;
+const SYSCALL: u32 = 24;
+const CONT: u32 = 7;
+
+const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACESECCOMP
+    | libc::PTRACE_O_EXITKILL;
+
+const EVENT_STOP: i32 = 128;
+
+/// What became of a followed thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It is gone; the status as wait(2) encodes it.
+    Gone(i32),
+    /// It is about to make a call that the filter chose.
+    Call,
+    /// It has made it.
+    Returned,
+    /// It runs another program now.
+    Exec,
+    /// Stopped by a signal, with its whole process, until SIGCONT.
+    GroupStop,
+    /// About to get this signal.
+    Signal(i32),
+    /// Anything that wants no answer: a new thread or process, the end of a group stop.
+    Other,
+}
+
+/// Waits for the next event of any followed thread. `None`: there are none left.
+pub(crate) fn wait_any() -> Option<(u32, Event)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is writable during the call; no usage is asked for.
+        let tid = unsafe { libc::wait4(-1, &raw mut status, libc::__WALL, core::ptr::null_mut()) };
+        if tid > 0 {
+            return Some((tid.unsigned_abs(), event_of(status)));
+        }
+        if errno() != libc::EINTR {
+            return None;
+        }
+    }
+}
+
+fn event_of(status: i32) -> Event {
+    if !libc::WIFSTOPPED(status) {
+        return Event::Gone(status);
+    }
+    let signal = libc::WSTOPSIG(status);
+    match (status >> 16, signal) {
+        (libc::PTRACE_EVENT_SECCOMP, _) => Event::Call,
+        (libc::PTRACE_EVENT_EXEC, _) => Event::Exec,
+        (EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => Event::GroupStop,
+        (0, signal) if signal == libc::SIGTRAP | 0x80 => Event::Returned,
+        (0, signal) => Event::Signal(signal),
+        _ => Event::Other,
+    }
+}
+
+fn ptrace(request: u32, tid: u32, address: usize, data: usize) -> c_long {
+    // SAFETY: of the requests made here only GET_SYSCALL_INFO takes a pointer, and its caller owns what that points to.
+    unsafe { libc::syscall(libc::SYS_ptrace, c_long::from(request), c_long::from(tid), address, data) }
+}
+
+/// Starts to follow process `pid` and all that will descend from it. If this process ends, they are killed: a filter
+/// that asks for a tracer which is gone makes each call fail, and a C library that is told "no such call" by
+/// brk(2) takes that for an address.
+pub(crate) fn seize(pid: u32) -> Result<(), i32> {
+    if ptrace(SEIZE, pid, 0, OPTIONS as usize) == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Lets a stopped thread go on, with a signal unless that is zero. One that was killed meanwhile needs nothing.
+pub(crate) fn go_on(tid: u32, signal: i32) {
+    ptrace(CONT, tid, 0, signal.unsigned_abs() as usize);
+}
+
+/// The same, up to the return from the call that it is about to make.
+pub(crate) fn go_on_to_return(tid: u32) {
+    ptrace(SYSCALL, tid, 0, 0);
+}
+
+/// Leaves a thread in its group stop, but hears of its end.
+pub(crate) fn leave_stopped(tid: u32) {
+    ptrace(LISTEN, tid, 0, 0);
+}
+
+/// `struct ptrace_syscall_info` of linux/ptrace.h, as far as it is used.
+#[repr(C)]
+struct CallInfo {
+    kind: u8,
+    padding: [u8; 3],
+    architecture: u32,
+    instruction_pointer: u64,
+    stack_pointer: u64,
+    /// The call's number and arguments; or its result, and whether that is an error.
+    words: [u64; 8],
+}
+
+impl CallInfo {
+    fn of(tid: u32, kind: u8) -> Option<CallInfo> {
+        let mut info = CallInfo {
+            kind: 0,
+            padding: [0; 3],
+            architecture: 0,
+            instruction_pointer: 0,
+            stack_pointer: 0,
+            words: [0; 8],
+        };
+        let got = ptrace(GET_SYSCALL_INFO, tid, size_of::<CallInfo>(), (&raw mut info).addr());
+        (got >= 0 && info.kind == kind).then_some(info)
+    }
+}
+
+/// A call that maps memory, as it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MappingCall {
+    /// mmap, mremap, mprotect: so many bytes, to be written to or not.
+    Map { bytes: u64, writable: bool },
+    /// brk: the address that is to be the end.
+    Break { end: u64 },
+}
+
+/// The call that a thread is about to make.
+pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
+    const SECCOMP: u8 = 3;
+    let [number, first, second, third, ..] = CallInfo::of(tid, SECCOMP)?.words;
+    let writable = |protection: u64| protection & libc::PROT_WRITE as u64 != 0;
+    match c_long::try_from(number).ok()? {
+        libc::SYS_mmap | libc::SYS_mprotect => {
+            Some(MappingCall::Map { bytes: second, writable: writable(third) })
+        }
+        // The old size is counted already.
+        libc::SYS_mremap => Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true }),
+        libc::SYS_brk => Some(MappingCall::Break { end: first }),
+        _ => None,
+    }
+}
+
+/// What the call that a thread has made returned: a value, or an error's negative number.
+pub(crate) fn result_of(tid: u32) -> Option<i64> {
+    const EXIT: u8 = 2;
+    CallInfo::of(tid, EXIT).map(|info| info.words[0].cast_signed())
+}
+
+/// Starts a process that is a copy of this one, which runs `body` and ends; its number. Neither waitpid(2) with
+/// -1 nor SIGCHLD ever tells the program of it: it has no exit signal.
+///
+/// # Safety
+/// `body` runs as between fork and exec: it may neither allocate nor lock, nor panic.
+pub(crate) unsafe fn start_unseen(body: impl FnOnce()) -> Result<u32, i32> {
+    // The raw call, as fork(3) sets SIGCHLD. All zero, so the order of the arguments, which differs, is of no matter.
+    // SAFETY: without a stack and without CLONE_VM this is fork(2).
+    let pid = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+    match u32::try_from(pid) {
+        Ok(0) => {
+            body();
+            super::process::exit_now(0)
+        }
+        Ok(pid) => Ok(pid),
+        Err(_) => Err(errno()),
+    }
+}
+
+/// Reaps a process that `start_unseen` started, if it has ended; whether it is gone.
+pub(crate) fn reap_unseen(pid: u32) -> bool {
+    // SAFETY: neither status nor usage is asked for.
+    let got = unsafe {
+        libc::wait4(
+            pid.cast_signed(),
+            core::ptr::null_mut(),
+            libc::__WALL | libc::WNOHANG,
+            core::ptr::null_mut(),
+        )
+    };
+    got != 0 && !(got < 0 && errno() == libc::EINTR)
+}
+
+/// Cuts this process off from what it was forked from: its terminal, process group, directory, signals and
+/// descriptors, but for those in `keep`.
+pub(crate) fn withdraw(name: &core::ffi::CStr, keep: [i32; 2]) {
+    super::signals::block_all();
+    // SAFETY: setsid takes nothing.
+    unsafe { libc::setsid() };
+    // SAFETY: a C string that outlives the call.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    // SAFETY: PR_SET_NAME reads a C string of at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    let [low, high] = if keep[0] < keep[1] { keep } else { [keep[1], keep[0]] };
+    for (from, to) in [(0, low - 1), (low + 1, high - 1), (high + 1, i32::MAX)] {
+        if from <= to {
+            close_from_to(from, to);
+        }
+    }
+}
+
+fn close_from_to(from: i32, to: i32) {
+    // SAFETY: close_range takes no pointer; nothing in this process uses these descriptors.
+    if unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0 {
+        return;
+    }
+    // Linux before 5.9.
+    for fd in from..=to.min(65_535) {
+        super::fd::close_number(fd);
+    }
+}
+
+/// The step of [`join`] that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// The tracer was not there, or did not answer.
+    Tracer = 1,
+    /// ptrace(2) was refused.
+    Seize = 2,
+    /// seccomp(2) was refused.
+    Filter = 3,
+}
+
+/// The tracer's part of [`join`]: follows the process that asks for it, and tells it so. `None`: nobody asks any more, or
+/// ptrace(2) was refused.
+pub(crate) fn answer(socket: i32) -> Option<u32> {
+    let mut number = [0u8; 4];
+    // SAFETY: the buffer is writable for its whole length during the call.
+    let got = unsafe { libc::read(socket, number.as_mut_ptr().cast(), number.len()) };
+    if got != 4 {
+        return None;
+    }
+    let pid = u32::from_ne_bytes(number);
+    let seized = seize(pid);
+    let answer = seized.map_or_else(|error| error as u8, |()| 0);
+    let told = super::fd::write_patiently(socket, &[answer], 0);
+    super::fd::close_number(socket);
+    (told && seized.is_ok()).then_some(pid)
+}
+
+/// Has the tracer at the other end of `socket` follow this process, and installs the filter. Where the first is
+/// refused there is no filter, so the process is as if nothing had been tried. Async-signal-safe.
+pub(crate) fn join(socket: i32, tracer: u32) -> Result<(), (Step, i32)> {
+    const PATIENCE_MS: i32 = 10_000;
+    // Where Yama lets only ancestors trace (Documentation/admin-guide/LSM/Yama.rst); elsewhere unknown.
+    // SAFETY: PR_SET_PTRACER takes a number.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(tracer)) };
+    if !super::fd::write_patiently(socket, &super::process::pid().to_ne_bytes(), PATIENCE_MS) {
+        return Err((Step::Tracer, libc::EPIPE));
+    }
+    match read_byte(socket, PATIENCE_MS) {
+        Some(0) => {}
+        Some(refused) => return Err((Step::Seize, i32::from(refused))),
+        None => return Err((Step::Tracer, libc::ETIMEDOUT)),
+    }
+    install_filter().map_err(|error| (Step::Filter, error))
+}
+
+fn read_byte(fd: i32, patience_ms: i32) -> Option<u8> {
+    loop {
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, writable during the call.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
+        if ready < 0 && errno() == libc::EINTR {
+            continue;
+        }
+        let mut byte = 0u8;
+        // SAFETY: one byte, writable during the call.
+        let got = if ready > 0 { unsafe { libc::read(fd, (&raw mut byte).cast(), 1) } } else { 0 };
+        return (got == 1).then_some(byte);
+    }
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+const fn load(offset: usize) -> libc::sock_filter {
+    libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: offset as u32 }
+}
+
+/// Skips so many instructions where the test holds, and so many where it does not.
+const fn skip(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+const fn decide(k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: RETURN, jt: 0, jf: 0, k }
+}
+
+const NUMBER: usize = offset_of!(libc::seccomp_data, nr);
+const ARCH: usize = offset_of!(libc::seccomp_data, arch);
+const FIRST: usize = offset_of!(libc::seccomp_data, args);
+const THIRD: usize = FIRST + 16;
+
+/// Stops mmap, mremap, mprotect to writable, and brk with an address; lets all else pass, other architectures' calls
+/// included. Little-endian: a word's low half comes first.
+const fn filter(architecture: u32) -> [libc::sock_filter; 16] {
+    [
+        load(ARCH),
+        skip(IF_EQUAL, architecture, 0, 13),
+        load(NUMBER),
+        skip(IF_EQUAL, libc::SYS_mmap as u32, 10, 0),
+        skip(IF_EQUAL, libc::SYS_mremap as u32, 9, 0),
+        skip(IF_EQUAL, libc::SYS_mprotect as u32, 2, 0),
+        skip(IF_EQUAL, libc::SYS_brk as u32, 3, 0),
+        decide(libc::SECCOMP_RET_ALLOW),
+        load(THIRD),
+        skip(IF_SET, libc::PROT_WRITE as u32, 4, 5),
+        load(FIRST),
+        skip(IF_EQUAL, 0, 0, 2),
+        load(FIRST + 4),
+        skip(IF_EQUAL, 0, 1, 0),
+        decide(libc::SECCOMP_RET_TRACE),
+        decide(libc::SECCOMP_RET_ALLOW),
+    ]
+}
+
+/// Async-signal-safe.
+fn install_filter() -> Result<(), i32> {
+    let Some(architecture) = ARCHITECTURE else { return Err(libc::ENOSYS) };
+    let mut filter = filter(architecture);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // Without this flag, Linux before 5.16 slows the process down for a filter's sake (spec_store_bypass).
+    let flags = [libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW, 0];
+    let install = || {
+        flags.iter().any(|flags| {
+            // SAFETY: the program and its instructions are readable during the call.
+            let result = unsafe {
+                libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, *flags, &raw const program)
+            };
+            result == 0
+        })
+    };
+    if install() {
+        return Ok(());
+    }
+    // Without CAP_SYS_ADMIN the kernel wants a promise that nothing below will gain privileges.
+    if errno() != libc::EACCES {
+        return Err(errno());
+    }
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes integers.
+    let promised = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
+    if promised && install() { Ok(()) } else { Err(errno()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the filter says to a call.
+    fn run(architecture: u32, number: c_long, first: u64, third: u64) -> u32 {
+        let filter = filter(0xC000_003E);
+        let mut at = 0;
+        let mut accumulator = 0;
+        loop {
+            let step = filter[at];
+            at += 1;
+            match step.code {
+                LOAD => {
+                    accumulator = match step.k as usize {
+                        NUMBER => number as u32,
+                        ARCH => architecture,
+                        FIRST => first as u32,
+                        offset if offset == FIRST + 4 => (first >> 32) as u32,
+                        THIRD => third as u32,
+                        other => panic!("loads {other}"),
+                    }
+                }
+                IF_EQUAL => at += usize::from(if accumulator == step.k { step.jt } else { step.jf }),
+                IF_SET => at += usize::from(if accumulator & step.k != 0 { step.jt } else { step.jf }),
+                _ => return step.k,
+            }
+        }
+    }
+
+    #[test]
+    fn only_calls_that_can_be_refused_memory_are_stopped() {
+        let (trace, allow) = (libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_ALLOW);
+        let here = 0xC000_003E;
+        for (number, first, third, expected) in [
+            (libc::SYS_mmap, 0, 0, trace),
+            (libc::SYS_mremap, 0, 0, trace),
+            (libc::SYS_mprotect, 0, 3, trace),
+            (libc::SYS_mprotect, 0, 1, allow),
+            (libc::SYS_brk, 0, 0, allow),
+            (libc::SYS_brk, 4096, 0, trace),
+            (libc::SYS_brk, 1 << 32, 0, trace),
+            (libc::SYS_munmap, 1, 3, allow),
+            (libc::SYS_read, 1, 3, allow),
+        ] {
+            assert_eq!(run(here, number, first, third), expected, "{number} {first} {third}");
+            assert_eq!(run(0x4000_0003, number, first, third), allow);
+        }
+    }
+
+    #[test]
+    fn stops_are_told_apart() {
+        let stop = |signal: i32, event: i32| event << 16 | signal << 8 | 0x7f;
+        for (status, expected) in [
+            (3 << 8, Event::Gone(3 << 8)),
+            (libc::SIGSEGV, Event::Gone(libc::SIGSEGV)),
+            (stop(libc::SIGTRAP | 0x80, 0), Event::Returned),
+            (stop(libc::SIGTRAP, 0), Event::Signal(libc::SIGTRAP)),
+            (stop(libc::SIGSTOP, 0), Event::Signal(libc::SIGSTOP)),
+            (stop(libc::SIGSTOP, EVENT_STOP), Event::GroupStop),
+            (stop(libc::SIGTRAP, EVENT_STOP), Event::Other),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_SECCOMP), Event::Call),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXEC), Event::Exec),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_CLONE), Event::Other),
+        ] {
+            assert_eq!(event_of(status), expected, "{status:#x}");
+        }
+    }
+}

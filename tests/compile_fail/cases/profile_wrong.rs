@@ -1,0 +1,5 @@
+//! A sampling distance that is no size.
+
+oomguard::guard!(profile = "now and then");
+
+fn main() {}

@@ -1,0 +1,256 @@
+/* A program that no shim can enter: it runs out of memory, or does not, in the way that its first argument says. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+static char *self;
+static volatile sig_atomic_t caught;
+static void *volatile kept;
+
+static int is(const char *role, const char *name) { return strcmp(role, name) == 0; }
+
+static void *eat(size_t step) {
+    for (;;) {
+        char *block = malloc(step);
+        if (!block) return NULL;
+        memset(block, 1, step);
+        kept = block;
+    }
+}
+
+static void *eat_and_abort(void *unused) {
+    (void)unused;
+    eat(64 << 10);
+    abort();
+}
+
+static void refuse(void) {
+    kept = malloc((size_t)1 << 40);
+    if (kept) _exit(99);
+}
+
+/* 64 MiB at once, a quarter of the limit. */
+static void work(void) {
+    char *blocks[64];
+    for (int i = 0; i < 64; i++) {
+        blocks[i] = malloc(1 << 20);
+        if (!blocks[i]) _exit(99);
+        memset(blocks[i], 1, 1 << 20);
+    }
+    for (int i = 0; i < 64; i++) free(blocks[i]);
+}
+
+static int become(char *role) {
+    char *arguments[] = {self, role, NULL};
+    execv(self, arguments);
+    return 99;
+}
+
+static void *become_in_a_thread(void *role) {
+    become(role);
+    return NULL;
+}
+
+static int end_of(pid_t child) {
+    int status;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR) return 99;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int forked(char *role) {
+    pid_t child = fork();
+    return child ? end_of(child) : become(role);
+}
+
+static int spawned(char *role) {
+    pid_t child;
+    char *arguments[] = {self, role, NULL};
+    return posix_spawn(&child, self, NULL, NULL, arguments, environ) ? 99 : end_of(child);
+}
+
+static int vforked(char *role) {
+    char *arguments[] = {self, role, NULL};
+    pid_t child = vfork();
+    if (child == 0) {
+        execv(self, arguments);
+        _exit(99);
+    }
+    return end_of(child);
+}
+
+static void count(int signal, siginfo_t *info, void *context) {
+    (void)signal;
+    (void)context;
+    if (info->si_code == SI_QUEUE && info->si_value.sival_int == caught) caught++;
+}
+
+/* A hundred signals, each with its value. */
+static int signals(void) {
+    struct sigaction action = {.sa_sigaction = count, .sa_flags = SA_SIGINFO};
+    sigaction(SIGUSR1, &action, NULL);
+    for (int i = 0; i < 100; i++) {
+        union sigval value = {.sival_int = i};
+        sigqueue(getpid(), SIGUSR1, value);
+    }
+    return caught == 100 ? 0 : 1;
+}
+
+static int is_stopped(pid_t pid) {
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "r");
+    if (!file || !fgets(line, sizeof line, file)) _exit(99);
+    fclose(file);
+    char state = strrchr(line, ')')[2];
+    return state == 'T' || state == 't';
+}
+
+/* What a shell sees of a job that is stopped and continued. */
+static int job_control(void) {
+    int status, seen[2];
+    char byte = 0;
+    if (pipe(seen)) return 99;
+    pid_t child = fork();
+    if (child == 0) {
+        /* A group of its own, whose parent is in another one: SIGTSTP does not stop orphaned groups. */
+        setpgid(0, 0);
+        /* It waits until its parent has seen it go on, which another stop or its end would hide. */
+        raise(SIGSTOP);
+        if (read(seen[0], &byte, 1) != 1) _exit(99);
+        raise(SIGTSTP);
+        if (read(seen[0], &byte, 1) != 1) _exit(99);
+        _exit(17);
+    }
+    for (int i = 0; i < 2; i++) {
+        int signal = i ? SIGTSTP : SIGSTOP;
+        if (waitpid(child, &status, WUNTRACED) != child) return 1;
+        if (!WIFSTOPPED(status) || WSTOPSIG(status) != signal) return 2;
+        usleep(20000);
+        if (waitpid(child, &status, WNOHANG | WUNTRACED) != 0 || !is_stopped(child)) return 3;
+        kill(child, SIGCONT);
+        if (waitpid(child, &status, WCONTINUED) != child || !WIFCONTINUED(status)) return 4;
+        if (write(seen[1], &byte, 1) != 1) return 99;
+    }
+    return end_of(child) == 17 ? 0 : 5;
+}
+
+static void *nothing(void *unused) {
+    void *volatile block = malloc(1000);
+    free(block);
+    return unused;
+}
+
+static int threads(void *(*body)(void *), int rounds) {
+    pthread_t all[64];
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 256 << 10);
+    for (int round = 0; round < rounds; round++) {
+        for (int i = 0; i < 64; i++)
+            if (pthread_create(&all[i], &small, body, NULL)) abort();
+        for (int i = 0; i < 64; i++) pthread_join(all[i], NULL);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return 99;
+    char *role = argv[1];
+    self = argv[0];
+    if (is(role, "checked")) {
+        eat(1 << 20);
+        fputs("no memory\n", stderr);
+        return 1;
+    }
+    if (is(role, "small")) {
+        eat(64);
+        return 2;
+    }
+    if (is(role, "unchecked"))
+        for (;;) memset(malloc(1 << 20), 1, 1 << 20);
+    if (is(role, "huge")) {
+        refuse();
+        return 7;
+    }
+    if (is(role, "grow")) {
+        char *all = NULL;
+        for (size_t size = 1 << 20;; size *= 2) {
+            all = realloc(all, size);
+            memset(all, 1, size);
+        }
+    }
+    if (is(role, "threads eat")) return threads(eat_and_abort, 1);
+    if (is(role, "threads")) return threads(nothing, 20);
+    if (is(role, "cope")) {
+        refuse();
+        return 0;
+    }
+    if (is(role, "cope and fail")) {
+        refuse();
+        work();
+        return 3;
+    }
+    if (is(role, "full and recovered")) {
+        void *blocks[1024];
+        int n = 0;
+        while (n < 1024 && (blocks[n] = malloc(1 << 20))) n++;
+        if (n == 1024) return 99;
+        while (n > 0) free(blocks[--n]);
+        work();
+        return 3;
+    }
+    if (is(role, "cope and be killed")) {
+        refuse();
+        raise(SIGTERM);
+    }
+    if (is(role, "fail")) {
+        work();
+        return 3;
+    }
+    if (is(role, "fail at once")) return 3;
+    if (is(role, "crash")) abort();
+    if (is(role, "refused, then another program")) {
+        refuse();
+        return become("fail at once");
+    }
+    if (is(role, "another program, then refused")) return become("checked");
+    if (is(role, "another program in a thread")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, become_in_a_thread, "checked");
+        pause();
+    }
+    if (is(role, "fork passes on")) return forked("checked");
+    if (is(role, "fork passes a signal on")) return forked("unchecked");
+    if (is(role, "spawn passes on")) return spawned("checked");
+    if (is(role, "vfork passes on")) return vforked("checked");
+    if (is(role, "fork ignores")) return forked("checked"), 0;
+    if (is(role, "fork fails otherwise")) return forked("checked"), 9;
+    if (is(role, "fork passes another failure on")) return forked("fail");
+    if (is(role, "signals")) return signals();
+    if (is(role, "job control")) return job_control();
+    if (is(role, "pairs")) {
+        for (int i = 0; i < 20000; i++) {
+            char *block = malloc(200 << 10);
+            block[0] = 1;
+            kept = block;
+            free(block);
+        }
+        return 0;
+    }
+    if (is(role, "sleep")) {
+        puts("ready");
+        fflush(stdout);
+        for (;;) pause();
+    }
+    return 99;
+}

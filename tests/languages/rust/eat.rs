@@ -1,0 +1,77 @@
+//! Ways of a Rust program without a guard to meet the end of its memory: `eat WAY [CODE]`. Built by rustc alone.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::process::exit;
+
+fn eat() -> ! {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(black_box(vec![7; 64 << 10]));
+    }
+}
+
+fn eat_fallibly() -> Vec<Vec<u8>> {
+    let mut held: Vec<Vec<u8>> = Vec::with_capacity(1 << 16);
+    loop {
+        let mut block = Vec::new();
+        if block.try_reserve_exact(64 << 10).is_err() {
+            return held;
+        }
+        block.resize(64 << 10, 7);
+        held.push(block);
+    }
+}
+
+fn work() -> usize {
+    let mut table = BTreeMap::new();
+    for i in 0..4000_usize {
+        table.insert((i % 100).to_string(), vec![i as u8; 16 << 10]);
+    }
+    table.iter().map(|(name, block)| name.len() + usize::from(block[0])).sum()
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let way = arguments.next().unwrap_or_default();
+    let code = arguments.next().map_or(0, |code| code.parse().unwrap());
+    println!("pid {}", std::process::id());
+    match way.as_str() {
+        "vec" => eat(),
+        "small" => {
+            let mut held = std::collections::LinkedList::new();
+            loop {
+                held.push_back(Box::new([7_u64; 4]));
+            }
+        }
+        "grow" => {
+            let mut block: Vec<u64> = Vec::new();
+            loop {
+                block.push(black_box(7));
+            }
+        }
+        "thread" => drop(std::thread::spawn(|| eat()).join()),
+        "threads" => loop {
+            std::thread::spawn(|| std::thread::park());
+        },
+        "error" => {
+            // As a program does that hands its error up to main.
+            let held = eat_fallibly();
+            let error = Vec::<u8>::new().try_reserve_exact(64 << 10).unwrap_err();
+            drop(held);
+            eprintln!("Error: {error}");
+            exit(1)
+        }
+        "recover" => {
+            drop(eat_fallibly());
+            println!("recovered {}", work());
+            exit(code)
+        }
+        "own" => {
+            println!("own {}", work());
+            exit(code)
+        }
+        _ => eprintln!("eat: no such way: {way}"),
+    }
+    exit(77)
+}

@@ -1,0 +1,156 @@
+/* Ways for a C program to die of a refused request, to survive it, and to die of something else. The argument says
+ * which. "Handled" means: did other things with memory since. */
+#define _GNU_SOURCE
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Above every limit that the test sets. */
+static volatile size_t much = (size_t)1 << 30;
+/* Broken fixtures must not look like the failure we want. */
+enum { BROKEN = 99 };
+
+static void refuse(void) {
+    if (malloc(much) != NULL) _exit(BROKEN);
+}
+
+static void handle(void) {
+    for (int i = 0; i < 200; i++) {
+        char *volatile block = malloc(4000);
+        block[0] = 1;
+        free(block);
+    }
+}
+
+static void fill(void) {
+    for (size_t size = 1 << 20; size >= 64; size /= 2) {
+        char *block;
+        while ((block = malloc(size)) != NULL) memset(block, 1, size);
+    }
+}
+
+static void *map(void) {
+    return mmap(NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void *sleep_long(void *argument) {
+    sleep(100);
+    return argument;
+}
+
+static int start_threads(void) {
+    pthread_t thread;
+    for (int i = 0; i < 4000; i++) {
+        int error = pthread_create(&thread, NULL, sleep_long, NULL);
+        if (error != 0) return error;
+    }
+    _exit(BROKEN);
+}
+
+static void on_fault(int signal) {
+    _exit(40 + signal);
+}
+
+static void raise_again(int signal) {
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigaction(signal, &action, NULL);
+    raise(signal);
+}
+
+static void look_untouched(void) {
+    struct sigaction found;
+    for (int signal = 1; signal < 32; signal++) {
+        if (sigaction(signal, NULL, &found) == 0 && (found.sa_handler != SIG_DFL || found.sa_flags != 0)) _exit(21);
+    }
+    int watched[] = {SIGABRT, SIGSEGV, SIGILL, SIGTRAP};
+    for (int i = 0; i < 4; i++) {
+        if (signal(watched[i], on_fault) != SIG_DFL) _exit(22);
+        if (sigaction(watched[i], NULL, &found) != 0 || found.sa_handler != on_fault) _exit(23);
+        if (signal(watched[i], SIG_IGN) != on_fault) _exit(24);
+        if (signal(watched[i], SIG_DFL) != SIG_IGN) _exit(25);
+        if (sigaction(watched[i], NULL, &found) != 0 || found.sa_handler != SIG_DFL) _exit(26);
+    }
+    if (signal(4000, SIG_DFL) != SIG_ERR || errno != EINVAL) _exit(27);
+}
+
+static void exit_with_child(pid_t child) {
+    int status;
+    if (waitpid(child, &status, 0) != child) exit(BROKEN);
+    exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+#define WAY(name) else if (strcmp(way, name) == 0)
+
+int main(int count, char **arguments) {
+    if (count < 2) return BROKEN;
+    const char *way = arguments[1];
+    char *block;
+    if (0) {}
+    /* --- dies of a refusal --- */
+    WAY("exit") { refuse(); return 1; }
+    WAY("exit at once") { refuse(); _exit(1); }
+    WAY("exit with perror") { refuse(); errno = ENOMEM; perror("ways"); exit(2); }
+    WAY("exit with a full heap") { fill(); exit(1); }
+    WAY("exit with text in a buffer") { printf("kept"); refuse(); exit(1); }
+    WAY("message, long after") { refuse(); handle(); fprintf(stderr, "ways: out of memory\n"); exit(1); }
+    WAY("message by write") { refuse(); handle(); if (write(2, "Out Of Memory\n", 14) != 14) {} exit(1); }
+    WAY("message by writev") {
+        struct iovec parts[] = {{"ways: ", 6}, {"MemoryError", 11}};
+        refuse(); handle(); if (writev(2, parts, 2) != 17) {} exit(1);
+    }
+    WAY("message after a refused mapping") { if (map() != MAP_FAILED) _exit(BROKEN); perror("ways"); exit(1); }
+    WAY("null") { block = malloc(much); block[0] = 1; }
+    WAY("null, far into the block") { block = malloc(much); block[much / 2] = 1; }
+    WAY("MAP_FAILED") { block = map(); block[5] = 1; }
+    WAY("abort") { refuse(); abort(); }
+    WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
+    WAY("trap with a full heap") { fill(); __builtin_trap(); }
+    WAY("handler that raises again") { signal(SIGSEGV, raise_again); block = malloc(much); block[0] = 1; }
+    WAY("calloc") { if (calloc(much, 1) == NULL) exit(1); }
+    WAY("realloc") { if (realloc(malloc(100), much) == NULL) exit(1); }
+    WAY("reallocarray") { if (reallocarray(malloc(100), much, 1) == NULL) exit(1); }
+    WAY("aligned_alloc") { if (aligned_alloc(64, much) == NULL) exit(1); }
+    WAY("posix_memalign") { void *at; if (posix_memalign(&at, 64, much) == ENOMEM) exit(1); }
+    WAY("thread") { start_threads(); exit(1); }
+    WAY("child of fork") { pid_t child = fork(); if (child == 0) { refuse(); exit(1); } exit_with_child(child); }
+    /* --- survives it --- */
+    WAY("survives") { refuse(); handle(); exit(0); }
+    WAY("survives, own code") { refuse(); handle(); exit(3); }
+    WAY("survives a thread") { if (start_threads() == EAGAIN) exit(0); }
+    WAY("survives a mapping, own code") { if (map() == MAP_FAILED) exit(3); }
+    WAY("survives many mappings") { for (int i = 0; i < 10000; i++) if (map() != MAP_FAILED) _exit(BROKEN); handle(); exit(3); }
+    WAY("survives, aborts for a reason of its own") { refuse(); handle(); abort(); }
+    WAY("survives, another assertion") { refuse(); assert(count == 77); }
+    WAY("survives, asked for too much by mistake") { if (malloc((size_t)-64) == NULL) exit(3); }
+    WAY("survives, gone on with as much as was refused") {
+        if (malloc(200 << 20) != NULL) { block = malloc(200 << 20); if (block != NULL) _exit(BROKEN); }
+        exit(3);
+    }
+    WAY("errno") { errno = 0; refuse(); exit(errno == ENOMEM ? 0 : 20); }
+    WAY("errno of posix_memalign") { void *at; errno = 7; if (posix_memalign(&at, 64, much) != ENOMEM) _exit(20); exit(errno == ENOMEM ? 0 : 21); }
+    WAY("bad alignment") { void *at; exit(posix_memalign(&at, 3, 64) == EINVAL ? 3 : BROKEN); }
+    WAY("realloc to nothing") { volatile size_t none = 0; exit(realloc(malloc(100), none) == NULL ? 3 : BROKEN); }
+    WAY("child of fork that exits") { refuse(); handle(); pid_t child = fork(); if (child == 0) exit(4); exit_with_child(child); }
+    WAY("child of vfork that exits") { refuse(); handle(); pid_t child = vfork(); if (child == 0) _exit(4); exit_with_child(child); }
+    WAY("shell") { refuse(); handle(); int status = system("exit 6"); exit(WEXITSTATUS(status)); }
+    /* --- dies of something else --- */
+    WAY("own code") { exit(5); }
+    WAY("null of its own") { block = NULL; *(volatile char *)block = 1; }
+    WAY("kill") { kill(getpid(), SIGSEGV); }
+    WAY("trap") { __builtin_trap(); }
+    WAY("abort of its own") { abort(); }
+    WAY("abort, ignored") { signal(SIGABRT, SIG_IGN); abort(); }
+    WAY("handler of its own") { signal(SIGSEGV, on_fault); *(volatile char *)NULL = 1; }
+    WAY("looks untouched") { look_untouched(); exit(0); }
+    WAY("handler taken back") { look_untouched(); block = malloc(much); block[0] = 1; }
+    else return BROKEN;
+    return BROKEN;
+}

@@ -1,0 +1,172 @@
+//! Each way of `programs/ways.c` and `ways.cpp`, and how it has to end: preloaded and linked, under both measures.
+
+use crate::common::child::{End, Start};
+use crate::common::report;
+use crate::{library, preloaded};
+use libtest_mimic::Trial;
+use std::path::{Path, PathBuf};
+
+const SIGABRT: End = End::Signal(6);
+const SIGSEGV: End = End::Signal(11);
+const SIGILL: End = End::Signal(4);
+
+/// Ways that end in 198, with the cause that the report gives.
+const DYING: [(&str, &str); 23] = [
+    ("exit", "heap"),
+    ("exit at once", "heap"),
+    ("exit with perror", "heap"),
+    ("exit with a full heap", "heap"),
+    ("exit with text in a buffer", "heap"),
+    ("message, long after", "heap"),
+    ("message by write", "heap"),
+    ("message by writev", "heap"),
+    ("message after a refused mapping", "mapping"),
+    ("null", "heap"),
+    ("null, far into the block", "heap"),
+    ("MAP_FAILED", "mapping"),
+    ("abort", "heap"),
+    ("assert that the block is there", "heap"),
+    ("trap with a full heap", "heap"),
+    ("handler that raises again", "heap"),
+    ("calloc", "heap"),
+    ("realloc", "heap"),
+    ("reallocarray", "heap"),
+    ("aligned_alloc", "heap"),
+    ("posix_memalign", "heap"),
+    ("thread", "thread"),
+    ("handler taken back", "heap"),
+];
+
+/// Ways that end as they would without the shim.
+const OTHERS: [(&str, End); 25] = [
+    ("survives", End::Exit(0)),
+    ("survives, own code", End::Exit(3)),
+    ("survives a thread", End::Exit(0)),
+    ("survives a mapping, own code", End::Exit(3)),
+    ("survives many mappings", End::Exit(3)),
+    ("survives, aborts for a reason of its own", SIGABRT),
+    ("survives, another assertion", SIGABRT),
+    ("survives, asked for too much by mistake", End::Exit(3)),
+    ("errno", End::Exit(0)),
+    ("errno of posix_memalign", End::Exit(0)),
+    ("bad alignment", End::Exit(3)),
+    ("realloc to nothing", End::Exit(3)),
+    ("child of fork that exits", End::Exit(4)),
+    ("child of vfork that exits", End::Exit(4)),
+    ("shell", End::Exit(6)),
+    ("own code", End::Exit(5)),
+    ("null of its own", SIGSEGV),
+    ("kill", SIGSEGV),
+    ("trap", SIGILL),
+    ("abort of its own", SIGABRT),
+    ("abort, ignored", SIGABRT),
+    ("handler of its own", End::Exit(51)),
+    ("looks untouched", End::Exit(0)),
+    // The child's own end, handed on.
+    ("child of fork", End::Exit(198)),
+    ("no such way", End::Exit(99)),
+];
+
+const CPP_DYING: [&str; 4] = ["uncaught", "uncaught in noexcept", "caught, exit", "nothrow, null"];
+const CPP_OTHERS: [(&str, End); 2] =
+    [("survives, own code", End::Exit(3)), ("survives, another exception", SIGABRT)];
+
+/// How a program comes to the library.
+#[derive(Clone)]
+enum Join {
+    Preloaded(PathBuf),
+    Linked(PathBuf),
+}
+
+impl Join {
+    fn start(&self, program: &Path) -> Start {
+        match self {
+            Join::Preloaded(shim) => preloaded(shim, program),
+            Join::Linked(directory) => Start::program(program.to_owned(), "")
+                .env("LD_LIBRARY_PATH", directory)
+                .env("OOMGUARD_LIMIT", "256Mi"),
+        }
+    }
+}
+
+pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
+    let directory = shim.parent().expect("the library lies in a directory").to_owned();
+    // `malloc` pairs without effect must stay: -fno-builtin.
+    let flags = ["-pthread", "-fno-builtin", "-fno-delete-null-pointer-checks"];
+    let search = format!("-L{}", directory.display());
+    let program = library::compile(cc, "ways.c", "ways", &flags);
+    let linked = library::compile(
+        cc,
+        "ways.c",
+        "ways-linked",
+        &[&flags[..], &["-Wl,--no-as-needed", &search, "-loomguard"]].concat(),
+    );
+    let joins = [
+        ("preloaded", Join::Preloaded(shim.to_owned()), program),
+        ("linked", Join::Linked(directory), linked),
+    ];
+    for (how, join, program) in &joins {
+        for measure in ["address-space", "data"] {
+            for (way, cause) in DYING {
+                add(trials, how, measure, join, program, way, End::Exit(198), Some(cause));
+            }
+            for (way, end) in OTHERS {
+                add(trials, how, measure, join, program, way, end, None);
+            }
+        }
+    }
+    let Some(cpp) = library::compiler("c++") else {
+        eprintln!("skipped: C++: no compiler (c++) in PATH");
+        return;
+    };
+    let program = library::compile(cpp, "ways.cpp", "ways-cpp", &[]);
+    let join = Join::Preloaded(shim.to_owned());
+    for measure in ["address-space", "data"] {
+        for way in CPP_DYING {
+            add(trials, "c++", measure, &join, &program, way, End::Exit(198), Some("heap"));
+        }
+        for (way, end) in CPP_OTHERS {
+            add(trials, "c++", measure, &join, &program, way, end, None);
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // A row of a table.
+fn add(
+    trials: &mut Vec<Trial>,
+    how: &str,
+    measure: &'static str,
+    join: &Join,
+    program: &Path,
+    way: &'static str,
+    end: End,
+    cause: Option<&'static str>,
+) {
+    let (join, program) = (join.clone(), program.to_owned());
+    trials.push(Trial::test(format!("{how}, {measure}: {way}"), move || {
+        let mut start = join.start(&program).env("OOMGUARD_MEASURE", measure);
+        start.command.arg(way);
+        let remains = start.run()?;
+        if remains.end() != end {
+            return Err(format!("wanted {end:?}: {remains:#?}").into());
+        }
+        // What stdio held goes out as it would have.
+        if way == "exit with text in a buffer" && remains.stdout != "kept" {
+            return Err(format!("lost output: {remains:#?}").into());
+        }
+        match (cause, &remains.report) {
+            (Some(cause), Some(content)) => {
+                let record = report::read(content)?;
+                if record["cause"] != cause || record["pid"] != remains.pid {
+                    return Err(format!("wanted cause {cause}: {content}").into());
+                }
+            }
+            (Some(_), None) => return Err("no report".into()),
+            (None, Some(content)) if way != "child of fork" => {
+                return Err(format!("a report of no death: {content}").into());
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }));
+}
