@@ -33,7 +33,7 @@ fn hoard() {
 }
 
 #[inline(never)]
-pub fn three_parts() {
+fn three_parts() {
     for _ in 0..3 {
         keep(32 << 10);
     }
@@ -41,7 +41,7 @@ pub fn three_parts() {
 }
 
 #[inline(never)]
-pub fn one_part() {
+fn one_part() {
     keep(32 << 10);
     black_box(());
 }
@@ -52,7 +52,7 @@ fn keep(bytes: usize) {
 }
 
 #[inline(never)]
-pub fn hold(bytes: usize) {
+fn hold(bytes: usize) {
     for _ in 0..bytes / 4096 {
         keep(4096);
     }
@@ -99,7 +99,7 @@ fn fork() {
 }
 
 #[inline(never)]
-pub fn refuse() {
+fn refuse() {
     let mut block = Vec::<u8>::new();
     assert!(block.try_reserve(black_box(1 << 50)).is_err());
 }

@@ -1,5 +1,6 @@
 //! What is sampled, and what is counted.
 
+use crate::truth::{Names, program_offsets};
 use crate::{add, role, worker};
 use libtest_mimic::Trial;
 use oomguard::supervisor::{Ended, Outcome, Profile, Profiling};
@@ -18,27 +19,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
 }
 
 /// The part of what is live whose stacks pass a function of this program.
-pub fn share_through(profile: &Profile, function: *const ()) -> f64 {
-    // The worker is this very file, loaded elsewhere.
-    let here = own_offset(function as u64);
+pub fn share_through(profile: &Profile, function: &str) -> f64 {
+    let mut names = Names::default();
+    let program = std::env::current_exe().unwrap();
     let through = profile.sites.iter().filter(|site| {
-        site.frames.iter().any(|frame| {
-            let module = profile.module_of(*frame);
-            let offset = module.map(|module| frame - module.bias);
-            offset.is_some_and(|offset| (here..here + function_bytes(function)).contains(&offset))
-        })
+        let stack = names.of_stack(program_offsets(profile, site, &program));
+        stack.iter().any(|name| name.rsplit("::").next() == Some(function))
     });
     through.map(|site| profile.share(site)).sum()
-}
-
-/// An upper bound for the small functions that are asked after, which are all far from each other's calls.
-fn function_bytes(function: *const ()) -> u64 {
-    let _ = function;
-    160
-}
-
-fn own_offset(address: u64) -> u64 {
-    address - crate::truth::own_start()
 }
 
 fn end(arguments: &[&str], every: u64) -> Ended {
@@ -69,8 +57,8 @@ fn check_hoard(profile: &Profile) {
     assert!(profile.peak_bytes >= profile.live_bytes);
     let off = profile.sampled_bytes() as f64 / profile.live_bytes as f64 - 1.0;
     assert!(off.abs() < 0.2, "sampled {} of {}", profile.sampled_bytes(), profile.live_bytes);
-    let three = share_through(profile, crate::roles::three_parts as *const ());
-    let one = share_through(profile, crate::roles::one_part as *const ());
+    let three = share_through(profile, "three_parts");
+    let one = share_through(profile, "one_part");
     // 1000 samples: the spread is 1.4 points.
     assert!((three - 0.75).abs() < 0.07 && (one - 0.25).abs() < 0.07, "{three} and {one}: {profile:#?}");
     assert_eq!(profile.lost, Default::default());
@@ -120,7 +108,7 @@ fn other_threads_release() {
     let expected = f64::from(16 << 20);
     assert!((live / expected - 1.0).abs() < 0.05, "{live} live");
     assert!((sampled / expected - 1.0).abs() < 0.25, "{sampled} sampled");
-    assert!(share_through(profile, crate::roles::hold as *const ()) > 0.9, "{profile:#?}");
+    assert!(share_through(profile, "hold") > 0.9, "{profile:#?}");
 }
 
 fn short_threads_count() {
@@ -136,7 +124,7 @@ fn forks_are_apart() {
     let expected = 16384 * 4096;
     assert!(profile.live_bytes.abs_diff(expected) < expected / 20, "{} live", profile.live_bytes);
     assert!(profile.sampled_bytes().abs_diff(expected) < expected / 4, "{} sampled", profile.sampled_bytes());
-    assert!(share_through(profile, crate::roles::hold as *const ()) < 0.01);
+    assert!(share_through(profile, "hold") < 0.01);
 }
 
 fn the_last_refusal_has_its_stack() {

@@ -7,13 +7,14 @@
 
 use crate::{add, worker};
 use libtest_mimic::Trial;
-use oomguard::supervisor::{Ended, Profile};
+use oomguard::supervisor::{Ended, Profile, Site};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex};
@@ -80,13 +81,18 @@ fn sampled_shares(profile: &Profile, names: &mut Names) -> Shares {
     let mut shares = Shares::new();
     let program = std::env::current_exe().unwrap();
     for site in &profile.sites {
-        let offsets = site.frames.iter().filter_map(|frame| {
-            let module = profile.module_of(*frame)?;
-            (module.path.as_ref() == Some(&program)).then_some(frame - module.bias)
-        });
-        *shares.entry(names.of_stack(offsets)).or_default() += profile.share(site);
+        *shares.entry(names.of_stack(program_offsets(profile, site, &program))).or_default() +=
+            profile.share(site);
     }
     shares
+}
+
+/// The part of a site's stack that is in this program, as the file's own addresses: the worker was loaded elsewhere.
+pub fn program_offsets(profile: &Profile, site: &Site, program: &Path) -> impl Iterator<Item = u64> {
+    site.frames.iter().filter_map(move |frame| {
+        let module = profile.module_of(*frame)?;
+        (module.path.as_deref() == Some(program)).then_some(frame - module.bias)
+    })
 }
 
 fn exact_shares(program: &str, names: &mut Names) -> (Shares, u64) {
@@ -107,13 +113,15 @@ fn exact_shares(program: &str, names: &mut Names) -> (Shares, u64) {
 
 /// The functions at addresses of this program, looked up once.
 #[derive(Default)]
-struct Names(HashMap<u64, Vec<String>>);
+pub struct Names(HashMap<u64, Vec<String>>);
 
 impl Names {
-    fn of_stack(&mut self, offsets: impl Iterator<Item = u64>) -> Vec<String> {
-        let names =
-            offsets.flat_map(|offset| self.0.entry(offset).or_insert_with(|| names_at(offset)).clone());
-        names.filter(|name| !is_of_an_account(name)).take(COMPARED).collect()
+    pub fn of_stack(&mut self, offsets: impl Iterator<Item = u64>) -> Vec<String> {
+        let names: Vec<String> = offsets
+            .flat_map(|offset| self.0.entry(offset).or_insert_with(|| names_at(offset)).clone())
+            .collect();
+        let own = names.iter().rposition(|name| is_of_an_account(name)).map_or(0, |last| last + 1);
+        names.into_iter().skip(own).skip_while(|name| is_of_the_interface(name)).take(COMPARED).collect()
     }
 }
 
@@ -127,24 +135,20 @@ fn names_at(offset: u64) -> Vec<String> {
     names
 }
 
+/// The allocator's, the account's and the guard's own frames. They are innermost, so what lies inwards of one is theirs,
+/// too, under whatever name: an optimized program's inlined functions are told without their path.
 fn is_of_an_account(name: &str) -> bool {
-    let prefixes = [
-        "oomguard::",
-        "<oomguard::",
-        "profile::truth::",
-        "<profile::truth::",
-        "alloc::alloc::",
-        "<alloc::alloc::",
-    ];
-    let is_program =
-        name.ends_with("load_json") || name.ends_with("index_text") || name.ends_with("join_tables");
-    !is_program
-        && (prefixes.iter().any(|prefix| name.starts_with(prefix))
-            || ["__rust_alloc", "__rust_realloc", "backtrace"].iter().any(|part| name.contains(part)))
+    ["oomguard::", "truth::Exact", "truth::account", "truth::{impl"].iter().any(|part| name.contains(part))
+}
+
+/// The standard library's way to the allocator, which the two do not keep the same part of.
+fn is_of_the_interface(name: &str) -> bool {
+    let name = name.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or("");
+    ["alloc", "alloc_zeroed", "realloc"].iter().any(|function| name.contains(function))
 }
 
 /// Where this program is loaded.
-pub fn own_start() -> u64 {
+fn own_start() -> u64 {
     static START: LazyLock<u64> = LazyLock::new(|| {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let own = std::env::current_exe().unwrap();
