@@ -12,7 +12,7 @@
 
 mod common;
 
-use common::{interleave, least, median, pin_to, print_table, quantile, ratios};
+use common::{COMPARED, compared, interleave, pin_to, print_table};
 use oomguard::{Guard, Profiled};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -218,8 +218,7 @@ fn main() {
             .collect();
         print_table(
             &format!(
-                "Time against the wrapped allocator, {threads} thread(s): median of {} rounds [middle half] (least \
-                 against least).",
+                "Time against the wrapped allocator, {threads} thread(s), {} rounds: {COMPARED}.",
                 ROUNDS * 4
             ),
             &["allocator", works[0].1, works[1].1, works[2].1],
@@ -242,14 +241,7 @@ fn compare(subject: &Subject, peer: &Subject, work: Work, threads: usize) -> Str
         against.append(&mut times[1]);
         own.append(&mut times[0]);
     }
-    let ratios = ratios(&own, &against);
-    format!(
-        "{:.3} [{:.3}–{:.3}] ({:.3})",
-        median(&ratios),
-        quantile(&ratios, 0.25),
-        quantile(&ratios, 0.75),
-        least(&own) / least(&against)
-    )
+    compared(&own, &against, 3)
 }
 
 /// Each thread on a processor of its own, and every turn begun by all at once; the times of the first one.

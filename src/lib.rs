@@ -98,7 +98,7 @@ pub mod supervisor;
 mod sys;
 mod text;
 
-pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal};
+pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError};
 pub use guard::allocator::{Guard, Profiled, Unset};
 pub use guard::callbacks::{on_exhausted, on_reclaim};
 #[cfg(feature = "inject")]
