@@ -162,7 +162,7 @@ fn names_at(offset: u64) -> Vec<String> {
 /// The allocator's, the account's and the guard's own frames. They are innermost, so what lies inwards of one is theirs,
 /// too, under whatever name: an optimized program's inlined functions are told without their path.
 fn is_of_an_account(name: &str) -> bool {
-    ["oomguard::", "truth::Exact", "truth::account", "truth::{impl"].iter().any(|part| name.contains(part))
+    ["oomguard::", "truth::Exact", "dhat::", "new_backtrace_inner"].iter().any(|part| name.contains(part))
 }
 
 /// The standard library's way to the allocator, which the two do not keep the same part of.
