@@ -39,7 +39,6 @@ static GUARDED_MIMALLOC: Guard<mimalloc::MiMalloc> = Guard::new(mimalloc::MiMall
 static BARE_JEMALLOC: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc> = Guard::new(tikv_jemallocator::Jemalloc);
 static CAP: cap::Cap<System> = cap::Cap::new(System, UNLIMITED);
-static DHAT: dhat::Alloc = dhat::Alloc;
 static LIMIT_ALLOC: limit_alloc::Limit<System> = limit_alloc::Limit::new(UNLIMITED, System);
 static STATS_ALLOC: stats_alloc::StatsAlloc<System> = stats_alloc::StatsAlloc::system();
 static PEAK_ALLOC: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
@@ -178,8 +177,6 @@ fn main() {
         let own = std::env::current_exe().expect("a program knows where it is");
         panic!("{}", std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").exec());
     }
-    // Without a profiler it only passes on.
-    let _profiler = dhat::Profiler::builder().testing().build();
     tracking_allocator::AllocationRegistry::set_global_tracker(NoNotes).expect("there is none yet");
     tracking_allocator::AllocationRegistry::enable_tracking();
 
@@ -193,7 +190,6 @@ fn main() {
         "`Jemalloc`", BARE_JEMALLOC: tikv_jemallocator::Jemalloc, peer 6;
         "`Guard<Jemalloc>`", GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc>, peer 6;
         "cap 0.1.2", CAP: cap::Cap<System>, peer 1;
-        "dhat 0.3.3", DHAT: dhat::Alloc, peer 1;
         "limit-alloc 0.1.0", LIMIT_ALLOC: limit_alloc::Limit<System>, peer 1;
         "peak_alloc 0.3.0", PEAK_ALLOC: peak_alloc::PeakAlloc, peer 1;
         "stats_alloc 0.1.10", STATS_ALLOC: stats_alloc::StatsAlloc<System>, peer 1;
