@@ -15,7 +15,7 @@ use std::process::Command;
 const ROUNDS: usize = 41;
 
 /// dhat takes a hundred times as long.
-const PARTS: u64 = 50;
+const PARTS: u64 = 500;
 
 struct Subject<'a> {
     name: &'static str,
@@ -62,9 +62,9 @@ fn main() {
         Subject { is_slow: true, ..subject("dhat", &dhat, &[], 0) },
     ];
     let works = [
-        ("box", 600_000, "64 B"),
-        ("batch", 400, "16–1024 B, batches of 1024"),
-        ("vec", 10_000, "realloc 64 B → 64 KiB"),
+        ("box", 6_000_000, "64 B"),
+        ("batch", 2_000, "16–1024 B, batches of 1024"),
+        ("vec", 40_000, "realloc 64 B → 64 KiB"),
     ];
     for threads in ["1", "2"] {
         let mut rows: Vec<_> = subjects.iter().map(|subject| vec![subject.name.to_owned()]).collect();
