@@ -8,7 +8,8 @@
 //! the start of a cache line, and all of them count. The bare allocator takes part twice: how far it is from itself
 //! is what this machine can tell apart.
 //!
-//! The process itself runs without a limit, as that would also cap the arenas of the bare allocator.
+//! The process itself runs without a limit, as that would also cap the arenas of the bare allocator, and with the
+//! profiler on, which not all of its guards ask for.
 
 mod common;
 
@@ -175,7 +176,10 @@ macro_rules! subjects {
 fn main() {
     if std::env::var_os("OOMGUARD_LIMIT").is_none_or(|limit| limit != "off") {
         let own = std::env::current_exe().expect("a program knows where it is");
-        panic!("{}", std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").exec());
+        panic!(
+            "{}",
+            std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").env("OOMGUARD_PROFILE", "on").exec()
+        );
     }
     tracking_allocator::AllocationRegistry::set_global_tracker(NoNotes).expect("there is none yet");
     tracking_allocator::AllocationRegistry::enable_tracking();

@@ -12,8 +12,11 @@ use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-/// How much a thread allocates or releases before it tells.
+/// How much a thread allocates before it tells what it allocated and released.
 const TELL_EVERY: i64 = 64 << 10;
+
+/// How much it releases, if it allocates less than that meanwhile.
+const TELL_RELEASES_EVERY: i64 = 512 << 10;
 
 /// Never reached.
 const FOR_EVER: i64 = i64::MAX / 2;
@@ -228,8 +231,8 @@ fn tell(here: &Here, Profiling { tables, .. }: Profiling) -> bool {
     here.to_sample.set(to_sample);
     here.allocate.set(next);
     here.allocate_from.set(next);
-    here.release.set(TELL_EVERY);
-    here.release_from.set(TELL_EVERY);
+    here.release.set(TELL_RELEASES_EVERY);
+    here.release_from.set(TELL_RELEASES_EVERY);
     is_due
 }
 
