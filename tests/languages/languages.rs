@@ -112,8 +112,7 @@ const C_ROWS: &[Row] = &[
     recovers("own"),
 ];
 
-/// What a static program's death tells from outside is a refused mapping, whatever it was for; and that it got over it
-/// shows only if it maps memory again. Where it does not, and fails later, the verdict is wrong: those are counted below.
+/// What a static program's death tells from outside is a refused mapping, whatever it was for.
 const STATIC_C_ROWS: &[Row] = &[
     dies("silent").causes(MAPPING),
     dies("perror").causes(MAPPING),
@@ -130,9 +129,9 @@ const STATIC_C_ROWS: &[Row] = &[
     dies("mmap").causes(MAPPING),
     dies("threads").causes(MAPPING),
     recovers("recover-grow"),
-    dies("recover").own(0),
-    dies("recover-huge").own(0),
-    dies("recover-cache").own(0),
+    recovers("recover"),
+    recovers("recover-huge"),
+    recovers("recover-cache"),
     recovers("own"),
 ];
 
@@ -140,7 +139,7 @@ const GO_ROWS: &[Row] = &[
     dies("slices").causes(MAPPING),
     dies("goroutine").causes(MAPPING),
     dies("huge").causes(MAPPING),
-    dies("recover-mmap").own(0),
+    recovers("recover-mmap"),
     recovers("own"),
 ];
 
@@ -405,9 +404,10 @@ pub const ADVERSARIES: &[&Language] = &[
     },
     &Language {
         name: "adversary-static",
-        runtimes: &["cc"],
+        runtimes: &["c++"],
         build: &[
-            "cc",
+            "c++",
+            "-std=c++17",
             "-static",
             "-O1",
             "-fno-builtin",
@@ -415,11 +415,35 @@ pub const ADVERSARIES: &[&Language] = &[
             "-w",
             "-o",
             "{program}",
-            "{source}/c/eat.c",
+            "{source}/adversary/adversary.cpp",
         ],
         address_space: None,
         inferred: true,
-        rows: &[dies("recover").own(3), dies("recover-huge").own(3), dies("recover-cache").own(3)],
+        rows: &[
+            dies("r-huge-exit").own(3),
+            dies("r-exit").own(3),
+            dies("r-work-exit").own(3),
+            dies("r-full-work-exit").own(3),
+            dies("r-part-work-exit").own(3),
+            dies("r-logged-work-exit").own(3),
+            dies("r-logged-exit").own(3),
+            dies("r-work-abort").own(128 + 6),
+            dies("r-full-assert").own(128 + 6),
+            dies("r-full-throw").own(128 + 6),
+            dies("r-work-null").own(128 + 11),
+            dies("r-full-null").own(128 + 11),
+            dies("r-full-term").own(128 + 15),
+            dies("e-release-perror"),
+            dies("e-release-silent"),
+            dies("e-cleanup"),
+            dies("e-retries"),
+            dies("e-smaller"),
+            dies("e-rethrown"),
+            dies("e-large-silent"),
+            dies("e-large-unchecked"),
+            dies("e-full-exit"),
+            dies("e-assert"),
+        ],
         ..COMPILED
     },
     &Language {
