@@ -2,6 +2,7 @@
 
 use crate::arguments::Run;
 use crate::environment::asked;
+use crate::screen::say;
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
@@ -279,9 +280,4 @@ impl Verdict {
             "report": report,
         })
     }
-}
-
-/// One line, as one write. Nobody may be listening any more.
-fn say(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("oomguard: {line}\n").as_bytes());
 }

@@ -39,7 +39,8 @@ impl DebugFiles {
         let (name, crc) = itself?.debug_link.as_ref()?;
         self.by_link(name, path?).iter().filter_map(|path| ElfFile::open(path).ok()).find(|file| {
             file.has_lines()
-                && (!build_id.is_empty() && file.build_id == build_id || file.crc().is_ok_and(|sum| sum == *crc))
+                && (!build_id.is_empty() && file.build_id == build_id
+                    || file.crc().is_ok_and(|sum| sum == *crc))
         })
     }
 
@@ -73,7 +74,8 @@ impl DebugFiles {
     fn by_link(&self, name: &[u8], path: &Path) -> Vec<PathBuf> {
         // A name, says the manual: what has directories in it is none of ours.
         let name = Path::new(OsStr::from_bytes(name));
-        let (Some(name), Some(parent)) = (name.file_name().filter(|only| *only == name), path.parent()) else {
+        let (Some(name), Some(parent)) = (name.file_name().filter(|only| *only == name), path.parent())
+        else {
             return Vec::new();
         };
         let beside = below(&self.root, parent);

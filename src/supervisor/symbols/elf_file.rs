@@ -162,7 +162,9 @@ impl ElfFile {
         let mut unpacked = zeroes(unpacked_bytes);
         if let Some(unpacked) = Arc::get_mut(&mut unpacked) {
             let mut decoder = flate2::Decompress::new(true);
-            decoder.decompress(&bytes, unpacked, flate2::FlushDecompress::Finish).map_err(io::Error::other)?;
+            decoder
+                .decompress(&bytes, unpacked, flate2::FlushDecompress::Finish)
+                .map_err(io::Error::other)?;
         }
         Ok(unpacked)
     }

@@ -49,6 +49,7 @@ use std::path::{Path, PathBuf};
 /// ```
 #[derive(Debug)]
 pub struct Symbolizer {
+    reads_files: bool,
     debug_files: DebugFiles,
     known: HashMap<Module, Known>,
 }
@@ -72,7 +73,14 @@ impl Symbolizer {
     /// Looks for files where the profile says that they are, and for their debug information in them, beside them and in
     /// `/usr/lib/debug`.
     pub fn new() -> Symbolizer {
-        Symbolizer { debug_files: DebugFiles::new(), known: HashMap::new() }
+        Symbolizer { reads_files: true, debug_files: DebugFiles::new(), known: HashMap::new() }
+    }
+
+    /// Opens no file: a place is a module and an offset in it.
+    #[must_use]
+    pub fn without_files(mut self) -> Symbolizer {
+        self.reads_files = false;
+        self
     }
 
     /// Looks for all files below this directory instead of `/`: for a profile from a container, its root or an unpacked
@@ -104,7 +112,8 @@ impl Symbolizer {
         let offset = address.wrapping_sub(module.bias);
         let known = self.known(module);
         let functions = guarded(|| known.functions(offset.wrapping_sub(1))).unwrap_or_else(|| {
-            known.names.problem = Some(Problem::Unreadable("its debug information cannot be followed".into()));
+            known.names.problem =
+                Some(Problem::Unreadable("its debug information cannot be followed".into()));
             Vec::new()
         });
         Place { address, module: Some(index), offset: Some(offset), functions }
@@ -116,8 +125,11 @@ impl Symbolizer {
     }
 
     fn known(&mut self, module: &Module) -> &mut Known {
-        let debug_files = &self.debug_files;
+        let (debug_files, reads_files) = (&self.debug_files, self.reads_files);
         self.known.entry(module.clone()).or_insert_with(|| {
+            if !reads_files {
+                return Known::nothing(Problem::NotAsked);
+            }
             guarded(|| Known::of(module, debug_files)).unwrap_or_else(|| {
                 Known::nothing(Problem::Unreadable("reading it came to no end that was foreseen".into()))
             })
@@ -195,8 +207,11 @@ impl Known {
         let symbol = || self.symbols.iter().find_map(|file| file.symbol_at(address));
         let mut functions = self.lines.as_ref().map_or_else(Vec::new, |lines| lines.functions_at(address));
         match functions.last_mut() {
-            // Code that was not compiled from a function: the symbol knows its name.
-            Some(outermost) if outermost.name.is_none() => outermost.name = symbol(),
+            // Where debug information is kept small, it has names without their modules, or for assembler none; the symbol
+            // has all of it.
+            Some(outermost) if !outermost.name.as_deref().is_some_and(|name| name.contains("::")) => {
+                outermost.name = symbol().or(outermost.name.take());
+            }
             Some(_) => {}
             None => functions.extend(symbol().map(|name| Function::named(name, false))),
         }

@@ -67,6 +67,8 @@ pub struct Names {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
+    /// Nobody asked for names: [`Symbolizer::without_files`](super::Symbolizer::without_files).
+    NotAsked,
     /// The profile does not name its file: the path was too long.
     NoPath,
     /// It is not there, or not to be seen from here.
@@ -86,6 +88,7 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Problem::NotAsked => "not asked for",
             Problem::NoPath => "its path was too long for the profile",
             Problem::Gone => "not there",
             Problem::Replaced => "replaced since",
