@@ -4,10 +4,9 @@ use super::stacks::{Stacks, of_program};
 
 pub fn lines(stacks: &mut Stacks<'_>) -> Vec<String> {
     let mut lines = Vec::new();
-    for held in stacks.held(|lines| lines) {
-        let part = held.lines.get(of_program(&held.lines)).unwrap_or(&[]);
+    for held in stacks.held(of_program) {
         // What separates the functions cannot be in one.
-        let names: Vec<String> = part.iter().rev().map(|line| line.name.replace(';', ":")).collect();
+        let names: Vec<String> = held.lines.iter().rev().map(|line| line.name.replace(';', ":")).collect();
         let stack = if names.is_empty() { "(no room for the stack)".into() } else { names.join(";") };
         lines.push(format!("{stack} {}", held.live_bytes));
     }

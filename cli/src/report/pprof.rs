@@ -2,7 +2,7 @@
 //! written, and what they are filled with. The sample types are those of heap profiles of Go.
 
 use super::death::Death;
-use super::stacks::{Stacks, of_program};
+use super::stacks::{Stacks, range_of_program};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use oomguard::supervisor::symbols::{Detail, Function as Named, Place};
@@ -217,7 +217,7 @@ impl Writer {
 
     fn sample(&mut self, site: &Site, stacks: &mut Stacks<'_>) {
         let lines = stacks.lines(&site.frames);
-        let wanted = of_program(&lines);
+        let wanted = range_of_program(&lines);
         let mut location_id = Vec::new();
         let mut at = 0;
         for address in &site.frames {

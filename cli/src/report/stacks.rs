@@ -130,9 +130,17 @@ pub fn without_recursion(mut lines: Vec<Line>) -> Vec<Line> {
     lines
 }
 
-/// The part of a stack that is the program's: without the allocator at its inner end, and what runs before `main` at
-/// its outer one. All of it where nothing would be left.
-pub fn of_program(lines: &[Line]) -> Range<usize> {
+/// The part of a stack that is the program's.
+pub fn of_program(mut lines: Vec<Line>) -> Vec<Line> {
+    let range = range_of_program(&lines);
+    lines.truncate(range.end);
+    lines.drain(..range.start.min(range.end));
+    lines
+}
+
+/// Which part that is: without the allocator at its inner end, and what runs before `main` at its outer one. All of it
+/// where nothing would be left.
+pub fn range_of_program(lines: &[Line]) -> Range<usize> {
     let role =
         |line: &Line| if line.is_named { Role::of(&line.name, line.file.as_deref()) } else { Role::Program };
     let first = lines.iter().position(|line| !role(line).precedes_program());
