@@ -77,6 +77,11 @@ pub struct Run {
     #[arg(long, value_name = "LIMIT", value_parser = limit)]
     pub max_limit: Option<Limit>,
 
+    /// Write what is left of each death into a directory of its own in DIR: record, profile, report, flame graph; turns
+    /// OOMGUARD_PROFILE on for programs that have a profiler
+    #[arg(long, value_name = "DIR")]
+    pub postmortem: Option<PathBuf>,
+
     /// Print nothing on stderr when memory runs out
     #[arg(long)]
     pub quiet: bool,
