@@ -25,7 +25,7 @@ const PPROF_FILE: &str = "heap.pb.gz";
 /// How long the report may take: a pod that is to end has 30 seconds in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What it may take of the memory that is left to the container: a half, and within these bounds.
+/// What it may take of the memory that is left to the container: three quarters, and within these bounds.
 const LEAST_BYTES: u64 = 64 << 20;
 const MOST_BYTES: u64 = 1 << 30;
 
@@ -164,6 +164,6 @@ fn run_report(place: &Path, options: &[&str]) -> Result<(), String> {
 fn spare_bytes() -> u64 {
     let here = Surroundings::here();
     let in_use = here.groups.first().and_then(|group| group.in_use).unwrap_or(0);
-    let spare = here.container_limit().map(|(limit, _)| limit.saturating_sub(in_use) / 2);
+    let spare = here.container_limit().map(|(limit, _)| limit.saturating_sub(in_use) / 4 * 3);
     spare.unwrap_or(MOST_BYTES).clamp(LEAST_BYTES, MOST_BYTES)
 }
