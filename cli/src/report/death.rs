@@ -132,7 +132,8 @@ impl Death {
     pub fn program(&self) -> String {
         let said = self.text("program").or_else(|| {
             let command = self.ending.as_ref()?.get("command")?;
-            Some(printable(command.get(0)?.as_str()?))
+            let path = Path::new(command.get(0)?.as_str()?);
+            Some(printable(&path.file_name()?.to_string_lossy()))
         });
         said.or_else(|| {
             let path = self.profile.as_ref()?.modules.first()?.path.as_ref()?;

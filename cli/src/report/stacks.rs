@@ -147,6 +147,8 @@ pub fn range_of_program(lines: &[Line]) -> Range<usize> {
     let last = lines.iter().rposition(|line| !role(line).follows_program());
     match (first, last) {
         (Some(first), Some(last)) if first <= last => first..last + 1,
-        _ => 0..lines.len(),
+        // What is before `main` wanted memory itself.
+        (Some(first), _) => first..lines.len(),
+        (None, _) => 0..lines.len(),
     }
 }
