@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
 /// the whole container.
@@ -18,6 +19,8 @@ pub enum Task {
     /// Run a command with a memory limit
     #[command(after_help = EXIT_CODES)]
     Run(Run),
+    /// Say which code held the memory of a program that died
+    Report(Report),
     /// Say what limits hold here, what the guard would do, and what will hurt
     Doctor(Doctor),
     /// Print completions for a shell
@@ -74,6 +77,11 @@ pub struct Run {
     #[arg(long, value_name = "LIMIT", value_parser = limit)]
     pub max_limit: Option<Limit>,
 
+    /// Write what is left of each death into a directory of its own in DIR: record, profile, report, flame graph; turns
+    /// OOMGUARD_PROFILE on for programs that have a profiler
+    #[arg(long, value_name = "DIR")]
+    pub postmortem: Option<PathBuf>,
+
     /// Print nothing on stderr when memory runs out
     #[arg(long)]
     pub quiet: bool,
@@ -93,6 +101,63 @@ pub struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What `report` can be told.
+#[derive(Args)]
+pub struct Report {
+    /// What OOMGUARD_REPORT named (the profile lies beside it, in FILE.profile), a profile itself, or what run --postmortem
+    /// wrote
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Show so many of the places that allocated
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+
+    /// Show stacks whole: with the allocator at one end and what runs before main at the other
+    #[arg(long)]
+    pub full: bool,
+
+    /// List the deaths in FILE; the last one with a profile is shown otherwise
+    #[arg(long)]
+    pub list: bool,
+
+    /// Show the last death of this process
+    #[arg(long, value_name = "PID", conflicts_with = "number")]
+    pub pid: Option<u32>,
+
+    /// Show the death with this number in the list
+    #[arg(long, value_name = "N")]
+    pub number: Option<usize>,
+
+    /// Write a flame graph, whose widths are live bytes
+    #[arg(long, value_name = "FILE.svg|-")]
+    pub flamegraph: Option<PathBuf>,
+
+    /// Write a profile for pprof
+    #[arg(long, value_name = "FILE.pb.gz|-")]
+    pub pprof: Option<PathBuf>,
+
+    /// Write stacks as flame graph tools read them: a line per stack, outermost function first, with its live bytes
+    #[arg(long, value_name = "FILE.txt|-")]
+    pub folded: Option<PathBuf>,
+
+    /// Print it as one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Look for the program and its libraries below this directory instead of /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Look for debug information in this directory, too (.build-id/ab/cdef.debug); may be given again
+    #[arg(long, value_name = "DIR")]
+    pub debug_dir: Vec<PathBuf>,
+
+    /// Look for no names: say where the code lies only
+    #[arg(long)]
+    pub no_symbols: bool,
 }
 
 /// What `doctor` can be told.

@@ -15,9 +15,10 @@ mod probes;
 mod screen;
 
 use crate::arguments::Doctor;
+use crate::screen::is_coloured;
 use examination::Examination;
 use oomguard::contract::EXIT_CANNOT_GUARD;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 /// Exit code 0 where `run` works here, 125 where it could not do its job.
 pub fn doctor(options: &Doctor) -> u8 {
@@ -31,10 +32,4 @@ pub fn doctor(options: &Doctor) -> u8 {
     // Nobody may be listening any more: the exit code still tells.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     if advice.iter().any(|advice| advice.keeps_from_running) { EXIT_CANNOT_GUARD } else { 0 }
-}
-
-/// <https://no-color.org>
-fn is_coloured() -> bool {
-    let is_forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !is_forbidden
 }

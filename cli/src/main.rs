@@ -1,5 +1,5 @@
-//! `oomguard`: arguments to library calls to exit code. `run` gives any program the contract; `doctor` says what holds
-//! here.
+//! `oomguard`: arguments to library calls to exit code. `run` gives any program the contract; `report` says which
+//! code held the memory of a dead one; `doctor` says what holds here.
 //!
 //! `main` is C's, as Rust's runtime changes what the command is to inherit: it ignores SIGPIPE, and opens descriptors 0
 //! to 2 where they are closed. That is the only unsafe code here.
@@ -12,7 +12,10 @@ mod arguments;
 mod doctor;
 mod environment;
 mod hints;
+mod postmortem;
+mod report;
 mod run;
+mod screen;
 mod shim;
 
 use arguments::{Arguments, Task};
@@ -56,6 +59,7 @@ fn act(arguments: Vec<OsString>) -> u8 {
     };
     match arguments.task {
         Task::Run(options) => run::run(options),
+        Task::Report(options) => report::report(&options),
         Task::Doctor(options) => doctor::doctor(&options),
         Task::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "oomguard", &mut std::io::stdout());

@@ -2,6 +2,8 @@
 
 use crate::arguments::Run;
 use crate::environment::asked;
+use crate::postmortem::Postmortem;
+use crate::screen::say;
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
@@ -14,6 +16,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
@@ -53,8 +56,9 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         code: EXIT_CANNOT_GUARD,
     })?;
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
-    let preloads = library.is_some();
-    let mut worker = worker(command, options, &wishes);
+    let expects_guard = library.is_some() && entrance == Entrance::Preload;
+    let keep = keeper(options, entrance, wishes, expects_guard)?;
+    let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
     if let Some(library) = library {
         worker = worker.preload(library);
     } else if entrance == Entrance::Preload && !options.no_preload {
@@ -62,7 +66,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         worker = worker.infer_refusals(InferRefusals::Always);
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
-    let verdict = Verdict::of(&ended, &wishes, preloads && entrance == Entrance::Preload);
+    let verdict = Verdict::of(&ended, &wishes, expects_guard);
     let line = verdict.line(&program, &ended);
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
@@ -72,6 +76,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     {
         speak_for_the_command(report, options);
     }
+    keep(&ended);
     if options.json {
         say_json(&verdict.json(&ended, &wishes, line.filter(|_| verdict.died_while_loading)));
     }
@@ -99,6 +104,7 @@ impl Failure {
 }
 
 /// What is not said on the command line, the environment may say.
+#[derive(Clone, Copy)]
 struct Wishes {
     limit: Limit,
     measure: Measure,
@@ -183,17 +189,49 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
     if options.hints {
         worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
     }
-    let tries = options.retries.saturating_add(1);
-    let mut retry = Retry::grow(options.grow).at_most(tries);
-    if let Some(most) = options.max_limit {
-        retry = retry.up_to(most);
+    if options.postmortem.is_some() && std::env::var_os(variable::PROFILE).is_none() {
+        worker = worker.profile();
     }
+    let tries = tries(options);
     let (quiet, mut this_try) = (options.quiet, 0);
-    worker.retry(retry).on_start(move |running| {
+    worker.on_start(move |running| {
         this_try += 1;
         if this_try > 1 && !quiet {
             let limit = running.limit().map_or_else(String::new, |bytes| format!(" with {}", size(bytes)));
             say(&format!("starting again{limit}, try {this_try} of {tries}"));
+        }
+    })
+}
+
+fn tries(options: &Run) -> u32 {
+    options.retries.saturating_add(1)
+}
+
+fn retry(options: &Run) -> Retry {
+    let retry = Retry::grow(options.grow).at_most(tries(options));
+    match options.max_limit {
+        Some(most) => retry.up_to(most),
+        None => retry,
+    }
+}
+
+/// What is done about each end: a post-mortem, if one is wanted.
+fn keeper(
+    options: &Run,
+    entrance: Entrance,
+    wishes: Wishes,
+    expects_guard: bool,
+) -> Result<impl Fn(&Ended) + Clone + Send + 'static, Failure> {
+    let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
+    let made = options.postmortem.as_deref().map(make).transpose();
+    let postmortem = made.map(|made| made.map(Arc::new)).map_err(|error| Failure {
+        line: format!("cannot make {:?} (--postmortem): {error}; name a directory", options.postmortem),
+        code: EXIT_CANNOT_GUARD,
+    })?;
+    Ok(move |ended: &Ended| {
+        if let Some(postmortem) = &postmortem {
+            let verdict = Verdict::of(ended, &wishes, expects_guard);
+            postmortem.write(ended, verdict.json(ended, &wishes, None));
         }
     })
 }
@@ -309,9 +347,4 @@ impl Verdict {
 
 fn say_json(line: &Value) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
-}
-
-/// One line, as one write. Nobody may be listening any more.
-fn say(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("oomguard: {line}\n").as_bytes());
 }

@@ -56,7 +56,7 @@ pub struct Site {
 }
 
 /// A loaded file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Module {
     /// Its file; `None` where the path was too long to be kept.
@@ -196,8 +196,13 @@ impl Profile {
 
     /// The file that an address was in.
     pub fn module_of(&self, address: u64) -> Option<&Module> {
+        self.modules.get(self.module_index_of(address)?)
+    }
+
+    /// Where that stands among [`modules`](Profile::modules).
+    pub(crate) fn module_index_of(&self, address: u64) -> Option<usize> {
         // The last one: what was there before it was unloaded.
-        self.modules.iter().rev().find(|module| (module.start..module.end).contains(&address))
+        self.modules.iter().rposition(|module| (module.start..module.end).contains(&address))
     }
 }
 

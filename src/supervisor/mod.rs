@@ -70,6 +70,8 @@ mod retry;
 mod running;
 mod starter;
 mod surroundings;
+#[cfg(feature = "symbolize")]
+pub mod symbols;
 // Unsafe code is allowed here: a forked process, and memory that it shares with this one.
 #[allow(unsafe_code)]
 mod tracer;

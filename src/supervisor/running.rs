@@ -248,9 +248,14 @@ impl Running {
 
     /// Which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
     pub fn profile(&self) -> Option<Profile> {
+        Profile::parse(&self.profile_tables()?)
+    }
+
+    fn profile_tables(&self) -> Option<Vec<u8>> {
         let mut copy = vec![0; PROFILE_BYTES];
         let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, RECORD_BYTES).ok()?;
-        Profile::parse(copy.get(..len)?)
+        copy.truncate(len);
+        Some(copy)
     }
 
     fn claims(&self) -> Option<Claims> {
@@ -263,7 +268,8 @@ impl Running {
     fn conclude(&mut self) -> io::Result<()> {
         let claims = self.claims();
         let is_profiled = claims.as_ref().is_some_and(|claims| claims.profile == Some(ProfileState::On));
-        let profile = if is_profiled { self.profile().map(Arc::new) } else { None };
+        let tables = if is_profiled { self.profile_tables() } else { None };
+        let profile = tables.and_then(|tables| Some((Arc::new(Profile::parse(&tables)?), tables.into())));
         let leads_group = sys::child::leads_group(self.pid);
         let killed_group =
             leads_group && (self.on_left_behind == OnLeftBehind::Kill || self.ended_by.is_some());
@@ -279,7 +285,7 @@ impl Running {
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
         let mut outcome = judge(status, claims.as_ref(), inferred, self.ended_by, || self.before.take_kill());
         if let Outcome::OutOfMemory(report) = &mut outcome {
-            report.attach_profile(profile.clone());
+            report.attach_profile(profile.as_ref().map(|(profile, _)| Arc::clone(profile)));
         }
         let mut output = self.output.take();
         if let Some(output) = &mut output {

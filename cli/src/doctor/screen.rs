@@ -2,46 +2,19 @@
 
 use super::advice::Advice;
 use super::examination::{Examination, Plan};
+use crate::screen::{GREEN, RED, Screen, YELLOW};
 use oomguard::contract::LimitSource;
 use oomguard::supervisor::{CgroupVersion, Overcommit, Rlimit, size};
 use std::fmt::Write;
 
 pub fn of(found: &Examination, advice: &[Advice], coloured: bool) -> String {
-    let mut screen = Screen { text: String::new(), coloured };
+    let mut screen = Screen::new(coloured);
     container(found, &mut screen);
     process(found, &mut screen);
     plans(found, &mut screen);
     probes(found, &mut screen);
     to_change(advice, &mut screen);
     screen.text
-}
-
-struct Screen {
-    text: String,
-    coloured: bool,
-}
-
-/// select graphic rendition: console_codes(4).
-const BOLD: &str = "1";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-
-impl Screen {
-    fn heading(&mut self, text: &str) {
-        self.text += &self.painted(BOLD, text);
-        self.text.push('\n');
-    }
-
-    fn row(&mut self, name: &str, value: &str, origin: &str) {
-        let row = format!("  {name:<14} {value:<24} {origin}");
-        self.text += row.trim_end();
-        self.text.push('\n');
-    }
-
-    fn painted(&self, colour: &str, text: &str) -> String {
-        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
-    }
 }
 
 fn container(found: &Examination, screen: &mut Screen) {

@@ -1,0 +1,14 @@
+//! Stacks as flame graph tools read them: a line per stack, the outermost function first, and its live bytes.
+
+use super::stacks::{Stacks, of_program};
+
+pub fn lines(stacks: &mut Stacks<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for held in stacks.held(of_program) {
+        // What separates the functions cannot be in one.
+        let names: Vec<String> = held.lines.iter().rev().map(|line| line.name.replace(';', ":")).collect();
+        let stack = if names.is_empty() { "(no room for the stack)".into() } else { names.join(";") };
+        lines.push(format!("{stack} {}", held.live_bytes));
+    }
+    lines
+}

@@ -1,0 +1,196 @@
+//! Which functions in a stack are the program's, and which only stand between it and the allocator, or before its
+//! `main`. Told by their demangled names, and by their files: where debug information is kept small, inlined functions have
+//! names without their modules. Pure.
+
+/// What a function does in a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It fetches memory for whoever wanted it: the allocator, the guard, std's containers.
+    Allocator,
+    Program,
+    /// It starts programs and threads.
+    Runtime,
+}
+
+/// Crates whose functions are asked for memory by others; the last one is what std's maps are made of.
+const ALLOCATOR_CRATES: [&str; 5] = ["oomguard", "alloc", "core", "__rustc", "hashbrown"];
+
+/// Other functions of that kind.
+const ALLOCATOR_FUNCTIONS: [&str; 10] = [
+    "__rust_alloc",
+    "__rust_alloc_zeroed",
+    "__rust_realloc",
+    "__rg_alloc",
+    "__rdl_alloc",
+    "malloc",
+    "calloc",
+    "realloc",
+    "posix_memalign",
+    "aligned_alloc",
+];
+
+const RUNTIME_FUNCTIONS: [&str; 7] =
+    ["main", "_start", "start_thread", "clone", "clone3", "__clone", "__clone3"];
+
+/// Where the code of such functions is: in the guard …
+const ALLOCATOR_FILES: [&str; 5] = [
+    "src/guard/allocator.rs",
+    "src/guard/macros.rs",
+    "src/guard/profile/mod.rs",
+    "src/guard/profile/sampler.rs",
+    "src/guard/refusal.rs",
+];
+
+/// … and in the standard library.
+const ALLOCATOR_DIRECTORIES: [&str; 5] = [
+    "library/alloc/src/",
+    "library/core/src/",
+    "library/std/src/alloc",
+    "library/std/src/collections/",
+    "/hashbrown-",
+];
+
+const RUNTIME_DIRECTORIES: [&str; 5] = [
+    "library/std/src/rt.rs",
+    "library/std/src/sys/",
+    "library/std/src/panic",
+    "library/std/src/thread/",
+    "nptl/",
+];
+
+impl Role {
+    pub fn of(name: &str, file: Option<&str>) -> Role {
+        let lies_in = |directories: &[&str]| {
+            file.is_some_and(|file| directories.iter().any(|directory| file.contains(directory)))
+        };
+        let is_in_guard =
+            || file.is_some_and(|file| ALLOCATOR_FILES.iter().any(|guard| file.ends_with(guard)));
+        if is_allocator(name) || lies_in(&ALLOCATOR_DIRECTORIES) || is_in_guard() {
+            Role::Allocator
+        } else if name == "main" && file.is_some() {
+            // The program's own; that which std makes for the C library has no file.
+            Role::Program
+        } else if is_runtime(name) || lies_in(&RUNTIME_DIRECTORIES) {
+            Role::Runtime
+        } else {
+            Role::Program
+        }
+    }
+
+    /// Innermost functions of that kind come before the program's.
+    pub fn precedes_program(self) -> bool {
+        self == Role::Allocator
+    }
+
+    /// Outermost functions of that kind come behind the program's: std calls `main` and a thread's closure through
+    /// functions of `core` and `alloc`.
+    pub fn follows_program(self) -> bool {
+        self != Role::Program
+    }
+}
+
+fn is_allocator(name: &str) -> bool {
+    if ALLOCATOR_FUNCTIONS.contains(&name.split('@').next().unwrap_or(name)) {
+        return true;
+    }
+    // <Type as Trait>::method: the type's crate decides; where the type has none (T, u8, [T]), the trait's.
+    if let Some(rest) = name.strip_prefix('<') {
+        let (of_type, of_trait) = rest.split_once(" as ").unwrap_or((rest, ""));
+        let of_type = of_type.trim_start_matches(['&', '[', '(', '*', '<']);
+        let of_type =
+            of_type.trim_start_matches("mut ").trim_start_matches("const ").trim_start_matches("dyn ");
+        return of_trait.starts_with("core::alloc::")
+            || is_of_crate(of_type)
+            || !of_type.split('<').next().unwrap_or(of_type).contains("::") && is_of_crate(of_trait);
+    }
+    is_of_crate(name) || ["std::alloc::", "std::collections::"].iter().any(|start| name.starts_with(start))
+}
+
+fn is_of_crate(path: &str) -> bool {
+    let of_crate = path.split("::").next().filter(|of_crate| of_crate.len() < path.len());
+    // Symbols of version 0 may carry the crate's hash: alloc[1a2b].
+    let of_crate = of_crate.map(|of_crate| of_crate.split('[').next().unwrap_or(of_crate));
+    of_crate.is_some_and(|of_crate| ALLOCATOR_CRATES.contains(&of_crate))
+}
+
+fn is_runtime(name: &str) -> bool {
+    let plain = name.split('@').next().unwrap_or(name);
+    RUNTIME_FUNCTIONS.contains(&plain)
+        || [
+            "std::rt::",
+            "std::sys::",
+            "std::panic",
+            "std::thread::",
+            "<std::thread::",
+            "__rust_try",
+            "__libc_start_",
+        ]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_told_apart_by_their_names() {
+        for name in [
+            "__rust_alloc",
+            "__rustc::__rust_alloc_zeroed",
+            "__rustc[e5f1]::__rust_realloc",
+            "oomguard::guard::profile::sampler::event",
+            "<oomguard::guard::allocator::Guard<A> as core::alloc::global::GlobalAlloc>::alloc",
+            "<mimalloc::MiMalloc as core::alloc::global::GlobalAlloc>::realloc",
+            "alloc::raw_vec::RawVecInner<A>::grow_amortized",
+            "<alloc::vec::Vec<T> as core::iter::traits::collect::FromIterator<T>>::from_iter",
+            "<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem",
+            "<T as alloc::slice::<impl [T]>::to_vec_in::ConvertVec>::to_vec",
+            "<[T]>::to_vec_in::alloc",
+            "core::ops::function::FnOnce::call_once",
+            "std::alloc::alloc",
+            "malloc@plt",
+            "hashbrown::raw::RawTable<T,A>::reserve_rehash",
+            "std::collections::hash::map::HashMap<K,V,S>::insert",
+        ] {
+            let expected = if name.starts_with("<[T]>") { Role::Program } else { Role::Allocator };
+            assert_eq!(Role::of(name, None), expected, "{name}");
+        }
+        for name in [
+            "postmortem::Index::insert",
+            "oomguard_app::run",
+            "allocator::pool",
+            "<my::Row as core::clone::Clone>::clone",
+            "<csv::reader::Reader<R>>::read_record",
+            "std::fs::read_to_string::inner",
+            "alloc",
+            "core",
+            "app::main",
+        ] {
+            assert_eq!(Role::of(name, None), Role::Program, "{name}");
+        }
+        for name in [
+            "main",
+            "std::rt::lang_start_internal",
+            "__libc_start_main@@GLIBC_2.34",
+            "__libc_start_main_impl",
+        ] {
+            assert_eq!(Role::of(name, None), Role::Runtime, "{name}");
+        }
+    }
+
+    #[test]
+    fn functions_without_their_modules_are_told_apart_by_their_files() {
+        for (name, file, role) in [
+            ("push", "/rustc/ab12/library/alloc/src/vec/mod.rs", Role::Allocator),
+            ("note_allocation", "/home/me/oomguard-0.1.0/src/guard/profile/sampler.rs", Role::Allocator),
+            ("call_once", "/rustc/ab12/library/core/src/ops/function.rs", Role::Allocator),
+            ("lang_start", "/rustc/ab12/library/std/src/rt.rs", Role::Runtime),
+            ("read_to_string", "/rustc/ab12/library/std/src/fs.rs", Role::Program),
+            ("main", "src/main.rs", Role::Program),
+            ("add_words", "src/index.rs", Role::Program),
+        ] {
+            assert_eq!(Role::of(name, Some(file)), role, "{name} {file}");
+        }
+    }
+}
