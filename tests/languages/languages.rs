@@ -9,6 +9,8 @@ pub struct Language {
     pub name: &'static str,
     /// What has to be there: the first program of this list that can be run.
     pub runtimes: &'static [&'static str],
+    /// What the runtime has to end well when it is given these arguments: whether a library is there.
+    pub probe: &'static [&'static str],
     /// How the command begins: `{runtime}`, `{source}` (this folder), `{program}` (what was built).
     pub command: &'static [&'static str],
     /// How the program is built, if it has to be.
@@ -78,6 +80,7 @@ const MAPPING: &[&str] = &["mapping"];
 const COMPILED: Language = Language {
     name: "",
     runtimes: &[],
+    probe: &[],
     command: &["{program}"],
     build: &[],
     environment: &[],
@@ -238,7 +241,6 @@ pub const ALL: &[&Language] = &[
             dies("bytearray"),
             dies("small").causes(ANY),
             dies("text"),
-            dies("numpy").causes(ANY),
             dies("thread"),
             dies("threads").causes(ANY),
             dies("caught"),
@@ -250,6 +252,18 @@ pub const ALL: &[&Language] = &[
             dies("pool").own(1),
             recovers("own"),
         ],
+        ..COMPILED
+    },
+    &Language {
+        name: "numpy",
+        runtimes: &["/usr/bin/python3", "python3"],
+        probe: &["-c", "from numpy import ones"],
+        command: &["{runtime}", "{source}/python/eat.py"],
+        environment: &[("OPENBLAS_NUM_THREADS", "1")],
+        program: "python3",
+        data: Some("96Mi"),
+        address_space: Some("256Mi"),
+        rows: &[dies("numpy").causes(ANY)],
         ..COMPILED
     },
     &Language {
