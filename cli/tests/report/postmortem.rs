@@ -1,6 +1,6 @@
 //! `oomguard run --postmortem`: what lies in the directory after which end.
 
-use super::death::{DEBUG, OOMGUARD, clean, finish, make_texts, report};
+use super::death::{DEBUG, OOMGUARD, clean, finish, make_pipe, make_texts, report};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,9 +108,7 @@ struct Waiting {
 impl Run {
     fn waits_at(&self, text: &str, limit: &str, program: &Path) -> Waiting {
         let pipe = self.path("texts").join(text);
-        let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-        // SAFETY: a C string that lives during the call.
-        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        make_pipe(&pipe);
         let mut launcher = clean(Command::new(OOMGUARD));
         launcher.args(["run", "-m", limit, "--postmortem"]).arg(self.path("deaths/of/today"));
         launcher.arg("--").arg(program).arg(self.path("texts")).env("OOMGUARD_PROFILE", "8192");
