@@ -169,6 +169,25 @@ fn a_program_without_a_profiler_leaves_its_record_and_one_line_why() {
 }
 
 #[test]
+fn where_names_take_more_than_there_is_the_rest_is_there_and_one_line_says_so() {
+    let run = Run::new();
+    // The limit holds for the search as well.
+    let script = format!("ulimit -S -d 20000; exec {OOMGUARD} run -m 18Mi --postmortem d -- \"$0\" texts");
+    let mut shell = clean(Command::new("sh"));
+    shell.args(["-c", &script, &run.indexer()]).current_dir(run.directory.path());
+    let output = finish(shell);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(198), "{said}");
+    assert!(said.contains("without names: ") && said.contains("oomguard report again elsewhere"), "{said}");
+    let death = fs::read_dir(run.path("d")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(names(&death), WHOLE);
+    assert!(fs::read_to_string(death.join("report.txt")).unwrap().contains("postmortem+0x"));
+    // And here there is enough.
+    let again = String::from_utf8(report(&death, &[]).stdout).unwrap();
+    assert!(again.contains("add_words"), "{again}");
+}
+
+#[test]
 fn a_profile_that_was_switched_off_stays_off() {
     let run = Run::new();
     let said = stderr(&run.run(&["-m", "40Mi"], &[&run.indexer(), "texts"], &[("OOMGUARD_PROFILE", "off")]));
