@@ -73,6 +73,8 @@
 //! # Features
 //!
 //! - `supervisor` (default): the parent's side. It adds `parking_lot`, which the guard never calls.
+//! - `symbolize`: functions, files and lines for the addresses of a profile (`supervisor::symbols`). It adds
+//!   `addr2line`, `gimli`, `object`, `flate2` and two demanglers.
 //! - `log`: one line per outcome of a worker, through the `log` facade.
 //! - `inject`: refuse chosen allocations on purpose, to sweep a program for refusals that it does not survive.
 //! - `nightly`: also set the unstable alloc-error hook.

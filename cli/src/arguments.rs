@@ -115,7 +115,7 @@ pub struct Report {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
 
-    /// Show stacks whole: with the allocator at one end and what runs before main at the other
+    /// Show stacks whole: with the allocator at one end, what runs before main at the other, and all steps of a recursion
     #[arg(long)]
     pub full: bool,
 

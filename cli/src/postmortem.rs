@@ -155,8 +155,8 @@ fn run_report(place: &Path, options: &[&str]) -> Result<(), String> {
         .run();
     match outcome {
         Ok(Outcome::Success) => Ok(()),
-        Ok(outcome) => Err(format!("looking for names {outcome}")),
-        Err(error) => Err(format!("looking for names could not be started: {error}")),
+        Ok(outcome) => Err(format!("the search ended so: {outcome}")),
+        Err(error) => Err(format!("the search could not be started: {error}")),
     }
 }
 

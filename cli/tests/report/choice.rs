@@ -1,9 +1,7 @@
 //! Which death of several, and what is no death.
 
-use super::death::{DEBUG, Death, report};
-use std::ffi::CString;
+use super::death::{DEBUG, Death, make_pipe, report};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 fn refused(file: &Path, options: &[&str]) -> String {
@@ -54,8 +52,22 @@ fn a_death_without_a_profile_is_told_and_says_what_would_have_made_one() {
     for cure in ["guard!(profile = on)", "OOMGUARD_PROFILE=on", "OOMGUARD_REPORT"] {
         assert!(stderr.contains(cure), "{stderr}");
     }
-    // A record alone is listed, and gets no other's profile.
     assert!(death.text(&["--list"]).contains("(no profile)"));
+}
+
+#[test]
+fn a_record_gets_no_other_process_profile() {
+    let death = Death::of(&DEBUG);
+    let first = fs::read(death.record()).unwrap();
+    fs::remove_file(death.profile()).unwrap();
+    let second = death.die();
+    // The first death's record, and the second one's profile.
+    fs::write(death.record(), first).unwrap();
+    let list = death.text(&["--list"]);
+    assert_eq!(list.lines().count(), 2, "{list}");
+    assert_eq!(report(&death.record(), &["--pid", &death.pid.to_string()]).status.code(), Some(125));
+    let shown = death.json(&[]);
+    assert_eq!((&shown["pid"], shown["report"].is_null()), (&second.into(), true));
 }
 
 #[test]
@@ -70,9 +82,7 @@ fn what_holds_nothing_is_an_error_that_names_it() {
     assert!(refused(directory.path(), &[]).contains("--postmortem"));
     assert!(refused(Path::new("/dev/zero"), &[]).contains("no regular file"));
     let pipe = directory.path().join("pipe");
-    let name = CString::new(pipe.as_os_str().as_bytes()).unwrap();
-    // SAFETY: a C string that lives during the call.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    make_pipe(&pipe);
     assert!(refused(&pipe, &[]).contains("no regular file"));
     for options in [["--top", "x"], ["--pid", "-1"], ["--nonsense", "1"]] {
         assert_eq!(report(&file, &options).status.code(), Some(125), "{options:?}");

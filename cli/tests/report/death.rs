@@ -1,7 +1,9 @@
 //! A program that dies of memory, and `oomguard report` on what it leaves.
 
 use serde_json::Value;
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -115,6 +117,12 @@ pub fn make_texts(directory: &Path) {
             |line: u32| format!("in file {file} line {line} there are the words w{line} and x{file}\n");
         fs::write(texts.join(format!("{file:03}.txt")), (0..5000).map(line).collect::<String>()).unwrap();
     }
+}
+
+pub fn make_pipe(path: &Path) {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a C string that lives during the call.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
 }
 
 /// Without variables of ours.

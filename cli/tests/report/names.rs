@@ -1,8 +1,8 @@
 //! Where names come from, in all the states in which a program's files may be found after its death; and never the names
 //! of another file.
 
-use super::death::{DEBUG, Death, RELEASE, report};
-use std::ffi::{CString, OsStr};
+use super::death::{DEBUG, Death, RELEASE, make_pipe, report};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -42,9 +42,25 @@ fn split(death: &Death) -> PathBuf {
     debug
 }
 
+fn build_id(death: &Death) -> String {
+    death.json(&[])["modules"][0]["build_id"].as_str().unwrap().to_owned()
+}
+
+/// Makes the file one of another build by name only.
+fn change_build_id(file: &Path, hexadecimal: &str) {
+    let digits = (0..hexadecimal.len()).step_by(2).map(|at| &hexadecimal[at..at + 2]);
+    let build_id: Vec<u8> = digits.map(|digits| u8::from_str_radix(digits, 16).unwrap()).collect();
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.windows(build_id.len()).position(|window| window == build_id).unwrap();
+    bytes[at + 7] ^= 1;
+    // Written anew: the program may have been the same file.
+    fs::remove_file(file).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
 /// Where debuggers look for the debug information of a build-id.
 fn by_build_id(death: &Death, root: &Path) -> PathBuf {
-    let build_id = death.json(&[])["modules"][0]["build_id"].as_str().unwrap().to_owned();
+    let build_id = build_id(death);
     let (first, rest) = build_id.split_at(2);
     let directory = root.join(".build-id").join(first);
     fs::create_dir_all(&directory).unwrap();
@@ -98,8 +114,9 @@ fn debug_information_is_found_by_build_id() {
     assert!(names_the_program(&death, &options));
     fs::copy("/bin/true", death.program()).unwrap();
     assert!(names_the_program(&death, &options));
-    // What lies there and is another file's gives no names.
-    fs::copy(&*DEBUG, by_build_id(&death, &directory)).unwrap();
+    // What lies there and is another build's gives no names, although all else is the same.
+    let place = by_build_id(&death, &directory);
+    change_build_id(&place, &build_id(&death));
     assert!(!names_the_program(&death, &options));
 }
 
@@ -150,6 +167,15 @@ fn a_program_that_was_replaced_gives_no_names() {
     assert_eq!(json["modules"][0]["names"]["problem"], "replaced since", "{}", json["modules"][0]);
     assert!(functions(&json).iter().all(|(name, _)| !name.contains("postmortem")), "{json}");
     assert!(death.text(&[]).contains("replaced since"));
+}
+
+#[test]
+fn another_build_id_alone_tells_that_it_was_replaced() {
+    let death = Death::of(&DEBUG);
+    let build_id = build_id(&death);
+    change_build_id(&death.program(), &build_id);
+    assert_eq!(death.names(&[])["problem"], "replaced since");
+    assert!(!names_the_program(&death, &[]));
 }
 
 #[test]
@@ -213,9 +239,7 @@ fn forge_path(profile: &mut [u8], from: &Path, to: &[u8]) {
 fn a_profile_may_name_any_path_and_nothing_but_a_regular_file_is_opened() {
     let death = Death::of(&DEBUG);
     let pipe = death.path("pipe");
-    let name = CString::new(pipe.as_os_str().as_bytes()).unwrap();
-    // SAFETY: a C string that lives during the call.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    make_pipe(&pipe);
     let honest = fs::read(death.profile()).unwrap();
     let itself = death.program();
     for (path, problem) in [

@@ -1,6 +1,6 @@
 //! `oomguard run --postmortem`: what lies in the directory after which end.
 
-use super::death::{DEBUG, OOMGUARD, clean, finish, make_texts, report};
+use super::death::{DEBUG, OOMGUARD, clean, finish, make_pipe, make_texts, report};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,9 +108,7 @@ struct Waiting {
 impl Run {
     fn waits_at(&self, text: &str, limit: &str, program: &Path) -> Waiting {
         let pipe = self.path("texts").join(text);
-        let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-        // SAFETY: a C string that lives during the call.
-        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        make_pipe(&pipe);
         let mut launcher = clean(Command::new(OOMGUARD));
         launcher.args(["run", "-m", limit, "--postmortem"]).arg(self.path("deaths/of/today"));
         launcher.arg("--").arg(program).arg(self.path("texts")).env("OOMGUARD_PROFILE", "8192");
@@ -168,6 +166,25 @@ fn a_program_without_a_profiler_leaves_its_record_and_one_line_why() {
     let again = report(&run.deaths()[0], &[]);
     assert_eq!(again.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&again.stdout).contains("Out of memory: python3"));
+}
+
+#[test]
+fn where_names_take_more_than_there_is_the_rest_is_there_and_one_line_says_so() {
+    let run = Run::new();
+    // The limit holds for the search as well.
+    let script = format!("ulimit -S -d 20000; exec {OOMGUARD} run -m 18Mi --postmortem d -- \"$0\" texts");
+    let mut shell = clean(Command::new("sh"));
+    shell.args(["-c", &script, &run.indexer()]).current_dir(run.directory.path());
+    let output = finish(shell);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(198), "{said}");
+    assert!(said.contains("without names: ") && said.contains("oomguard report again elsewhere"), "{said}");
+    let death = fs::read_dir(run.path("d")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(names(&death), WHOLE);
+    assert!(fs::read_to_string(death.join("report.txt")).unwrap().contains("postmortem+0x"));
+    // And here there is enough.
+    let again = String::from_utf8(report(&death, &[]).stdout).unwrap();
+    assert!(again.contains("add_words"), "{again}");
 }
 
 #[test]

@@ -77,20 +77,12 @@ fn it_fits_100_columns_and_is_plain_where_it_is_no_terminal() {
 #[test]
 fn a_terminal_gets_colours_and_blocks() {
     let death = Death::of(&DEBUG);
-    // script(1) has a terminal for it.
-    let mut command = clean(Command::new("script"));
-    command.args(["-qec", &format!("{OOMGUARD} report {}", death.record().display()), "/dev/null"]);
+    let line = format!("{OOMGUARD} report {}", death.record().display());
     for (locale, bar) in [("C.UTF-8", '█'), ("C", '#')] {
-        command.env("LC_ALL", locale).env_remove("NO_COLOR");
-        let mut again = Command::new(command.get_program());
-        again.args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => again.env(name, value),
-                None => again.env_remove(name),
-            };
-        }
-        let output = finish(again);
+        // script(1) has a terminal for it.
+        let mut command = clean(Command::new("script"));
+        command.args(["-qec", &line, "/dev/null"]).env("LC_ALL", locale).env_remove("NO_COLOR");
+        let output = finish(command);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("\x1b[1m") && text.contains(bar), "{locale}: {text}");
     }

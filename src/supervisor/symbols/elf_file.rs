@@ -1,7 +1,8 @@
 //! One file on disk (elf(5)): opened so that it can do no harm, read with a bound, and closed again.
 
+use super::demangle::demangled;
 use super::place::{Detail, Function, Problem, printable};
-use addr2line::{Context, demangle_auto};
+use addr2line::Context;
 use gimli::{EndianArcSlice, RunTimeEndian};
 use object::read::ReadCache;
 use object::{CompressionFormat, Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
@@ -16,8 +17,8 @@ use std::sync::Arc;
 /// The most that is read of a file: its symbols, its debug information.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// The longest name that is demangled: what takes no more space than a line may unfold to megabytes.
-const MANGLED_MAX_BYTES: usize = 16 << 10;
+/// What zlib makes of a byte at most (zlib technical details, "Maximum compression factor").
+const MOST_UNPACKED: u64 = 1032;
 
 type Bytes = EndianArcSlice<RunTimeEndian>;
 
@@ -153,9 +154,14 @@ impl ElfFile {
     }
 
     fn read(&self, section: &Section) -> io::Result<Arc<[u8]>> {
+        // Before so much is set aside.
+        let is_there = section.at.checked_add(section.bytes) <= Some(self.file.metadata()?.len());
+        let unpacks = section.unpacked_bytes <= Some(section.bytes.saturating_mul(MOST_UNPACKED));
+        if !is_there || !unpacks {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut bytes = zeroes(section.bytes);
         if let Some(bytes) = Arc::get_mut(&mut bytes) {
-            // What is not there is none: a file is cut short more often than it is forged.
             self.file.read_exact_at(bytes, section.at)?;
         }
         let Some(unpacked_bytes) = section.unpacked_bytes else { return Ok(bytes) };
@@ -218,7 +224,7 @@ impl ElfFile {
         let behind = functions.partition_point(|symbol| symbol.start <= address);
         let before = functions.get(..behind)?.iter().rev().take(NEAR);
         let symbol = before.into_iter().find(|symbol| address < symbol.end)?;
-        Some(demangled(String::from_utf8_lossy(&symbol.name), None))
+        Some(demangled(&String::from_utf8_lossy(&symbol.name)))
     }
 }
 
@@ -229,10 +235,7 @@ impl Lines {
         // Debug information in further files (split DWARF) is not read.
         let Ok(mut frames) = self.0.find_frames(address).skip_all_loads() else { return functions };
         while let Ok(Some(frame)) = frames.next() {
-            let name = frame.function.and_then(|function| {
-                let raw = function.raw_name().ok()?.into_owned();
-                Some(demangled(raw.into(), function.language))
-            });
+            let name = frame.function.and_then(|function| Some(demangled(&function.raw_name().ok()?)));
             let location = frame.location;
             functions.push(Function {
                 name,
@@ -246,13 +249,6 @@ impl Lines {
         }
         functions
     }
-}
-
-fn demangled(name: Cow<'_, str>, language: Option<gimli::DwLang>) -> String {
-    if name.len() > MANGLED_MAX_BYTES {
-        return printable(&name);
-    }
-    printable(&demangle_auto(name, language))
 }
 
 /// A file that opening and reading does nothing to: neither a device nor a pipe, whose other end may never come, nor

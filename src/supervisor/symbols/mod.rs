@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `place` | what is known of an address, and of a file's names |
 //! | `elf_file` | one file on disk: what it is, its symbols, its debug information |
+//! | `demangle` | names as their authors wrote them |
 //! | `debug_file` | where else the debug information may lie |
 
 mod debug_file;
+mod demangle;
 mod elf_file;
 mod place;
 

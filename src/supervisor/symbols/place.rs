@@ -1,6 +1,6 @@
 //! What is known of an address, and where that comes from.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 /// What lies at an address of a profile.
@@ -109,17 +109,30 @@ impl Function {
     }
 }
 
+/// Text that takes no more than so many bytes, and that a terminal can be given.
+#[derive(Default)]
+pub(super) struct Bounded(pub(super) String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
+            if self.0.len() + c.len_utf8() + '…'.len_utf8() > NAME_MAX_BYTES {
+                self.0.push('…');
+                // Whoever writes need not go on.
+                return Err(fmt::Error);
+            }
+            self.0.push(c);
+        }
+        Ok(())
+    }
+}
+
 /// Text from a file, fit for a terminal.
 pub(super) fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
-        if printable.len() + c.len_utf8() + '…'.len_utf8() > NAME_MAX_BYTES {
-            printable.push('…');
-            break;
-        }
-        printable.push(c);
-    }
-    printable
+    let mut bounded = Bounded::default();
+    // What does not fit is left out.
+    let _ = bounded.write_str(text);
+    bounded.0
 }
 
 impl fmt::Display for Place {
