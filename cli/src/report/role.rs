@@ -32,6 +32,9 @@ const ALLOCATOR_FUNCTIONS: [&str; 10] = [
 const RUNTIME_FUNCTIONS: [&str; 7] =
     ["main", "_start", "start_thread", "clone", "clone3", "__clone", "__clone3"];
 
+/// The C library, and where its threads were once.
+const RUNTIME_LIBRARIES: [&str; 3] = ["libc.so.", "libc-2.", "libpthread"];
+
 /// Where the code of such functions is: in the guard …
 const ALLOCATOR_FILES: [&str; 5] = [
     "src/guard/allocator.rs",
@@ -71,6 +74,16 @@ impl Role {
             // The program's own; that which std makes for the C library has no file.
             Role::Program
         } else if is_runtime(name) || lies_in(&RUNTIME_DIRECTORIES) {
+            Role::Runtime
+        } else {
+            Role::Program
+        }
+    }
+
+    /// Code without a name, told by where it lies: what calls `main` is not among the functions that the C library
+    /// exports.
+    pub fn of_unnamed(place: &str) -> Role {
+        if RUNTIME_LIBRARIES.iter().any(|library| place.starts_with(library)) {
             Role::Runtime
         } else {
             Role::Program
@@ -191,6 +204,16 @@ mod tests {
             ("add_words", "src/index.rs", Role::Program),
         ] {
             assert_eq!(Role::of(name, Some(file)), role, "{name} {file}");
+        }
+    }
+
+    #[test]
+    fn code_of_the_c_library_needs_no_name() {
+        for place in ["libc.so.6+0x2724a", "libc-2.31.so+0x10", "libpthread-2.31.so+0x10"] {
+            assert_eq!(Role::of_unnamed(place), Role::Runtime, "{place}");
+        }
+        for place in ["worker+0x1010", "libcrypto.so.3+0x10", "[0x7f0000]", "0x10"] {
+            assert_eq!(Role::of_unnamed(place), Role::Program, "{place}");
         }
     }
 }

@@ -141,8 +141,9 @@ pub fn of_program(mut lines: Vec<Line>) -> Vec<Line> {
 /// Which part that is: without the allocator at its inner end, and what runs before `main` at its outer one. All of it
 /// where nothing would be left.
 pub fn range_of_program(lines: &[Line]) -> Range<usize> {
-    let role =
-        |line: &Line| if line.is_named { Role::of(&line.name, line.file.as_deref()) } else { Role::Program };
+    let role = |line: &Line| {
+        if line.is_named { Role::of(&line.name, line.file.as_deref()) } else { Role::of_unnamed(&line.name) }
+    };
     let first = lines.iter().position(|line| !role(line).precedes_program());
     let last = lines.iter().rposition(|line| !role(line).follows_program());
     match (first, last) {
