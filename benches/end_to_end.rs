@@ -7,7 +7,7 @@
 mod common;
 
 use common::programs::build;
-use common::{interleave, least, median, print_table, quantile, ratios};
+use common::{COMPARED, compared, interleave, print_table};
 use std::process::Command;
 
 const ROUNDS: usize = 21;
@@ -40,20 +40,12 @@ fn main() {
                 String::from_utf8_lossy(&output.stdout).trim().parse().expect("it prints its time")
             });
             for (row, own) in rows.iter_mut().zip(times.iter().skip(1)) {
-                let ratios = ratios(own, &times[0]);
-                row.push(format!(
-                    "{:.2} [{:.2}–{:.2}] ({:.2})",
-                    median(&ratios),
-                    quantile(&ratios, 0.25),
-                    quantile(&ratios, 0.75),
-                    least(own) / least(&times[0])
-                ));
+                row.push(compared(own, &times[0], 2));
             }
         }
         print_table(
             &format!(
-                "Time of a guarded program against the same not guarded, {threads} thread(s): median of {ROUNDS} rounds \
-                 [middle half] (least against least)."
+                "Time of a guarded program against the same not guarded, {threads} thread(s), {ROUNDS} rounds: {COMPARED}."
             ),
             &["program", works[0].2, works[1].2, works[2].2, works[3].2],
             &rows,

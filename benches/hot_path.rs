@@ -8,11 +8,12 @@
 //! the start of a cache line, and all of them count. The bare allocator takes part twice: how far it is from itself
 //! is what this machine can tell apart.
 //!
-//! The process itself runs without a limit, as that would also cap the arenas of the bare allocator.
+//! The process itself runs without a limit, as that would also cap the arenas of the bare allocator, and with the
+//! profiler on, which not all of its guards ask for.
 
 mod common;
 
-use common::{interleave, least, median, pin_to, print_table, quantile, ratios};
+use common::{COMPARED, compared, interleave, pin_to, print_table};
 use oomguard::{Guard, Profiled};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
@@ -39,7 +40,6 @@ static GUARDED_MIMALLOC: Guard<mimalloc::MiMalloc> = Guard::new(mimalloc::MiMall
 static BARE_JEMALLOC: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc> = Guard::new(tikv_jemallocator::Jemalloc);
 static CAP: cap::Cap<System> = cap::Cap::new(System, UNLIMITED);
-static DHAT: dhat::Alloc = dhat::Alloc;
 static LIMIT_ALLOC: limit_alloc::Limit<System> = limit_alloc::Limit::new(UNLIMITED, System);
 static STATS_ALLOC: stats_alloc::StatsAlloc<System> = stats_alloc::StatsAlloc::system();
 static PEAK_ALLOC: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
@@ -176,10 +176,11 @@ macro_rules! subjects {
 fn main() {
     if std::env::var_os("OOMGUARD_LIMIT").is_none_or(|limit| limit != "off") {
         let own = std::env::current_exe().expect("a program knows where it is");
-        panic!("{}", std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").exec());
+        panic!(
+            "{}",
+            std::process::Command::new(own).env("OOMGUARD_LIMIT", "off").env("OOMGUARD_PROFILE", "on").exec()
+        );
     }
-    // Without a profiler it only passes on.
-    let _profiler = dhat::Profiler::builder().testing().build();
     tracking_allocator::AllocationRegistry::set_global_tracker(NoNotes).expect("there is none yet");
     tracking_allocator::AllocationRegistry::enable_tracking();
 
@@ -193,7 +194,6 @@ fn main() {
         "`Jemalloc`", BARE_JEMALLOC: tikv_jemallocator::Jemalloc, peer 6;
         "`Guard<Jemalloc>`", GUARDED_JEMALLOC: Guard<tikv_jemallocator::Jemalloc>, peer 6;
         "cap 0.1.2", CAP: cap::Cap<System>, peer 1;
-        "dhat 0.3.3", DHAT: dhat::Alloc, peer 1;
         "limit-alloc 0.1.0", LIMIT_ALLOC: limit_alloc::Limit<System>, peer 1;
         "peak_alloc 0.3.0", PEAK_ALLOC: peak_alloc::PeakAlloc, peer 1;
         "stats_alloc 0.1.10", STATS_ALLOC: stats_alloc::StatsAlloc<System>, peer 1;
@@ -218,8 +218,7 @@ fn main() {
             .collect();
         print_table(
             &format!(
-                "Time against the wrapped allocator, {threads} thread(s): median of {} rounds [middle half] (least \
-                 against least).",
+                "Time against the wrapped allocator, {threads} thread(s), {} rounds: {COMPARED}.",
                 ROUNDS * 4
             ),
             &["allocator", works[0].1, works[1].1, works[2].1],
@@ -242,14 +241,7 @@ fn compare(subject: &Subject, peer: &Subject, work: Work, threads: usize) -> Str
         against.append(&mut times[1]);
         own.append(&mut times[0]);
     }
-    let ratios = ratios(&own, &against);
-    format!(
-        "{:.3} [{:.3}–{:.3}] ({:.3})",
-        median(&ratios),
-        quantile(&ratios, 0.25),
-        quantile(&ratios, 0.75),
-        least(&own) / least(&against)
-    )
+    compared(&own, &against, 3)
 }
 
 /// Each thread on a processor of its own, and every turn begun by all at once; the times of the first one.

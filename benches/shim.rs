@@ -8,7 +8,7 @@
 mod common;
 
 use common::programs::{self, Prepared};
-use common::{differences, interleave, least, median, monotonic_ns, print_table, quantile, ratios};
+use common::{COMPARED, compared, differences, interleave, median, monotonic_ns, print_table, quantile};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -64,20 +64,13 @@ fn work(program: &Path, threads: &str, subjects: &[(&str, &[(&str, &str)])]) {
             programs::wait_for(child.id().cast_signed(), 0) as f64
         });
         for (row, own) in rows.iter_mut().zip(times.iter().skip(1)) {
-            let ratios = ratios(own, &times[0]);
-            row.push(format!(
-                "{:.2} [{:.2}–{:.2}] ({:.2})",
-                median(&ratios),
-                quantile(&ratios, 0.25),
-                quantile(&ratios, 0.75),
-                least(own) / least(&times[0])
-            ));
+            row.push(compared(own, &times[0], 2));
         }
     }
     print_table(
         &format!(
-            "Processor time of a program with the shim preloaded against the same without, {threads} thread(s): median of \
-             {ROUNDS} rounds [middle half] (least against least)."
+            "Processor time of a program with the shim preloaded against the same without, {threads} thread(s), {ROUNDS} \
+             rounds: {COMPARED}."
         ),
         &["program", works[0].2, works[1].2, works[2].2],
         &rows,

@@ -2,6 +2,9 @@
 //!
 //! Nothing here acts. A change in this file is a breaking change and belongs in the changelog.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// The exit code of a process that reached its own memory limit and could not go on.
 ///
 /// It lies in the range that the Linux Standard Base leaves to applications (150–199), above 128 + 64 (death by
@@ -129,6 +132,14 @@ impl Measure {
         }
     }
 
+    pub(crate) const fn parse(word: &[u8]) -> Result<Measure, ParseMeasureError> {
+        match word {
+            b"address-space" => Ok(Measure::AddressSpace),
+            b"data" => Ok(Measure::Data),
+            _ => Err(ParseMeasureError(())),
+        }
+    }
+
     /// The other measure.
     pub(crate) const fn other(self) -> Measure {
         match self {
@@ -137,6 +148,32 @@ impl Measure {
         }
     }
 }
+
+impl FromStr for Measure {
+    type Err = ParseMeasureError;
+
+    /// Reads what `OOMGUARD_MEASURE` may hold.
+    fn from_str(text: &str) -> Result<Measure, ParseMeasureError> {
+        Measure::parse(text.as_bytes())
+    }
+}
+
+/// A text that names no [`Measure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseMeasureError(());
+
+impl ParseMeasureError {
+    pub(crate) const REASON: &str = "not a measure";
+    pub(crate) const FORMS: &str = "address-space or data";
+}
+
+impl fmt::Display for ParseMeasureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; accepted: {}", Self::REASON, Self::FORMS)
+    }
+}
+
+impl std::error::Error for ParseMeasureError {}
 
 /// Who set the limit that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -90,6 +90,8 @@ pub mod contract;
 #[allow(unsafe_code)]
 mod guard;
 mod limit;
+#[cfg(any(feature = "shim", feature = "supervisor"))]
+mod message;
 mod profile;
 mod record;
 mod report;
@@ -100,7 +102,7 @@ pub mod supervisor;
 mod sys;
 mod text;
 
-pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal};
+pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError};
 pub use guard::allocator::{Guard, Profiled, Unset};
 pub use guard::callbacks::{on_exhausted, on_reclaim};
 #[cfg(feature = "inject")]

@@ -165,7 +165,7 @@ impl Snapshot<'_> {
                 text.push(self.measure.as_str());
                 text.push(match self.limit_source {
                     Some(LimitSource::Environment) => ", from OOMGUARD_LIMIT",
-                    Some(LimitSource::Source) => ", from guard! in the program's source",
+                    Some(LimitSource::Source) => ", from the program's source",
                     Some(LimitSource::Cgroup) => ", from the container (90% of its limit)",
                     Some(LimitSource::Rlimit) => ", from an rlimit that was there before",
                     None => "",

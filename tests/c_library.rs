@@ -98,6 +98,7 @@ fn the_examples_with_too_little_memory_say_so_and_exit_with_the_reserved_code() 
         assert_eq!(remains.end(), End::Exit(198), "{remains:?}");
         assert_eq!(remains.stdout, "");
         assert!(remains.stderr.contains("oomguard: out of memory: summarise (pid "), "{remains:?}");
+        assert!(remains.stderr.contains(" of address-space, from the program's source\n"), "{remains:?}");
         assert!(remains.stderr.contains("\nsummarise: memory ran out"), "last words: {remains:?}");
         let report: serde_json::Value = serde_json::from_str(remains.report.as_deref().unwrap()).unwrap();
         assert_eq!(report["limit"], 24 << 20);

@@ -44,7 +44,7 @@ fn source_holds() {
         let record = report::read(remains.report.as_deref().unwrap()).unwrap();
         assert_eq!(record["limit_source"], "source");
         assert_eq!(record["exit_code"], 66);
-        assert!(remains.stderr.contains("from guard! in the program's source"), "{remains:#?}");
+        assert!(remains.stderr.contains("from the program's source"), "{remains:#?}");
     }
 }
 

@@ -47,6 +47,17 @@ pub fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
+/// What a cell of [`compared`] holds, for a table's title.
+pub const COMPARED: &str = "median of the rounds' ratios [middle half] (least against least)";
+
+/// Times of the same rounds, as the ratio of `of` to `against`.
+pub fn compared(of: &[f64], against: &[f64], digits: usize) -> String {
+    let ratios = ratios(of, against);
+    let [middle, low, high] = [0.5, 0.25, 0.75].map(|share| quantile(&ratios, share));
+    let least = least(of) / least(against);
+    format!("{middle:.digits$} [{low:.digits$}–{high:.digits$}] ({least:.digits$})")
+}
+
 /// Prints a table in Markdown.
 pub fn print_table(title: &str, head: &[&str], rows: &[Vec<String>]) {
     println!("\n{title}\n");

@@ -175,10 +175,7 @@ pub fn limit(text: &str) -> Result<Limit, String> {
 
 /// `--measure` and `OOMGUARD_MEASURE`.
 pub fn measure(text: &str) -> Result<Measure, String> {
-    [Measure::AddressSpace, Measure::Data]
-        .into_iter()
-        .find(|measure| measure.as_str() == text)
-        .ok_or_else(|| "not a measure; accepted: address-space or data".into())
+    text.parse().map_err(|error: oomguard::ParseMeasureError| error.to_string())
 }
 
 fn factor(text: &str) -> Result<f64, String> {

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
+/// The outcome, in JSON, of a command that did not come to run.
+const CANNOT_START: &str = "cannot_start";
 /// Shells say so how a signal ended a command.
 const EXIT_SIGNAL: i32 = 128;
 
@@ -31,19 +33,22 @@ struct Failure {
 
 /// Runs the command to its end; the exit code is the contract's.
 pub fn run(options: Run) -> u8 {
-    match run_to_end(options) {
+    match run_to_end(&options) {
         Ok(code) => code,
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
             say(&failure.line);
+            if options.json {
+                say_json(&failure.json());
+            }
             failure.code
         }
     }
 }
 
-fn run_to_end(options: Run) -> Result<u8, Failure> {
-    let wishes = Wishes::of(&options)?;
-    let command = command(&options);
+fn run_to_end(options: &Run) -> Result<u8, Failure> {
+    let wishes = Wishes::of(options)?;
+    let command = command(options);
     let entrance = Entrance::of(&command);
     let program = command.get_program().to_string_lossy().into_owned();
     let mut foreground = Foreground::enter().map_err(|error| Failure {
@@ -52,8 +57,8 @@ fn run_to_end(options: Run) -> Result<u8, Failure> {
     })?;
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let expects_guard = library.is_some() && entrance == Entrance::Preload;
-    let keep = keeper(&options, entrance, wishes, expects_guard)?;
-    let mut worker = worker(command, &options, &wishes).retry(retry(&options).between(keep.clone()));
+    let keep = keeper(options, entrance, wishes, expects_guard)?;
+    let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
     if let Some(library) = library {
         worker = worker.preload(library);
     } else if entrance == Entrance::Preload && !options.no_preload {
@@ -62,20 +67,40 @@ fn run_to_end(options: Run) -> Result<u8, Failure> {
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
     let verdict = Verdict::of(&ended, &wishes, expects_guard);
+    let line = verdict.line(&program, &ended);
     if !options.quiet {
-        verdict.line(&program, &ended).inspect(|line| say(line));
+        line.as_ref().inspect(|line| say(line));
     }
     if let Outcome::OutOfMemory(report) = &ended.outcome
         && report.is_inferred()
     {
-        speak_for_the_command(report, &options);
+        speak_for_the_command(report, options);
     }
     keep(&ended);
     if options.json {
-        let line = verdict.json(&ended, &wishes);
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        say_json(&verdict.json(&ended, &wishes, line.filter(|_| verdict.died_while_loading)));
     }
     Ok(verdict.code)
+}
+
+impl Failure {
+    /// The same keys as [`Verdict::json`].
+    fn json(&self) -> Value {
+        json!({
+            "outcome": CANNOT_START,
+            "exit_code": self.code,
+            "error": self.line,
+            "signal": null,
+            "pid": null,
+            "tries": null,
+            "limit": null,
+            "measure": null,
+            "resident_peak": null,
+            "ran_for_ms": null,
+            "inferred": null,
+            "report": null,
+        })
+    }
 }
 
 /// What is not said on the command line, the environment may say.
@@ -206,7 +231,7 @@ fn keeper(
     Ok(move |ended: &Ended| {
         if let Some(postmortem) = &postmortem {
             let verdict = Verdict::of(ended, &wishes, expects_guard);
-            postmortem.write(ended, verdict.json(ended, &wishes));
+            postmortem.write(ended, verdict.json(ended, &wishes, None));
         }
     })
 }
@@ -264,7 +289,7 @@ impl Verdict {
                 Outcome::Exited(127) | Outcome::Signaled(libc::SIGKILL | libc::SIGSEGV)
             );
         let (code, word) = match &ended.outcome {
-            _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), "cannot_start"),
+            _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), CANNOT_START),
             Outcome::Success => (0, "success"),
             Outcome::OutOfMemory(_) => (i32::from(wishes.exit_code), "out_of_memory"),
             Outcome::OomKilled(_) => (EXIT_SIGNAL + libc::SIGKILL, "oom_killed"),
@@ -293,7 +318,7 @@ impl Verdict {
         }
     }
 
-    fn json(&self, ended: &Ended, wishes: &Wishes) -> Value {
+    fn json(&self, ended: &Ended, wishes: &Wishes, error: Option<String>) -> Value {
         let signal = match ended.outcome {
             Outcome::Signaled(signal) => Some(signal),
             Outcome::OomKilled(_) => Some(libc::SIGKILL),
@@ -306,6 +331,7 @@ impl Verdict {
         json!({
             "outcome": self.word,
             "exit_code": self.code,
+            "error": error,
             "signal": signal,
             "pid": ended.pid,
             "tries": ended.tries,
@@ -317,4 +343,8 @@ impl Verdict {
             "report": report,
         })
     }
+}
+
+fn say_json(line: &Value) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

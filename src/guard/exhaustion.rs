@@ -11,7 +11,7 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{profile, record, refusal, verdict, watchdog};
+use super::{pressure, profile, record, refusal, verdict, watchdog};
 use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -260,9 +260,9 @@ pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bo
     worked
 }
 
-/// Whether there is no other thread: two are this one and the watchdog.
+/// Whether there is no other thread that may want memory: two are this one and the watchdog.
 fn is_alone(memory: &MemoryUse) -> bool {
-    memory.threads.is_some_and(|threads| threads <= 2)
+    memory.threads.is_some_and(|threads| threads <= 2 + pressure::idle_threads())
 }
 
 /// With nobody else to eat it, the reserve is there for everything, the C library's own allocations included.

@@ -4,8 +4,9 @@
 //! for it. So whoever is told is told in an ordinary context: not in the midst of an allocation, and with no lock held.
 
 use super::armed::{Armed, armed};
+use super::exhaustion;
 use crate::sys;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,12 +32,21 @@ struct Watch {
 
 static FIRST: AtomicPtr<Watch> = AtomicPtr::new(core::ptr::null_mut());
 
+/// The process in which the thread looks, while it runs nobody's callback; zero for none. Relaxed throughout: a callback
+/// that begins in the very moment in which the last words do may take from their reserve, and no order would prevent it.
+static LOOKS_IN: AtomicU32 = AtomicU32::new(0);
+
+/// How many threads of this file's there are in this process that will need no memory while it dies.
+pub(super) fn idle_threads() -> u64 {
+    u64::from(LOOKS_IN.load(Ordering::Relaxed) == sys::process::pid())
+}
+
 /// Registers a callback that runs when the use of what the limit counts rises to `fraction` of the limit: 0.8 for
 /// 80 %. Once per crossing: again only after the use has fallen below it.
 ///
 /// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than that
 /// may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a panic in
-/// one is caught. A child that is forked has no such thread.
+/// one is caught, and none begins once the process is saying its last words. A child that is forked has no such thread.
 ///
 /// In a program without a limit it is never called.
 ///
@@ -137,6 +147,8 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
     if STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
+    // Before it runs, as the process may die before that.
+    LOOKS_IN.store(sys::process::pid(), Ordering::Relaxed);
     let started =
         std::thread::Builder::new().name("oomguard-watch".into()).stack_size(STACK_BYTES).spawn(|| {
             loop {
@@ -144,7 +156,10 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
                 sys::process::sleep_ms(LOOK_EVERY_MS);
             }
         });
-    started.map(drop).inspect_err(|_| STARTED.store(false, Ordering::Relaxed))
+    started.map(drop).inspect_err(|_| {
+        LOOKS_IN.store(0, Ordering::Relaxed);
+        STARTED.store(false, Ordering::Relaxed);
+    })
 }
 
 /// Tells whoever wants to be told now.
@@ -162,10 +177,15 @@ fn look(armed: &Armed) {
         let was_above = watch.is_above.load(Ordering::Relaxed);
         if share >= watch.fraction && !was_above {
             watch.is_above.store(true, Ordering::Relaxed);
+            LOOKS_IN.store(0, Ordering::Relaxed);
+            if exhaustion::is_under_way() {
+                return;
+            }
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (watch.tell)())) {
                 // Its destructor is the program's code and could panic again, which would end this thread.
                 core::mem::forget(payload);
             }
+            LOOKS_IN.store(sys::process::pid(), Ordering::Relaxed);
         } else if share < watch.fraction - SLACK && was_above {
             watch.is_above.store(false, Ordering::Relaxed);
         }

@@ -9,6 +9,7 @@ use super::{profile, record};
 use crate::contract::{Cause, OnRefusal};
 use crate::report::Request;
 use crate::sys;
+use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,25 +22,10 @@ struct Here {
     handling: Cell<bool>,
 }
 
-#[cfg(not(feature = "shim"))]
-thread_local! {
-    static HERE: Here = const {
-        Here { last: Cell::new(MaybeUninit::uninit()), has_last: Cell::new(false), handling: Cell::new(false) }
-    };
-}
+// SAFETY: cells of a flag that is false, of memory that need not be initialized; nothing to drop.
+unsafe impl Zeroed for Here {}
 
-#[cfg(not(feature = "shim"))]
-fn with_here<T>(look: impl FnOnce(&Here) -> T) -> Option<T> {
-    HERE.try_with(look).ok()
-}
-
-/// In a library that is preloaded, `thread_local!` would call the dynamic linker, which may allocate.
-#[cfg(feature = "shim")]
-fn with_here<T>(look: impl FnOnce(&Here) -> T) -> Option<T> {
-    const { assert!(size_of::<Here>() <= sys::local::BYTES && align_of::<Here>() <= sys::local::ALIGN) };
-    // SAFETY: this thread's own block, large enough, zero at first, which is a valid `Here`; nobody else uses it.
-    Some(look(unsafe { &*sys::local::block().cast() }))
-}
+thread_own!(fn here() -> Here, "oomguard_refusal_here");
 
 /// Refusals passed on to the program.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
@@ -52,7 +38,8 @@ pub(super) fn refused_count() -> u64 {
 
 /// What the calling thread was refused last.
 pub(super) fn last_here() -> Option<(Cause, Request)> {
-    let last = with_here(|here| here.has_last.get().then(|| here.last.get())).flatten();
+    let here = here();
+    let last = here.has_last.get().then(|| here.last.get());
     // SAFETY: `note` writes it before it says that it is there.
     last.map(|last| unsafe { last.assume_init() })
 }
@@ -87,8 +74,7 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         Standing::Alive => {}
     }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
-    let nested = with_here(|here| here.handling.replace(true)).unwrap_or(true);
-    if nested {
+    if here().handling.replace(true) {
         note(cause, request);
         return false;
     }
@@ -97,7 +83,7 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         Cause::Heap if arenas::try_again(armed, request.bytes, again) => true,
         _ => reclaim_and_try_again(armed, request, again),
     };
-    with_here(|here| here.handling.set(false));
+    here().handling.set(false);
     if !survived {
         note(cause, request);
         // A thread that cannot be started is for its starter to handle; only allocations end at once.
@@ -116,10 +102,9 @@ pub(super) fn note(cause: Cause, request: Request) {
     let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
     record::note_refusal(request, refusals);
     profile::note_refusal(request);
-    with_here(|here| {
-        here.last.set(MaybeUninit::new((cause, request)));
-        here.has_last.set(true);
-    });
+    let here = here();
+    here.last.set(MaybeUninit::new((cause, request)));
+    here.has_last.set(true);
 }
 
 /// Only one thread gives memory back at a time.

@@ -1,7 +1,8 @@
 //! What the user asked for: the arguments of `guard!`, overridden by the environment. Pure functions.
 
 use crate::contract::{
-    DEFAULT_RESERVE_BYTES, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, TOKEN_MAX_BYTES, variable,
+    DEFAULT_RESERVE_BYTES, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError, TOKEN_MAX_BYTES,
+    variable,
 };
 use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, parse_size};
 use crate::text::{Text, whole_number};
@@ -236,16 +237,12 @@ fn limit_from(value: &[u8]) -> Result<Limit, BadVariable<'_>> {
 }
 
 fn measure_from(value: &[u8]) -> Result<Measure, BadVariable<'_>> {
-    match value {
-        b"address-space" => Ok(Measure::AddressSpace),
-        b"data" => Ok(Measure::Data),
-        _ => Err(BadVariable {
-            name: variable::MEASURE,
-            value,
-            reason: "not a measure",
-            accepted: "address-space or data",
-        }),
-    }
+    Measure::parse(value).map_err(|_| BadVariable {
+        name: variable::MEASURE,
+        value,
+        reason: ParseMeasureError::REASON,
+        accepted: ParseMeasureError::FORMS,
+    })
 }
 
 fn exit_code_from(value: &[u8]) -> Result<u8, BadVariable<'_>> {

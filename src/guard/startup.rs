@@ -233,7 +233,7 @@ fn check_that_it_fits(limit: Resolved, measure: Measure) {
         line.push(measure.as_str());
         line.push(match limit.source {
             LimitSource::Environment => " (OOMGUARD_LIMIT)",
-            LimitSource::Source => " (guard! in the source)",
+            LimitSource::Source => " (the program's source)",
             LimitSource::Cgroup => " (from the container)",
             LimitSource::Rlimit => " (an rlimit that was there before)",
         });

@@ -19,7 +19,7 @@ pub struct Profile {
     pub pid: u32,
     /// The mean distance between two samples, in allocated bytes.
     pub sampling_distance: u64,
-    /// Bytes live, counted, not sampled: up to 64 KiB per thread have not been told.
+    /// Bytes live, counted, not sampled: of each thread, up to 64 KiB allocated and 512 KiB released have not been told.
     pub live_bytes: u64,
     /// The most that was ever live.
     pub peak_bytes: u64,

@@ -17,14 +17,16 @@ use std::process::ExitStatus;
 /// Whether to find out from outside if a worker without a guard was refused memory before it died.
 ///
 /// The worker and its descendants are followed by ptrace(2), and stopped by a seccomp(2) filter at nothing but the
-/// calls that map memory: mmap, mremap, mprotect to writable, brk. A death that a refusal by the limit led to, and that
-/// nothing made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that
-/// [is inferred](super::Report::is_inferred).
+/// calls that map memory: mmap, mremap, mprotect to writable, brk. After a refusal, the thread that met it is
+/// stopped at each of its next 10,000 calls as well. A death that a refusal by the limit led to, and that nothing
+/// made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that [is
+/// inferred](super::Report::is_inferred).
 ///
 /// What it costs and changes: one more process, forked from this one, for as long as the worker and its descendants
-/// live, which are killed if it is; two stops for each call that maps memory; no other tracer (gdb, strace) can attach; and set-user-ID programs
-/// that the worker starts run without their privilege. Where the kernel or the container does not allow it, the worker
-/// is started without: [`Running::is_inferring`](super::Running::is_inferring), [`can_infer`].
+/// live, which are killed if it is; two stops for each call that maps memory and one for each thread's end; no
+/// other tracer (gdb, strace) can attach; and set-user-ID programs that the worker starts run without their
+/// privilege. Where the kernel or the container does not allow it, the worker is started without:
+/// [`Running::is_inferring`](super::Running::is_inferring), [`can_infer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InferRefusals {
     /// No.

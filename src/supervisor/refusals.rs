@@ -4,7 +4,25 @@
 //! A C library tries again by other means when one call was refused (brk, then mmap, then another arena), so the
 //! refusals of one thread that no success interrupts are one *want*, as large as the smallest of them. A want is
 //! made good by a success of that thread that is at least as large, or by the process mapping so much afterwards,
-//! in whatever pieces, that it cannot have been the end of it. What is still wanted at death is what it died of.
+//! in whatever pieces, that it cannot have been the end of it.
+//!
+//! What is still wanted at the end is what the process died of, unless it got over it with the memory that it had. That
+//! shows in what it said since, in whether it could have the memory now, and in how much it has worked since.
+
+use crate::message::Message;
+
+/// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
+/// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
+const STRAIGHT_NS: u64 = 400_000;
+
+/// The same, after it has said that memory is gone: a backtrace, what other threads do.
+const ANNOUNCED_NS: u64 = 100_000_000;
+
+/// What a C library takes from the kernel beside a block, at once (M_TOP_PAD in mallopt(3)), and a page for rounding.
+const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
+
+/// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
+const LEAST_RELEASE_BYTES: u64 = 1 << 20;
 
 /// How many wants are kept for a process; the oldest gives way.
 const MOST_WANTS: usize = 8;
@@ -32,6 +50,21 @@ pub(super) struct Refusals {
     mapped: u64,
     /// Where the heap ended when brk(2) was last seen; zero for never.
     heap_end: u64,
+    /// The processor time used, in nanoseconds, when something was last refused, given back, or said of memory.
+    turned_ns: u64,
+    /// Bytes given back since.
+    released: u64,
+    said: Option<Message>,
+}
+
+/// A process at its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Processor time that it has used.
+    pub(super) used_ns: u64,
+    /// The limit that refused it, and how much is in use of what that counts; unknown without `/proc`.
+    pub(super) limit: u64,
+    pub(super) in_use: Option<u64>,
 }
 
 /// What became of a call.
@@ -39,6 +72,7 @@ pub(super) struct Refusals {
 pub(super) enum Outcome {
     Refused { bytes: u64, writable: bool },
     Mapped { bytes: u64, writable: bool },
+    Released { bytes: u64 },
 }
 
 impl Refusals {
@@ -48,12 +82,18 @@ impl Refusals {
         if asked > end {
             return Outcome::Refused { bytes: asked - end, writable: true };
         }
+        if end < before {
+            return Outcome::Released { bytes: before - end };
+        }
         let bytes = if before == 0 { 0 } else { end.saturating_sub(before) };
         Outcome::Mapped { bytes, writable: true }
     }
 
-    pub(super) fn note_refused(&mut self, tid: u32, bytes: u64, writable: bool) {
+    pub(super) fn note_refused(&mut self, tid: u32, bytes: u64, writable: bool, used_ns: u64) {
         self.count += 1;
+        self.turn(used_ns);
+        // What was said before has nothing to do with it.
+        self.said = self.said.filter(|said| *said != Message::Unrelated);
         let mapped_before = self.mapped;
         let same = self.wants.iter_mut().flatten().find(|want| want.tid == tid && want.fresh);
         if let Some(want) = same {
@@ -86,6 +126,51 @@ impl Refusals {
         }
     }
 
+    /// So much was given back: as part of a death, or so as to go on. The little that exit handlers free is neither.
+    pub(super) fn note_released(&mut self, bytes: u64, used_ns: u64, limit: u64) {
+        self.released = self.released.saturating_add(bytes);
+        if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
+            self.turn(used_ns);
+        }
+    }
+
+    fn turn(&mut self, used_ns: u64) {
+        (self.turned_ns, self.released) = (used_ns, 0);
+    }
+
+    /// The program said something. Once it has told of a death, other words do not take that back.
+    pub(super) fn note_said(&mut self, message: Message, used_ns: u64) {
+        match message {
+            Message::OutOfMemory => {
+                self.said = Some(message);
+                self.turn(used_ns);
+            }
+            Message::OtherDeath => self.said = Some(message),
+            Message::Unrelated => self.said = self.said.or(Some(message)),
+        }
+    }
+
+    /// Whether a process that ends now dies of what it was refused.
+    pub(super) fn are_fatal(&self, end: End) -> bool {
+        let worked_ns = end.used_ns.saturating_sub(self.turned_ns);
+        match self.said {
+            _ if !self.is_wanting() => false,
+            Some(Message::OutOfMemory) if worked_ns <= ANNOUNCED_NS => true,
+            Some(Message::OtherDeath) => false,
+            None if worked_ns <= STRAIGHT_NS => true,
+            _ => self.are_still_missing(end),
+        }
+    }
+
+    /// Whether something possible that was refused would be refused again.
+    fn are_still_missing(&self, end: End) -> bool {
+        let Some(in_use) = end.in_use else { return true };
+        self.wants.iter().flatten().any(|want| {
+            let bytes = want.least.max(LEAST_STEP_BYTES);
+            bytes <= end.limit && in_use.saturating_add(bytes) > end.limit
+        })
+    }
+
     /// Whether something was refused that nothing has made good.
     pub(super) fn is_wanting(&self) -> bool {
         self.wants.iter().any(Option::is_some)
@@ -106,7 +191,7 @@ mod tests {
     fn refused(requests: &[u64]) -> Refusals {
         let mut refusals = Refusals::default();
         for bytes in requests {
-            refusals.note_refused(1, *bytes, true);
+            refusals.note_refused(1, *bytes, true, 0);
         }
         refusals
     }
@@ -145,7 +230,7 @@ mod tests {
     fn a_refusal_after_a_success_is_another_want() {
         let mut refusals = refused(&[64 * MIB]);
         refusals.note_mapped(1, 4096, true, enough(0));
-        refusals.note_refused(1, 4096, true);
+        refusals.note_refused(1, 4096, true, 0);
         refusals.note_mapped(1, 4096, true, enough(0));
         assert!(refusals.is_wanting(), "the large one is still wanted");
     }
@@ -162,14 +247,71 @@ mod tests {
         let mut refusals = Refusals::default();
         assert_eq!(refusals.of_break(500, 100), Outcome::Refused { bytes: 400, writable: true });
         assert_eq!(refusals.of_break(300, 300), Outcome::Mapped { bytes: 200, writable: true });
-        assert_eq!(refusals.of_break(200, 200), Outcome::Mapped { bytes: 0, writable: true });
+        assert_eq!(refusals.of_break(300, 300), Outcome::Mapped { bytes: 0, writable: true });
+        assert_eq!(refusals.of_break(200, 200), Outcome::Released { bytes: 100 });
+    }
+
+    #[test]
+    fn what_a_process_does_after_a_refusal_tells_whether_it_dies_of_it() {
+        use Message::{OtherDeath, OutOfMemory, Unrelated};
+        const FULL: Option<u64> = Some(63 * MIB);
+        const FREE: Option<u64> = Some(8 * MIB);
+        for (bytes, said, worked_ns, in_use, fatal) in [
+            // Full to the end; whatever it did meanwhile.
+            (2 * MIB, None, 0, FULL, true),
+            (2 * MIB, None, 20_000_000, FULL, true),
+            (2 * MIB, None, 20_000_000, None, true),
+            (2 * MIB, Some(OtherDeath), 0, FULL, false),
+            // It gave its memory back …
+            (2 * MIB, None, 0, FREE, true),
+            (2 * MIB, None, STRAIGHT_NS, FREE, true),
+            (2 * MIB, Some(Unrelated), 0, FREE, false),
+            (2 * MIB, Some(Unrelated), 0, FULL, true),
+            (2 * MIB, None, STRAIGHT_NS + 1, FREE, false),
+            (2 * MIB, Some(OutOfMemory), ANNOUNCED_NS, FREE, true),
+            (2 * MIB, Some(OutOfMemory), ANNOUNCED_NS + 1, FREE, false),
+            // Small ones are taken in steps.
+            (4096, None, 20_000_000, Some(64 * MIB - (64 << 10)), true),
+            (4096, None, 20_000_000, Some(63 * MIB), false),
+            // What cannot be is missing for ever.
+            (1 << 40, None, 0, FREE, true),
+            (1 << 40, None, 20_000_000, FULL, false),
+        ] {
+            let mut refusals = Refusals::default();
+            refusals.note_refused(1, bytes, true, 500);
+            if let Some(message) = said {
+                refusals.note_said(message, 500);
+            }
+            let end = End { used_ns: 500 + worked_ns, limit: 64 * MIB, in_use };
+            assert_eq!(refusals.are_fatal(end), fatal, "{bytes} {said:?} {end:?}");
+        }
+        let end = End { used_ns: 0, limit: 64 * MIB, in_use: FULL };
+        assert!(!Refusals::default().are_fatal(end), "nothing was refused");
+    }
+
+    #[test]
+    fn giving_back_is_no_work() {
+        for (released, fatal) in [(64 * MIB, true), (4096, false)] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_released(released, 20 * STRAIGHT_NS, 64 * MIB);
+            let end = End { used_ns: 20 * STRAIGHT_NS, limit: 64 * MIB, in_use: Some(0) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{released}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_comes_after_what_was_said_before() {
+        let mut refusals = refused(&[MIB]);
+        refusals.note_said(Message::Unrelated, 0);
+        refusals.note_refused(1, MIB, true, 0);
+        assert!(refusals.are_fatal(End { used_ns: 0, limit: 64 * MIB, in_use: Some(0) }));
     }
 
     #[test]
     fn sixty_four_threads_fail_at_once_in_eight_places() {
         let mut refusals = Refusals::default();
         for tid in 0..64 {
-            refusals.note_refused(tid, MIB, true);
+            refusals.note_refused(tid, MIB, true, 0);
         }
         assert_eq!(refusals.count, 64);
         for tid in 0..63 {

@@ -1,5 +1,6 @@
 //! The process that follows a worker and its descendants, stops them at the calls that map memory, and notes what was
-//! refused. Everything else passes: signals are handed on, group stops are left alone.
+//! refused. Everything else passes: signals are handed on, group stops are left alone. A thread that was refused something
+//! is stopped at every system call for a while, as what it says and gives back bears on the verdict.
 //!
 //! It is forked from the supervisor, and must be a process of its own: a tracer in the supervisor's process would have
 //! its stops reported to every wait(2) there, and would take the worker along when the supervisor dies. So it follows
@@ -7,13 +8,14 @@
 //! that it shares with the supervisor.
 
 use super::inference::{Joining, join};
-use super::refusals::{Outcome, Refusals, enough};
+use super::refusals::{End, Outcome, Refusals, enough};
 use crate::contract::{Cause, LimitSource, Measure, TOKEN_MAX_BYTES};
+use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
-use crate::sys::trace::{Event, MappingCall};
+use crate::sys::trace::{CallStop, Event, MappingCall};
 use crate::text::Text;
 use std::io;
 use std::os::fd::RawFd;
@@ -50,6 +52,9 @@ pub(super) struct Terms {
 /// How many processes with refusals are kept in mind at once; the oldest gives way.
 const MOST_PROCESSES: usize = 64;
 
+/// After so many system calls a process is on no straight way to its end, and is no longer stopped at each.
+const MOST_WATCHED_CALLS: u32 = 10_000;
+
 /// A process that was refused something.
 #[derive(Clone, Copy)]
 struct Troubled {
@@ -58,6 +63,10 @@ struct Troubled {
     facts: Facts,
     /// When `facts` was gathered.
     at_ms: u64,
+    /// How many calls it was stopped at since.
+    watched_calls: u32,
+    /// It ends, and not of that.
+    is_innocent: bool,
 }
 
 /// What the report will say.
@@ -73,7 +82,7 @@ struct Facts {
 }
 
 /// A thread, and the call that it is making. All zero: nothing is known.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct Call {
     /// Bytes asked for; or the end of the heap that was.
@@ -82,6 +91,12 @@ struct Call {
     process: u32,
     is_break: bool,
     is_writable: bool,
+    /// The call that it makes maps memory, and its result is waited for.
+    is_noted: bool,
+    /// The call that it makes gives so much memory back.
+    released: u64,
+    /// It is stopped at every call.
+    is_watched: bool,
 }
 
 pub(super) struct Tracer {
@@ -121,30 +136,60 @@ impl Tracer {
                 Event::Call => {
                     // Relaxed: a number by itself.
                     findings.stops.fetch_add(1, Ordering::Relaxed);
-                    if call.note(tid) {
-                        sys::trace::go_on_to_return(tid);
+                    call.is_noted = call.note(tid);
+                    if call.is_noted {
+                        sys::trace::go_on_to_call(tid, 0);
                     } else {
-                        sys::trace::go_on(tid, 0);
+                        call.go_on(tid, 0);
                     }
                 }
-                Event::Returned => {
-                    if let Some(result) = sys::trace::result_of(tid) {
-                        self.judge_call(tid, call, result, findings);
-                    }
-                    sys::trace::go_on(tid, 0);
+                Event::CallStop => {
+                    self.stop_at_call(tid, call, findings);
+                    call.go_on(tid, 0);
                 }
                 Event::Exec => {
                     // Its number is the process's from now on, whichever thread it was.
-                    call.process = tid;
+                    *call = Call { process: tid, ..Call::default() };
                     self.forget(tid, findings);
+                    call.go_on(tid, 0);
+                }
+                Event::Ending => {
+                    self.judge_end(tid, call, findings);
                     sys::trace::go_on(tid, 0);
                 }
                 Event::Gone(status) => {
-                    call.process = 0;
+                    *call = Call::default();
                     self.note_death(tid, status, findings);
                 }
-                other => let_run(tid, other),
+                Event::GroupStop => sys::trace::leave_stopped(tid),
+                Event::Signal(signal) => call.go_on(tid, signal),
+                Event::Other => call.go_on(tid, 0),
             }
+        }
+    }
+
+    fn stop_at_call(&mut self, tid: u32, call: &mut Call, findings: &Findings) {
+        let Some(stop) = sys::trace::call_stop_of(tid) else { return };
+        if let CallStop::Returned(result) = stop {
+            if call.is_noted {
+                self.judge_call(tid, call, result, findings);
+            } else if call.released > 0
+                && let Some(troubled) = self.find(call.process, false)
+            {
+                troubled.note_released(call.released);
+            }
+            (call.is_noted, call.released) = (false, 0);
+            return;
+        }
+        let troubled = self.find(call.process, false);
+        let Some(troubled) = troubled.filter(|troubled| troubled.is_watched()) else {
+            call.is_watched = false;
+            return;
+        };
+        troubled.watched_calls += 1;
+        call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
+        if let Some(message) = message_of(tid, stop) {
+            troubled.refusals.note_said(message, used_ns(call.process));
         }
     }
 
@@ -184,6 +229,7 @@ impl Tracer {
                     self.arm(findings, &troubled.facts);
                 }
             }
+            Outcome::Released { bytes } => troubled.note_released(bytes),
             Outcome::Refused { bytes, writable } => {
                 // Thousands a second are met with; the figures of the same millisecond will do.
                 if troubled.at_ms != now_ms || memory.is_some() {
@@ -194,7 +240,8 @@ impl Tracer {
                     return;
                 }
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
-                troubled.refusals.note_refused(tid, bytes, writable);
+                troubled.refusals.note_refused(tid, bytes, writable, used_ns(call.process));
+                call.is_watched = troubled.is_watched();
                 if new || bytes > troubled.facts.bytes {
                     troubled.facts.bytes = bytes;
                 }
@@ -221,11 +268,38 @@ impl Tracer {
                 let free = self.troubled.iter().position(Option::is_none).unwrap_or(self.next);
                 self.next = (free + 1) % MOST_PROCESSES;
                 let slot = self.troubled.get_mut(free)?;
-                *slot = Some(Troubled { pid, refusals: Refusals::default(), facts: Facts::new(), at_ms: 0 });
+                *slot = Some(Troubled::new(pid));
                 free
             }
         };
         self.troubled.get_mut(index)?.as_mut()
+    }
+
+    /// A thread ends, and its process with it, if it is the last one. It still has its memory: whether it dies of what it
+    /// was refused.
+    fn judge_end(&mut self, tid: u32, call: &Call, findings: &Findings) {
+        if self.troubled.iter().all(Option::is_none) {
+            return;
+        }
+        let (process, memory) = sys::memory::process_of(tid);
+        let pid = process.unwrap_or(call.process);
+        let is_worker = pid == self.worker;
+        let Some(troubled) = self.find(pid, false) else { return };
+        let facts = &troubled.facts;
+        let end = End {
+            used_ns: used_ns(pid),
+            limit: facts.limit.unwrap_or(u64::MAX),
+            in_use: memory.of(facts.measure),
+        };
+        troubled.is_innocent = !troubled.refusals.are_fatal(end);
+        if is_worker {
+            let troubled = *troubled;
+            if troubled.is_innocent {
+                self.arm(findings, &troubled.facts);
+            } else {
+                self.write(&findings.own, &troubled);
+            }
+        }
     }
 
     /// Process `pid` runs another program, or is gone: what it was refused is over.
@@ -244,7 +318,7 @@ impl Tracer {
             return;
         }
         let Some(gone) = self.forget(pid, findings) else { return };
-        if gone.refusals.is_wanting() && is_death(status) {
+        if gone.refusals.is_wanting() && !gone.is_innocent && is_death(status) {
             self.write(&findings.fallen, &gone);
             // Relaxed, as all the page: it is read when the worker is dead, which this process sees first.
             findings.fallen_status.store(u64::from(status.cast_unsigned()) + 1, Ordering::Relaxed);
@@ -288,6 +362,28 @@ impl Tracer {
             token: self.terms.token.as_ref().map(Text::as_bytes),
             inferred: true,
         });
+    }
+}
+
+impl Troubled {
+    fn new(pid: u32) -> Troubled {
+        Troubled {
+            pid,
+            refusals: Refusals::default(),
+            facts: Facts::new(),
+            at_ms: 0,
+            watched_calls: 0,
+            is_innocent: false,
+        }
+    }
+
+    fn note_released(&mut self, bytes: u64) {
+        let limit = self.facts.limit.unwrap_or(u64::MAX);
+        self.refusals.note_released(bytes, used_ns(self.pid), limit);
+    }
+
+    fn is_watched(&self) -> bool {
+        self.refusals.is_wanting() && self.watched_calls < MOST_WATCHED_CALLS
     }
 }
 
@@ -346,6 +442,52 @@ impl Call {
             None => false,
         }
     }
+
+    /// Lets the thread go on, to its next call if it is watched.
+    fn go_on(&self, tid: u32, signal: i32) {
+        if self.is_watched {
+            sys::trace::go_on_to_call(tid, signal);
+        } else {
+            sys::trace::go_on(tid, signal);
+        }
+    }
+}
+
+/// What a thread is about to say, if it is.
+fn message_of(tid: u32, stop: CallStop) -> Option<Message> {
+    const READ_BYTES: usize = 4096;
+    const MOST_PARTS: u64 = 16;
+    let mut buffer = [0; READ_BYTES];
+    let mut read = |fd: u64, at: u64, len: u64| {
+        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
+        let text = sys::trace::read_memory(tid, at, buffer.get_mut(..shown)?);
+        Message::of(text).filter(|message| match message {
+            Message::OutOfMemory => true,
+            // Straight after a refusal it is the refusal that was not survived.
+            Message::OtherDeath => !tells_of_a_missing_block(text),
+            // Results wait in stdout's buffer, from before the refusal until the end.
+            Message::Unrelated => fd == libc::STDERR_FILENO as u64,
+        })
+    };
+    match stop {
+        CallStop::Write { fd, at, len } => read(fd, at, len),
+        CallStop::WriteParts { fd, parts, count } => {
+            // struct iovec: an address and a length.
+            let part = |index: u64| {
+                let mut words = [0; 16];
+                let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
+                let (at, len) = words.split_first_chunk()?;
+                Some((u64::from_ne_bytes(*at), u64::from_ne_bytes(*len.first_chunk()?)))
+            };
+            (0..count.min(MOST_PARTS)).map_while(part).filter_map(|(at, len)| read(fd, at, len)).min()
+        }
+        _ => None,
+    }
+}
+
+/// The processor time that process `pid` has used.
+fn used_ns(pid: u32) -> u64 {
+    sys::process::processor_ns_of(pid).unwrap_or(0)
 }
 
 /// Starts a tracer in a process of its own.

@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -457,8 +458,8 @@ impl Worker {
 
     fn effective_measure(&self) -> Measure {
         let from_environment = || match self.prepared.variable(variable::MEASURE) {
-            Some(value) => value.to_str().and_then(measure_from),
-            None => std::env::var(variable::MEASURE).ok().as_deref().and_then(measure_from),
+            Some(value) => Measure::parse(value.as_bytes()).ok(),
+            None => Measure::parse(std::env::var_os(variable::MEASURE)?.as_bytes()).ok(),
         };
         self.measure.or_else(from_environment).unwrap_or_default()
     }
@@ -535,8 +536,4 @@ fn new_token() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     // Relaxed: only that no two are the same.
     format!("{}-{}", sys::process::pid(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn measure_from(text: &str) -> Option<Measure> {
-    [Measure::AddressSpace, Measure::Data].into_iter().find(|measure| measure.as_str() == text)
 }

@@ -172,8 +172,17 @@ pub(crate) fn current_directory(buffer: &mut [u8]) -> Option<usize> {
 /// Writes `bytes` with one `write(2)` if that is possible without waiting longer than `patience_ms` for a reader.
 /// Short writes are finished under the same patience.
 pub(crate) fn write_patiently(fd: i32, bytes: &[u8], patience_ms: i32) -> bool {
-    let mut rest = bytes;
-    while !rest.is_empty() {
+    // SAFETY: a slice, which is there for the length of the call.
+    unsafe { write_memory_patiently(fd, bytes.as_ptr(), bytes.len(), patience_ms) }
+}
+
+/// The same for memory that others may be changing meanwhile, which no slice may refer to: only the kernel reads it.
+///
+/// # Safety
+/// `len` bytes from `start` stay mapped and readable during the call.
+pub(crate) unsafe fn write_memory_patiently(fd: i32, start: *const u8, len: usize, patience_ms: i32) -> bool {
+    let mut written = 0;
+    while written < len {
         let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one pollfd, writable during the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
@@ -183,10 +192,10 @@ pub(crate) fn write_patiently(fd: i32, bytes: &[u8], patience_ms: i32) -> bool {
         }
         // The raw call, not the library's function: `write` may be the one that this crate interposes, and is a
         // cancellation point, where a thread that was cancelled would begin to unwind.
-        // SAFETY: `rest` is readable for its whole length during the call.
-        let wrote = unsafe { libc::syscall(libc::SYS_write, fd, rest.as_ptr(), rest.len()) };
+        // SAFETY: the rest is readable, by contract.
+        let wrote = unsafe { libc::syscall(libc::SYS_write, fd, start.wrapping_add(written), len - written) };
         match usize::try_from(wrote) {
-            Ok(wrote) => rest = rest.get(wrote..).unwrap_or(&[]),
+            Ok(wrote) => written += wrote,
             Err(_) if errno() == libc::EINTR => {}
             Err(_) => return false,
         }

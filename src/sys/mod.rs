@@ -6,7 +6,6 @@
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
-#[cfg(feature = "shim")]
 pub(crate) mod local;
 pub(crate) mod memfd;
 pub(crate) mod memory;

@@ -30,6 +30,7 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACECLONE
     | libc::PTRACE_O_TRACEEXEC
     | libc::PTRACE_O_TRACESECCOMP
+    | libc::PTRACE_O_TRACEEXIT
     | libc::PTRACE_O_EXITKILL;
 
 const EVENT_STOP: i32 = 128;
@@ -41,8 +42,10 @@ pub(crate) enum Event {
     Gone(i32),
     /// It is about to make a call that the filter chose.
     Call,
-    /// It has made it.
-    Returned,
+    /// It makes any call, or has made it: it was let go on to that by [`go_on_to_call`].
+    CallStop,
+    /// It is about to be gone; its process still has its memory, if it is the last thread.
+    Ending,
     /// It runs another program now.
     Exec,
     /// Stopped by a signal, with its whole process, until SIGCONT.
@@ -76,8 +79,9 @@ fn event_of(status: i32) -> Event {
     match (status >> 16, signal) {
         (libc::PTRACE_EVENT_SECCOMP, _) => Event::Call,
         (libc::PTRACE_EVENT_EXEC, _) => Event::Exec,
+        (libc::PTRACE_EVENT_EXIT, _) => Event::Ending,
         (EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => Event::GroupStop,
-        (0, signal) if signal == libc::SIGTRAP | 0x80 => Event::Returned,
+        (0, signal) if signal == libc::SIGTRAP | 0x80 => Event::CallStop,
         (0, signal) => Event::Signal(signal),
         _ => Event::Other,
     }
@@ -100,9 +104,9 @@ pub(crate) fn go_on(tid: u32, signal: i32) {
     ptrace(CONT, tid, 0, signal.unsigned_abs() as usize);
 }
 
-/// The same, up to the return from the call that it is about to make.
-pub(crate) fn go_on_to_return(tid: u32) {
-    ptrace(SYSCALL, tid, 0, 0);
+/// The same, up to the next begin or return of any system call.
+pub(crate) fn go_on_to_call(tid: u32, signal: i32) {
+    ptrace(SYSCALL, tid, 0, signal.unsigned_abs() as usize);
 }
 
 /// Leaves a thread in its group stop, but hears of its end.
@@ -122,8 +126,12 @@ struct CallInfo {
     words: [u64; 8],
 }
 
+const ENTRY: u8 = 1;
+const EXIT: u8 = 2;
+const SECCOMP: u8 = 3;
+
 impl CallInfo {
-    fn of(tid: u32, kind: u8) -> Option<CallInfo> {
+    fn of(tid: u32) -> Option<CallInfo> {
         let mut info = CallInfo {
             kind: 0,
             padding: [0; 3],
@@ -133,7 +141,7 @@ impl CallInfo {
             words: [0; 8],
         };
         let got = ptrace(GET_SYSCALL_INFO, tid, size_of::<CallInfo>(), (&raw mut info).addr());
-        (got >= 0 && info.kind == kind).then_some(info)
+        (got >= 0).then_some(info)
     }
 }
 
@@ -148,8 +156,8 @@ pub(crate) enum MappingCall {
 
 /// The call that a thread is about to make.
 pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
-    const SECCOMP: u8 = 3;
-    let [number, first, second, third, ..] = CallInfo::of(tid, SECCOMP)?.words;
+    let info = CallInfo::of(tid).filter(|info| info.kind == SECCOMP)?;
+    let [number, first, second, third, ..] = info.words;
     let writable = |protection: u64| protection & libc::PROT_WRITE as u64 != 0;
     match c_long::try_from(number).ok()? {
         libc::SYS_mmap | libc::SYS_mprotect => {
@@ -162,10 +170,49 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
     }
 }
 
-/// What the call that a thread has made returned: a value, or an error's negative number.
-pub(crate) fn result_of(tid: u32) -> Option<i64> {
-    const EXIT: u8 = 2;
-    CallInfo::of(tid, EXIT).map(|info| info.words[0].cast_signed())
+/// Where a thread stands that was let go on to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallStop {
+    /// It is about to write `len` bytes at `at` to stdout or stderr.
+    Write { fd: u64, at: u64, len: u64 },
+    /// It is about to write `count` parts, of which `parts` is the table, to stdout or stderr.
+    WriteParts { fd: u64, parts: u64, count: u64 },
+    /// It is about to give memory back: munmap.
+    Unmap { bytes: u64 },
+    /// It is about to make another call.
+    Other,
+    /// It has made its call, which returned a value, or an error's negative number.
+    Returned(i64),
+}
+
+/// The system call that a thread begins or has made.
+pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
+    let CallInfo { kind, words: [first, second, third, fourth, ..], .. } = CallInfo::of(tid)?;
+    if kind == EXIT {
+        return Some(CallStop::Returned(first.cast_signed()));
+    }
+    if kind != ENTRY {
+        return None;
+    }
+    let is_read = second == libc::STDOUT_FILENO as u64 || second == libc::STDERR_FILENO as u64;
+    Some(match c_long::try_from(first).ok()? {
+        libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
+        libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
+        libc::SYS_munmap => CallStop::Unmap { bytes: third },
+        _ => CallStop::Other,
+    })
+}
+
+/// Copies from a followed thread's memory; what could be read, from the beginning of `buffer`.
+pub(crate) fn read_memory(tid: u32, at: u64, buffer: &mut [u8]) -> &[u8] {
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let remote =
+        libc::iovec { iov_base: core::ptr::without_provenance_mut(at as usize), iov_len: buffer.len() };
+    // SAFETY: the buffer is writable for its whole length during the call; the other address is another process's,
+    // where the kernel checks it.
+    let got =
+        unsafe { libc::process_vm_readv(tid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(got).ok().and_then(|got| buffer.get(..got)).unwrap_or_default()
 }
 
 /// Starts a process that is a copy of this one, which runs `body` and ends; its number. Neither waitpid(2) with
@@ -422,13 +469,14 @@ mod tests {
         for (status, expected) in [
             (3 << 8, Event::Gone(3 << 8)),
             (libc::SIGSEGV, Event::Gone(libc::SIGSEGV)),
-            (stop(libc::SIGTRAP | 0x80, 0), Event::Returned),
+            (stop(libc::SIGTRAP | 0x80, 0), Event::CallStop),
             (stop(libc::SIGTRAP, 0), Event::Signal(libc::SIGTRAP)),
             (stop(libc::SIGSTOP, 0), Event::Signal(libc::SIGSTOP)),
             (stop(libc::SIGSTOP, EVENT_STOP), Event::GroupStop),
             (stop(libc::SIGTRAP, EVENT_STOP), Event::Other),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_SECCOMP), Event::Call),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXEC), Event::Exec),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXIT), Event::Ending),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_CLONE), Event::Other),
         ] {
             assert_eq!(event_of(status), expected, "{status:#x}");

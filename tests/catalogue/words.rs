@@ -37,6 +37,13 @@ pub const ROLES: &[Role] = &[
     .says("")
     .prints(SAID)
     .needs_exact_reserve(),
+    Role::dies("a hook maps 2 MiB itself in a program that watches its pressure", || {
+        oomguard::on_pressure(1.0, || ()).unwrap();
+        oomguard::on_exhausted(map_and_say);
+        fill::eat(64 << 10)
+    })
+    .prints(SAID)
+    .needs_exact_reserve(),
     Role::dies("hooks run in the order of their registration", || {
         static TURN: AtomicU32 = AtomicU32::new(0);
         for turn in 0..3 {
@@ -227,6 +234,16 @@ pub const ROLES: &[Role] = &[
 fn allocate_and_say() {
     let block = black_box(vec![7u8; black_box(2 << 20)]);
     if block[1 << 20] == 7 {
+        say(SAID);
+    }
+}
+
+/// As the C library's own allocations are: past the guard.
+fn map_and_say() {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a mapping at no address in particular takes the place of nothing.
+    let block = unsafe { libc::mmap(std::ptr::null_mut(), 2 << 20, protection, flags, -1, 0) };
+    if block != libc::MAP_FAILED {
         say(SAID);
     }
 }

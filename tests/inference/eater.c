@@ -1,5 +1,6 @@
 /* A program that no shim can enter: it runs out of memory, or does not, in the way that its first argument says. */
 #define _GNU_SOURCE
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -47,6 +49,31 @@ static void work(void) {
         memset(blocks[i], 1, 1 << 20);
     }
     for (int i = 0; i < 64; i++) free(blocks[i]);
+}
+
+enum { BLOCK = 1 << 20 };
+static char *mapped[1024];
+static int blocks;
+
+/* Fills the limit with mappings. */
+static void map_all(void) {
+    for (; blocks < 1024; blocks++) {
+        char *block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (block == MAP_FAILED) return;
+        mapped[blocks] = block;
+    }
+    _exit(99);
+}
+
+static void unmap_all(void) {
+    while (blocks > 0) munmap(mapped[--blocks], BLOCK);
+}
+
+/* So much processor time, in memory that is there already. */
+static void compute(int milliseconds) {
+    struct timespec now;
+    do clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < milliseconds);
 }
 
 static int become(char *role) {
@@ -209,6 +236,44 @@ int main(int argc, char **argv) {
         work();
         return 3;
     }
+    if (is(role, "tell, tidy up and fail")) {
+        map_all();
+        perror("mmap");
+        unmap_all();
+        compute(30);
+        return 3;
+    }
+    if (is(role, "tidy up and fail")) {
+        map_all();
+        compute(30);
+        unmap_all();
+        return 3;
+    }
+    if (is(role, "tidy up, go on and fail")) {
+        map_all();
+        unmap_all();
+        compute(30);
+        return 3;
+    }
+    if (is(role, "refused, with results in the buffer")) {
+        printf("these are the results up to here\n");
+        refuse();
+        return 3;
+    }
+    if (is(role, "cope and fail otherwise")) {
+        refuse();
+        fputs("input.csv: no such file\n", stderr);
+        return 3;
+    }
+    if (is(role, "assert the block")) {
+        map_all();
+        char *block = malloc(BLOCK);
+        assert(block != NULL);
+    }
+    if (is(role, "assert something else")) {
+        map_all();
+        assert(argc == 4);
+    }
     if (is(role, "cope and be killed")) {
         refuse();
         raise(SIGTERM);
@@ -233,6 +298,7 @@ int main(int argc, char **argv) {
     if (is(role, "fork passes a signal on")) return forked("unchecked");
     if (is(role, "spawn passes on")) return spawned("checked");
     if (is(role, "vfork passes on")) return vforked("checked");
+    if (is(role, "fork passes a recovered one on")) return forked("tidy up, go on and fail");
     if (is(role, "fork ignores")) return forked("checked"), 0;
     if (is(role, "fork fails otherwise")) return forked("checked"), 9;
     if (is(role, "fork passes another failure on")) return forked("fail");

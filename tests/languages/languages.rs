@@ -9,6 +9,8 @@ pub struct Language {
     pub name: &'static str,
     /// What has to be there: the first program of this list that can be run.
     pub runtimes: &'static [&'static str],
+    /// What the runtime has to end well when it is given these arguments: whether a library is there.
+    pub probe: &'static [&'static str],
     /// How the command begins: `{runtime}`, `{source}` (this folder), `{program}` (what was built).
     pub command: &'static [&'static str],
     /// How the program is built, if it has to be.
@@ -78,6 +80,7 @@ const MAPPING: &[&str] = &["mapping"];
 const COMPILED: Language = Language {
     name: "",
     runtimes: &[],
+    probe: &[],
     command: &["{program}"],
     build: &[],
     environment: &[],
@@ -112,8 +115,7 @@ const C_ROWS: &[Row] = &[
     recovers("own"),
 ];
 
-/// What a static program's death tells from outside is a refused mapping, whatever it was for; and that it got over it
-/// shows only if it maps memory again. Where it does not, and fails later, the verdict is wrong: those are counted below.
+/// What a static program's death tells from outside is a refused mapping, whatever it was for.
 const STATIC_C_ROWS: &[Row] = &[
     dies("silent").causes(MAPPING),
     dies("perror").causes(MAPPING),
@@ -130,9 +132,9 @@ const STATIC_C_ROWS: &[Row] = &[
     dies("mmap").causes(MAPPING),
     dies("threads").causes(MAPPING),
     recovers("recover-grow"),
-    dies("recover").own(0),
-    dies("recover-huge").own(0),
-    dies("recover-cache").own(0),
+    recovers("recover"),
+    recovers("recover-huge"),
+    recovers("recover-cache"),
     recovers("own"),
 ];
 
@@ -140,7 +142,7 @@ const GO_ROWS: &[Row] = &[
     dies("slices").causes(MAPPING),
     dies("goroutine").causes(MAPPING),
     dies("huge").causes(MAPPING),
-    dies("recover-mmap").own(0),
+    recovers("recover-mmap"),
     recovers("own"),
 ];
 
@@ -239,7 +241,6 @@ pub const ALL: &[&Language] = &[
             dies("bytearray"),
             dies("small").causes(ANY),
             dies("text"),
-            dies("numpy").causes(ANY),
             dies("thread"),
             dies("threads").causes(ANY),
             dies("caught"),
@@ -251,6 +252,18 @@ pub const ALL: &[&Language] = &[
             dies("pool").own(1),
             recovers("own"),
         ],
+        ..COMPILED
+    },
+    &Language {
+        name: "numpy",
+        runtimes: &["/usr/bin/python3", "python3"],
+        probe: &["-c", "from numpy import ones"],
+        command: &["{runtime}", "{source}/python/eat.py"],
+        environment: &[("OPENBLAS_NUM_THREADS", "1")],
+        program: "python3",
+        data: Some("96Mi"),
+        address_space: Some("256Mi"),
+        rows: &[dies("numpy").causes(ANY)],
         ..COMPILED
     },
     &Language {
@@ -405,9 +418,10 @@ pub const ADVERSARIES: &[&Language] = &[
     },
     &Language {
         name: "adversary-static",
-        runtimes: &["cc"],
+        runtimes: &["c++"],
         build: &[
-            "cc",
+            "c++",
+            "-std=c++17",
             "-static",
             "-O1",
             "-fno-builtin",
@@ -415,11 +429,35 @@ pub const ADVERSARIES: &[&Language] = &[
             "-w",
             "-o",
             "{program}",
-            "{source}/c/eat.c",
+            "{source}/adversary/adversary.cpp",
         ],
         address_space: None,
         inferred: true,
-        rows: &[dies("recover").own(3), dies("recover-huge").own(3), dies("recover-cache").own(3)],
+        rows: &[
+            dies("r-huge-exit").own(3),
+            dies("r-exit").own(3),
+            dies("r-work-exit").own(3),
+            dies("r-full-work-exit").own(3),
+            dies("r-part-work-exit").own(3),
+            dies("r-logged-work-exit").own(3),
+            dies("r-logged-exit").own(3),
+            dies("r-work-abort").own(128 + 6),
+            dies("r-full-assert").own(128 + 6),
+            dies("r-full-throw").own(128 + 6),
+            dies("r-work-null").own(128 + 11),
+            dies("r-full-null").own(128 + 11),
+            dies("r-full-term").own(128 + 15),
+            dies("e-release-perror"),
+            dies("e-release-silent"),
+            dies("e-cleanup"),
+            dies("e-retries"),
+            dies("e-smaller"),
+            dies("e-rethrown"),
+            dies("e-large-silent"),
+            dies("e-large-unchecked"),
+            dies("e-full-exit"),
+            dies("e-assert"),
+        ],
         ..COMPILED
     },
     &Language {

@@ -8,10 +8,17 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 /// The first of the language's runtimes that can be run; else which ones are missing.
 pub fn find(language: &Language) -> Result<String, String> {
-    let found = language.runtimes.iter().find(|name| can_run(name));
-    found.map(ToString::to_string).ok_or_else(|| {
-        format!("no {} in PATH; tests/languages/install installs it", language.runtimes.join(" and no "))
+    let mut found = language.runtimes.iter().filter(|name| can_run(name));
+    let suits = found.find(|name| language.probe.is_empty() || ends_well(name, language.probe));
+    suits.map(ToString::to_string).ok_or_else(|| {
+        let runtimes = language.runtimes.join(" and no ");
+        let probe = if language.probe.is_empty() { "" } else { " that has it" };
+        format!("no {runtimes} in PATH{probe}; tests/languages/install installs it")
     })
+}
+
+fn ends_well(runtime: &str, arguments: &[&str]) -> bool {
+    Command::new(runtime).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 fn can_run(name: &str) -> bool {

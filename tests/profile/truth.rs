@@ -1,6 +1,6 @@
 //! Sampled against exact: programs that do real work hold what they made, and the shares of their five largest sites
-//! are compared with those of an account of every allocation at the same moment, kept by the allocator under the guard
-//! with stacks of the C compiler's own unwinder.
+//! are compared with those of dhat's account of every allocation at the same moment, which sits under the guard and
+//! walks stacks with the C compiler's own unwinder.
 //!
 //! The stacks of the two begin in different calls, so they are compared by the names of the functions of this program,
 //! without those that belong to either account.
@@ -9,15 +9,12 @@ use crate::{add, worker};
 use libtest_mimic::Trial;
 use oomguard::supervisor::{Ended, Profile, Site};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::hint::black_box;
-use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex};
 
 /// As many samples as a death at 512 MiB has with the usual distance, from a heap that is made sooner.
 const EVERY: u64 = 16 << 10;
@@ -96,19 +93,46 @@ pub fn program_offsets(profile: &Profile, site: &Site, program: &Path) -> impl I
 }
 
 fn exact_shares(program: &str, names: &mut Names) -> (Shares, u64) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("dhat.json");
     let mut command = crate::role(&["program", program]);
-    command.env(EXACTLY, "1").env("OOMGUARD_LIMIT", "off").stdout(Stdio::piped());
+    command.env(EXACTLY, &file).env("OOMGUARD_LIMIT", "off");
     let output = command.output().unwrap();
-    assert!(output.status.success());
-    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let start: u64 = String::from_utf8(output.stdout).unwrap().parse().unwrap();
+    let end = start + std::fs::metadata(std::env::current_exe().unwrap()).unwrap().len();
+    let account: Account = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    // `0x55d0c0de: function (file:line:column)`, once for each function that is inlined there.
+    let address = |frame: &str| u64::from_str_radix(frame.split(':').next()?.strip_prefix("0x")?, 16).ok();
     let mut sums: HashMap<Vec<String>, u64> = HashMap::new();
-    for line in lines.lines() {
-        let mut numbers = line.split(' ').map(|number| number.parse::<u64>().unwrap());
-        let bytes = numbers.next().unwrap();
-        *sums.entry(names.of_stack(numbers)).or_default() += bytes;
+    for point in &account.points {
+        let mut stack: Vec<u64> =
+            point.frames.iter().filter_map(|frame| address(&account.frames[*frame])).collect();
+        stack.dedup();
+        // Behind the program's end lie the libraries, which the parent cannot name.
+        let offsets =
+            stack.into_iter().filter(|frame| (start..end).contains(frame)).map(|frame| frame - start);
+        *sums.entry(names.of_stack(offsets)).or_default() += point.bytes_at_end;
     }
     let all: u64 = sums.values().sum();
     (sums.into_iter().map(|(stack, bytes)| (stack, bytes as f64 / all as f64)).collect(), all)
+}
+
+/// What dhat writes, as far as it is read here.
+#[derive(serde::Deserialize)]
+struct Account {
+    #[serde(rename = "pps")]
+    points: Vec<Point>,
+    #[serde(rename = "ftbl")]
+    frames: Vec<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Point {
+    #[serde(rename = "eb")]
+    bytes_at_end: u64,
+    #[serde(rename = "fs")]
+    frames: Vec<usize>,
 }
 
 /// The functions at addresses of this program, looked up once.
@@ -138,7 +162,7 @@ fn names_at(offset: u64) -> Vec<String> {
 /// The allocator's, the account's and the guard's own frames. They are innermost, so what lies inwards of one is theirs,
 /// too, under whatever name: an optimized program's inlined functions are told without their path.
 fn is_of_an_account(name: &str) -> bool {
-    ["oomguard::", "truth::Exact", "truth::account", "truth::{impl"].iter().any(|part| name.contains(part))
+    ["oomguard::", "truth::Exact", "dhat::", "new_backtrace_inner"].iter().any(|part| name.contains(part))
 }
 
 /// The standard library's way to the allocator, which the two do not keep the same part of.
@@ -160,102 +184,38 @@ fn own_start() -> u64 {
 
 // --- The exact account ------------------------------------------------------------------------------------------------
 
-/// Makes a program keep and print the exact account.
+/// Makes a program keep the exact account, and names the file that it goes to.
 const EXACTLY: &str = "TEST_EXACTLY";
 
+/// dhat, where the account is kept. A block that grows counts as a new one of the call that made it grow, as in the
+/// profile: `realloc` is left to what [`GlobalAlloc`] makes of the other two.
 pub struct Exact;
 
 static ACCOUNTING: AtomicBool = AtomicBool::new(false);
 
-thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
-#[derive(Default)]
-struct Account {
-    live: HashMap<usize, (usize, usize)>,
-    stacks: Vec<Vec<usize>>,
-    numbers: HashMap<Vec<usize>, usize>,
-}
-
-static ACCOUNT: LazyLock<Mutex<Account>> = LazyLock::new(Mutex::default);
-
-#[inline(never)]
-fn account(change: impl FnOnce(&mut Account)) {
-    if ACCOUNTING.load(Ordering::Relaxed) && !INSIDE.replace(true) {
-        change(&mut ACCOUNT.lock().unwrap());
-        INSIDE.set(false);
-    }
-}
-
-impl Account {
-    fn enter(&mut self, block: *mut u8, bytes: usize) {
-        let mut stack = Vec::new();
-        backtrace::trace(|frame| {
-            stack.push(frame.ip() as usize);
-            stack.len() < 64
-        });
-        let next = self.stacks.len();
-        let number = *self.numbers.entry(stack).or_insert_with_key(|stack| {
-            self.stacks.push(stack.clone());
-            next
-        });
-        self.live.insert(block as usize, (bytes, number));
-    }
-
-    fn leave(&mut self, block: *mut u8) {
-        self.live.remove(&(block as usize));
-    }
-}
-
-// SAFETY: passes everything on; what it does besides allocates on its own account, which is not kept.
+// SAFETY: passes everything on. Both take what the other has allocated, as both pass it on to System.
 unsafe impl GlobalAlloc for Exact {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's contract is the same.
-        let block = unsafe { System.alloc(layout) };
-        account(|account| account.enter(block, layout.size()));
-        block
-    }
-
-    #[inline(never)]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's contract is the same.
-        let block = unsafe { System.alloc_zeroed(layout) };
-        account(|account| account.enter(block, layout.size()));
-        block
+        // Relaxed: set by the only thread.
+        if ACCOUNTING.load(Ordering::Relaxed) {
+            // SAFETY: the caller's contract is the same.
+            unsafe { dhat::Alloc.alloc(layout) }
+        } else {
+            // SAFETY: as above.
+            unsafe { System.alloc(layout) }
+        }
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        account(|account| account.leave(block));
-        // SAFETY: the caller's contract is the same.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        account(|account| account.leave(block));
-        // SAFETY: the caller's contract is the same.
-        let moved = unsafe { System.realloc(block, layout, bytes) };
-        account(|account| account.enter(moved, bytes));
-        moved
-    }
-}
-
-fn print_account() {
-    ACCOUNTING.store(false, Ordering::Relaxed);
-    let account = ACCOUNT.lock().unwrap();
-    let mut sums = vec![0; account.stacks.len()];
-    account.live.values().for_each(|(bytes, stack)| sums[*stack] += bytes);
-    let own = own_start() as usize;
-    // Behind the program's end lie the libraries, which the parent cannot name.
-    let program = own..own + std::fs::metadata("/proc/self/exe").unwrap().len() as usize;
-    let mut out = std::io::stdout().lock();
-    for (stack, bytes) in account.stacks.iter().zip(sums) {
-        let frames =
-            stack.iter().filter(|frame| program.contains(frame)).map(|frame| format!(" {}", frame - own));
-        writeln!(out, "{bytes}{}", frames.collect::<String>()).unwrap();
+        if ACCOUNTING.load(Ordering::Relaxed) {
+            // SAFETY: the caller's contract is the same.
+            unsafe { dhat::Alloc.dealloc(block, layout) }
+        } else {
+            // SAFETY: as above.
+            unsafe { System.dealloc(block, layout) }
+        }
     }
 }
 
@@ -263,15 +223,16 @@ fn print_account() {
 
 pub fn play(name: &str) {
     let (_, program) = PROGRAMS.iter().find(|(program, _)| *program == name).expect("a program");
-    let exactly = std::env::var_os(EXACTLY).is_some();
-    if exactly {
-        LazyLock::force(&ACCOUNT);
+    let account = std::env::var_os(EXACTLY).map(|file| {
         ACCOUNTING.store(true, Ordering::Relaxed);
-    }
+        dhat::Profiler::builder().trim_backtraces(None).file_name(file).build()
+    });
     let held = black_box(program());
-    if exactly {
-        print_account();
+    if account.is_some() {
+        print!("{}", own_start());
     }
+    // Writes what is live now.
+    drop(account);
     std::mem::forget(held);
 }
 

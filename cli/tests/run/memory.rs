@@ -99,6 +99,43 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let failed = seen(&mut run_shell(&["-m", "50Mi", "--retries", "3", "--json"], "exit 3"));
         assert_eq!((failed.code, &last_line(&failed)["tries"]), (Some(3), &1.into()));
     });
+    add(trials, "a_command_that_cannot_start_is_told_in_json", || {
+        let ended = last_line(&seen(&mut run_shell(&["--json"], "exit 0")));
+        for (options, command, code, what) in [
+            (&["--json"][..], "no-such-command", 127, "no-such-command"),
+            (&["--json", "--quiet"], "/etc/passwd", 126, "/etc/passwd"),
+            (&["--json", "--retries", "3"], "true", 125, "OOMGUARD_MEASURE"),
+        ] {
+            let mut command_line = launcher();
+            command_line.arg("run").args(options).args(["--", command]);
+            if code == 125 {
+                command_line.env("OOMGUARD_MEASURE", "rss");
+            }
+            let seen = seen(&mut command_line);
+            let told = last_line(&seen);
+            assert_eq!((seen.code, &told["exit_code"]), (Some(code), &code.into()), "{}", seen.stderr);
+            assert_eq!(told["outcome"], "cannot_start");
+            let error = told["error"].as_str().unwrap();
+            assert!(error.contains(what), "{error}");
+            assert_eq!(seen.stderr.lines().next().unwrap(), format!("oomguard: {error}"));
+            let keys = |line: &Value| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&told), keys(&ended));
+            let others = told
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(key, _)| !["outcome", "exit_code", "error"].contains(&key.as_str()));
+            assert!(
+                others.clone().count() == 9 && others.clone().all(|(_, value)| value.is_null()),
+                "{told}"
+            );
+        }
+        // The dynamic linker itself has no room.
+        let seen = seen(&mut run_shell(&["--json", "-m", "8Ki"], "exit 0"));
+        let told = last_line(&seen);
+        assert_eq!((seen.code, &told["outcome"]), (Some(125), &"cannot_start".into()), "{}", seen.stderr);
+        assert!(told["error"].as_str().unwrap().contains("--limit"), "{told}");
+    });
     add(trials, "the_end_is_told_in_json", || {
         let end = |options: &[&str], script: &str| {
             let seen = seen(&mut run_shell(&[&["--json", "-m", "1Gi"], options].concat(), script));
@@ -109,7 +146,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         for key in [
             "outcome",
             "exit_code",
+            "error",
             "signal",
+            "pid",
             "tries",
             "limit",
             "measure",
@@ -120,6 +159,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         ] {
             assert!(success.get(key).is_some(), "{key}: {success}");
         }
+        assert_eq!(success["error"], Value::Null);
         assert_eq!((&success["outcome"], &success["exit_code"]), (&"success".into(), &0.into()));
         assert_eq!((&success["limit"], &success["measure"]), (&(1u64 << 30).into(), &"data".into()));
         assert!(success["resident_peak"].as_u64().unwrap() > 100_000);

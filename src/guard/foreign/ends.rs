@@ -7,6 +7,7 @@ use crate::contract::Cause;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Standing};
 use crate::guard::watchdog;
+use crate::message::asks_for_a_block;
 use crate::sys;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -140,16 +141,6 @@ pub unsafe fn assert_fail(
     }
 }
 
-/// Whether an assertion is about a pointer being there: `assert(p)`, `assert(p != NULL)`. Failing straight after a
-/// refusal, it is the refusal that was not survived.
-fn asks_for_a_block(expression: &[u8]) -> bool {
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.->[]*".contains(byte);
-    let has = |part: &[u8]| expression.windows(part.len()).any(|window| window == part);
-    has(b"NULL")
-        || has(b"nullptr")
-        || !expression.first().is_none_or(u8::is_ascii_digit) && expression.iter().all(is_name)
-}
-
 /// The exception that nobody caught, or that is being handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exception {
@@ -201,19 +192,4 @@ fn uncaught_exception() -> Option<Exception> {
         b"St12system_error" => Exception::OfSystem,
         _ => Exception::Other,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::asks_for_a_block;
-
-    #[test]
-    fn assertions_about_pointers_are_told_from_others() {
-        for yes in ["p", "p != NULL", "NULL != node->next", "buffer->data", "*slot", "ptr != nullptr"] {
-            assert!(asks_for_a_block(yes.as_bytes()), "{yes}");
-        }
-        for no in ["0", "n > 3", "!\"reached\"", "a == b", ""] {
-            assert!(!asks_for_a_block(no.as_bytes()), "{no}");
-        }
-    }
 }

@@ -6,6 +6,7 @@ use super::real::{Real, call_real};
 use crate::guard::armed::armed;
 use crate::guard::exhaustion;
 use crate::guard::refusal;
+use crate::message::Message;
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -22,50 +23,10 @@ pub(super) fn resolve() {
     }
 }
 
-/// What programs say when memory is gone, in small letters, and who says it.
-const OUT_OF_MEMORY: [&[u8]; 26] = [
-    b"malloc",                         // C programs, of all kinds
-    b"no memory",                      // C programs
-    b"allowed memory size",            // PHP
-    b"out of memory",                  // Perl, PHP, V8, Go, git
-    b"outofmemory",                    // Java, .NET
-    b"memoryerror",                    // CPython; NoMemoryError of Ruby
-    b"bad_alloc",                      // libstdc++
-    b"bad_array_new_length",           // libstdc++
-    b"cannot allocate",                // ENOMEM in glibc; musl
-    b"can't allocate",                 // tar, ffmpeg
-    b"could not allocate",             // OpenSSL, SQLite's shell
-    b"could not reserve",              // HotSpot, whose whole heap is reserved at the start
-    b"failed to allocate",             // Ruby, std's signal stack
-    b"unable to allocate",             // numpy
-    b"array buffer allocation",        // V8
-    b"not enough memory",              // Lua
-    b"insufficient memory",            // HotSpot
-    b"allocation failed",              // V8
-    b"allocation failure",             // LLVM
-    b"memory allocation of",           // Rust's std
-    b"memory exhausted",               // GNU programs
-    b"virtual memory",                 // GNU programs
-    b"enomem",                         // Node
-    b"can't start new thread",         // CPython
-    b"unable to create native thread", // HotSpot
-    b"failed to spawn thread",         // Rust's std
-];
-
-/// What programs say when they die of something else.
-const OTHER_DEATH: [&[u8]; 3] = [
-    b"assertion",    // C, CPython, Rust
-    b"panicked at",  // Rust
-    b"check failed", // V8, Chromium
-];
-
 const NOTHING: u8 = 0;
 const MEMORY: u8 = 1;
 const OTHER: u8 = 2;
 const UNRELATED: u8 = 3;
-
-/// What has fewer letters is no message: a line's end, a number, a sign of progress.
-const LEAST_LETTERS: usize = 8;
 
 static LAST: AtomicU8 = AtomicU8::new(NOTHING);
 /// What had been allocated when it was said.
@@ -86,17 +47,7 @@ pub(super) fn note_refusal() {
     let _ = LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed);
 }
 
-/// What the program said last, as far as it bears on its death.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Message {
-    /// That memory is gone; and it has not gone on since.
-    OutOfMemory,
-    /// That it dies of something else.
-    OtherDeath,
-    /// Something.
-    Unrelated,
-}
-
+/// What the program said last, as far as it bears on its death, and has not gone on since.
 pub(super) fn last(last_bytes: u64) -> Option<Message> {
     match LAST.load(Relaxed) {
         MEMORY if notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed)) < last_bytes => {
@@ -207,35 +158,16 @@ pub(super) fn hear(message: &[u8]) {
     {
         exhaustion::end(armed, noted.cause, Some(noted.request()));
     }
-    if OUT_OF_MEMORY.iter().any(|phrase| contains(message, phrase)) {
-        LAST.store(MEMORY, Relaxed);
-        SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
-        notes::watch(0);
-    } else if OTHER_DEATH.iter().any(|phrase| contains(message, phrase)) {
-        LAST.store(OTHER, Relaxed);
-    } else if message.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS {
-        let _ = LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed);
-    }
-}
-
-/// Whether `phrase`, in small letters, is part of the message, in letters of any size.
-fn contains(message: &[u8], phrase: &[u8]) -> bool {
-    let Some(first) = phrase.first() else { return false };
-    message.iter().enumerate().any(|(at, byte)| {
-        byte.to_ascii_lowercase() == *first
-            && message.get(at..at + phrase.len()).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::contains;
-
-    #[test]
-    fn phrases_are_found_in_any_letters_and_anywhere() {
-        assert!(contains(b"perl: Out of memory!", b"out of memory"));
-        assert!(contains(b"MemoryError", b"memoryerror"));
-        assert!(!contains(b"Out of memor", b"out of memory"));
-        assert!(!contains(b"", b"enomem"));
+    match Message::of(message) {
+        Some(Message::OutOfMemory) => {
+            LAST.store(MEMORY, Relaxed);
+            SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+            notes::watch(0);
+        }
+        Some(Message::OtherDeath) => LAST.store(OTHER, Relaxed),
+        Some(Message::Unrelated) => {
+            let _ = LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed);
+        }
+        None => {}
     }
 }

@@ -6,11 +6,12 @@
 //!
 //! A message that tells of another death speaks against all three.
 
-use super::messages::{self, Message};
+use super::messages;
 use super::notes::{self, Noted};
 use crate::contract::Cause;
 use crate::guard::armed::Armed;
 use crate::guard::refusal;
+use crate::message::Message;
 use crate::report::Request;
 use crate::sys;
 

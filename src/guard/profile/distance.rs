@@ -6,8 +6,6 @@
 pub(super) struct Random(u64);
 
 impl Random {
-    pub(super) const UNSEEDED: Random = Random(0);
-
     pub(super) fn seeded(seed: u64) -> Random {
         // splitmix64's last step, so that near seeds give far numbers; never zero.
         let mixed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -174,8 +174,8 @@ pub(super) fn write_beside(report: &ReportTarget, patience_ms: i32) {
     beside.push_bytes(&[0]);
     let Ok(beside) = core::ffi::CStr::from_bytes_until_nul(beside.as_bytes()) else { return };
     if let Some(file) = sys::fd::open_to_append(beside) {
-        // SAFETY: the mapping behind the tables, which others may still add to: the kernel copies what it finds.
-        let bytes = unsafe { core::slice::from_raw_parts((&raw const *tables).cast::<u8>(), PROFILE_BYTES) };
-        sys::fd::write_patiently(file.number(), bytes, patience_ms);
+        let start = (&raw const *tables).cast();
+        // SAFETY: the mapping behind the tables, of that length and never unmapped. Other threads may still add to it.
+        unsafe { sys::fd::write_memory_patiently(file.number(), start, PROFILE_BYTES, patience_ms) };
     }
 }

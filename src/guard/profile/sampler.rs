@@ -8,11 +8,15 @@ use super::live::{self, Sample};
 use super::{MEAN_DISTANCE, Profiling, profiling, unwind};
 use crate::profile::Loss;
 use crate::sys;
+use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-/// How much a thread allocates or releases before it tells.
+/// How much a thread allocates before it tells what it allocated and released.
 const TELL_EVERY: i64 = 64 << 10;
+
+/// How much it releases, if it allocates less than that meanwhile.
+const TELL_RELEASES_EVERY: i64 = 512 << 10;
 
 /// Never reached.
 const FOR_EVER: i64 = i64::MAX / 2;
@@ -33,35 +37,32 @@ struct Here {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Stage {
     /// Nothing was set up yet.
-    New,
+    New = 0,
     Counting,
     /// An event is being handled: what allocates meanwhile, a signal handler, is not looked at.
     Busy,
 }
 
-thread_local! {
-    static HERE: Here = const { Here {
-        allocate: Cell::new(0),
-        release: Cell::new(0),
-        allocate_from: Cell::new(0),
-        release_from: Cell::new(0),
-        to_sample: Cell::new(0),
-        random: Cell::new(Random::UNSEEDED),
-        stage: Cell::new(Stage::New),
-    } };
+// SAFETY: numbers and a stage whose first one is zero, in cells; nothing to drop.
+unsafe impl Zeroed for Here {}
+
+thread_own!(fn here() -> Here, "oomguard_profile_here");
+
+/// Counts down; whether that is over.
+#[inline(always)]
+fn is_over(countdown: &Cell<i64>, bytes: usize) -> bool {
+    let left = countdown.get().wrapping_sub(bytes as i64);
+    countdown.set(left);
+    left < 0
 }
 
 /// A block was allocated, and the program does not have it yet.
 #[inline(always)]
 pub(crate) fn note_allocation(block: *mut u8, bytes: usize) {
-    let is_over = HERE.with(|here| {
-        let left = here.allocate.get().wrapping_sub(bytes as i64);
-        here.allocate.set(left);
-        left < 0
-    });
-    if is_over {
+    if is_over(&here().allocate, bytes) {
         allocation_event(block, bytes);
     }
 }
@@ -69,13 +70,8 @@ pub(crate) fn note_allocation(block: *mut u8, bytes: usize) {
 /// A block is about to be released.
 #[inline(always)]
 pub(crate) fn note_release(block: *mut u8, bytes: usize) {
-    let is_over = HERE.with(|here| {
-        let left = here.release.get().wrapping_sub(bytes as i64);
-        here.release.set(left);
-        left < 0
-    });
     // One branch for both.
-    if is_over | live::may_hold(block as usize) {
+    if is_over(&here().release, bytes) | live::may_hold(block as usize) {
         release_event(block, bytes);
     }
 }
@@ -83,12 +79,7 @@ pub(crate) fn note_release(block: *mut u8, bytes: usize) {
 /// As many bytes were released, of a block that is no sample any more.
 #[inline(always)]
 pub(crate) fn count_release(bytes: usize) {
-    let is_over = HERE.with(|here| {
-        let left = here.release.get().wrapping_sub(bytes as i64);
-        here.release.set(left);
-        left < 0
-    });
-    if is_over {
+    if is_over(&here().release, bytes) {
         count_event(bytes);
     }
 }
@@ -135,7 +126,7 @@ fn release_event(block: *mut u8, bytes: usize) {
     if live::may_hold(block as usize) {
         take(block);
     }
-    if HERE.with(|here| here.release.get() < 0) {
+    if here().release.get() < 0 {
         count_event(bytes);
     }
 }
@@ -146,7 +137,7 @@ fn count_event(released: usize) {
     let errno = sys::fd::errno();
     if event(0, released as i64) {
         // It was due while this thread was busy; no allocation is at hand.
-        HERE.with(|here| here.stage.set(Stage::Counting));
+        here().stage.set(Stage::Counting);
     }
     sys::fd::set_errno(errno);
 }
@@ -157,7 +148,7 @@ fn allocation_event(block: *mut u8, bytes: usize) {
     let errno = sys::fd::errno();
     if event(bytes as i64, 0) {
         sample(block, bytes, unwind::here());
-        HERE.with(|here| here.stage.set(Stage::Counting));
+        here().stage.set(Stage::Counting);
     }
     sys::fd::set_errno(errno);
 }
@@ -169,36 +160,32 @@ fn event(allocated: i64, released: i64) -> bool {
         stop_here();
         return false;
     };
-    HERE.with(|here| {
-        let stage = here.stage.replace(Stage::Busy);
-        match stage {
-            Stage::Busy => {
-                profiling.tables.note_loss(Loss::Nested, 1);
-                return false;
-            }
-            Stage::New => {
-                begin_here(here);
-                here.allocate.set(-allocated);
-                here.release.set(-released);
-            }
-            Stage::Counting => {}
+    let here = here();
+    match here.stage.replace(Stage::Busy) {
+        Stage::Busy => {
+            profiling.tables.note_loss(Loss::Nested, 1);
+            return false;
         }
-        let is_due = tell(here, profiling);
-        if !is_due {
-            here.stage.set(Stage::Counting);
+        Stage::New => {
+            begin_here(here);
+            here.allocate.set(-allocated);
+            here.release.set(-released);
         }
-        is_due
-    })
+        Stage::Counting => {}
+    }
+    let is_due = tell(here, profiling);
+    if !is_due {
+        here.stage.set(Stage::Counting);
+    }
+    is_due
 }
 
 /// Not profiled, or not yet, or a forked child.
 fn stop_here() {
     // Relaxed: set before `main`.
     if NEVER.load(Ordering::Relaxed) != 0 || !super::OWN.load(Ordering::Relaxed).is_null() {
-        HERE.with(|here| {
-            here.allocate.set(FOR_EVER);
-            here.release.set(FOR_EVER);
-        });
+        here().allocate.set(FOR_EVER);
+        here().release.set(FOR_EVER);
     }
 }
 
@@ -244,8 +231,8 @@ fn tell(here: &Here, Profiling { tables, .. }: Profiling) -> bool {
     here.to_sample.set(to_sample);
     here.allocate.set(next);
     here.allocate_from.set(next);
-    here.release.set(TELL_EVERY);
-    here.release_from.set(TELL_EVERY);
+    here.release.set(TELL_RELEASES_EVERY);
+    here.release_from.set(TELL_RELEASES_EVERY);
     is_due
 }
 
@@ -273,14 +260,13 @@ fn sample(block: *mut u8, bytes: usize, registers: unwind::Registers) {
 /// Tells what this thread has not told yet.
 pub(super) fn flush() {
     let Some(profiling) = profiling() else { return };
-    HERE.with(|here| {
-        if here.stage.get() == Stage::Counting {
-            here.stage.set(Stage::Busy);
-            // No sample can be due: the countdown is not over.
-            tell(here, profiling);
-            here.stage.set(Stage::Counting);
-        }
-    });
+    let here = here();
+    if here.stage.get() == Stage::Counting {
+        here.stage.set(Stage::Busy);
+        // No sample can be due: the countdown is not over.
+        tell(here, profiling);
+        here.stage.set(Stage::Counting);
+    }
 }
 
 const NO_KEY: u32 = u32::MAX;
@@ -296,11 +282,10 @@ pub(super) fn watch_thread_ends() {
     extern "C" fn end(_: *mut libc::c_void) {
         flush();
         // What other destructors allocate and release after this begins anew, and is told by another round of them.
-        HERE.with(|here| {
-            here.stage.set(Stage::New);
-            here.allocate.set(0);
-            here.release.set(0);
-        });
+        let here = here();
+        here.stage.set(Stage::New);
+        here.allocate.set(0);
+        here.release.set(0);
     }
     if let Some(key) = sys::process::thread_key(end)
         && key < FIRST_DEAR_KEY

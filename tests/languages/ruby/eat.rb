@@ -1,8 +1,8 @@
 # Ways of a Ruby program to meet the end of its memory: eat.rb WAY [CODE].
 
-def eat
+def eat(bytes = 64 << 10)
   held = []
-  loop { held << ("x" * (64 << 10)) }
+  loop { held << ("x" * bytes) }
 end
 
 def work
@@ -35,7 +35,8 @@ when "caught-silent"
   end
 when "recover"
   begin
-    eat
+    # Large ones: a refused small one leaves Ruby itself too little to go on with, guarded or not.
+    eat 6 << 20
   rescue NoMemoryError
     GC.start
   end
