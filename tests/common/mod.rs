@@ -3,6 +3,7 @@
 
 pub mod c;
 pub mod child;
+pub mod dispositions;
 pub mod launcher;
 pub mod report;
 

@@ -21,6 +21,7 @@ fn main() {
         assert!(block.try_reserve(1 << 30).is_err(), "there is a limit");
         std::process::exit(3);
     }
+    common::dispositions::reset();
     let mut trials = Vec::new();
     match library::compiler("cc") {
         Some(cc) => {

@@ -3,6 +3,8 @@
 
 mod arguments;
 mod codes;
+#[path = "../../../tests/common/dispositions.rs"]
+mod dispositions;
 mod inheritance;
 mod memory;
 mod signals;
@@ -18,6 +20,7 @@ fn main() {
         play(&arguments.collect::<Vec<_>>());
         return;
     }
+    dispositions::reset();
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
     codes::add_to(&mut trials);
