@@ -140,12 +140,17 @@ struct Point {
 pub struct Names(HashMap<u64, Vec<String>>);
 
 impl Names {
+    /// Of the function that allocates only its own name: what was inlined into it may be told in less detail at the call
+    /// that is sampled, where the compiler has made one of several, than at the allocation.
     pub fn of_stack(&mut self, offsets: impl Iterator<Item = u64>) -> Vec<String> {
-        let names: Vec<String> = offsets
-            .flat_map(|offset| self.0.entry(offset).or_insert_with(|| names_at(offset)).clone())
-            .collect();
-        let own = names.iter().rposition(|name| is_of_an_account(name)).map_or(0, |last| last + 1);
-        names.into_iter().skip(own).skip_while(|name| is_of_the_interface(name)).take(COMPARED).collect()
+        let frames: Vec<Vec<String>> =
+            offsets.map(|offset| self.0.entry(offset).or_insert_with(|| names_at(offset)).clone()).collect();
+        let own = frames.iter().rposition(|names| names.iter().any(|name| is_of_an_account(name)));
+        let mut frames = frames.into_iter().skip(own.unwrap_or(0)).skip_while(|names| {
+            names.last().is_none_or(|function| is_of_an_account(function) || is_of_the_interface(function))
+        });
+        let function = frames.next().and_then(|mut names| names.pop());
+        function.into_iter().chain(frames.flatten()).take(COMPARED).collect()
     }
 }
 
