@@ -11,12 +11,13 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 23] = [
+const DYING: [(&str, &str); 24] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
     ("exit with a full heap", "heap"),
     ("exit with text in a buffer", "heap"),
+    ("exit, after address space was reserved", "heap"),
     ("message, long after", "heap"),
     ("message by write", "heap"),
     ("message by writev", "heap"),
@@ -38,7 +39,7 @@ const DYING: [(&str, &str); 23] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 25] = [
+const OTHERS: [(&str, End); 31] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -47,7 +48,13 @@ const OTHERS: [(&str, End); 25] = [
     ("survives, aborts for a reason of its own", SIGABRT),
     ("survives, another assertion", SIGABRT),
     ("survives, asked for too much by mistake", End::Exit(3)),
+    ("survives, gone on with a mapping", End::Exit(3)),
+    ("survives, gone on with a larger mapping", End::Exit(3)),
+    ("survives, gone on with a mapping made writable", End::Exit(3)),
+    ("survives, gone on with more heap", End::Exit(3)),
+    ("mapping refused for another reason, then null", SIGSEGV),
     ("errno", End::Exit(0)),
+    ("errno of mmap", End::Exit(0)),
     ("errno of posix_memalign", End::Exit(0)),
     ("bad alignment", End::Exit(3)),
     ("realloc to nothing", End::Exit(3)),
