@@ -39,7 +39,7 @@ const DYING: [(&str, &str); 24] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 31] = [
+const OTHERS: [(&str, End); 34] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -52,12 +52,15 @@ const OTHERS: [(&str, End); 31] = [
     ("survives, gone on with a larger mapping", End::Exit(3)),
     ("survives, gone on with a mapping made writable", End::Exit(3)),
     ("survives, gone on with more heap", End::Exit(3)),
+    ("survives by posix_memalign", End::Exit(3)),
     ("mapping refused for another reason, then null", SIGSEGV),
     ("errno", End::Exit(0)),
     ("errno of mmap", End::Exit(0)),
     ("errno of posix_memalign", End::Exit(0)),
     ("bad alignment", End::Exit(3)),
+    ("posix_memalign asked for too much by mistake", End::Exit(3)),
     ("realloc to nothing", End::Exit(3)),
+    ("reallocarray to nothing", End::Exit(3)),
     ("child of fork that exits", End::Exit(4)),
     ("child of vfork that exits", End::Exit(4)),
     ("shell", End::Exit(6)),

@@ -199,6 +199,12 @@ int main(int count, char **arguments) {
         refuse_for_now(); block = reserve(half); exit(mprotect(block, half, PROT_READ | PROT_WRITE) == 0 ? 3 : BROKEN);
     }
     WAY("survives, gone on with more heap") { refuse_for_now(); exit(sbrk(half) == (void *)-1 ? BROKEN : 3); }
+    WAY("survives by posix_memalign") {
+        void *volatile at;
+        refuse();
+        for (int i = 0; i < 200; i++) if (posix_memalign((void **)&at, 64, 4000) == 0) free(at);
+        exit(3);
+    }
     WAY("mapping refused for another reason, then null") {
         if (mmap(NULL, much, PROT_READ, MAP_SHARED, -1, 0) != MAP_FAILED || errno != EBADF) broken();
         write_at(0);
@@ -207,10 +213,18 @@ int main(int count, char **arguments) {
     WAY("errno of mmap") { errno = 0; if (map() != MAP_FAILED) _exit(20); exit(errno == ENOMEM ? 0 : 21); }
     WAY("errno of posix_memalign") { void *at; errno = 7; if (posix_memalign(&at, 64, much) != ENOMEM) _exit(20); exit(errno == ENOMEM ? 0 : 21); }
     WAY("bad alignment") { void *at; exit(posix_memalign(&at, 3, 64) == EINVAL ? 3 : BROKEN); }
+    WAY("posix_memalign asked for too much by mistake") {
+        void *at; exit(posix_memalign(&at, 64, (size_t)-4096) == ENOMEM ? 3 : BROKEN);
+    }
     WAY("realloc to nothing") {
         volatile size_t none = 0;
         errno = ENOMEM; /* left from before */
         exit(realloc(malloc(100), none) == NULL ? 3 : BROKEN);
+    }
+    WAY("reallocarray to nothing") {
+        volatile size_t none = 0;
+        errno = ENOMEM;
+        exit(reallocarray(malloc(100), none, 8) == NULL ? 3 : BROKEN);
     }
     WAY("child of fork that exits") { refuse(); handle(); pid_t child = fork(); if (child == 0) exit(4); exit_with_child(child); }
     WAY("child of vfork that exits") { refuse(); handle(); pid_t child = vfork(); if (child == 0) _exit(4); exit_with_child(child); }
