@@ -11,7 +11,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 24] = [
+const DYING: [(&str, &str); 28] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -24,7 +24,11 @@ const DYING: [(&str, &str); 24] = [
     ("message after a refused mapping", "mapping"),
     ("null", "heap"),
     ("null, far into the block", "heap"),
+    ("null, a member of a small block", "heap"),
+    ("null, after a refused mapping", "mapping"),
     ("MAP_FAILED", "mapping"),
+    ("MAP_FAILED, far into the block", "mapping"),
+    ("MAP_FAILED, before the block", "mapping"),
     ("abort", "heap"),
     ("assert that the block is there", "heap"),
     ("trap with a full heap", "heap"),
@@ -39,7 +43,7 @@ const DYING: [(&str, &str); 24] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 34] = [
+const OTHERS: [(&str, End); 39] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -53,6 +57,11 @@ const OTHERS: [(&str, End); 34] = [
     ("survives, gone on with a mapping made writable", End::Exit(3)),
     ("survives, gone on with more heap", End::Exit(3)),
     ("survives by posix_memalign", End::Exit(3)),
+    ("survives, then far from null", SIGSEGV),
+    ("survives, then null of its own", SIGSEGV),
+    ("survives a mapping, then far from it", SIGSEGV),
+    ("survives, then null in another thread", SIGSEGV),
+    ("survives, then killed by another", SIGSEGV),
     ("mapping refused for another reason, then null", SIGSEGV),
     ("errno", End::Exit(0)),
     ("errno of mmap", End::Exit(0)),

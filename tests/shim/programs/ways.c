@@ -165,7 +165,11 @@ int main(int count, char **arguments) {
     WAY("message after a refused mapping") { if (map() != MAP_FAILED) broken(); perror("ways"); exit(1); }
     WAY("null") { block = malloc(much); block[0] = 1; }
     WAY("null, far into the block") { block = malloc(much); block[much / 2] = 1; }
+    WAY("null, a member of a small block") { fill(); write_at(60 << 10); }
+    WAY("null, after a refused mapping") { if (map() != MAP_FAILED) broken(); write_at(0); }
     WAY("MAP_FAILED") { block = map(); block[5] = 1; }
+    WAY("MAP_FAILED, far into the block") { block = map(); block[much / 2] = 1; }
+    WAY("MAP_FAILED, before the block") { block = map(); block[-16] = 1; }
     WAY("abort") { refuse(); abort(); }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
@@ -204,6 +208,19 @@ int main(int count, char **arguments) {
         refuse();
         for (int i = 0; i < 200; i++) if (posix_memalign((void **)&at, 64, 4000) == 0) free(at);
         exit(3);
+    }
+    WAY("survives, then far from null") { fill(); write_at(1 << 20); }
+    WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }
+    WAY("survives a mapping, then far from it") { if (map() != MAP_FAILED) broken(); write_at(2 * much); }
+    WAY("survives, then null in another thread") {
+        pthread_t thread;
+        refuse();
+        if (pthread_create(&thread, NULL, write_to_null, NULL) != 0) broken();
+        pthread_join(thread, NULL);
+    }
+    WAY("survives, then killed by another") {
+        refuse(); if (fork() == 0) { kill(getppid(), SIGSEGV); _exit(0); }
+        for (;;) pause();
     }
     WAY("mapping refused for another reason, then null") {
         if (mmap(NULL, much, PROT_READ, MAP_SHARED, -1, 0) != MAP_FAILED || errno != EBADF) broken();
