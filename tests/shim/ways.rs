@@ -43,7 +43,7 @@ const DYING: [(&str, &str); 28] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 39] = [
+const OTHERS: [(&str, End); 41] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -57,11 +57,13 @@ const OTHERS: [(&str, End); 39] = [
     ("survives, gone on with a mapping made writable", End::Exit(3)),
     ("survives, gone on with more heap", End::Exit(3)),
     ("survives by posix_memalign", End::Exit(3)),
+    ("survives, then another block is not there", SIGABRT),
     ("survives, then far from null", SIGSEGV),
     ("survives, then null of its own", SIGSEGV),
     ("survives a mapping, then far from it", SIGSEGV),
     ("survives, then null in another thread", SIGSEGV),
     ("survives, then killed by another", SIGSEGV),
+    ("survives, exits with 256", End::Exit(0)),
     ("mapping refused for another reason, then null", SIGSEGV),
     ("errno", End::Exit(0)),
     ("errno of mmap", End::Exit(0)),

@@ -209,6 +209,9 @@ int main(int count, char **arguments) {
         for (int i = 0; i < 200; i++) if (posix_memalign((void **)&at, 64, 4000) == 0) free(at);
         exit(3);
     }
+    WAY("survives, then another block is not there") {
+        block = NULL; refuse(); take(3, 100); assert(block != NULL);
+    }
     WAY("survives, then far from null") { fill(); write_at(1 << 20); }
     WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }
     WAY("survives a mapping, then far from it") { if (map() != MAP_FAILED) broken(); write_at(2 * much); }
@@ -222,6 +225,7 @@ int main(int count, char **arguments) {
         refuse(); if (fork() == 0) { kill(getppid(), SIGSEGV); _exit(0); }
         for (;;) pause();
     }
+    WAY("survives, exits with 256") { refuse(); exit(256); }
     WAY("mapping refused for another reason, then null") {
         if (mmap(NULL, much, PROT_READ, MAP_SHARED, -1, 0) != MAP_FAILED || errno != EBADF) broken();
         write_at(0);
