@@ -11,12 +11,16 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 28] = [
+const DYING: [(&str, &str); 32] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
     ("exit with a full heap", "heap"),
     ("exit with text in a buffer", "heap"),
+    ("exit, after a few allocations", "heap"),
+    ("exit, after one of some size", "heap"),
+    ("exit, still short of the block after much work", "heap"),
+    ("exit, a small block found in a full heap", "heap"),
     ("exit, after address space was reserved", "heap"),
     ("message, long after", "heap"),
     ("message by write", "heap"),
@@ -43,7 +47,7 @@ const DYING: [(&str, &str); 28] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 41] = [
+const OTHERS: [(&str, End); 46] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -52,14 +56,19 @@ const OTHERS: [(&str, End); 41] = [
     ("survives, aborts for a reason of its own", SIGABRT),
     ("survives, another assertion", SIGABRT),
     ("survives, asked for too much by mistake", End::Exit(3)),
+    ("survives, gone on with as much as was refused", End::Exit(3)),
     ("survives, gone on with a mapping", End::Exit(3)),
     ("survives, gone on with a larger mapping", End::Exit(3)),
     ("survives, gone on with a mapping made writable", End::Exit(3)),
     ("survives, gone on with more heap", End::Exit(3)),
+    ("survives by many allocations", End::Exit(3)),
+    ("survives by one of some size", End::Exit(3)),
+    ("survives by much in small pieces", End::Exit(3)),
     ("survives by posix_memalign", End::Exit(3)),
     ("survives, then another block is not there", SIGABRT),
     ("survives, then far from null", SIGSEGV),
     ("survives, then null of its own", SIGSEGV),
+    ("survives, gets what was refused, then null of its own", SIGSEGV),
     ("survives a mapping, then far from it", SIGSEGV),
     ("survives, then null in another thread", SIGSEGV),
     ("survives, then killed by another", SIGSEGV),

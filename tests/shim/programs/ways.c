@@ -152,6 +152,14 @@ int main(int count, char **arguments) {
     WAY("exit with perror") { refuse(); errno = ENOMEM; perror("ways"); exit(2); }
     WAY("exit with a full heap") { fill(); exit(1); }
     WAY("exit with text in a buffer") { printf("kept"); refuse(); exit(1); }
+    WAY("exit, after a few allocations") { refuse(); take(24, 100); exit(1); }
+    WAY("exit, after one of some size") { refuse(); take(1, 48 << 10); exit(1); }
+    WAY("exit, still short of the block after much work") { refuse_half(); take(60, 1 << 20); exit(1); }
+    WAY("exit, a small block found in a full heap") {
+        char *spare = malloc(4000);
+        fill(); if (malloc(4000) != NULL) broken();
+        free(spare); take(1, 4000); exit(1);
+    }
     WAY("exit, after address space was reserved") {
         char *reserved = reserve(2 * much);
         refuse(); mprotect(reserved, 2 * much, PROT_READ); reserve(2 * much); exit(1);
@@ -190,6 +198,7 @@ int main(int count, char **arguments) {
     WAY("survives, aborts for a reason of its own") { refuse(); handle(); abort(); }
     WAY("survives, another assertion") { refuse(); assert(count == 77); }
     WAY("survives, asked for too much by mistake") { if (malloc((size_t)-64) == NULL) exit(3); }
+    WAY("survives, gone on with as much as was refused") { refuse_for_now(); take(1, half); exit(3); }
     WAY("survives, gone on with a mapping") {
         refuse_for_now();
         exit(mmap(NULL, half, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? BROKEN : 3);
@@ -203,6 +212,12 @@ int main(int count, char **arguments) {
         refuse_for_now(); block = reserve(half); exit(mprotect(block, half, PROT_READ | PROT_WRITE) == 0 ? 3 : BROKEN);
     }
     WAY("survives, gone on with more heap") { refuse_for_now(); exit(sbrk(half) == (void *)-1 ? BROKEN : 3); }
+    WAY("survives by many allocations") { refuse(); take(40, 100); exit(3); }
+    WAY("survives by one of some size") { refuse(); take(1, 80 << 10); exit(3); }
+    WAY("survives by much in small pieces") {
+        char *spare = malloc(512 << 10);
+        fill_with_large(); free(spare); take(100, 100 << 10); exit(3);
+    }
     WAY("survives by posix_memalign") {
         void *volatile at;
         refuse();
@@ -214,6 +229,7 @@ int main(int count, char **arguments) {
     }
     WAY("survives, then far from null") { fill(); write_at(1 << 20); }
     WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }
+    WAY("survives, gets what was refused, then null of its own") { free(fill_with_large()); block = malloc(LARGE); write_at(0); }
     WAY("survives a mapping, then far from it") { if (map() != MAP_FAILED) broken(); write_at(2 * much); }
     WAY("survives, then null in another thread") {
         pthread_t thread;
