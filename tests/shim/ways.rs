@@ -11,7 +11,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 32] = [
+const DYING: [(&str, &str); 36] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -22,9 +22,12 @@ const DYING: [(&str, &str); 32] = [
     ("exit, still short of the block after much work", "heap"),
     ("exit, a small block found in a full heap", "heap"),
     ("exit, after address space was reserved", "heap"),
+    ("exit, other words before the refusal", "heap"),
     ("message, long after", "heap"),
     ("message by write", "heap"),
     ("message by writev", "heap"),
+    ("message by write to stdout", "heap"),
+    ("message by writev to stdout", "heap"),
     ("message after a refused mapping", "mapping"),
     ("null", "heap"),
     ("null, far into the block", "heap"),
@@ -36,6 +39,7 @@ const DYING: [(&str, &str); 32] = [
     ("abort", "heap"),
     ("assert that the block is there", "heap"),
     ("trap with a full heap", "heap"),
+    ("trap with a message", "heap"),
     ("handler that raises again", "heap"),
     ("calloc", "heap"),
     ("realloc", "heap"),
@@ -47,7 +51,7 @@ const DYING: [(&str, &str); 32] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 46] = [
+const OTHERS: [(&str, End); 50] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -65,7 +69,10 @@ const OTHERS: [(&str, End); 46] = [
     ("survives by one of some size", End::Exit(3)),
     ("survives by much in small pieces", End::Exit(3)),
     ("survives by posix_memalign", End::Exit(3)),
+    ("survives, says why it ends", End::Exit(3)),
     ("survives, then another block is not there", SIGABRT),
+    ("survives, then a trap", SIGILL),
+    ("survives, then a trap that says why", SIGILL),
     ("survives, then far from null", SIGSEGV),
     ("survives, then null of its own", SIGSEGV),
     ("survives, gets what was refused, then null of its own", SIGSEGV),
@@ -82,6 +89,7 @@ const OTHERS: [(&str, End); 46] = [
     ("realloc to nothing", End::Exit(3)),
     ("reallocarray to nothing", End::Exit(3)),
     ("child of fork that exits", End::Exit(4)),
+    ("child of fork, after a message of its parent", End::Exit(0)),
     ("child of vfork that exits", End::Exit(4)),
     ("shell", End::Exit(6)),
     ("own code", End::Exit(5)),

@@ -164,11 +164,19 @@ int main(int count, char **arguments) {
         char *reserved = reserve(2 * much);
         refuse(); mprotect(reserved, 2 * much, PROT_READ); reserve(2 * much); exit(1);
     }
+    WAY("exit, other words before the refusal") {
+        refuse(); handle(); fputs("reading the second file\n", stderr); refuse_for_now(); exit(1);
+    }
     WAY("message, long after") { refuse(); handle(); fprintf(stderr, "ways: out of memory\n"); exit(1); }
     WAY("message by write") { refuse(); handle(); if (write(2, "Out Of Memory\n", 14) != 14) {} exit(1); }
     WAY("message by writev") {
         struct iovec parts[] = {{"ways: ", 6}, {"MemoryError", 11}};
         refuse(); handle(); if (writev(2, parts, 2) != 17) {} exit(1);
+    }
+    WAY("message by write to stdout") { refuse(); handle(); if (write(1, "Out Of Memory\n", 14) != 14) {} exit(1); }
+    WAY("message by writev to stdout") {
+        struct iovec parts[] = {{"ways: ", 6}, {"MemoryError", 11}};
+        refuse(); handle(); if (writev(1, parts, 2) != 17) {} exit(1);
     }
     WAY("message after a refused mapping") { if (map() != MAP_FAILED) broken(); perror("ways"); exit(1); }
     WAY("null") { block = malloc(much); block[0] = 1; }
@@ -181,6 +189,7 @@ int main(int count, char **arguments) {
     WAY("abort") { refuse(); abort(); }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
+    WAY("trap with a message") { refuse(); handle(); fputs("out of memory\n", stderr); __builtin_trap(); }
     WAY("handler that raises again") { signal(SIGSEGV, raise_again); block = malloc(much); block[0] = 1; }
     WAY("calloc") { if (calloc(much, 1) == NULL) exit(1); }
     WAY("realloc") { if (realloc(malloc(100), much) == NULL) exit(1); }
@@ -224,9 +233,14 @@ int main(int count, char **arguments) {
         for (int i = 0; i < 200; i++) if (posix_memalign((void **)&at, 64, 4000) == 0) free(at);
         exit(3);
     }
+    WAY("survives, says why it ends") {
+        refuse_for_now(); fputs("no such file or directory\n", stderr); exit(3);
+    }
     WAY("survives, then another block is not there") {
         block = NULL; refuse(); take(3, 100); assert(block != NULL);
     }
+    WAY("survives, then a trap") { refuse(); __builtin_trap(); }
+    WAY("survives, then a trap that says why") { fill(); fputs("Check failed: 1 == 2\n", stderr); __builtin_trap(); }
     WAY("survives, then far from null") { fill(); write_at(1 << 20); }
     WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }
     WAY("survives, gets what was refused, then null of its own") { free(fill_with_large()); block = malloc(LARGE); write_at(0); }
@@ -264,6 +278,12 @@ int main(int count, char **arguments) {
         exit(reallocarray(malloc(100), none, 8) == NULL ? 3 : BROKEN);
     }
     WAY("child of fork that exits") { refuse(); handle(); pid_t child = fork(); if (child == 0) exit(4); exit_with_child(child); }
+    WAY("child of fork, after a message of its parent") {
+        int status;
+        refuse(); handle(); fputs("out of memory\n", stderr);
+        pid_t child = fork(); if (child == 0) exit(4);
+        exit(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 4 ? 0 : 20);
+    }
     WAY("child of vfork that exits") { refuse(); handle(); pid_t child = vfork(); if (child == 0) _exit(4); exit_with_child(child); }
     WAY("shell") { refuse(); handle(); int status = system("exit 6"); exit(WEXITSTATUS(status)); }
     /* --- dies of something else --- */
