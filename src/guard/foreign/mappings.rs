@@ -42,11 +42,10 @@ fn look_closely(worked: bool, bytes: usize) {
         notes::count(bytes);
         return;
     }
-    let errno = sys::fd::errno();
-    if errno == libc::ENOMEM && notes::is_guarded() {
+    // A note leaves errno alone.
+    if sys::fd::errno() == libc::ENOMEM && notes::is_guarded() {
         refusal::note(Cause::Mapping, Request { bytes: bytes as u64, align: None });
     }
-    sys::fd::set_errno(errno);
 }
 
 /// mmap(2).
