@@ -11,7 +11,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 36] = [
+const DYING: [(&str, &str); 37] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -37,6 +37,7 @@ const DYING: [(&str, &str); 36] = [
     ("MAP_FAILED, far into the block", "mapping"),
     ("MAP_FAILED, before the block", "mapping"),
     ("abort", "heap"),
+    ("SIGABRT after an abort that was left", "heap"),
     ("assert that the block is there", "heap"),
     ("trap with a full heap", "heap"),
     ("trap with a message", "heap"),

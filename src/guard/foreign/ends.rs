@@ -2,7 +2,7 @@
 
 use super::real::{Real, call_real};
 use super::verdict::{self, Guilt};
-use super::{faults, messages, notes};
+use super::{messages, notes};
 use crate::contract::Cause;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Standing};
@@ -85,7 +85,6 @@ pub fn abort() -> ! {
         }
         find_exception_type();
         judge_abort(armed);
-        faults::acquit_abort();
     }
     if let Some(real) = call_real!(ABORT, Abort) {
         // SAFETY: abort takes nothing.

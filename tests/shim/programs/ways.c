@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,12 @@ static void on_fault(int signal) {
     _exit(40 + signal);
 }
 
+static sigjmp_buf left;
+
+static void leave(int signal) {
+    siglongjmp(left, signal);
+}
+
 static void raise_again(int signal) {
     struct sigaction action = {.sa_handler = SIG_DFL};
     sigaction(signal, &action, NULL);
@@ -187,6 +194,10 @@ int main(int count, char **arguments) {
     WAY("MAP_FAILED, far into the block") { block = map(); block[much / 2] = 1; }
     WAY("MAP_FAILED, before the block") { block = map(); block[-16] = 1; }
     WAY("abort") { refuse(); abort(); }
+    WAY("SIGABRT after an abort that was left") {
+        signal(SIGABRT, leave); if (sigsetjmp(left, 1) == 0) abort();
+        signal(SIGABRT, SIG_DFL); refuse(); raise(SIGABRT);
+    }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
     WAY("trap with a message") { refuse(); handle(); fputs("out of memory\n", stderr); __builtin_trap(); }
