@@ -195,9 +195,7 @@ fn missing_block(armed: &Armed, address: usize) -> Option<verdict::Guilt> {
     }
     let mapped = notes::mapped().filter(is_current);
     mapped
-        .filter(|noted| {
-            from_null < NEAR_BYTES || from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES
-        })
+        .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
         .map(|noted| verdict::guilt(&noted))
 }
 
