@@ -30,6 +30,11 @@ impl Real {
         }
     }
 
+    /// Whether it was looked up in vain, as every name is in a static program.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.address.load(Ordering::Relaxed) == NOWHERE
+    }
+
     #[cold]
     fn look_up(&self) -> Option<usize> {
         // A moment before the constructor, when there is one thread; the linker may allocate to find a name.
