@@ -1,4 +1,5 @@
-//! Each way of `programs/ways.c` and `ways.cpp`, and how it has to end: preloaded and linked, under both measures.
+//! Each way of `programs/ways.c` and `ways.cpp`, and how it has to end: preloaded, linked and linked statically, under
+//! both measures.
 
 use crate::common::child::{End, Start};
 use crate::common::report;
@@ -140,7 +141,15 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         "ways-linked",
         &[&flags[..], &["-Wl,--no-as-needed", &search, "-loomguard"]].concat(),
     );
+    let archive = directory.join("liboomguard.a").display().to_string();
+    let alone = library::compile(
+        cc,
+        "ways.c",
+        "ways-static",
+        &[&flags[..], &["-static", &archive, "-Wl,-z,muldefs", "-Wl,-u,__pthread_create"]].concat(),
+    );
     let joins = [
+        ("static", Join::Linked(directory.clone()), alone),
         ("preloaded", Join::Preloaded(shim.to_owned()), program),
         ("linked", Join::Linked(directory), linked),
     ];

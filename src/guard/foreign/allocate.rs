@@ -41,27 +41,11 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
 }
 
 /// The functions that are used before the real ones are known, and in a static program, which has no linker to ask:
-/// glibc's own, under the names that nobody hides. Weak, as another C library has none of them.
+/// glibc's own, under the names that nobody hides.
 mod before {
+    use super::super::real::weak;
     use super::{c_void, null_mut, sys};
 
-    macro_rules! weak {
-        ($($table:ident $symbol:literal),*) => {
-            core::arch::global_asm!($(
-                concat!(".weak ", $symbol),
-                concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
-                ".balign 8",
-                concat!(".hidden ", stringify!($table)),
-                concat!(".globl ", stringify!($table)),
-                concat!(stringify!($table), ":"),
-                concat!(".8byte ", $symbol),
-                ".popsection"
-            ),*);
-            unsafe extern "C" {
-                $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
-            }
-        };
-    }
     weak!(
         oomguard_libc_malloc "__libc_malloc",
         oomguard_libc_calloc "__libc_calloc",

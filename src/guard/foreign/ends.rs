@@ -90,6 +90,10 @@ pub fn abort() -> ! {
         // SAFETY: abort takes nothing.
         unsafe { real() }
     }
+    // What it does, in a static program, which has no linker to ask for it: a handler of the program's own comes first,
+    // and may never return.
+    sys::signals::unblock(libc::SIGABRT);
+    sys::signals::raise_here(libc::SIGABRT);
     sys::signals::set_default(libc::SIGABRT);
     sys::signals::unblock(libc::SIGABRT);
     sys::signals::raise_here(libc::SIGABRT);

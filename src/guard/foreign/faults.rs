@@ -74,10 +74,7 @@ pub(super) fn install() {
 /// # Safety
 /// That of sigaction(2).
 pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    let Some(real) = call_real!(SIGACTION, Sigaction) else {
-        sys::fd::set_errno(libc::ENOSYS);
-        return -1;
-    };
+    let real = call_real!(SIGACTION, Sigaction).unwrap_or(sys::signals::change_action);
     if !is_held(signal) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         return unsafe { real(signal, action, old) };
@@ -103,7 +100,8 @@ pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut
 /// # Safety
 /// That of signal(3).
 pub unsafe fn signal(signal: c_int, handler: usize) -> usize {
-    if is_held(signal) && handler != libc::SIG_ERR {
+    let real = call_real!(SIGNAL, Signal);
+    if (is_held(signal) || real.is_none()) && handler != libc::SIG_ERR {
         let mut action = sys::signals::default_action();
         action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART;
@@ -114,10 +112,13 @@ pub unsafe fn signal(signal: c_int, handler: usize) -> usize {
         let result = unsafe { sigaction(signal, &raw const action, &raw mut old) };
         return if result == 0 { old.sa_sigaction } else { libc::SIG_ERR };
     }
-    match call_real!(SIGNAL, Signal) {
+    match real {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(signal, handler) },
-        None => libc::SIG_ERR,
+        None => {
+            sys::fd::set_errno(libc::EINVAL);
+            libc::SIG_ERR
+        }
     }
 }
 

@@ -62,3 +62,23 @@ macro_rules! call_real {
     };
 }
 pub(super) use call_real;
+
+/// Functions under names of the C library's own that nobody hides. Weak, as another C library has none of them.
+macro_rules! weak {
+    ($($table:ident $symbol:literal),*) => {
+        core::arch::global_asm!($(
+            concat!(".weak ", $symbol),
+            concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
+            ".balign 8",
+            concat!(".hidden ", stringify!($table)),
+            concat!(".globl ", stringify!($table)),
+            concat!(stringify!($table), ":"),
+            concat!(".8byte ", $symbol),
+            ".popsection"
+        ),*);
+        unsafe extern "C" {
+            $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
+        }
+    };
+}
+pub(super) use weak;
