@@ -53,7 +53,7 @@ const DYING: [(&str, &str); 37] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 50] = [
+const OTHERS: [(&str, End); 51] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -101,6 +101,7 @@ const OTHERS: [(&str, End); 50] = [
     ("abort of its own", SIGABRT),
     ("abort, ignored", SIGABRT),
     ("handler of its own", End::Exit(51)),
+    ("brk", End::Exit(0)),
     ("looks untouched", End::Exit(0)),
     // The child's own end, handed on.
     ("child of fork", End::Exit(198)),

@@ -137,6 +137,7 @@ static void look_untouched(void) {
         if (signal(watched[i], SIG_DFL) != SIG_IGN) _exit(25);
         if (sigaction(watched[i], NULL, &found) != 0 || found.sa_handler != SIG_DFL) _exit(26);
     }
+    if (signal(SIGUSR1, on_fault) != SIG_DFL || signal(SIGUSR1, SIG_DFL) != on_fault) _exit(28);
     if (signal(4000, SIG_DFL) != SIG_ERR || errno != EINVAL) _exit(27);
 }
 
@@ -305,6 +306,7 @@ int main(int count, char **arguments) {
     WAY("abort of its own") { abort(); }
     WAY("abort, ignored") { signal(SIGABRT, SIG_IGN); abort(); }
     WAY("handler of its own") { signal(SIGSEGV, on_fault); *(volatile char *)NULL = 1; }
+    WAY("brk") { char *end = sbrk(0); exit(brk(end + 4096) == 0 && sbrk(0) == end + 4096 ? 0 : 20); }
     WAY("looks untouched") { look_untouched(); exit(0); }
     WAY("handler taken back") { look_untouched(); block = malloc(much); block[0] = 1; }
     else return BROKEN;
