@@ -14,7 +14,8 @@
  * so to the linker: `-Wl,--no-as-needed -loomguard`, as oomguard.pc does.
  *
  * liboomguard.a is linked in place of the shared library by its path. In a fully static program (glibc) both libraries
- * define malloc and its kin, and the first is taken: `cc -static program.c liboomguard.a -Wl,-z,muldefs`.
+ * define malloc and its kin, and the first is taken: `cc -static program.c liboomguard.a -Wl,-z,muldefs`. One that
+ * starts threads needs glibc's pthread_create behind ours, too: `-Wl,-u,__pthread_create`.
  *
  * What counts as out of memory
  *     A refusal (NULL from malloc, std::bad_alloc, MAP_FAILED) is not yet a death: a program that copes with it goes on

@@ -552,3 +552,46 @@ fn map_calls(numbers: usize) -> Option<&'static mut [Call]> {
     // SAFETY: page-aligned zeros, which are a valid `Call`, never unmapped, and known to nobody else.
     Some(unsafe { std::slice::from_raw_parts_mut(at.cast::<Call>(), numbers) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    const LIMIT: u64 = 1 << 30;
+
+    /// Which limit explains that a process was refused so much, with so much in use by either measure.
+    fn explained(used: u64, bytes: u64, writable: bool, first: Measure) -> Option<Measure> {
+        // Ends when its input does.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: libc::RLIM_INFINITY };
+        for resource in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
+            // SAFETY: `limit` is readable during the call, and the old one is not asked for.
+            let set = unsafe {
+                libc::prlimit(child.id().cast_signed(), resource, &raw const limit, std::ptr::null_mut())
+            };
+            assert_eq!(set, 0, "{}", io::Error::last_os_error());
+        }
+        let mut facts = Facts::new();
+        (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
+        let is_explained = facts.explain(child.id(), bytes, writable, first);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        is_explained.then_some(facts.measure)
+    }
+
+    #[test]
+    fn of_two_limits_that_are_reached_the_one_that_was_asked_for_is_told() {
+        for measure in [Measure::AddressSpace, Measure::Data] {
+            assert_eq!(explained(LIMIT / 2, LIMIT, true, measure), Some(measure));
+        }
+        assert_eq!(explained(LIMIT / 2, LIMIT, false, Measure::Data), Some(Measure::AddressSpace));
+    }
+
+    #[test]
+    fn other_threads_may_have_given_a_little_back_since_the_refusal() {
+        let bytes = 1 << 20;
+        assert!(explained(LIMIT - bytes - LIMIT / 32, bytes, true, Measure::Data).is_some());
+        assert_eq!(explained(LIMIT - bytes - LIMIT / 8, bytes, true, Measure::Data), None);
+    }
+}

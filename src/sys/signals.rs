@@ -8,7 +8,11 @@ use libc::sigaction as change_action;
 unsafe extern "C" {
     /// The C library's other name for it, which the shim does not interpose.
     #[link_name = "__sigaction"]
-    fn change_action(signal: i32, action: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
+    pub(crate) fn change_action(
+        signal: i32,
+        action: *const libc::sigaction,
+        old: *mut libc::sigaction,
+    ) -> i32;
 }
 
 pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);

@@ -1,4 +1,5 @@
 /* Every function of the header, its errors and its errno: functions MEASURE SOURCE, with what status has to say. */
+#define _DEFAULT_SOURCE /* posix_memalign, reallocarray */
 #include <errno.h>
 #include <oomguard.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@ static void give_back(void *argument)
 {
     CHECK(argument == &given_back);
     given_back++;
+    errno = EDOM; /* the program's, but not the allocation's */
     free(kept);
     kept = NULL;
 }
@@ -36,6 +38,7 @@ int main(int argc, char **argv)
 {
     struct oomguard_status status, before;
     int registered;
+    volatile size_t many = (size_t)-1; /* more than the compiler lets pass */
     unsigned char *bytes = (unsigned char *)&status;
     void *volatile huge; /* or the compiler leaves out the malloc that is only freed again */
 
@@ -91,10 +94,20 @@ int main(int argc, char **argv)
     CHECK(huge != NULL);
     CHECK(given_back == 1 && kept == NULL);
     free(huge);
+    kept = malloc((size_t)status.headroom / 4 * 3);
+    CHECK(kept != NULL);
+    CHECK(posix_memalign((void **)&huge, 64, (size_t)status.headroom / 2) == 0);
+    CHECK(given_back == 2 && errno != EDOM);
+    free(huge);
+    huge = reallocarray(NULL, 10, 10);
+    CHECK(huge != NULL);
+    errno = 0;
+    CHECK(reallocarray(huge, many, 2) == NULL && errno == ENOMEM);
+    free(huge);
     CHECK(oomguard_status(&status, sizeof status) == 0 && status.refusals == 0);
     errno = 0;
     huge = malloc((size_t)status.limit);
-    CHECK(huge == NULL && errno == ENOMEM && given_back == 2);
+    CHECK(huge == NULL && errno == ENOMEM && given_back == 3);
     CHECK(oomguard_status(&status, sizeof status) == 0 && status.refusals == 1);
 
     printf("%s done\n", oomguard_version());

@@ -1,4 +1,5 @@
-//! Each way of `programs/ways.c` and `ways.cpp`, and how it has to end: preloaded and linked, under both measures.
+//! Each way of `programs/ways.c` and `ways.cpp`, and how it has to end: preloaded, linked and linked statically, under
+//! both measures.
 
 use crate::common::child::{End, Start};
 use crate::common::report;
@@ -11,22 +12,36 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 23] = [
+const DYING: [(&str, &str); 37] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
     ("exit with a full heap", "heap"),
     ("exit with text in a buffer", "heap"),
+    ("exit, after a few allocations", "heap"),
+    ("exit, after one of some size", "heap"),
+    ("exit, still short of the block after much work", "heap"),
+    ("exit, a small block found in a full heap", "heap"),
+    ("exit, after address space was reserved", "heap"),
+    ("exit, other words before the refusal", "heap"),
     ("message, long after", "heap"),
     ("message by write", "heap"),
     ("message by writev", "heap"),
+    ("message by write to stdout", "heap"),
+    ("message by writev to stdout", "heap"),
     ("message after a refused mapping", "mapping"),
     ("null", "heap"),
     ("null, far into the block", "heap"),
+    ("null, a member of a small block", "heap"),
+    ("null, after a refused mapping", "mapping"),
     ("MAP_FAILED", "mapping"),
+    ("MAP_FAILED, far into the block", "mapping"),
+    ("MAP_FAILED, before the block", "mapping"),
     ("abort", "heap"),
+    ("SIGABRT after an abort that was left", "heap"),
     ("assert that the block is there", "heap"),
     ("trap with a full heap", "heap"),
+    ("trap with a message", "heap"),
     ("handler that raises again", "heap"),
     ("calloc", "heap"),
     ("realloc", "heap"),
@@ -38,7 +53,7 @@ const DYING: [(&str, &str); 23] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 25] = [
+const OTHERS: [(&str, End); 51] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -47,11 +62,36 @@ const OTHERS: [(&str, End); 25] = [
     ("survives, aborts for a reason of its own", SIGABRT),
     ("survives, another assertion", SIGABRT),
     ("survives, asked for too much by mistake", End::Exit(3)),
+    ("survives, gone on with as much as was refused", End::Exit(3)),
+    ("survives, gone on with a mapping", End::Exit(3)),
+    ("survives, gone on with a larger mapping", End::Exit(3)),
+    ("survives, gone on with a mapping made writable", End::Exit(3)),
+    ("survives, gone on with more heap", End::Exit(3)),
+    ("survives by many allocations", End::Exit(3)),
+    ("survives by one of some size", End::Exit(3)),
+    ("survives by much in small pieces", End::Exit(3)),
+    ("survives by posix_memalign", End::Exit(3)),
+    ("survives, says why it ends", End::Exit(3)),
+    ("survives, then another block is not there", SIGABRT),
+    ("survives, then a trap", SIGILL),
+    ("survives, then a trap that says why", SIGILL),
+    ("survives, then far from null", SIGSEGV),
+    ("survives, then null of its own", SIGSEGV),
+    ("survives, gets what was refused, then null of its own", SIGSEGV),
+    ("survives a mapping, then far from it", SIGSEGV),
+    ("survives, then null in another thread", SIGSEGV),
+    ("survives, then killed by another", SIGSEGV),
+    ("survives, exits with 256", End::Exit(0)),
+    ("mapping refused for another reason, then null", SIGSEGV),
     ("errno", End::Exit(0)),
+    ("errno of mmap", End::Exit(0)),
     ("errno of posix_memalign", End::Exit(0)),
     ("bad alignment", End::Exit(3)),
+    ("posix_memalign asked for too much by mistake", End::Exit(3)),
     ("realloc to nothing", End::Exit(3)),
+    ("reallocarray to nothing", End::Exit(3)),
     ("child of fork that exits", End::Exit(4)),
+    ("child of fork, after a message of its parent", End::Exit(0)),
     ("child of vfork that exits", End::Exit(4)),
     ("shell", End::Exit(6)),
     ("own code", End::Exit(5)),
@@ -61,6 +101,7 @@ const OTHERS: [(&str, End); 25] = [
     ("abort of its own", SIGABRT),
     ("abort, ignored", SIGABRT),
     ("handler of its own", End::Exit(51)),
+    ("brk", End::Exit(0)),
     ("looks untouched", End::Exit(0)),
     // The child's own end, handed on.
     ("child of fork", End::Exit(198)),
@@ -101,7 +142,15 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         "ways-linked",
         &[&flags[..], &["-Wl,--no-as-needed", &search, "-loomguard"]].concat(),
     );
+    let archive = directory.join("liboomguard.a").display().to_string();
+    let alone = library::compile(
+        cc,
+        "ways.c",
+        "ways-static",
+        &[&flags[..], &["-static", &archive, "-Wl,-z,muldefs", "-Wl,-u,__pthread_create"]].concat(),
+    );
     let joins = [
+        ("static", Join::Linked(directory.clone()), alone),
         ("preloaded", Join::Preloaded(shim.to_owned()), program),
         ("linked", Join::Linked(directory), linked),
     ];

@@ -53,17 +53,24 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "a_signal_to_end_is_the_end_of_trying_again", || {
         let hungry = std::env::current_exe().unwrap();
-        let script = format!(
-            "trap 'exec {} role need 100' TERM; echo ready; while :; do sleep 0.02; done",
-            hungry.display()
-        );
-        let options = ["-m", "50Mi", "--retries", "1", "--grow", "10", "--max-limit", "500Mi"];
-        let mut command = run_shell(&options, &script);
-        command.stderr(std::process::Stdio::null());
-        let mut started = Started::new(&mut command);
-        assert_eq!(started.line(), "ready");
-        started.send(libc::SIGTERM);
-        assert_eq!(started.end(), (Some(198), String::new()));
+        // The last of them asks for something else, and there is another try: the shell, which finds the mark, ends.
+        for (name, end) in [("TERM", 198), ("INT", 198), ("HUP", 198), ("QUIT", 198), ("USR1", 5)] {
+            let directory = tempfile::tempdir().unwrap();
+            let mark = directory.path().join("tried");
+            let script = format!(
+                "test -e {mark} && exit 5; touch {mark}; trap 'exec {hungry} role need 100' {name}; echo ready; \
+                 while :; do sleep 0.02; done",
+                mark = mark.display(),
+                hungry = hungry.display()
+            );
+            let options = ["-m", "50Mi", "--retries", "1", "--grow", "10", "--max-limit", "500Mi"];
+            let mut command = run_shell(&options, &script);
+            command.stderr(std::process::Stdio::null());
+            let mut started = Started::new(&mut command);
+            assert_eq!(started.line(), "ready");
+            started.send(number(name));
+            assert_eq!(started.end(), (Some(end), String::new()), "{name}");
+        }
     });
     add(trials, "stop_and_continue_are_left_to_job_control", || {
         let mut started = Started::new(&mut run_shell(&[], "echo $$; read line; exit 3"));

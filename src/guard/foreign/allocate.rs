@@ -40,36 +40,40 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
     block
 }
 
-/// The functions that are used before the real ones are known: glibc's own, under the names that nobody hides. Weak, as
-/// another C library has none of them.
+/// The functions that are used before the real ones are known, and in a static program, which has no linker to ask:
+/// glibc's own, under the names that nobody hides.
 mod before {
-    macro_rules! weak {
-        ($($table:ident $symbol:literal),*) => {
-            core::arch::global_asm!($(
-                concat!(".weak ", $symbol),
-                concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
-                ".balign 8",
-                concat!(".hidden ", stringify!($table)),
-                concat!(".globl ", stringify!($table)),
-                concat!(stringify!($table), ":"),
-                concat!(".8byte ", $symbol),
-                ".popsection"
-            ),*);
-            unsafe extern "C" {
-                $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
-            }
-        };
-    }
+    use super::super::real::weak;
+    use super::{c_void, null_mut, sys};
+
     weak!(
         oomguard_libc_malloc "__libc_malloc",
         oomguard_libc_calloc "__libc_calloc",
         oomguard_libc_realloc "__libc_realloc",
         oomguard_libc_memalign "__libc_memalign",
         oomguard_libc_valloc "__libc_valloc",
-        oomguard_libc_pvalloc "__libc_pvalloc"
+        oomguard_libc_pvalloc "__libc_pvalloc",
+        oomguard_libc_posix_memalign "__posix_memalign"
     );
 
     pub(super) type Found = Option<unsafe extern "C" fn()>;
+
+    type Reallocarray = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
+    /// Has no other name that a program may use.
+    // SAFETY: a function; called as what it is.
+    pub(super) const REALLOCARRAY: Found =
+        Some(unsafe { core::mem::transmute::<Reallocarray, unsafe extern "C" fn()>(reallocarray) });
+
+    unsafe extern "C" fn reallocarray(block: *mut c_void, number: usize, size: usize) -> *mut c_void {
+        match (super::realloc::real(), number.checked_mul(size)) {
+            // SAFETY: the arguments are the caller's, whose contract is the same.
+            (Some(realloc), Some(bytes)) => unsafe { realloc(block, bytes) },
+            _ => {
+                sys::fd::set_errno(libc::ENOMEM);
+                null_mut()
+            }
+        }
+    }
 }
 
 macro_rules! family {
@@ -94,7 +98,14 @@ macro_rules! family {
                 }
 
                 pub(super) fn real() -> Option<Signature> {
-                    super::super::real::call_real!(REAL, Signature)
+                    let real = super::super::real::call_real!(REAL, Signature);
+                    real.or_else(|| if REAL.is_nowhere() { before() } else { None })
+                }
+
+                fn before() -> Option<Signature> {
+                    let before: before::Found = $before;
+                    // SAFETY: glibc's function of this purpose has this signature.
+                    before.map(|before| unsafe { core::mem::transmute::<unsafe extern "C" fn(), Signature>(before) })
                 }
 
                 /// The first call, perhaps before any constructor has run.
@@ -111,13 +122,10 @@ macro_rules! family {
                             unsafe { real($($argument),*) }
                         }
                         None => {
-                            let before: before::Found = $before;
-                            let Some(before) = before else {
+                            let Some(before) = before() else {
                                 sys::fd::set_errno(libc::ENOMEM);
                                 return null_mut();
                             };
-                            // SAFETY: glibc's function of this purpose has this signature.
-                            let before = unsafe { core::mem::transmute::<unsafe extern "C" fn(), Signature>(before) };
                             // SAFETY: the arguments are the caller's, whose contract is the same.
                             unsafe { before($($argument),*) }
                         }
@@ -192,7 +200,7 @@ family! {
     realloc(block: *mut c_void, bytes: usize) c"realloc", before before::oomguard_libc_realloc,
         bytes if bytes == 0 { usize::MAX } else { bytes }, align None;
     /// reallocarray(3).
-    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", before None,
+    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", before before::REALLOCARRAY,
         bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None;
     /// memalign(3).
     memalign(align: usize, bytes: usize) c"memalign", before before::oomguard_libc_memalign,
@@ -217,7 +225,12 @@ static POSIX_MEMALIGN: Real = Real::new(c"posix_memalign");
 /// That of the C library's function of this name.
 #[inline]
 pub unsafe fn posix_memalign(block: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
-    let Some(real) = super::real::call_real!(POSIX_MEMALIGN, PosixMemalign) else { return libc::ENOMEM };
+    let real = super::real::call_real!(POSIX_MEMALIGN, PosixMemalign).or_else(|| {
+        // SAFETY: glibc's function of this purpose has this signature.
+        before::oomguard_libc_posix_memalign
+            .map(|before| unsafe { core::mem::transmute::<unsafe extern "C" fn(), PosixMemalign>(before) })
+    });
+    let Some(real) = real else { return libc::ENOMEM };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used nothing up.
     let call = || unsafe { real(block, align, bytes) };
     let result = call();

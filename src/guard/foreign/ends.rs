@@ -2,7 +2,7 @@
 
 use super::real::{Real, call_real};
 use super::verdict::{self, Guilt};
-use super::{faults, messages, notes};
+use super::{messages, notes};
 use crate::contract::Cause;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Standing};
@@ -85,12 +85,15 @@ pub fn abort() -> ! {
         }
         find_exception_type();
         judge_abort(armed);
-        faults::acquit_abort();
     }
     if let Some(real) = call_real!(ABORT, Abort) {
         // SAFETY: abort takes nothing.
         unsafe { real() }
     }
+    // What it does, in a static program, which has no linker to ask for it: a handler of the program's own comes first,
+    // and may never return.
+    sys::signals::unblock(libc::SIGABRT);
+    sys::signals::raise_here(libc::SIGABRT);
     sys::signals::set_default(libc::SIGABRT);
     sys::signals::unblock(libc::SIGABRT);
     sys::signals::raise_here(libc::SIGABRT);

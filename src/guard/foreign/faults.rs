@@ -74,10 +74,7 @@ pub(super) fn install() {
 /// # Safety
 /// That of sigaction(2).
 pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int {
-    let Some(real) = call_real!(SIGACTION, Sigaction) else {
-        sys::fd::set_errno(libc::ENOSYS);
-        return -1;
-    };
+    let real = call_real!(SIGACTION, Sigaction).unwrap_or(sys::signals::change_action);
     if !is_held(signal) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         return unsafe { real(signal, action, old) };
@@ -103,7 +100,8 @@ pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut
 /// # Safety
 /// That of signal(3).
 pub unsafe fn signal(signal: c_int, handler: usize) -> usize {
-    if is_held(signal) && handler != libc::SIG_ERR {
+    let real = call_real!(SIGNAL, Signal);
+    if (is_held(signal) || real.is_none()) && handler != libc::SIG_ERR {
         let mut action = sys::signals::default_action();
         action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART;
@@ -114,20 +112,14 @@ pub unsafe fn signal(signal: c_int, handler: usize) -> usize {
         let result = unsafe { sigaction(signal, &raw const action, &raw mut old) };
         return if result == 0 { old.sa_sigaction } else { libc::SIG_ERR };
     }
-    match call_real!(SIGNAL, Signal) {
+    match real {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(signal, handler) },
-        None => libc::SIG_ERR,
+        None => {
+            sys::fd::set_errno(libc::EINVAL);
+            libc::SIG_ERR
+        }
     }
-}
-
-/// The thread whose abort has been judged already, so that SIGABRT does not ask again.
-static JUDGED_HERE: AtomicU32 = AtomicU32::new(0);
-
-/// This thread's abort is its own affair.
-pub(super) fn acquit_abort() {
-    // Relaxed: read back by the same thread, in its signal handler.
-    JUDGED_HERE.store(sys::process::tid(), Ordering::Relaxed);
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
@@ -153,11 +145,8 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
 
 fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_void) {
     if signal == libc::SIGABRT {
-        // Relaxed: as in `acquit_abort`.
-        if JUDGED_HERE.load(Ordering::Relaxed) != sys::process::tid() {
-            ends::judge_abort(armed);
-        }
-        return;
+        // For the second time, where `abort` was called by its name: with the same answer.
+        return ends::judge_abort(armed);
     }
     let guilt = match signal {
         _ if info.si_code <= 0 => {
@@ -207,9 +196,7 @@ fn missing_block(armed: &Armed, address: usize) -> Option<verdict::Guilt> {
     }
     let mapped = notes::mapped().filter(is_current);
     mapped
-        .filter(|noted| {
-            from_null < NEAR_BYTES || from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES
-        })
+        .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
         .map(|noted| verdict::guilt(&noted))
 }
 

@@ -15,6 +15,11 @@ type Mprotect = unsafe extern "C" fn(*mut c_void, usize, c_int) -> c_int;
 type Brk = unsafe extern "C" fn(*mut c_void) -> c_int;
 type Sbrk = unsafe extern "C" fn(isize) -> *mut c_void;
 
+unsafe extern "C" {
+    /// The C library's other name for it: for a static program, where there is no linker to ask for the next definition.
+    fn __sbrk(more: isize) -> *mut c_void;
+}
+
 static MMAP: Real = Real::new(c"mmap");
 static MREMAP: Real = Real::new(c"mremap");
 static MPROTECT: Real = Real::new(c"mprotect");
@@ -42,11 +47,10 @@ fn look_closely(worked: bool, bytes: usize) {
         notes::count(bytes);
         return;
     }
-    let errno = sys::fd::errno();
-    if errno == libc::ENOMEM && notes::is_guarded() {
+    // A note leaves errno alone.
+    if sys::fd::errno() == libc::ENOMEM && notes::is_guarded() {
         refusal::note(Cause::Mapping, Request { bytes: bytes as u64, align: None });
     }
-    sys::fd::set_errno(errno);
 }
 
 /// mmap(2).
@@ -120,12 +124,17 @@ pub unsafe fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_in
 /// # Safety
 /// That of brk(2).
 pub unsafe fn brk(end: *mut c_void) -> c_int {
-    let Some(real) = call_real!(BRK, Brk) else {
-        sys::fd::set_errno(libc::ENOMEM);
-        return -1;
+    let result = match call_real!(BRK, Brk) {
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        Some(real) => unsafe { real(end) },
+        None => {
+            // SAFETY: moves nothing.
+            let before = unsafe { __sbrk(0) } as isize;
+            // SAFETY: as above: to the end that the caller asks for.
+            let before = unsafe { __sbrk((end as isize).wrapping_sub(before)) };
+            if before == libc::MAP_FAILED { -1 } else { 0 }
+        }
     };
-    // SAFETY: the argument is the caller's, whose contract is the same.
-    let result = unsafe { real(end) };
     // How much more this is, nobody says.
     look(result == 0, 0);
     result
@@ -136,10 +145,7 @@ pub unsafe fn brk(end: *mut c_void) -> c_int {
 /// # Safety
 /// That of sbrk(2).
 pub unsafe fn sbrk(more: isize) -> *mut c_void {
-    let Some(real) = call_real!(SBRK, Sbrk) else {
-        sys::fd::set_errno(libc::ENOMEM);
-        return libc::MAP_FAILED;
-    };
+    let real = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
     // SAFETY: the argument is the caller's, whose contract is the same.
     let before = unsafe { real(more) };
     look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0));

@@ -30,6 +30,11 @@ impl Real {
         }
     }
 
+    /// Whether it was looked up in vain, as every name is in a static program.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.address.load(Ordering::Relaxed) == NOWHERE
+    }
+
     #[cold]
     fn look_up(&self) -> Option<usize> {
         // A moment before the constructor, when there is one thread; the linker may allocate to find a name.
@@ -57,3 +62,23 @@ macro_rules! call_real {
     };
 }
 pub(super) use call_real;
+
+/// Functions under names of the C library's own that nobody hides. Weak, as another C library has none of them.
+macro_rules! weak {
+    ($($table:ident $symbol:literal),*) => {
+        core::arch::global_asm!($(
+            concat!(".weak ", $symbol),
+            concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
+            ".balign 8",
+            concat!(".hidden ", stringify!($table)),
+            concat!(".globl ", stringify!($table)),
+            concat!(stringify!($table), ":"),
+            concat!(".8byte ", $symbol),
+            ".popsection"
+        ),*);
+        unsafe extern "C" {
+            $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
+        }
+    };
+}
+pub(super) use weak;

@@ -1,10 +1,13 @@
 //! pthread_create: a thread that could not be started for want of room for its stack.
 
-use super::real::{Real, call_real};
+use super::real::{Real, call_real, weak};
 use crate::guard::interpose::{PthreadCreate, ThreadBody, create_thread};
 use core::ffi::{c_int, c_void};
 
 static PTHREAD_CREATE: Real = Real::new(c"pthread_create");
+
+// In a static program, which has no linker to ask, and only where it was linked for (see oomguard.h).
+weak!(oomguard_libc_pthread_create "__pthread_create");
 
 pub(super) fn resolve() {
     let _ = PTHREAD_CREATE.address();
@@ -20,7 +23,12 @@ pub unsafe fn pthread_create(
     body: ThreadBody,
     argument: *mut c_void,
 ) -> c_int {
-    let Some(real) = call_real!(PTHREAD_CREATE, PthreadCreate) else { return libc::EAGAIN };
+    let real = call_real!(PTHREAD_CREATE, PthreadCreate).or_else(|| {
+        // SAFETY: glibc's function of this purpose has this signature.
+        oomguard_libc_pthread_create
+            .map(|create| unsafe { core::mem::transmute::<unsafe extern "C" fn(), PthreadCreate>(create) })
+    });
+    let Some(real) = real else { return libc::EAGAIN };
     // SAFETY: the arguments are the caller's, whose contract is the same.
     unsafe { create_thread(real, thread, attributes, body, argument) }
 }

@@ -4,11 +4,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,8 +20,13 @@ static volatile size_t much = (size_t)1 << 30;
 /* Broken fixtures must not look like the failure we want. */
 enum { BROKEN = 99 };
 
+/* Past the shim, which after a refusal takes it for what the refusal led to. */
+static void broken(void) {
+    syscall(SYS_exit_group, BROKEN);
+}
+
 static void refuse(void) {
-    if (malloc(much) != NULL) _exit(BROKEN);
+    if (malloc(much) != NULL) broken();
 }
 
 static void handle(void) {
@@ -41,6 +48,52 @@ static void *map(void) {
     return mmap(NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+/* There is room for one of these, and not for two. */
+static volatile size_t half = 160 << 20;
+
+/* Is refused what could be had, but for the block that comes back. */
+static char *refuse_half(void) {
+    char *held = malloc(half);
+    if (held == NULL || malloc(half) != NULL) broken();
+    return held;
+}
+
+/* The same, and now there is room again. */
+static void refuse_for_now(void) {
+    free(refuse_half());
+}
+
+/* Address space that nothing can be written to: a limit on data does not count it. */
+static char *reserve(size_t size) {
+    return mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static void take(int number, size_t size) {
+    for (int i = 0; i < number; i++) {
+        char *volatile block = malloc(size);
+        if (block == NULL) broken();
+        free(block);
+    }
+}
+
+enum { LARGE = 8 << 20 };
+
+/* Takes large blocks until one is refused; the last of them. */
+static char *fill_with_large(void) {
+    char *last = NULL, *block;
+    while ((block = malloc(LARGE)) != NULL) last = block;
+    return last;
+}
+
+static void write_at(size_t address) {
+    *(volatile char *)address = 1;
+}
+
+static void *write_to_null(void *argument) {
+    write_at(0);
+    return argument;
+}
+
 static void *sleep_long(void *argument) {
     sleep(100);
     return argument;
@@ -52,11 +105,17 @@ static int start_threads(void) {
         int error = pthread_create(&thread, NULL, sleep_long, NULL);
         if (error != 0) return error;
     }
-    _exit(BROKEN);
+    broken();
 }
 
 static void on_fault(int signal) {
     _exit(40 + signal);
+}
+
+static sigjmp_buf left;
+
+static void leave(int signal) {
+    siglongjmp(left, signal);
 }
 
 static void raise_again(int signal) {
@@ -78,12 +137,13 @@ static void look_untouched(void) {
         if (signal(watched[i], SIG_DFL) != SIG_IGN) _exit(25);
         if (sigaction(watched[i], NULL, &found) != 0 || found.sa_handler != SIG_DFL) _exit(26);
     }
+    if (signal(SIGUSR1, on_fault) != SIG_DFL || signal(SIGUSR1, SIG_DFL) != on_fault) _exit(28);
     if (signal(4000, SIG_DFL) != SIG_ERR || errno != EINVAL) _exit(27);
 }
 
 static void exit_with_child(pid_t child) {
     int status;
-    if (waitpid(child, &status, 0) != child) exit(BROKEN);
+    if (waitpid(child, &status, 0) != child) broken();
     exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
@@ -100,19 +160,48 @@ int main(int count, char **arguments) {
     WAY("exit with perror") { refuse(); errno = ENOMEM; perror("ways"); exit(2); }
     WAY("exit with a full heap") { fill(); exit(1); }
     WAY("exit with text in a buffer") { printf("kept"); refuse(); exit(1); }
+    WAY("exit, after a few allocations") { refuse(); take(24, 100); exit(1); }
+    WAY("exit, after one of some size") { refuse(); take(1, 48 << 10); exit(1); }
+    WAY("exit, still short of the block after much work") { refuse_half(); take(60, 1 << 20); exit(1); }
+    WAY("exit, a small block found in a full heap") {
+        char *spare = malloc(4000);
+        fill(); if (malloc(4000) != NULL) broken();
+        free(spare); take(1, 4000); exit(1);
+    }
+    WAY("exit, after address space was reserved") {
+        char *reserved = reserve(2 * much);
+        refuse(); mprotect(reserved, 2 * much, PROT_READ); reserve(2 * much); exit(1);
+    }
+    WAY("exit, other words before the refusal") {
+        refuse(); handle(); fputs("reading the second file\n", stderr); refuse_for_now(); exit(1);
+    }
     WAY("message, long after") { refuse(); handle(); fprintf(stderr, "ways: out of memory\n"); exit(1); }
     WAY("message by write") { refuse(); handle(); if (write(2, "Out Of Memory\n", 14) != 14) {} exit(1); }
     WAY("message by writev") {
         struct iovec parts[] = {{"ways: ", 6}, {"MemoryError", 11}};
         refuse(); handle(); if (writev(2, parts, 2) != 17) {} exit(1);
     }
-    WAY("message after a refused mapping") { if (map() != MAP_FAILED) _exit(BROKEN); perror("ways"); exit(1); }
+    WAY("message by write to stdout") { refuse(); handle(); if (write(1, "Out Of Memory\n", 14) != 14) {} exit(1); }
+    WAY("message by writev to stdout") {
+        struct iovec parts[] = {{"ways: ", 6}, {"MemoryError", 11}};
+        refuse(); handle(); if (writev(1, parts, 2) != 17) {} exit(1);
+    }
+    WAY("message after a refused mapping") { if (map() != MAP_FAILED) broken(); perror("ways"); exit(1); }
     WAY("null") { block = malloc(much); block[0] = 1; }
     WAY("null, far into the block") { block = malloc(much); block[much / 2] = 1; }
+    WAY("null, a member of a small block") { fill(); write_at(60 << 10); }
+    WAY("null, after a refused mapping") { if (map() != MAP_FAILED) broken(); write_at(0); }
     WAY("MAP_FAILED") { block = map(); block[5] = 1; }
+    WAY("MAP_FAILED, far into the block") { block = map(); block[much / 2] = 1; }
+    WAY("MAP_FAILED, before the block") { block = map(); block[-16] = 1; }
     WAY("abort") { refuse(); abort(); }
+    WAY("SIGABRT after an abort that was left") {
+        signal(SIGABRT, leave); if (sigsetjmp(left, 1) == 0) abort();
+        signal(SIGABRT, SIG_DFL); refuse(); raise(SIGABRT);
+    }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
+    WAY("trap with a message") { refuse(); handle(); fputs("out of memory\n", stderr); __builtin_trap(); }
     WAY("handler that raises again") { signal(SIGSEGV, raise_again); block = malloc(much); block[0] = 1; }
     WAY("calloc") { if (calloc(much, 1) == NULL) exit(1); }
     WAY("realloc") { if (realloc(malloc(100), much) == NULL) exit(1); }
@@ -126,19 +215,87 @@ int main(int count, char **arguments) {
     WAY("survives, own code") { refuse(); handle(); exit(3); }
     WAY("survives a thread") { if (start_threads() == EAGAIN) exit(0); }
     WAY("survives a mapping, own code") { if (map() == MAP_FAILED) exit(3); }
-    WAY("survives many mappings") { for (int i = 0; i < 10000; i++) if (map() != MAP_FAILED) _exit(BROKEN); handle(); exit(3); }
+    WAY("survives many mappings") { for (int i = 0; i < 10000; i++) if (map() != MAP_FAILED) broken(); handle(); exit(3); }
     WAY("survives, aborts for a reason of its own") { refuse(); handle(); abort(); }
     WAY("survives, another assertion") { refuse(); assert(count == 77); }
     WAY("survives, asked for too much by mistake") { if (malloc((size_t)-64) == NULL) exit(3); }
-    WAY("survives, gone on with as much as was refused") {
-        if (malloc(200 << 20) != NULL) { block = malloc(200 << 20); if (block != NULL) _exit(BROKEN); }
+    WAY("survives, gone on with as much as was refused") { refuse_for_now(); take(1, half); exit(3); }
+    WAY("survives, gone on with a mapping") {
+        refuse_for_now();
+        exit(mmap(NULL, half, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? BROKEN : 3);
+    }
+    WAY("survives, gone on with a larger mapping") {
+        block = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        refuse_for_now();
+        exit(mremap(block, 4096, half + 4096, MREMAP_MAYMOVE) == MAP_FAILED ? BROKEN : 3);
+    }
+    WAY("survives, gone on with a mapping made writable") {
+        refuse_for_now(); block = reserve(half); exit(mprotect(block, half, PROT_READ | PROT_WRITE) == 0 ? 3 : BROKEN);
+    }
+    WAY("survives, gone on with more heap") { refuse_for_now(); exit(sbrk(half) == (void *)-1 ? BROKEN : 3); }
+    WAY("survives by many allocations") { refuse(); take(40, 100); exit(3); }
+    WAY("survives by one of some size") { refuse(); take(1, 80 << 10); exit(3); }
+    WAY("survives by much in small pieces") {
+        char *spare = malloc(512 << 10);
+        fill_with_large(); free(spare); take(100, 100 << 10); exit(3);
+    }
+    WAY("survives by posix_memalign") {
+        void *volatile at;
+        refuse();
+        for (int i = 0; i < 200; i++) if (posix_memalign((void **)&at, 64, 4000) == 0) free(at);
         exit(3);
     }
+    WAY("survives, says why it ends") {
+        refuse_for_now(); fputs("no such file or directory\n", stderr); exit(3);
+    }
+    WAY("survives, then another block is not there") {
+        block = NULL; refuse(); take(3, 100); assert(block != NULL);
+    }
+    WAY("survives, then a trap") { refuse(); __builtin_trap(); }
+    WAY("survives, then a trap that says why") { fill(); fputs("Check failed: 1 == 2\n", stderr); __builtin_trap(); }
+    WAY("survives, then far from null") { fill(); write_at(1 << 20); }
+    WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }
+    WAY("survives, gets what was refused, then null of its own") { free(fill_with_large()); block = malloc(LARGE); write_at(0); }
+    WAY("survives a mapping, then far from it") { if (map() != MAP_FAILED) broken(); write_at(2 * much); }
+    WAY("survives, then null in another thread") {
+        pthread_t thread;
+        refuse();
+        if (pthread_create(&thread, NULL, write_to_null, NULL) != 0) broken();
+        pthread_join(thread, NULL);
+    }
+    WAY("survives, then killed by another") {
+        refuse(); if (fork() == 0) { kill(getppid(), SIGSEGV); _exit(0); }
+        for (;;) pause();
+    }
+    WAY("survives, exits with 256") { refuse(); exit(256); }
+    WAY("mapping refused for another reason, then null") {
+        if (mmap(NULL, much, PROT_READ, MAP_SHARED, -1, 0) != MAP_FAILED || errno != EBADF) broken();
+        write_at(0);
+    }
     WAY("errno") { errno = 0; refuse(); exit(errno == ENOMEM ? 0 : 20); }
+    WAY("errno of mmap") { errno = 0; if (map() != MAP_FAILED) _exit(20); exit(errno == ENOMEM ? 0 : 21); }
     WAY("errno of posix_memalign") { void *at; errno = 7; if (posix_memalign(&at, 64, much) != ENOMEM) _exit(20); exit(errno == ENOMEM ? 0 : 21); }
     WAY("bad alignment") { void *at; exit(posix_memalign(&at, 3, 64) == EINVAL ? 3 : BROKEN); }
-    WAY("realloc to nothing") { volatile size_t none = 0; exit(realloc(malloc(100), none) == NULL ? 3 : BROKEN); }
+    WAY("posix_memalign asked for too much by mistake") {
+        void *at; exit(posix_memalign(&at, 64, (size_t)-4096) == ENOMEM ? 3 : BROKEN);
+    }
+    WAY("realloc to nothing") {
+        volatile size_t none = 0;
+        errno = ENOMEM; /* left from before */
+        exit(realloc(malloc(100), none) == NULL ? 3 : BROKEN);
+    }
+    WAY("reallocarray to nothing") {
+        volatile size_t none = 0;
+        errno = ENOMEM;
+        exit(reallocarray(malloc(100), none, 8) == NULL ? 3 : BROKEN);
+    }
     WAY("child of fork that exits") { refuse(); handle(); pid_t child = fork(); if (child == 0) exit(4); exit_with_child(child); }
+    WAY("child of fork, after a message of its parent") {
+        int status;
+        refuse(); handle(); fputs("out of memory\n", stderr);
+        pid_t child = fork(); if (child == 0) exit(4);
+        exit(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 4 ? 0 : 20);
+    }
     WAY("child of vfork that exits") { refuse(); handle(); pid_t child = vfork(); if (child == 0) _exit(4); exit_with_child(child); }
     WAY("shell") { refuse(); handle(); int status = system("exit 6"); exit(WEXITSTATUS(status)); }
     /* --- dies of something else --- */
@@ -149,8 +306,9 @@ int main(int count, char **arguments) {
     WAY("abort of its own") { abort(); }
     WAY("abort, ignored") { signal(SIGABRT, SIG_IGN); abort(); }
     WAY("handler of its own") { signal(SIGSEGV, on_fault); *(volatile char *)NULL = 1; }
+    WAY("brk") { char *end = sbrk(0); exit(brk(end + 4096) == 0 && sbrk(0) == end + 4096 ? 0 : 20); }
     WAY("looks untouched") { look_untouched(); exit(0); }
     WAY("handler taken back") { look_untouched(); block = malloc(much); block[0] = 1; }
     else return BROKEN;
-    return BROKEN;
+    broken();
 }
