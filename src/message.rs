@@ -85,6 +85,7 @@ pub(crate) fn asks_for_a_block(expression: &[u8]) -> bool {
 }
 
 /// The same of what an assertion that failed has printed, in the words of glibc or musl.
+#[cfg(feature = "supervisor")]
 pub(crate) fn tells_of_a_missing_block(text: &[u8]) -> bool {
     let between = |from: &[u8], to: &[u8]| {
         let place = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window == part);
