@@ -1,6 +1,8 @@
 //! What does the preloaded shim cost a program that knows nothing of it? (Aim: malloc and free of 64 B at most 1.12
 //! times as long, with 1 and 2 threads.) And how much later does a program start?
 //!
+//! Beside it stands the least that such a library can do: a malloc that calls the C library's and compares with null.
+//!
 //! One program, started in turns with and without LD_PRELOAD. For its work the processor time of the whole process is
 //! compared, as others use the machine as well. For start-up, `/bin/true` is timed from just before `posix_spawn` to just
 //! after `waitpid`.
@@ -20,9 +22,12 @@ fn main() {
     let library = build_library(&program);
     let library = library.to_str().expect("a path in UTF-8");
     let preloaded = ("LD_PRELOAD", library);
-    let subjects: [(&str, &[(&str, &str)]); 5] = [
+    let least = build_least(&program);
+    let least = least.to_str().expect("a path in UTF-8");
+    let subjects: [(&str, &[(&str, &str)]); 6] = [
         ("bare", &[]),
         ("bare, once more", &[]),
+        ("a malloc that only forwards and compares", &[("LD_PRELOAD", least)]),
         ("preloaded, `OOMGUARD_LIMIT=off`", &[preloaded, ("OOMGUARD_LIMIT", "off")]),
         ("preloaded, 1Gi of address space", &[preloaded, ("OOMGUARD_LIMIT", "1Gi")]),
         ("preloaded, 1Gi of data", &[preloaded, ("OOMGUARD_LIMIT", "1Gi"), ("OOMGUARD_MEASURE", "data")]),
@@ -42,6 +47,17 @@ fn build_library(program: &Path) -> PathBuf {
     cargo.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     assert!(cargo.status().expect("cargo starts").success(), "the shim does not build");
     target.join("shim/liboomguard.so")
+}
+
+/// The peer, by the C compiler.
+fn build_least(program: &Path) -> PathBuf {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/programs/forward.c");
+    let library = program.with_file_name("libforward.so");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]);
+    cc.args(["-DEXPORTED=__attribute__((visibility(\"default\")))", "-o"]).arg(&library).arg(source);
+    assert!(cc.status().expect("there is a C compiler").success(), "the peer does not build");
+    library
 }
 
 fn work(program: &Path, threads: &str, subjects: &[(&str, &[(&str, &str)])]) {
