@@ -31,8 +31,10 @@ fn it_names_the_functions_that_held_the_memory_in_debug_and_in_release() {
         assert!(places.iter().any(|place| place[1].contains("postmortem.rs:49")), "{program:?}: {text}");
         // From the function that wanted memory to `main`, with neither the allocator nor what is before `main`.
         assert!(largest.last().unwrap().contains("postmortem::main"), "{program:?}: {text}");
+        // What is before `main` may have been met, too, and then has nothing else to show.
+        let of_program = || places.iter().filter(|place| place.last().unwrap().contains("postmortem::main"));
         for machinery in ["__rust_", "sampler.rs", "raw_vec", "lang_start", "hashbrown"] {
-            let is_shown = places.iter().flatten().any(|line| line.contains(machinery));
+            let is_shown = of_program().flatten().any(|line| line.contains(machinery));
             assert!(!is_shown, "{machinery} in {program:?}: {text}");
         }
         let whole = death.text(&["--full"]);

@@ -3,6 +3,7 @@
 use crate::add;
 use crate::started::{Started, State, in_state, launcher, run_shell, wait_until};
 use libtest_mimic::Trial;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 pub fn add_to(trials: &mut Vec<Trial>) {
@@ -73,7 +74,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
     });
     add(trials, "stop_and_continue_are_left_to_job_control", || {
-        let mut started = Started::new(&mut run_shell(&[], "echo $$; read line; exit 3"));
+        let mut command = run_shell(&[], "echo $$; read line; exit 3");
+        // A group that nobody would continue is not stopped (setpgid(2), "orphaned"): this one has us as its parent.
+        let mut started = Started::new(command.process_group(0));
         let command = started.line();
         started.send(libc::SIGTSTP);
         wait_until("the launcher stops", || state_of(&started.id().to_string()) == 'T');
