@@ -187,7 +187,8 @@ struct RefusedBy {
 /// The guard's own limit, unless it had plenty of room and an rlimit of the other measure had not.
 fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
     let no_room = |measure, limit: Option<u64>| {
-        let (limit, in_use) = (limit?, memory.of(measure)?);
+        // A program that gives its memory back before it ends was refused nearer to its peak.
+        let (limit, in_use) = (limit?, memory.of(measure)?.max(memory.resident_peak.unwrap_or(0)));
         // Allocators ask for more than they were asked for, and others may have freed memory meanwhile.
         let wanted = request.map_or(0, |request| request.bytes).saturating_add((64 << 20).max(limit / 8));
         Some(limit.saturating_sub(in_use) < wanted)

@@ -39,6 +39,18 @@ fn play(arguments: &[String]) {
             let blocks: Vec<Vec<u8>> = (0..mib).map(|n| black_box(vec![n; 1 << 20])).collect();
             println!("{}", blocks.iter().map(|block| u64::from(block[black_box(7)])).sum::<u64>());
         }
+        // All that there is, given back before the end.
+        [role] if role == "give-back" => {
+            let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
+            let mut block = Vec::new();
+            while block.try_reserve_exact(1 << 20).is_ok() {
+                block.resize(1 << 20, 1);
+                blocks.push(black_box(std::mem::take(&mut block)));
+            }
+            drop(blocks);
+            eprintln!("out of memory");
+            std::process::exit(1);
+        }
         _ => panic!("no such role: {arguments:?}"),
     }
 }

@@ -24,6 +24,16 @@ fn last_line(seen: &Seen) -> Value {
 }
 
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "what_to_try_is_judged_by_the_peak", || {
+        let mut command = launcher();
+        command
+            .args(["run", "-m", "100Mi", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["role", "give-back"]);
+        let seen = seen(&mut command);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert!(seen.stderr.contains("try: a larger OOMGUARD_LIMIT"), "{}", seen.stderr);
+    });
     add(trials, "a_command_out_of_memory_ends_with_198_and_says_why", || {
         for measure in ["data", "address-space"] {
             let seen = seen(&mut hungry(&["-m", "64Mi", "--measure", measure], 100));
