@@ -4,31 +4,26 @@
 mod kills;
 mod roles;
 mod samples;
+#[path = "../common/trials.rs"]
+mod trials;
 mod truth;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use oomguard::supervisor::Worker;
 use std::process::Command;
+use trials::{add, role_to_play};
 
 oomguard::guard!(limit = "off", profile = off, allocator = truth::Exact);
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("role") {
-        roles::play(&arguments.collect::<Vec<_>>());
+    if let Some(role) = role_to_play() {
+        roles::play(&role);
     }
     let mut trials = Vec::new();
     samples::add_to(&mut trials);
     truth::add_to(&mut trials);
     kills::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
-}
-
-fn add(trials: &mut Vec<Trial>, name: &str, test: fn()) {
-    trials.push(Trial::test(name, move || -> Result<(), Failed> {
-        test();
-        Ok(())
-    }));
 }
 
 /// This program in one of its roles.

@@ -8,18 +8,20 @@ mod outcomes;
 mod pools;
 mod roles;
 mod setup;
+#[path = "../common/trials.rs"]
+mod trials;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use trials::{add, role_to_play};
 
 // Only a worker is to have a limit; the parent's own would come from whatever container this runs in.
 oomguard::guard!(limit = "off");
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("role") {
-        roles::play(&arguments.collect::<Vec<_>>());
+    if let Some(role) = role_to_play() {
+        roles::play(&role);
     }
     let mut trials = Vec::new();
     outcomes::add_to(&mut trials);
@@ -29,13 +31,6 @@ fn main() {
     kernel::add_to(&mut trials);
     many::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
-}
-
-fn add(trials: &mut Vec<Trial>, name: &str, test: fn()) {
-    trials.push(Trial::test(name, move || -> Result<(), Failed> {
-        test();
-        Ok(())
-    }));
 }
 
 /// This program in one of its roles.

@@ -10,14 +10,16 @@ mod memory;
 mod signals;
 mod started;
 mod terminal;
+#[path = "../../../tests/common/trials.rs"]
+mod trials;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Arguments;
 use std::hint::black_box;
+use trials::{add, role_to_play};
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("role") {
-        play(&arguments.collect::<Vec<_>>());
+    if let Some(role) = role_to_play() {
+        play(&role);
         return;
     }
     dispositions::reset();
@@ -53,11 +55,4 @@ fn play(arguments: &[String]) {
         }
         _ => panic!("no such role: {arguments:?}"),
     }
-}
-
-fn add(trials: &mut Vec<Trial>, name: &str, test: fn()) {
-    trials.push(Trial::test(name, move || -> Result<(), Failed> {
-        test();
-        Ok(())
-    }));
 }
