@@ -78,7 +78,7 @@ fn each_crossing_is_told_once() {
         assert_eq!(fd.take().unwrap(), 1);
         assert!(!is_readable(&fd));
     }
-    let block = black_box(vec![1u8; 980 << 20]);
+    let block = black_box(vec![1u8; 940 << 20]);
     wait_for("the crossing of nine tenths", || told() == (4, 1));
     drop(block);
     assert_eq!(oomguard::status().refusals, 0);
