@@ -93,7 +93,7 @@ pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Reques
     write_record(armed, &snapshot, &mut workspace.record);
     write_lines(armed, &snapshot, &mut workspace.lines);
     profile::note_end();
-    profile::write_beside(&armed.report, REPORT_DEADLINE_MS as i32);
+    profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
         watchdog::extend(LAST_WORDS_DEADLINE_MS);
         if is_alone(&snapshot.memory) {
@@ -136,6 +136,8 @@ fn win() -> bool {
 struct Workspace {
     record: Text<REPORT_MAX_BYTES>,
     lines: Text<2048>,
+    /// The path of the profile's file.
+    beside: Text<{ profile::BESIDE_MAX_BYTES }>,
 }
 
 struct WorkspaceCell(UnsafeCell<Workspace>);
@@ -144,7 +146,7 @@ struct WorkspaceCell(UnsafeCell<Workspace>);
 unsafe impl Sync for WorkspaceCell {}
 
 static WORKSPACE: WorkspaceCell =
-    WorkspaceCell(UnsafeCell::new(Workspace { record: Text::new(), lines: Text::new() }));
+    WorkspaceCell(UnsafeCell::new(Workspace { record: Text::new(), lines: Text::new(), beside: Text::new() }));
 
 fn snapshot<'a>(
     armed: &'a Armed,

@@ -201,6 +201,9 @@ pub(super) fn note_message(message: &[u8]) {
         // `Any { .. }` is all that std says of the panic of a thread that was joined: the one that is known already.
         let why = match LAST_PANIC.load(Ordering::Relaxed) {
             _ if contains(b"failed to spawn thread") => PANIC_OF_SPAWN,
+            // Another thread, which was started with the last memory and did not get its signal stack: it does not take
+            // the blame off the one that could not be started at all.
+            _ if contains(b"alternative stack") => PANIC_OF_SPAWN,
             PANIC_OF_SPAWN if contains(b"Any { .. }") => PANIC_OF_SPAWN,
             _ => PANIC_OTHER,
         };

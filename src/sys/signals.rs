@@ -68,16 +68,22 @@ pub(crate) fn set_disposition(signal: i32, action: &libc::sigaction) {
     unsafe { change_action(signal, action, core::ptr::null_mut()) };
 }
 
-/// Installs a handler that runs on the alternate stack where there is one.
+/// Installs a handler.
 pub(crate) fn install(signal: i32, handler: Handler) {
-    set_disposition(signal, &action_for(handler));
+    set_disposition(signal, &action_for(signal, handler));
 }
 
-/// The action that `install` sets.
-pub(crate) fn action_for(handler: Handler) -> libc::sigaction {
+/// The action that `install` sets. It runs on the alternate stack where there is one, but for SIGABRT: who aborts has
+/// a stack that just worked, while an alternate one, such as std's of 8 KiB for each thread, can be half filled by the
+/// registers that the kernel saves there (AVX-512), and last words take more than the rest. An abort on an alternate
+/// stack is handled on what is left of it, with the flag as without.
+pub(crate) fn action_for(signal: i32, handler: Handler) -> libc::sigaction {
     let mut action = default_action();
     action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    if signal != libc::SIGABRT {
+        action.sa_flags |= libc::SA_ONSTACK;
+    }
     action
 }
 

@@ -81,7 +81,7 @@ pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut
     }
     // SAFETY: null, or the caller's, readable.
     let wants_default = unsafe { action.as_ref() }.is_some_and(|action| action.sa_sigaction == libc::SIG_DFL);
-    let ours = sys::signals::action_for(on_fault);
+    let ours = sys::signals::action_for(signal, on_fault);
     let action = if wants_default { &raw const ours } else { action };
     // SAFETY: the caller's arguments, or an action of ours that outlives the call.
     let result = unsafe { real(signal, action, old) };

@@ -35,6 +35,7 @@ use crate::record::ProfileState;
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::HeapUse;
+use crate::text::Text;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// What a profiled process keeps for itself. A child that is forked finds zeroes in it (MADV_WIPEONFORK, madvise(2)),
@@ -162,14 +163,18 @@ pub(super) fn note_end() {
     tables.end(sys::process::coarse_ms());
 }
 
-/// Writes the tables beside the report, where no parent reads them.
-pub(super) fn write_beside(report: &ReportTarget, patience_ms: i32) {
+/// The longest path that open(2) takes, with what is put behind it.
+pub(super) const BESIDE_MAX_BYTES: usize = 4096 + 16;
+
+/// Writes the tables beside the report, where no parent reads them. `beside` is room for the file's path: the stack
+/// may be a signal handler's.
+pub(super) fn write_beside(report: &ReportTarget, beside: &mut Text<BESIDE_MAX_BYTES>, patience_ms: i32) {
     let Some(Profiling { tables, .. }) = profiling() else { return };
     let ReportTarget::File(path) = report else { return };
     if !IS_OWN_MEMORY.load(Ordering::Relaxed) {
         return;
     }
-    let mut beside = crate::text::Text::<4112>::from_bytes(path.to_bytes());
+    beside.push_bytes(path.to_bytes());
     beside.push(crate::contract::PROFILE_FILE_SUFFIX);
     beside.push_bytes(&[0]);
     let Ok(beside) = core::ffi::CStr::from_bytes_until_nul(beside.as_bytes()) else { return };
