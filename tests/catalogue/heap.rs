@@ -96,6 +96,17 @@ pub const ROLES: &[Role] = &[
     Role::dies("in a thread-local's destructor in a spawned thread", || {
         let _ = thread::spawn(|| DYING.with(|dying| dying.asks())).join();
     }),
+    Role::dies("aborted by the C library, in a thread whose alternate stack is the smallest", || {
+        let _ = thread::spawn(|| {
+            take_smallest_alternate_stack();
+            fill::heap().keep();
+            // glibc has to allocate to remember the destructor.
+            DYING.with(|_| ());
+        })
+        .join();
+    })
+    .says("")
+    .first_allocation_when_full(),
     Role::dies("in an atexit handler", || {
         extern "C" fn at_exit() {
             fill::one_huge_request();
@@ -217,4 +228,14 @@ impl Drop for Dying {
 
 thread_local! {
     static DYING: Dying = const { Dying(std::cell::Cell::new(false)) };
+}
+
+/// Room for the registers that the kernel saves, and a kilobyte.
+fn take_smallest_alternate_stack() {
+    // SAFETY: asks for a number.
+    let registers = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    let stack = vec![0u8; registers.max(libc::MINSIGSTKSZ) + 1024].leak();
+    let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    // SAFETY: memory that was leaked for it.
+    assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
 }
