@@ -145,8 +145,11 @@ struct WorkspaceCell(UnsafeCell<Workspace>);
 // SAFETY: used by the one thread that `win` elects.
 unsafe impl Sync for WorkspaceCell {}
 
-static WORKSPACE: WorkspaceCell =
-    WorkspaceCell(UnsafeCell::new(Workspace { record: Text::new(), lines: Text::new(), beside: Text::new() }));
+static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
+    record: Text::new(),
+    lines: Text::new(),
+    beside: Text::new(),
+}));
 
 fn snapshot<'a>(
     armed: &'a Armed,

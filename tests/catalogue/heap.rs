@@ -230,12 +230,16 @@ thread_local! {
     static DYING: Dying = const { Dying(std::cell::Cell::new(false)) };
 }
 
-/// Room for the registers that the kernel saves, and a kilobyte.
+/// Room for the registers that the kernel saves, and a kilobyte; below it lies a page that nobody may touch.
 fn take_smallest_alternate_stack() {
+    const PAGE: usize = 4096;
     // SAFETY: asks for a number.
     let registers = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-    let stack = vec![0u8; registers.max(libc::MINSIGSTKSZ) + 1024].leak();
-    let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
-    // SAFETY: memory that was leaked for it.
+    let bytes = registers.max(libc::MINSIGSTKSZ) + 1024;
+    let guard = fill::map(PAGE + bytes).expect("room for a small stack");
+    // SAFETY: a mapping of our own, which nobody uses yet.
+    assert_eq!(unsafe { libc::mprotect(guard as *mut _, PAGE, libc::PROT_NONE) }, 0);
+    let stack = libc::stack_t { ss_sp: (guard + PAGE) as *mut _, ss_flags: 0, ss_size: bytes };
+    // SAFETY: a mapping that is never unmapped.
     assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
 }
