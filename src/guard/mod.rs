@@ -19,6 +19,7 @@
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
 //! | `profile/` | which code holds the memory: samples of the live allocations |
+//! | `unwind/` | call stacks, from the unwind tables of the loaded files |
 //! | `record` | the page that a supervisor reads |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
@@ -49,5 +50,6 @@ pub(crate) mod settings;
 mod stack;
 mod startup;
 pub(crate) mod status;
+mod unwind;
 mod verdict;
 mod watchdog;

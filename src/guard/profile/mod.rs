@@ -9,8 +9,6 @@
 //! | `sampler` | the hot path: each thread's countdowns |
 //! | `distance` | the arithmetic of sampling; pure |
 //! | `live` | the samples that are live, and the filter that finds them |
-//! | `unwind`, `frame_rules` | call stacks |
-//! | `files` | the program and its libraries |
 //!
 //! ```text
 //!   allocation ── countdown over? ── sampler::event ── unwind ── site ── live ┐
@@ -18,11 +16,8 @@
 //! ```
 
 mod distance;
-mod files;
-mod frame_rules;
 mod live;
 mod sampler;
-mod unwind;
 
 pub(super) use sampler::{
     count_release, note_allocation, note_release, note_release_before_realloc, take_back,
@@ -30,6 +25,7 @@ pub(super) use sampler::{
 
 use super::armed::{Armed, ReportTarget};
 use super::settings::Profile;
+use super::unwind;
 use crate::profile::{DEFAULT_DISTANCE, PROFILE_BYTES, Tables};
 use crate::record::ProfileState;
 use crate::report::Request;
@@ -46,7 +42,7 @@ struct Own {
     is_ours: AtomicU64,
     live: live::Live,
     rules: unwind::Rules,
-    files: files::Files,
+    files: unwind::Files,
 }
 
 /// All that the profiler ever takes.
@@ -121,7 +117,7 @@ unsafe fn begin(distance: u64) -> Option<()> {
     tables.begin(sys::process::pid(), distance, sys::process::coarse_ms());
     // SAFETY: a mapping of that size, just made, which is never unmapped; its words are atomics.
     let own_now = unsafe { &*own };
-    own_now.files.refresh(tables);
+    own_now.files.refresh(Some(tables));
     own_now.is_ours.store(1, Ordering::Relaxed);
     MEAN_DISTANCE.store(distance, Ordering::Relaxed);
     TABLES.store(at, Ordering::Relaxed);
@@ -159,7 +155,7 @@ pub(super) fn note_refusal(request: Request) {
 /// The process ends: what is still to be told.
 pub(super) fn note_end() {
     let Some(Profiling { own, tables }) = profiling() else { return };
-    own.files.refresh(tables);
+    own.files.refresh(Some(tables));
     tables.end(sys::process::coarse_ms());
 }
 

@@ -4,10 +4,14 @@
 //! What a step needs (where the caller's frame is, and where it keeps its caller's registers) depends on the return
 //! address alone. It is worked out once, from `.eh_frame` (LSB core, 10.6; DWARF 5, 6.4), and kept in one word.
 
-use super::files::Files;
-use super::frame_rules::{Rule, rule_for};
+mod files;
+mod frame_rules;
+
+pub(super) use files::Files;
+
 use crate::profile::MAX_FRAMES;
 use crate::sys;
+use frame_rules::{Rule, rule_for};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The rules of the return addresses met so far. A slot's two words belong together if their XOR is the address: a
@@ -87,13 +91,9 @@ pub(super) fn here() -> Registers {
 pub(super) struct Stack {
     frames: [u64; MAX_FRAMES],
     len: usize,
-    /// Steps by the unwind tables, and by frame pointers.
-    pub(super) by_table: u64,
-    pub(super) by_pointer: u64,
     /// It goes on, beyond what is kept.
     pub(super) is_cut: bool,
-    /// An address that is in no file known so far.
-    pub(super) met_unknown: bool,
+    pub(super) steps: Steps,
 }
 
 impl Stack {
@@ -116,28 +116,46 @@ impl Stack {
     }
 }
 
-/// Walks outwards from `registers`, whose own function is left out. Async-signal-safe.
-pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> Stack {
-    let mut stack = Stack {
-        frames: [0; MAX_FRAMES],
-        len: 0,
-        by_table: 0,
-        by_pointer: 0,
-        is_cut: false,
-        met_unknown: false,
-    };
+/// Walks outwards from `registers`, whose own function is left out, and keeps the stack. Async-signal-safe.
+pub(super) fn walk(registers: Registers, rules: &Rules, files: &Files) -> Stack {
+    let mut stack = Stack { frames: [0; MAX_FRAMES], len: 0, is_cut: false, steps: Steps::default() };
+    let steps = visit(registers, Some(rules), files, |pc| stack.push(pc));
+    Stack { steps, ..stack }
+}
+
+/// How a walk went.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Steps {
+    /// Steps by the unwind tables, and by frame pointers.
+    pub(super) by_table: u64,
+    pub(super) by_pointer: u64,
+    /// An address that is in no file known so far.
+    pub(super) met_unknown: bool,
+}
+
+/// Walks outwards from `registers`, whose own function is left out: `on_frame` gets each return address, and says
+/// whether to go on. Without `rules` each step is worked out anew. Async-signal-safe.
+pub(super) fn visit(
+    mut registers: Registers,
+    rules: Option<&Rules>,
+    files: &Files,
+    mut on_frame: impl FnMut(usize) -> bool,
+) -> Steps {
+    let mut steps = Steps::default();
     let mut memory = ReadableStack { page: registers.sp & !(PAGE - 1) };
     let mut innermost = true;
     loop {
-        let rule = rules.find(registers.pc).unwrap_or_else(|| {
+        let rule = rules.and_then(|rules| rules.find(registers.pc)).unwrap_or_else(|| {
             let rule = match files.find(registers.pc) {
                 Some(file) => rule_for(registers.pc, &file).unwrap_or(Rule::NoTable),
                 None => {
-                    stack.met_unknown = true;
+                    steps.met_unknown = true;
                     return Rule::NoTable;
                 }
             };
-            rules.keep(registers.pc, rule);
+            if let Some(rules) = rules {
+                rules.keep(registers.pc, rule);
+            }
             rule
         });
         let next = match rule {
@@ -158,7 +176,7 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                     Some(offset) => saved(&mut memory, offset),
                     None => Some(registers.fp),
                 };
-                stack.by_table += 1;
+                steps.by_table += 1;
                 // A frame is never empty; a function that has not built one yet may be innermost.
                 let goes_outwards = cfa > registers.sp || innermost && cfa == registers.sp;
                 pc.zip(fp).filter(|_| goes_outwards).map(|(pc, fp)| Registers { pc, sp: cfa, fp, link: 0 })
@@ -167,7 +185,7 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                 let fp = registers.fp;
                 let outer = memory.word(registers.sp, fp);
                 let pc = memory.word(registers.sp, fp.wrapping_add(8));
-                stack.by_pointer += 1;
+                steps.by_pointer += 1;
                 // The register may hold anything: only what leads outwards and into code is believed.
                 outer
                     .zip(pc)
@@ -175,10 +193,10 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                     .map(|(outer, pc)| Registers { pc, sp: fp.wrapping_add(16), fp: outer, link: 0 })
             }
         };
-        let Some(mut next) = next else { return stack };
+        let Some(mut next) = next else { return steps };
         next.pc = without_signature(next.pc);
-        if next.pc == 0 || !stack.push(next.pc) {
-            return stack;
+        if next.pc == 0 || !on_frame(next.pc) {
+            return steps;
         }
         registers = next;
         innermost = false;

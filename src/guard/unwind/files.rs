@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The files that are known.
 #[repr(C)]
-pub(super) struct Files {
+pub(in crate::guard) struct Files {
     count: AtomicUsize,
     /// Start, end, unwind table, its length.
     entries: [[AtomicUsize; 4]; MAX_MODULES],
@@ -35,6 +35,14 @@ impl File {
 }
 
 impl Files {
+    /// None known yet.
+    pub(in crate::guard) const fn new() -> Files {
+        Files {
+            count: AtomicUsize::new(0),
+            entries: [const { [const { AtomicUsize::new(0) }; 4] }; MAX_MODULES],
+        }
+    }
+
     /// The file that an address is in. Async-signal-safe.
     pub(super) fn find(&self, address: usize) -> Option<File> {
         // Acquire: pairs with the Release in `add`, so that the entries are seen whole.
@@ -65,9 +73,9 @@ impl Files {
         true
     }
 
-    /// Looks for files that are not known yet, unless another thread is doing so. Makes system calls only; no lock, no
-    /// allocation.
-    pub(super) fn refresh(&self, tables: &Tables) {
+    /// Looks for files that are not known yet, unless another thread is doing so, and adds them to the profile's tables
+    /// as well, where there are such. Makes system calls only; no lock, no allocation.
+    pub(in crate::guard) fn refresh(&self, tables: Option<&Tables>) {
         static REFRESHING: AtomicBool = AtomicBool::new(false);
         // Acquire and Release: each refresh sees what the one before it added.
         if REFRESHING.swap(true, Ordering::Acquire) {
@@ -78,17 +86,17 @@ impl Files {
     }
 
     /// The same, but not often: an unknown address may be of code that no file holds.
-    pub(super) fn refresh_now_and_then(&self, tables: &Tables) {
+    pub(in crate::guard) fn refresh_now_and_then(&self, tables: &Tables) {
         static BACKOFF: Backoff = Backoff::new();
         let before_ms = sys::process::monotonic_ms();
         if BACKOFF.is_due(before_ms) {
-            self.refresh(tables);
+            self.refresh(Some(tables));
             // As if it had taken that long: at most ten times in a second.
             BACKOFF.note_attempt(before_ms, sys::process::monotonic_ms() + 6);
         }
     }
 
-    fn read_maps(&self, tables: &Tables) {
+    fn read_maps(&self, tables: Option<&Tables>) {
         let Some(mut lines) = Lines::<512>::open(c"/proc/self/maps") else { return };
         // The mapping of a file's beginning that was seen last, and the file.
         let mut beginning = (0, 0);
@@ -105,13 +113,15 @@ impl Files {
         }
     }
 
-    fn add_if_new(&self, start: usize, path: &[u8], tables: &Tables) {
+    fn add_if_new(&self, start: usize, path: &[u8], tables: Option<&Tables>) {
         let Some(image) = Image::at(start) else { return };
         let Some(file) = image.file() else { return };
         if self.find(start).is_some_and(|known| known == file) {
             return;
         }
-        if self.add(file) {
+        let is_known = self.add(file);
+        let Some(tables) = tables else { return };
+        if is_known {
             tables.add_module(&ModuleFacts {
                 start: file.start as u64,
                 end: file.end as u64,
