@@ -45,8 +45,14 @@ pub(super) struct HeldLimit {
 // Relaxed throughout: written before `main`, or by a call of the program's that is documented to be made early; bytes
 // and source may be of two moments for a reader in between.
 impl HeldLimit {
-    const SOURCES: [LimitSource; 4] =
-        [LimitSource::Environment, LimitSource::Source, LimitSource::Cgroup, LimitSource::Rlimit];
+    const SOURCES: [LimitSource; 6] = [
+        LimitSource::Environment,
+        LimitSource::Source,
+        LimitSource::Cgroup,
+        LimitSource::Rlimit,
+        LimitSource::Budget,
+        LimitSource::Changed,
+    ];
 
     pub(super) fn new(limit: Option<Resolved>) -> Self {
         let held = HeldLimit { bytes: AtomicU64::new(0), source: AtomicU8::new(u8::MAX) };

@@ -12,7 +12,9 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::{pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
+use crate::contract::{
+    Cause, EXIT_RUST_PANIC, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES,
+};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
@@ -63,14 +65,44 @@ pub(super) fn is_under_way() -> bool {
     standing() != Standing::Alive
 }
 
+/// Why the process ends here, and how it would have ended without us.
+#[derive(Clone, Copy)]
+pub(super) struct Verdict {
+    pub(super) cause: Cause,
+    pub(super) request: Option<Request>,
+    pub(super) evidence: Evidence,
+    pub(super) own: Own,
+}
+
+/// How the process would have ended without us.
+#[derive(Clone, Copy)]
+pub(super) enum Own {
+    Exit(u8),
+    Signal(u8),
+    Unknown,
+}
+
+impl Own {
+    pub(super) const ABORT: Own = Own::Signal(libc::SIGABRT as u8);
+    const PANIC: Own = Own::Exit(EXIT_RUST_PANIC as u8);
+
+    fn exit_code(self) -> Option<u8> {
+        if let Own::Exit(code) = self { Some(code) } else { None }
+    }
+
+    fn signal(self) -> Option<u8> {
+        if let Own::Signal(signal) = self { Some(signal) } else { None }
+    }
+}
+
 /// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
-pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
-    say_last_words(armed, cause, request);
+pub(super) fn end(armed: &Armed, verdict: Verdict) -> ! {
+    say_last_words(armed, verdict);
     exit(armed)
 }
 
 /// The report and the last words, in the one thread that gets to speak; the others end here.
-pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Request>) {
+pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     if !win() {
         match standing() {
             // Out of memory again, inside the last words: all is said that could be.
@@ -82,13 +114,13 @@ pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Reques
     sys::signals::block(libc::SIGPIPE);
     sys::signals::block(libc::SIGXFSZ);
     // Before anything that may take time, or fail.
-    record::note_end(cause, request);
+    record::note_end(verdict.cause, verdict.request);
     // SAFETY: only the winner comes here, once.
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.
     let workspace = unsafe { &mut *WORKSPACE.0.get() };
     let thread = sys::process::thread_name();
-    let snapshot = snapshot(armed, cause, request, &thread);
+    let snapshot = snapshot(armed, verdict, &thread);
     record::note_last_words(&snapshot);
     write_record(armed, &snapshot, &mut workspace.record);
     write_lines(armed, &snapshot, &mut workspace.lines);
@@ -151,12 +183,8 @@ static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     beside: Text::new(),
 }));
 
-fn snapshot<'a>(
-    armed: &'a Armed,
-    cause: Cause,
-    request: Option<Request>,
-    thread: &'a [u8; 16],
-) -> Snapshot<'a> {
+fn snapshot<'a>(armed: &'a Armed, verdict: Verdict, thread: &'a [u8; 16]) -> Snapshot<'a> {
+    let Verdict { cause, request, evidence, own } = verdict;
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
     let (pid, tid) = (sys::process::pid(), sys::process::tid());
     let name = thread.split(|byte| *byte == 0).next().unwrap_or(thread);
@@ -178,6 +206,12 @@ fn snapshot<'a>(
         exit_code: armed.exit_code,
         uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
         token: armed.token.as_ref().map(Text::as_bytes),
+        evidence: Some(evidence),
+        own_exit_code: own.exit_code(),
+        own_signal: own.signal(),
+        budget: None,
+        budget_used: None,
+        waited_ms: None,
         inferred: false,
     }
 }
@@ -341,8 +375,8 @@ fn at_exit(code: Option<i32>) {
         Standing::Alive => {}
     }
     if code == Some(EXIT_RUST_PANIC)
-        && let Some(request) = verdict::refused_thread_is_why()
+        && let Some((request, evidence)) = verdict::refused_thread_is_why()
     {
-        end(armed, Cause::Thread, Some(request));
+        end(armed, Verdict { cause: Cause::Thread, request: Some(request), evidence, own: Own::PANIC });
     }
 }

@@ -4,9 +4,9 @@ use super::arenas;
 use super::armed::{Armed, armed};
 use super::backoff::Backoff;
 use super::callbacks::RECLAIM;
-use super::exhaustion::{self, Standing};
+use super::exhaustion::{self, Own, Standing, Verdict};
 use super::{profile, record};
-use crate::contract::{Cause, OnRefusal};
+use crate::contract::{Cause, Evidence, OnRefusal};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
@@ -88,7 +88,8 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
         note(cause, request);
         // A thread that cannot be started is for its starter to handle; only allocations end at once.
         if armed.on_refusal == OnRefusal::Immediate && cause != Cause::Thread {
-            exhaustion::end(armed, cause, Some(request));
+            let (evidence, own) = (Evidence::Exact, Own::Unknown);
+            exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
         }
     }
     survived

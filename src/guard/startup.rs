@@ -236,6 +236,8 @@ fn check_that_it_fits(limit: Resolved, measure: Measure) {
             LimitSource::Source => " (the program's source)",
             LimitSource::Cgroup => " (from the container)",
             LimitSource::Rlimit => " (an rlimit that was there before)",
+            LimitSource::Budget => " (from the budget)",
+            LimitSource::Changed => " (an rlimit that was moved since the start)",
         });
         line.push(" is below the ");
         push_bytes(line, in_use);

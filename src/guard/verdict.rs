@@ -6,9 +6,9 @@
 #![cfg_attr(target_feature = "crt-static", allow(dead_code))]
 
 use super::armed::{Armed, armed};
-use super::exhaustion;
+use super::exhaustion::{self, Own, Verdict};
 use super::refusal;
-use crate::contract::Cause;
+use crate::contract::{Cause, Evidence};
 use crate::report::Request;
 use crate::sys;
 use core::num::NonZeroUsize;
@@ -128,7 +128,7 @@ fn end_of_allocation(armed: &Armed) -> ! {
     let (cause, request) =
         refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
     let cause = if cause == Cause::Thread { Cause::Heap } else { cause };
-    exhaustion::end(armed, cause, request)
+    exhaustion::end(armed, Verdict { cause, request, evidence: Evidence::Exact, own: Own::ABORT })
 }
 
 /// How much must be refused right now for an abort in the midst of a panic to count as exhaustion, in bytes.
@@ -140,15 +140,18 @@ pub(super) fn judge_abort(armed: &Armed) {
     if !std::thread::panicking() {
         return;
     }
+    let end = |cause, request, evidence| {
+        exhaustion::end(armed, Verdict { cause, request, evidence, own: Own::ABORT });
+    };
     if is_thread_without_its_signal_stack() {
-        exhaustion::end(armed, Cause::Thread, None);
+        end(Cause::Thread, None, Evidence::Missing);
     }
-    if let Some(request) = refused_thread_is_why() {
-        exhaustion::end(armed, Cause::Thread, Some(request));
+    if let Some((request, evidence)) = refused_thread_is_why() {
+        end(Cause::Thread, Some(request), evidence);
     }
     // A panic that could not even be started, or that met the next one.
     if refusal::refused_count() > 0 && sys::memory::would_be_refused(TELLING_BYTES) {
-        exhaustion::end(armed, Cause::Heap, refusal::last_here().map(|(_, request)| request));
+        end(Cause::Heap, refusal::last_here().map(|(_, request)| request), Evidence::Missing);
     }
 }
 
@@ -212,18 +215,21 @@ pub(super) fn note_message(message: &[u8]) {
 }
 
 /// Whether a process that ends in a panic does so because a thread could not be started.
-pub(super) fn refused_thread_is_why() -> Option<Request> {
+pub(super) fn refused_thread_is_why() -> Option<(Request, Evidence)> {
     let stack_bytes = REFUSED_STACK.load(Ordering::Relaxed);
     if stack_bytes == 0 {
         return None;
     }
-    let guilty = match LAST_PANIC.load(Ordering::Relaxed) {
-        PANIC_OF_SPAWN => true,
-        PANIC_OTHER => false,
+    let evidence = match LAST_PANIC.load(Ordering::Relaxed) {
+        PANIC_OF_SPAWN => Evidence::Said,
+        PANIC_OTHER => return None,
         // The program has a panic hook of its own: is the memory still missing?
-        _ => sys::memory::would_be_refused(usize::try_from(stack_bytes).unwrap_or(usize::MAX)),
+        _ if sys::memory::would_be_refused(usize::try_from(stack_bytes).unwrap_or(usize::MAX)) => {
+            Evidence::Missing
+        }
+        _ => return None,
     };
-    guilty.then_some(Request { bytes: stack_bytes, align: None })
+    Some((Request { bytes: stack_bytes, align: None }, evidence))
 }
 
 /// The thread whose abort has been judged already, so that SIGABRT does not ask again.
@@ -259,7 +265,8 @@ extern "C" fn on_abort_signal(signal: i32, info: *mut libc::siginfo_t, context: 
             end_of_allocation(armed);
         }
         if is_called_from_thread_exit(stack_pointer) {
-            exhaustion::end(armed, Cause::Heap, None);
+            let (cause, evidence, own) = (Cause::Heap, Evidence::Exact, Own::ABORT);
+            exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
         }
         if !super::anchor::INTERPOSES {
             judge_abort(armed);

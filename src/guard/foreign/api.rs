@@ -93,6 +93,8 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
             Some(LimitSource::Source) => 2,
             Some(LimitSource::Cgroup) => 3,
             Some(LimitSource::Rlimit) => 4,
+            Some(LimitSource::Budget) => 5,
+            Some(LimitSource::Changed) => 6,
         },
         armed: c_int::from(notes::is_guarded()),
         reserved: 0,

@@ -6,9 +6,9 @@
 
 use super::real::{Real, call_real};
 use super::{ends, notes, verdict};
-use crate::contract::{Cause, Measure};
+use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
-use crate::guard::exhaustion::{self, Standing};
+use crate::guard::exhaustion::{self, Own, Standing};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -171,8 +171,8 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
         }
         _ => verdict::of_trap(armed),
     };
-    if let Some((cause, request)) = guilt {
-        exhaustion::end(armed, cause, request);
+    if let Some(guilt) = guilt {
+        exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
     }
 }
 
@@ -192,12 +192,12 @@ fn missing_block(armed: &Armed, address: usize) -> Option<verdict::Guilt> {
     // Who checks nothing dies with the heap still full, or of a size that can never be had.
     let requested = notes::requested().filter(is_current).filter(verdict::would_be_refused);
     if let Some(noted) = requested.filter(|noted| from_null < near(noted)) {
-        return Some(verdict::guilt(&noted));
+        return Some(verdict::guilt(&noted, Evidence::Fault));
     }
     let mapped = notes::mapped().filter(is_current);
     mapped
         .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
-        .map(|noted| verdict::guilt(&noted))
+        .map(|noted| verdict::guilt(&noted, Evidence::Fault))
 }
 
 /// What a stack may be short of at once: the kernel lets no fault be farther below it than this.
@@ -216,6 +216,9 @@ fn stack_that_could_not_grow(armed: &Armed, address: usize, stack_pointer: usize
         return None;
     }
     let limited = armed.measure == Measure::AddressSpace || rlimit(Resource::AddressSpace).soft.is_some();
-    (limited && sys::memory::would_be_refused(missing))
-        .then_some((Cause::Stack, Some(Request { bytes: missing as u64, align: None })))
+    (limited && sys::memory::would_be_refused(missing)).then_some(verdict::Guilt {
+        cause: Cause::Stack,
+        request: Some(Request { bytes: missing as u64, align: None }),
+        evidence: Evidence::Fault,
+    })
 }

@@ -1,10 +1,11 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
-use super::notes;
 use super::real::{Real, call_real};
+use super::{notes, verdict};
+use crate::contract::Evidence;
 use crate::guard::armed::armed;
-use crate::guard::exhaustion;
+use crate::guard::exhaustion::{self, Own};
 use crate::guard::refusal;
 use crate::message::Message;
 use crate::sys;
@@ -156,7 +157,7 @@ pub(super) fn hear(message: &[u8]) {
         && noted.tid == sys::process::tid()
         && !exhaustion::is_under_way()
     {
-        exhaustion::end(armed, noted.cause, Some(noted.request()));
+        exhaustion::end(armed, verdict::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
     match Message::of(message) {
         Some(Message::OutOfMemory) => {

@@ -8,15 +8,28 @@
 
 use super::messages;
 use super::notes::{self, Noted};
-use crate::contract::Cause;
+use crate::contract::{Cause, Evidence};
 use crate::guard::armed::Armed;
+use crate::guard::exhaustion::{Own, Verdict};
 use crate::guard::refusal;
 use crate::message::Message;
 use crate::report::Request;
 use crate::sys;
 
-/// Why the process ends.
-pub(super) type Guilt = (Cause, Option<Request>);
+/// Why the process ends, and how that is known.
+pub(super) struct Guilt {
+    pub(super) cause: Cause,
+    pub(super) request: Option<Request>,
+    pub(super) evidence: Evidence,
+}
+
+impl Guilt {
+    /// The end of a process that would have ended so by itself.
+    pub(super) fn verdict(self, own: Own) -> Verdict {
+        let Guilt { cause, request, evidence } = self;
+        Verdict { cause, request, evidence, own }
+    }
+}
 
 /// What a program may allocate on the straight way from a refusal to its end: a message, a flush, a handler.
 const STRAIGHT_ALLOCATIONS: u64 = 32;
@@ -63,10 +76,11 @@ pub(super) fn by_message(armed: &Armed) -> Option<Guilt> {
         return None;
     }
     // What was got over since may have been refused for the same reason; without any, a runtime's own limit spoke.
-    Some(notes::requested().or_else(notes::mapped).map_or_else(
+    let (cause, request) = notes::requested().or_else(notes::mapped).map_or_else(
         || refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request))),
-        |noted| guilt(&noted),
-    ))
+        |noted| (noted.cause, Some(noted.request())),
+    );
+    Some(Guilt { cause, request, evidence: Evidence::Said })
 }
 
 fn by_size(armed: &Armed) -> Option<Guilt> {
@@ -74,7 +88,7 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
         .into_iter()
         .flatten()
         .find(|noted| is_still_missing(armed, noted))
-        .map(|noted| guilt(&noted))
+        .map(|noted| guilt(&noted, Evidence::Missing))
 }
 
 fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
@@ -90,7 +104,7 @@ fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
             noted.allocations_since <= STRAIGHT_ALLOCATIONS && noted.bytes_since <= STRAIGHT_BYTES
         })
         .filter(|noted| confirm(noted))
-        .map(|noted| guilt(&noted))
+        .map(|noted| guilt(&noted, Evidence::Straight))
 }
 
 /// Whether as much would be refused again right now, possible or not.
@@ -98,6 +112,6 @@ pub(super) fn would_be_refused(noted: &Noted) -> bool {
     usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, sys::memory::would_be_refused)
 }
 
-pub(super) fn guilt(noted: &Noted) -> Guilt {
-    (noted.cause, Some(noted.request()))
+pub(super) fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {
+    Guilt { cause: noted.cause, request: Some(noted.request()), evidence }
 }
