@@ -45,7 +45,7 @@ pub mod variable {
     pub const MEASURE: &str = "OOMGUARD_MEASURE";
     /// The exit code on exhaustion: 1–255.
     pub const EXIT_CODE: &str = "OOMGUARD_EXIT_CODE";
-    /// `deferred` or `immediate`.
+    /// `deferred`, `immediate`, or `immediate-threads`: the latter also where a thread cannot be started.
     pub const ON_REFUSAL: &str = "OOMGUARD_ON_REFUSAL";
     /// Bytes kept back for the last words.
     pub const RESERVE: &str = "OOMGUARD_RESERVE";

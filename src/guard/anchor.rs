@@ -1,5 +1,5 @@
 //! What a program that allocates through a [`Guard`](super::allocator::Guard) links in, and no other program does:
-//! the constructor in `.init_array`, and the names `write`, `abort` and `pthread_create`.
+//! the constructor in `.init_array`, and the names of the C library that `interpose`, `c_heap` and `mappings` look at.
 //!
 //! The generic code of a used guard is compiled into the program itself. The assembler directives below are part of
 //! that code, so they are there exactly when it is. They put no instruction into the function that holds them.
@@ -14,6 +14,14 @@ pub(super) const INTERPOSES: bool = cfg!(any(target_arch = "x86_64", target_arch
 
 /// Whether the definitions that ours hide can be found: not in a static program, where they are not linked at all.
 pub(super) const FINDS_HIDDEN: bool = cfg!(not(target_feature = "crt-static"));
+
+/// Whether the C library's heap and mappings are looked at, for the C code in a program and what allocates beside Rust's
+/// allocator.
+pub(super) const WATCHES_C_HEAP: bool = cfg!(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_env = "gnu",
+    not(target_feature = "crt-static")
+));
 
 /// Does nothing when called. Being compiled is what counts.
 #[inline(always)]
@@ -37,6 +45,27 @@ pub(super) fn link_into_program<S: Source>() {
         define!("abort", super::interpose::abort);
         #[cfg(not(target_feature = "crt-static"))]
         define!("pthread_create", super::interpose::pthread_create);
+    }
+    #[cfg(all(
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        target_env = "gnu",
+        not(target_feature = "crt-static")
+    ))]
+    {
+        use super::{c_heap, mappings};
+        define!("malloc", c_heap::malloc);
+        define!("calloc", c_heap::calloc);
+        define!("realloc", c_heap::realloc);
+        define!("reallocarray", c_heap::reallocarray);
+        define!("memalign", c_heap::memalign);
+        define!("aligned_alloc", c_heap::aligned_alloc);
+        define!("posix_memalign", c_heap::posix_memalign);
+        define!("valloc", c_heap::valloc);
+        define!("pvalloc", c_heap::pvalloc);
+        define!("mmap", mappings::mmap);
+        define!("mmap64", mappings::mmap);
+        define!("mremap", mappings::mremap);
+        define!("mprotect", mappings::mprotect);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What start-up found out: written once, before `main`, and only read from then on.
 
 use super::limits::Resolved;
-use super::settings::Profile;
-use crate::contract::{LimitSource, Measure, OnRefusal, TOKEN_MAX_BYTES};
+use super::settings::{Profile, WhenRefused};
+use crate::contract::{LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
 use crate::text::Text;
 use core::cell::UnsafeCell;
@@ -17,7 +17,7 @@ pub(super) struct Armed {
     pub(super) exit_code: u8,
     pub(super) measure: Measure,
     pub(super) limit: HeldLimit,
-    pub(super) on_refusal: OnRefusal,
+    pub(super) on_refusal: WhenRefused,
     pub(super) reserve_bytes: u64,
     pub(super) quiet: bool,
     pub(super) report: ReportTarget,

@@ -11,9 +11,9 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{pressure, profile, record, refusal, verdict, watchdog};
+use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
 use crate::contract::{
-    Cause, EXIT_RUST_PANIC, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES,
+    Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES,
 };
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -84,7 +84,6 @@ pub(super) enum Own {
 
 impl Own {
     pub(super) const ABORT: Own = Own::Signal(libc::SIGABRT as u8);
-    const PANIC: Own = Own::Exit(EXIT_RUST_PANIC as u8);
 
     fn exit_code(self) -> Option<u8> {
         if let Own::Exit(code) = self { Some(code) } else { None }
@@ -110,6 +109,7 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
             _ => park(armed),
         }
     }
+    interpose::listen(true);
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
     sys::signals::block(libc::SIGXFSZ);
@@ -374,9 +374,11 @@ fn at_exit(code: Option<i32>) {
         Standing::Outlived => park(armed),
         Standing::Alive => {}
     }
-    if code == Some(EXIT_RUST_PANIC)
-        && let Some((request, evidence)) = verdict::refused_thread_is_why()
+    // What a parent sees of it. Elsewhere the code is not told: a panic is the one that can be known.
+    let code = code.map_or(0, |code| code.cast_unsigned() as u8);
+    if code != 0
+        && let Some(verdict) = verdict::of_exit(armed, code)
     {
-        end(armed, Verdict { cause: Cause::Thread, request: Some(request), evidence, own: Own::PANIC });
+        end(armed, verdict);
     }
 }

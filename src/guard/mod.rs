@@ -28,28 +28,38 @@
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
 
+mod aborts;
 pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
 mod backoff;
+mod c_heap;
 pub(crate) mod callbacks;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;
+mod frames;
 #[cfg(feature = "inject")]
 pub mod inject;
 mod interpose;
+mod judge;
 mod limits;
 mod macros;
+mod mappings;
+mod notes;
+mod panics;
 pub(crate) mod pressure;
 mod profile;
+mod real;
 mod record;
 mod refusal;
+mod said;
 pub(crate) mod settings;
 mod stack;
 mod startup;
 pub(crate) mod status;
+mod threads;
 mod unwind;
 mod verdict;
 mod watchdog;

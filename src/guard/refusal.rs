@@ -5,7 +5,8 @@ use super::armed::{Armed, armed};
 use super::backoff::Backoff;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
-use super::{profile, record};
+use super::notes::{self, Asker};
+use super::{interpose, panics, profile, record, said};
 use crate::contract::{Cause, Evidence, OnRefusal};
 use crate::report::Request;
 use crate::sys;
@@ -20,6 +21,7 @@ struct Here {
     last: Cell<MaybeUninit<(Cause, Request)>>,
     has_last: Cell<bool>,
     handling: Cell<bool>,
+    refused: Cell<u32>,
 }
 
 // SAFETY: cells of a flag that is false, of memory that need not be initialized; nothing to drop.
@@ -44,11 +46,16 @@ pub(super) fn last_here() -> Option<(Cause, Request)> {
     last.map(|last| unsafe { last.assume_init() })
 }
 
+/// How many refusals were passed on to the calling thread so far.
+pub(super) fn refused_here() -> u32 {
+    here().refused.get()
+}
+
 /// An allocation was refused: `again` repeats it. The block, or null where the program has to cope.
 pub(super) fn handle_allocation(request: Request, again: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
     let mut block = core::ptr::null_mut();
     let cause = if injected() { Cause::Injected } else { Cause::Heap };
-    handle(cause, request, &mut || {
+    handle(cause, Asker::Rust, request, &mut || {
         block = again();
         !block.is_null()
     });
@@ -65,9 +72,28 @@ fn injected() -> bool {
     false
 }
 
-/// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end.
-pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
+/// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end. `errno` is left as
+/// it is.
+pub(super) fn handle(
+    cause: Cause,
+    asker: Asker,
+    request: Request,
+    again: &mut dyn FnMut() -> bool,
+) -> bool {
     let Some(armed) = armed() else { return false };
+    let errno = sys::fd::errno();
+    let survived = handle_armed(armed, cause, asker, request, again);
+    sys::fd::set_errno(errno);
+    survived
+}
+
+fn handle_armed(
+    armed: &Armed,
+    cause: Cause,
+    asker: Asker,
+    request: Request,
+    again: &mut dyn FnMut() -> bool,
+) -> bool {
     match exhaustion::standing() {
         Standing::Dying => return exhaustion::lend_reserve(armed, again),
         Standing::Outlived => exhaustion::park(armed),
@@ -75,7 +101,7 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
     }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
     if here().handling.replace(true) {
-        note(cause, request);
+        note(cause, asker, request);
         return false;
     }
     let survived = match cause {
@@ -85,9 +111,14 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
     };
     here().handling.set(false);
     if !survived {
-        note(cause, request);
-        // A thread that cannot be started is for its starter to handle; only allocations end at once.
-        if armed.on_refusal == OnRefusal::Immediate && cause != Cause::Thread {
+        note(cause, asker, request);
+        // A thread that cannot be started is for its starter to handle, unless the user says otherwise.
+        let is_end = if cause == Cause::Thread {
+            armed.on_refusal.threads_end
+        } else {
+            armed.on_refusal.allocation == OnRefusal::Immediate
+        };
+        if is_end {
             let (evidence, own) = (Evidence::Exact, Own::Unknown);
             exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
         }
@@ -96,9 +127,9 @@ pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> 
 }
 
 /// A refusal is passed on to the program.
-pub(super) fn note(cause: Cause, request: Request) {
-    #[cfg(feature = "shim")]
-    super::foreign::note(cause, request);
+pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
+    notes::note(cause, asker, request);
+    listen();
     // Relaxed: as in `refused_count`.
     let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
     record::note_refusal(request, refusals);
@@ -106,6 +137,21 @@ pub(super) fn note(cause: Cause, request: Request) {
     let here = here();
     here.last.set(MaybeUninit::new((cause, request)));
     here.has_last.set(true);
+    here.refused.set(here.refused.get().saturating_add(1));
+}
+
+/// What the program says from now on may be about a refusal.
+fn listen() {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return super::foreign::note_refusal();
+    }
+    // What a panic needs for its last words is no new refusal to speak of.
+    if !std::thread::panicking() {
+        panics::forget();
+        said::begin();
+    }
+    interpose::listen(true);
 }
 
 /// Only one thread gives memory back at a time.

@@ -6,7 +6,8 @@
 use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::{allocator::Source, arenas, exhaustion, interpose, profile, record, stack, verdict};
+use super::anchor::WATCHES_C_HEAP;
+use super::{aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;
@@ -85,12 +86,17 @@ fn current_environment() -> *const *const c_char {
 /// At most once in a process, before it has a second thread.
 unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
     // SAFETY: once, by this function's contract.
-    let armed = unsafe { set_up(source, environment, program, verdict::alloc_error_code) };
+    let armed = unsafe { set_up(source, environment, program, frames::alloc_error_code) };
+    frames::note_files();
     interpose::resolve_real_functions();
-    verdict::install_abort_handler(armed);
+    if WATCHES_C_HEAP {
+        c_heap::resolve_rusts();
+    }
+    notes::begin();
+    aborts::install_handler(armed);
     exhaustion::watch_exit();
     #[cfg(feature = "nightly")]
-    std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
+    std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
 
 /// What programs of all languages have in common: wishes, limit, facts, record.

@@ -1,6 +1,6 @@
 //! The functions of `oomguard.h`. None of them aborts or unwinds; each says in `errno` what went wrong.
 
-use super::notes;
+use crate::guard::notes;
 use crate::contract::{LimitSource, Measure};
 use crate::guard::armed::armed;
 use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};

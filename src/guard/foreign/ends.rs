@@ -1,11 +1,12 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `abort`, a failed assertion.
 
-use super::real::{Real, call_real};
-use super::verdict::{self, Guilt};
-use super::{messages, notes};
+use crate::guard::real::{Real, call_real};
+use super::messages;
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
+use crate::guard::judge::{self, Guilt};
+use crate::guard::notes;
 use crate::guard::watchdog;
 use crate::message::asks_for_a_block;
 use crate::sys;
@@ -71,7 +72,7 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     if code == 0 {
         return None;
     }
-    verdict::of_exit(armed).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
+    judge::of_exit(armed, messages::said(armed)).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
 
 /// abort(3).
@@ -107,11 +108,11 @@ pub(super) fn judge_abort(armed: &Armed) {
         Some(Exception::OutOfMemory) => {
             let evidence = Evidence::Exact;
             let unnoted = Guilt { cause: Cause::Heap, request: None, evidence };
-            Some(notes::requested().map_or(unnoted, |noted| verdict::guilt(&noted, evidence)))
+            Some(notes::requested().map_or(unnoted, |noted| judge::guilt(&noted, evidence)))
         }
         Some(Exception::OfSystem) if !was_refused_a_thread() => None,
         Some(Exception::Other) => None,
-        Some(Exception::OfSystem) | None => verdict::of_abort(armed),
+        Some(Exception::OfSystem) | None => judge::of_abort(armed, messages::said(armed)),
     };
     if let Some(guilt) = guilt {
         exhaustion::end(armed, guilt.verdict(Own::ABORT));

@@ -2,7 +2,8 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{allocate, ends, faults, mappings, messages, notes, streams, threads};
+use super::{breaks, ends, faults, messages, streams, threads};
+use crate::guard::{c_heap, mappings, notes};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     {
         variables.remove_all_of_ours(library);
     }
-    notes::begin();
+    IS_IN_CHARGE.store(true, Ordering::Relaxed);
+    notes::begin_only_here();
     faults::install();
     ends::watch_exit();
     // SAFETY: the handler lives as long as the process; libc keeps the first ones without allocating.
@@ -61,8 +63,9 @@ pub(super) fn environment_says_limit() -> bool {
 
 /// Asks the dynamic linker now, so that nobody has to later.
 fn resolve() {
-    allocate::resolve();
+    c_heap::resolve();
     mappings::resolve();
+    breaks::resolve();
     threads::resolve();
     messages::resolve();
     streams::resolve();
@@ -88,3 +91,11 @@ extern "C" fn in_child() {
         messages::forget();
     }
 }
+
+/// Whether this process is guarded by the library for other languages, and not by a guard of its own.
+pub(in crate::guard) fn is_in_charge() -> bool {
+    // Relaxed: written before `main`.
+    IS_IN_CHARGE.load(Ordering::Relaxed)
+}
+
+static IS_IN_CHARGE: AtomicBool = AtomicBool::new(false);

@@ -87,6 +87,40 @@ pub(super) fn here() -> Registers {
     Registers { pc, sp, fp, link }
 }
 
+/// The registers of the thread that a signal handler has interrupted.
+///
+/// # Safety
+/// `context` is the third argument of a signal handler that was installed with SA_SIGINFO.
+pub(super) unsafe fn interrupted(context: *mut libc::c_void) -> Registers {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    #[cfg(target_arch = "x86_64")]
+    {
+        let register = |number: i32| machine.gregs.get(number as usize).map_or(0, |value| *value as usize);
+        Registers {
+            pc: register(libc::REG_RIP),
+            sp: register(libc::REG_RSP),
+            fp: register(libc::REG_RBP),
+            link: 0,
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let register = |number: usize| machine.regs.get(number).map_or(0, |value| *value as usize);
+        Registers { pc: machine.pc as usize, sp: machine.sp as usize, fp: register(29), link: register(30) }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = machine;
+        Registers { pc: 0, sp: 0, fp: 0, link: 0 }
+    }
+}
+
+/// Whether the unwind tables say how to leave the function that `pc` is in.
+pub(super) fn is_described(pc: usize, files: &Files) -> bool {
+    files.find(pc).and_then(|file| rule_for(pc, &file)).is_some_and(|rule| rule != Rule::NoTable)
+}
+
 /// A stack: return addresses from the innermost caller outwards.
 pub(super) struct Stack {
     frames: [u64; MAX_FRAMES],

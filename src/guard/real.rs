@@ -22,6 +22,9 @@ impl Real {
 
     /// Its address. `None`: there is none, or its being looked up is what made this call.
     pub(super) fn address(&self) -> Option<usize> {
+        if !super::anchor::FINDS_HIDDEN {
+            return None;
+        }
         // Relaxed, here and below: code is there from the start, and two threads find the same.
         match self.address.load(Ordering::Relaxed) {
             UNKNOWN => self.look_up(),
@@ -61,7 +64,7 @@ macro_rules! call_real {
         })
     };
 }
-pub(super) use call_real;
+pub(in crate::guard) use call_real;
 
 /// Functions under names of the C library's own that nobody hides. Weak, as another C library has none of them.
 macro_rules! weak {
@@ -77,8 +80,8 @@ macro_rules! weak {
             ".popsection"
         ),*);
         unsafe extern "C" {
-            $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
+            $(pub(in crate::guard) safe static $table: Option<unsafe extern "C" fn()>;)*
         }
     };
 }
-pub(super) use weak;
+pub(in crate::guard) use weak;

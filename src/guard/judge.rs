@@ -4,14 +4,16 @@
 //! 2. It still could not have it: as much would be refused again now, and less than that was allocated since.
 //! 3. It did nothing else: hardly an allocation between the refusal and the end.
 //!
-//! A message that tells of another death speaks against all three.
+//! A message that tells of another death speaks against all three. Of a request of Rust's own allocator the third is no
+//! evidence, as who cannot go on without it says so by `handle_alloc_error`.
+//!
+//! What the program said is for the caller to know: `said` is the last of it that bears on a death.
 
-use super::messages;
-use super::notes::{self, Noted};
+use super::armed::Armed;
+use super::exhaustion::{Own, Verdict};
+use super::notes::{self, Asker, Noted};
+use super::refusal;
 use crate::contract::{Cause, Evidence};
-use crate::guard::armed::Armed;
-use crate::guard::exhaustion::{Own, Verdict};
-use crate::guard::refusal;
 use crate::message::Message;
 use crate::report::Request;
 use crate::sys;
@@ -39,27 +41,34 @@ const STRAIGHT_BYTES: u64 = 64 << 10;
 /// with less than both left, the block is refused although it alone would fit.
 const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
 
+/// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
+/// milliseconds of processor time.
+const UNSAID_PROCESSOR_MS: u64 = 250;
+
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if the memory is still missing.
-pub(super) fn of_exit(armed: &Armed) -> Option<Guilt> {
-    judge(armed, |noted| {
-        messages::last(notes::last_bytes(armed)) != Some(Message::Unrelated) || would_be_refused(noted)
-    })
+pub(super) fn of_exit(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    judge(armed, said, |noted| said != Some(Message::Unrelated) || would_be_refused(noted))
 }
 
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
-pub(super) fn of_abort(armed: &Armed) -> Option<Guilt> {
-    judge(armed, would_be_refused)
+pub(super) fn of_abort(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    judge(armed, said, would_be_refused)
 }
 
 /// The program stops itself by an instruction that faults, as V8 and HotSpot do.
-pub(super) fn of_trap(armed: &Armed) -> Option<Guilt> {
-    by_message(armed).or_else(|| if is_other_death(armed) { None } else { by_size(armed) })
+#[cfg(feature = "shim")]
+pub(super) fn of_trap(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    by_message(said).or_else(|| if said == Some(Message::OtherDeath) { None } else { by_size(armed) })
 }
 
-fn judge(armed: &Armed, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
-    by_message(armed).or_else(|| {
-        if is_other_death(armed) {
+fn judge(
+    armed: &Armed,
+    said: Option<Message>,
+    confirm_straight: impl Fn(&Noted) -> bool,
+) -> Option<Guilt> {
+    by_message(said).or_else(|| {
+        if said == Some(Message::OtherDeath) {
             None
         } else {
             by_size(armed).or_else(|| by_straightness(confirm_straight))
@@ -67,12 +76,8 @@ fn judge(armed: &Armed, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Gui
     })
 }
 
-fn is_other_death(armed: &Armed) -> bool {
-    messages::last(notes::last_bytes(armed)) == Some(Message::OtherDeath)
-}
-
-pub(super) fn by_message(armed: &Armed) -> Option<Guilt> {
-    if messages::last(notes::last_bytes(armed)) != Some(Message::OutOfMemory) {
+pub(super) fn by_message(said: Option<Message>) -> Option<Guilt> {
+    if said != Some(Message::OutOfMemory) {
         return None;
     }
     // What was got over since may have been refused for the same reason; without any, a runtime's own limit spoke.
@@ -93,13 +98,17 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
 
 fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     let bytes = noted.bytes.max(LEAST_STEP_BYTES);
+    let is_unsaid_too_long =
+        noted.asker == Asker::Rust && noted.processor_ms_since > UNSAID_PROCESSOR_MS;
     armed.limit.bytes().is_none_or(|limit| bytes <= limit)
+        && !is_unsaid_too_long
         && noted.bytes_since < bytes
         && would_be_refused(noted)
 }
 
 fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     notes::requested()
+        .filter(|noted| noted.asker == Asker::Other)
         .filter(|noted| {
             noted.allocations_since <= STRAIGHT_ALLOCATIONS && noted.bytes_since <= STRAIGHT_BYTES
         })
