@@ -70,15 +70,15 @@ impl Message {
 
 /// What a Rust program says of a request that came back as an error, in small letters: whole words that claim a failure.
 const FAILED_FOR_MEMORY: [&[u8]; 20] = [
-    b"outofmemory",                     // std::io::ErrorKind
-    b"out of memory",                   // std::io::ErrorKind, bumpalo, SQLite
-    b"allocerror",                      // std::collections::TryReserveErrorKind
-    b"memory allocation failed",        // std::collections::TryReserveError
-    b"memory allocation of",            // std's own line, in a plugin that has no guard
-    b"cannot allocate memory",          // ENOMEM in glibc
-    b"os error 12",                     // ENOMEM in std's words
-    b"code: 12,",                       // the same, for debugging
-    b"failed to allocate",              // std's signal stack, and many
+    b"outofmemory",              // std::io::ErrorKind
+    b"out of memory",            // std::io::ErrorKind, bumpalo, SQLite
+    b"allocerror",               // std::collections::TryReserveErrorKind
+    b"memory allocation failed", // std::collections::TryReserveError
+    b"memory allocation of",     // std's own line, in a plugin that has no guard
+    b"cannot allocate memory",   // ENOMEM in glibc
+    b"os error 12",              // ENOMEM in std's words
+    b"code: 12,",                // the same, for debugging
+    b"failed to allocate",       // std's signal stack, and many
     b"unable to allocate",
     b"could not allocate",
     b"couldn't allocate",
@@ -196,15 +196,8 @@ pub(crate) fn last_word(text: &[u8]) -> Option<Message> {
 
 /// Whether a line belongs to the message before it: its causes, advice, a backtrace.
 fn goes_on(line: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 7] = [
-        b"note:",
-        b"help:",
-        b"caused by",
-        b"location:",
-        b"backtrace",
-        b"stack backtrace",
-        b"run with",
-    ];
+    const BEGINNINGS: [&[u8]; 7] =
+        [b"note:", b"help:", b"caused by", b"location:", b"backtrace", b"stack backtrace", b"run with"];
     let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
     is_indented
         || BEGINNINGS.iter().any(|beginning| {

@@ -121,6 +121,10 @@ macro_rules! define {
                 concat!(".Loomguard_", $name, ":"),
                 concat!(".weak ", $name),
                 concat!(".type ", $name, ",@function"),
+                // By this name the definition is ours for certain.
+                concat!(".weak oomguard_own_", $name),
+                concat!(".hidden oomguard_own_", $name),
+                concat!("oomguard_own_", $name, ":"),
                 concat!($name, ":"),
                 concat!(jump!(), " {function}"),
                 concat!(".size ", $name, ", .-", $name),

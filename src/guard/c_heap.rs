@@ -45,8 +45,8 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
 /// The functions that are used before the real ones are known, and in a static program, which has no linker to ask:
 /// glibc's own, under the names that nobody hides.
 mod before {
-    use crate::guard::real::weak;
     use super::{c_void, null_mut, sys};
+    use crate::guard::real::weak;
 
     weak!(
         oomguard_libc_malloc "__libc_malloc",
@@ -78,17 +78,47 @@ mod before {
     }
 }
 
+/// What the names mean in this program, where they are not ours: for what Rust's allocator calls.
+mod linked {
+    use super::super::real::weak;
+
+    // Defined beside our names, and only there: see `anchor`.
+    weak!(
+        oomguard_table_of_malloc "oomguard_own_malloc",
+        oomguard_table_of_calloc "oomguard_own_calloc",
+        oomguard_table_of_realloc "oomguard_own_realloc",
+        oomguard_table_of_memalign "oomguard_own_memalign"
+    );
+
+    macro_rules! linked {
+        ($($name:ident $own:ident)*) => {
+            $(pub(super) fn $name() -> Option<usize> {
+                let linked = libc::$name as *const () as usize;
+                // Nothing of ours is in a program without a guard: then nobody asks.
+                $own.map(|own| own as *const () as usize).filter(|own| *own != linked).map(|_| linked)
+            })*
+        };
+    }
+
+    linked! {
+        malloc oomguard_table_of_malloc
+        calloc oomguard_table_of_calloc
+        realloc oomguard_table_of_realloc
+        memalign oomguard_table_of_memalign
+    }
+}
+
 macro_rules! family {
     ($(
         $(#[$doc:meta])*
-        $name:ident($($argument:ident: $type:ty),*) $symbol:literal, before $before:expr,
+        $name:ident($($argument:ident: $type:ty),*) $symbol:literal, linked $linked:expr, before $before:expr,
         bytes $bytes:expr, align $align:expr;
     )*) => {
         $(
             pub(super) mod $name {
                 use super::*;
                 pub(super) type Signature = unsafe extern "C" fn($($type),*) -> *mut c_void;
-                pub(super) static REAL: Real = Real::new($symbol);
+                pub(super) static REAL: Real = Real::linked_as($symbol, $linked);
                 pub(super) static ENTRY: AtomicPtr<c_void> = AtomicPtr::new(first as Signature as *mut c_void);
 
                 /// The call without a look at what it gives, for Rust's allocator, which looks itself.
@@ -216,28 +246,28 @@ pub(super) fn resolve_rusts() {
 
 family! {
     /// malloc(3).
-    malloc(bytes: usize) c"malloc", before before::oomguard_libc_malloc,
+    malloc(bytes: usize) c"malloc", linked linked::malloc, before before::oomguard_libc_malloc,
         bytes bytes, align None;
     /// calloc(3).
-    calloc(number: usize, size: usize) c"calloc", before before::oomguard_libc_calloc,
+    calloc(number: usize, size: usize) c"calloc", linked linked::calloc, before before::oomguard_libc_calloc,
         bytes number.saturating_mul(size), align None;
     /// realloc(3). Of no bytes it frees the block, and null is no refusal.
-    realloc(block: *mut c_void, bytes: usize) c"realloc", before before::oomguard_libc_realloc,
+    realloc(block: *mut c_void, bytes: usize) c"realloc", linked linked::realloc, before before::oomguard_libc_realloc,
         bytes if bytes == 0 { usize::MAX } else { bytes }, align None;
     /// reallocarray(3).
-    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", before before::REALLOCARRAY,
+    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", linked || None, before before::REALLOCARRAY,
         bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None;
     /// memalign(3).
-    memalign(align: usize, bytes: usize) c"memalign", before before::oomguard_libc_memalign,
+    memalign(align: usize, bytes: usize) c"memalign", linked linked::memalign, before before::oomguard_libc_memalign,
         bytes bytes, align Some(align);
     /// aligned_alloc(3).
-    aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", before before::oomguard_libc_memalign,
+    aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", linked || None, before before::oomguard_libc_memalign,
         bytes bytes, align Some(align);
     /// valloc(3).
-    valloc(bytes: usize) c"valloc", before before::oomguard_libc_valloc,
+    valloc(bytes: usize) c"valloc", linked || None, before before::oomguard_libc_valloc,
         bytes bytes, align None;
     /// pvalloc(3).
-    pvalloc(bytes: usize) c"pvalloc", before before::oomguard_libc_pvalloc,
+    pvalloc(bytes: usize) c"pvalloc", linked || None, before before::oomguard_libc_pvalloc,
         bytes bytes, align None;
 }
 

@@ -12,9 +12,7 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{
-    Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES,
-};
+use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};

@@ -181,7 +181,10 @@ fn hear(text: &[u8]) {
         }
     } else {
         panics::is_over_here();
-        if !said::keep(text) && exhaustion::standing() == Standing::Alive && threads::refused_stack().is_none() {
+        if !said::keep(text)
+            && exhaustion::standing() == Standing::Alive
+            && threads::refused_stack().is_none()
+        {
             listen(false);
         }
     }

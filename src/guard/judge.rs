@@ -62,11 +62,7 @@ pub(super) fn of_trap(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     by_message(said).or_else(|| if said == Some(Message::OtherDeath) { None } else { by_size(armed) })
 }
 
-fn judge(
-    armed: &Armed,
-    said: Option<Message>,
-    confirm_straight: impl Fn(&Noted) -> bool,
-) -> Option<Guilt> {
+fn judge(armed: &Armed, said: Option<Message>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     by_message(said).or_else(|| {
         if said == Some(Message::OtherDeath) {
             None
@@ -98,8 +94,7 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
 
 fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     let bytes = noted.bytes.max(LEAST_STEP_BYTES);
-    let is_unsaid_too_long =
-        noted.asker == Asker::Rust && noted.processor_ms_since > UNSAID_PROCESSOR_MS;
+    let is_unsaid_too_long = noted.asker == Asker::Rust && noted.processor_ms_since > UNSAID_PROCESSOR_MS;
     armed.limit.bytes().is_none_or(|limit| bytes <= limit)
         && !is_unsaid_too_long
         && noted.bytes_since < bytes

@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Real {
     name: &'static CStr,
     address: AtomicUsize,
+    /// The definition that this program was linked with, where that is not ours.
+    linked: fn() -> Option<usize>,
 }
 
 /// Not looked up yet; and: looked up in vain. No function lies there.
@@ -17,7 +19,13 @@ const NOWHERE: usize = 1;
 
 impl Real {
     pub(super) const fn new(name: &'static CStr) -> Self {
-        Real { name, address: AtomicUsize::new(UNKNOWN) }
+        Real { name, address: AtomicUsize::new(UNKNOWN), linked: || None }
+    }
+
+    /// A function that is also called where our name for it does not stand: a sanitizer's runtime or an allocator in the
+    /// program may have defined it, and then hides ours.
+    pub(super) const fn linked_as(name: &'static CStr, linked: fn() -> Option<usize>) -> Self {
+        Real { name, address: AtomicUsize::new(UNKNOWN), linked }
     }
 
     /// Its address. `None`: there is none, or its being looked up is what made this call.
@@ -45,7 +53,7 @@ impl Real {
             return None;
         }
         let errno = sys::fd::errno();
-        let found = sys::symbols::next_definition(self.name);
+        let found = (self.linked)().or_else(|| sys::symbols::hidden_definition(self.name));
         self.address.store(found.unwrap_or(NOWHERE), Ordering::Relaxed);
         sys::fd::set_errno(errno);
         LOOKING_UP.store(0, Ordering::Relaxed);

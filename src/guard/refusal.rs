@@ -74,12 +74,7 @@ fn injected() -> bool {
 
 /// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end. `errno` is left as
 /// it is.
-pub(super) fn handle(
-    cause: Cause,
-    asker: Asker,
-    request: Request,
-    again: &mut dyn FnMut() -> bool,
-) -> bool {
+pub(super) fn handle(cause: Cause, asker: Asker, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
     let Some(armed) = armed() else { return false };
     let errno = sys::fd::errno();
     let survived = handle_armed(armed, cause, asker, request, again);

@@ -401,7 +401,10 @@ mod tests {
             panic!("all good")
         };
         assert_eq!((wishes.exit_code, wishes.measure), (9, Measure::Data));
-        assert_eq!((wishes.reserve_bytes, wishes.on_refusal), (DEFAULT_RESERVE_BYTES, WhenRefused::default()));
+        assert_eq!(
+            (wishes.reserve_bytes, wishes.on_refusal),
+            (DEFAULT_RESERVE_BYTES, WhenRefused::default())
+        );
         assert_eq!((wishes.report, wishes.quiet), (ReportTo::Nowhere, false));
     }
 

@@ -22,6 +22,10 @@ const ALREADY_MAPPED_BYTES: usize = 512 << 10;
 
 /// Maps the main stack. Called in the main thread, before the limit is set.
 pub(super) fn reserve_main_stack(limit_bytes: u64) {
+    // It takes a write below the stack for a mistake, and has a stack of its own for the program.
+    if sys::valgrind::is_running() {
+        return;
+    }
     let page = sys::memory::page_bytes();
     let allowed = rlimit(Resource::Stack).soft.unwrap_or(UNLIMITED_STACK_BYTES);
     let wanted =

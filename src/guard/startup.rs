@@ -3,11 +3,13 @@
 //! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
 //! goes wrong ends in one line on stderr and exit 125, before the program has done anything.
 
+use super::anchor::WATCHES_C_HEAP;
 use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::anchor::WATCHES_C_HEAP;
-use super::{aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack};
+use super::{
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack,
+};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;

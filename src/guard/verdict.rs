@@ -138,9 +138,7 @@ fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
 /// only abort. What it said could not be read.
 fn is_thread_without_its_signal_stack() -> bool {
     let std_wants_one = sys::signals::disposition(libc::SIGSEGV).sa_sigaction != libc::SIG_DFL;
-    std_wants_one
-        && sys::process::tid() != sys::process::pid()
-        && !sys::signals::has_alternate_stack()
+    std_wants_one && sys::process::tid() != sys::process::pid() && !sys::signals::has_alternate_stack()
 }
 
 /// The refusal that the process has not got over, and that what it says may be about.
@@ -157,9 +155,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let own = Own::Exit(code);
     let panic = panics::last();
     let is_panic = i32::from(code) == EXIT_RUST_PANIC;
-    if is_panic
-        && let Some(guilt) = threads::is_why(panic.unwrap_or_default())
-    {
+    if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
         return Some(guilt.verdict(own));
     }
     let said = match panic {

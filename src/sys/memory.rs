@@ -304,10 +304,21 @@ pub(crate) fn is_readable(address: usize) -> bool {
     if address == 0 {
         return false;
     }
+    if super::valgrind::is_running() {
+        return is_mapped(address);
+    }
     let no_old_set = core::ptr::null_mut::<u8>();
     // SAFETY: the kernel checks the address itself and writes nothing: there is no old set.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, IMPOSSIBLE, address, no_old_set, 8usize) };
     result == 0 || super::fd::errno() != libc::EFAULT
+}
+
+/// Whether the page that `address` is in is mapped: mincore(2).
+fn is_mapped(address: usize) -> bool {
+    const PAGE: usize = 4096;
+    let mut is_resident = 0u8;
+    // SAFETY: the kernel checks the address itself, and writes one byte for the one page.
+    unsafe { libc::mincore((address & !(PAGE - 1)) as *mut _, 1, &raw mut is_resident) == 0 }
 }
 
 /// Makes the kernel write a few bytes at `address`; false if it cannot.

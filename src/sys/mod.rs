@@ -14,3 +14,4 @@ pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]
 pub(crate) mod trace;
+pub(crate) mod valgrind;

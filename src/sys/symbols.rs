@@ -12,6 +12,38 @@ pub(crate) fn next_definition(name: &CStr) -> Option<usize> {
     if address == 0 { None } else { Some(address) }
 }
 
+/// The address of what our own definition hides. In a program that is the next one. A library that was opened later
+/// keeps its names to itself: what it hides is the definition that everybody else gets, whose blocks it may have to free.
+pub(crate) fn hidden_definition(name: &CStr) -> Option<usize> {
+    if cfg!(feature = "shim") || is_in_program(hidden_definition as *const () as usize) {
+        return next_definition(name);
+    }
+    // SAFETY: the name is a C string that outlives the call.
+    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
+    if first == 0 || is_in_same_object(first, hidden_definition as *const () as usize) {
+        return next_definition(name);
+    }
+    Some(first)
+}
+
+/// Whether an address lies in the program itself, not in one of its libraries.
+fn is_in_program(address: usize) -> bool {
+    // SAFETY: getauxval takes no pointer.
+    let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
+    headers != 0 && is_in_same_object(headers, address)
+}
+
+fn is_in_same_object(one: usize, other: usize) -> bool {
+    let base = |address: usize| {
+        // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
+        let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+        // SAFETY: `info` is writable during the call, and any address may be asked about.
+        let is_known = unsafe { libc::dladdr(address as *const _, &raw mut info) } != 0;
+        is_known.then_some(info.dli_fbase as usize)
+    };
+    base(one).is_some() && base(one) == base(other)
+}
+
 /// The address of the first definition of `name`: the one that everybody gets.
 #[cfg(feature = "shim")]
 pub(crate) fn first_definition(name: &CStr) -> Option<usize> {

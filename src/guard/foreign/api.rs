@@ -1,9 +1,9 @@
 //! The functions of `oomguard.h`. None of them aborts or unwinds; each says in `errno` what went wrong.
 
-use crate::guard::notes;
 use crate::contract::{LimitSource, Measure};
 use crate::guard::armed::armed;
 use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};
+use crate::guard::notes;
 use crate::guard::{exhaustion, record, startup, status as guard_status};
 use crate::limit::Limit;
 use crate::sys;

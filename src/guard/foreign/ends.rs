@@ -1,12 +1,12 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `abort`, a failed assertion.
 
-use crate::guard::real::{Real, call_real};
 use super::messages;
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
 use crate::guard::notes;
+use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
 use crate::message::asks_for_a_block;
 use crate::sys;

@@ -4,12 +4,12 @@
 //! The program must not notice: it sees the default where only we are, its own handlers take our place, and the
 //! default puts us back.
 
-use crate::guard::real::{Real, call_real};
 use super::{ends, messages};
-use crate::guard::{judge, notes, unwind};
 use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing};
+use crate::guard::real::{Real, call_real};
+use crate::guard::{judge, notes, unwind};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -155,7 +155,11 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
             let sender = unsafe { info.si_pid() };
             // Sent by somebody else, it says nothing about memory. By the program itself, it is how a handler of its
             // own ends, once it has seen the fault: an abort.
-            if sender.unsigned_abs() == sys::process::pid() { judge::of_abort(armed, messages::said(armed)) } else { None }
+            if sender.unsigned_abs() == sys::process::pid() {
+                judge::of_abort(armed, messages::said(armed))
+            } else {
+                None
+            }
         }
         libc::SIGSEGV => {
             // SAFETY: a SIGSEGV of the kernel's own carries the address.

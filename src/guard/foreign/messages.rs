@@ -1,12 +1,12 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
-use crate::guard::real::{Real, call_real};
-use crate::guard::{judge, notes};
 use crate::contract::Evidence;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own};
+use crate::guard::real::{Real, call_real};
 use crate::guard::refusal;
+use crate::guard::{judge, notes};
 use crate::message::Message;
 use crate::sys;
 use core::ffi::{c_int, c_void};

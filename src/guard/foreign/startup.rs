@@ -3,11 +3,11 @@
 
 use super::environment::{Variables, this_library};
 use super::{breaks, ends, faults, messages, streams, threads};
-use crate::guard::{c_heap, mappings, notes};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
 use crate::guard::startup::{program_name, read_environment, set_up};
+use crate::guard::{c_heap, mappings, notes};
 use crate::record::NOTE_NAME;
 use crate::sys;
 use core::ffi::{c_char, c_int};

@@ -1,8 +1,8 @@
 //! pthread_create: a thread that could not be started for want of room for its stack.
 
-use crate::guard::real::{Real, call_real, weak};
-use crate::guard::notes::Asker;
 use crate::guard::interpose::{PthreadCreate, ThreadBody, create_thread};
+use crate::guard::notes::Asker;
+use crate::guard::real::{Real, call_real, weak};
 use core::ffi::{c_int, c_void};
 
 static PTHREAD_CREATE: Real = Real::new(c"pthread_create");

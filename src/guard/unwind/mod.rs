@@ -11,8 +11,8 @@ pub(super) use files::Files;
 
 use crate::profile::MAX_FRAMES;
 use crate::sys;
-use frame_rules::{Rule, rule_for};
 use core::sync::atomic::{AtomicU64, Ordering};
+use frame_rules::{Rule, rule_for};
 
 /// The rules of the return addresses met so far. A slot's two words belong together if their XOR is the address: a
 /// slot that two threads wrote at once fits neither address, so no ordering is needed.
