@@ -89,7 +89,7 @@ pub(super) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, len: usiz
 /// `len` bytes are readable at `bytes`, or the program would have got EFAULT.
 unsafe fn look_at_message(bytes: *const c_void, len: usize) {
     let Some(armed) = armed() else { return };
-    let refused_before = refusal::refused_count() > 0;
+    let refused_before = refusal::may_have_refused();
     if len < STD_MESSAGE.len() && !refused_before {
         return;
     }

@@ -168,18 +168,22 @@ fn is_thread_without_its_signal_stack() -> bool {
 /// The bytes of the stack that the last refused thread would have had; zero when there is nothing to answer for.
 static REFUSED_STACK: AtomicU64 = AtomicU64::new(0);
 
+/// The process in which it was refused: a child that is forked has nothing to answer for.
+static REFUSED_IN: AtomicU32 = AtomicU32::new(0);
+
 /// What the last panic's message said: nothing seen, a thread that could not be started, something else.
 static LAST_PANIC: AtomicU32 = AtomicU32::new(PANIC_UNSEEN);
 const PANIC_UNSEEN: u32 = 0;
 const PANIC_OF_SPAWN: u32 = 1;
 const PANIC_OTHER: u32 = 2;
 
-// Relaxed for both: the thread that is refused and the one that exits are the same, or joined; a race between two
+// Relaxed for all three: the thread that is refused and the one that exits are the same, or joined; a race between two
 // threads that panic at once is decided either way by the memory that is left.
 
 /// A thread could not be started for want of memory.
 pub(super) fn note_refused_thread(stack_bytes: u64) {
     REFUSED_STACK.store(stack_bytes.max(1), Ordering::Relaxed);
+    REFUSED_IN.store(sys::process::pid(), Ordering::Relaxed);
     LAST_PANIC.store(PANIC_UNSEEN, Ordering::Relaxed);
 }
 
@@ -190,13 +194,21 @@ pub(super) fn forget_refused_thread() {
 
 /// Whether there is a refused thread to answer for.
 pub(super) fn has_refused_thread() -> bool {
-    REFUSED_STACK.load(Ordering::Relaxed) != 0
+    refused_stack() != 0
+}
+
+fn refused_stack() -> u64 {
+    match REFUSED_STACK.load(Ordering::Relaxed) {
+        0 => 0,
+        _ if REFUSED_IN.load(Ordering::Relaxed) != sys::process::pid() => 0,
+        bytes => bytes,
+    }
 }
 
 /// Reads a panic's message as it goes to stderr, where a thread was refused before: std's `thread::spawn` says why it
 /// panics. Other panics take the blame off it.
 pub(super) fn note_message(message: &[u8]) {
-    if REFUSED_STACK.load(Ordering::Relaxed) == 0 {
+    if refused_stack() == 0 {
         return;
     }
     let contains = |part: &[u8]| message.windows(part.len()).any(|window| window == part);
@@ -216,7 +228,7 @@ pub(super) fn note_message(message: &[u8]) {
 
 /// Whether a process that ends in a panic does so because a thread could not be started.
 pub(super) fn refused_thread_is_why() -> Option<(Request, Evidence)> {
-    let stack_bytes = REFUSED_STACK.load(Ordering::Relaxed);
+    let stack_bytes = refused_stack();
     if stack_bytes == 0 {
         return None;
     }
