@@ -58,6 +58,8 @@ enum Value<'a> {
 impl Snapshot<'_> {
     /// The record: one line, all keys, at most [`REPORT_MAX_BYTES`]. The two names get what the rest leaves.
     pub(crate) fn write_record(&self, line: &mut Text<REPORT_MAX_BYTES>) {
+        // A process may have been forked while its parent wrote here.
+        line.truncate(0);
         self.compose(line, 0);
         let room_for_a_name = (REPORT_MAX_BYTES - line.len()) / 2;
         line.truncate(0);
@@ -127,6 +129,8 @@ impl Snapshot<'_> {
 
     /// The lines on stderr: at most six.
     pub(crate) fn write_lines(&self, text: &mut Text<2048>) {
+        // As above.
+        text.truncate(0);
         self.write_headline(text);
         self.write_limit(text);
         self.write_use(text);

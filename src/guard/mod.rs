@@ -15,6 +15,7 @@
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
 //! | `backoff` | when something tried in vain is worth another try |
+//! | `busy` | whether a thread of this process is at something |
 //! | `verdict` | whether this thread is dying of a refusal |
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
@@ -34,6 +35,7 @@ mod anchor;
 mod arenas;
 mod armed;
 mod backoff;
+mod busy;
 mod c_heap;
 pub(crate) mod callbacks;
 mod exhaustion;

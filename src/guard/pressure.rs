@@ -4,6 +4,7 @@
 //! for it. So whoever is told is told in an ordinary context: not in the midst of an allocation, and with no lock held.
 
 use super::armed::{Armed, armed};
+use super::busy::Busy;
 use super::exhaustion;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -24,6 +25,8 @@ const STACK_BYTES: usize = 128 << 10;
 
 /// Someone to be told. Never freed.
 struct Watch {
+    /// The process that registered it: a child that is forked would tell its parent, by a descriptor that both have.
+    pid: u32,
     fraction: f64,
     tell: Box<dyn Fn() + Send + Sync>,
     is_above: AtomicBool,
@@ -46,7 +49,8 @@ pub(super) fn idle_threads() -> u64 {
 ///
 /// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than that
 /// may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a panic in
-/// one is caught, and none begins once the process is saying its last words. A child that is forked has no such thread.
+/// one is caught, and none begins once the process is saying its last words. A child that is forked starts without such a
+/// thread and without its parent's callbacks, and may register its own.
 ///
 /// In a program without a limit it is never called.
 ///
@@ -73,6 +77,7 @@ where
     let Some(armed) = armed().filter(|armed| armed.limit.bytes().is_some()) else { return Ok(()) };
     start_looking(armed)?;
     let watch = Box::into_raw(Box::new(Watch {
+        pid: sys::process::pid(),
         fraction,
         tell: Box::new(callback),
         is_above: AtomicBool::new(false),
@@ -142,11 +147,8 @@ impl AsRawFd for PressureFd {
 }
 
 fn start_looking(armed: &'static Armed) -> io::Result<()> {
-    static STARTED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: only that one of two does it; the watches are published by themselves.
-    if STARTED.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
+    static STARTED: Busy = Busy::new();
+    let Some(inside) = STARTED.try_enter() else { return Ok(()) };
     // Before it runs, as the process may die before that.
     LOOKS_IN.store(sys::process::pid(), Ordering::Relaxed);
     let started =
@@ -156,10 +158,14 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
                 sys::process::sleep_ms(LOOK_EVERY_MS);
             }
         });
-    started.map(drop).inspect_err(|_| {
-        LOOKS_IN.store(0, Ordering::Relaxed);
-        STARTED.store(false, Ordering::Relaxed);
-    })
+    match started {
+        Ok(_) => core::mem::forget(inside),
+        Err(error) => {
+            LOOKS_IN.store(0, Ordering::Relaxed);
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Tells whoever wants to be told now.
@@ -169,13 +175,16 @@ fn look(armed: &Armed) {
         return;
     };
     let share = in_use as f64 / limit as f64;
+    let here = sys::process::pid();
     // Acquire: pairs with the Release in `on_pressure`.
     let mut next = FIRST.load(Ordering::Acquire);
     // SAFETY: a watch in the list is never freed or changed.
     while let Some(watch) = unsafe { next.as_ref() } {
         // Relaxed, here and below: this thread alone changes it.
         let was_above = watch.is_above.load(Ordering::Relaxed);
-        if share >= watch.fraction && !was_above {
+        if watch.pid != here {
+            // Its parent's.
+        } else if share >= watch.fraction && !was_above {
             watch.is_above.store(true, Ordering::Relaxed);
             LOOKS_IN.store(0, Ordering::Relaxed);
             if exhaustion::is_under_way() {

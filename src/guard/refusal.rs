@@ -3,6 +3,7 @@
 use super::arenas;
 use super::armed::{Armed, armed};
 use super::backoff::Backoff;
+use super::busy::Busy;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
 use super::notes::{self, Asker};
@@ -13,35 +14,56 @@ use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
 /// moment of a thread's life. All bytes zero is its first state.
 struct Here {
     last: Cell<MaybeUninit<(Cause, Request)>>,
-    has_last: Cell<bool>,
-    handling: Cell<bool>,
+    /// The process that it was refused in; zero while there is none.
+    last_in: Cell<u32>,
+    /// The process in which this thread is busy with a refusal; zero while it is not.
+    handling_in: Cell<u32>,
     refused: Cell<u32>,
 }
 
-// SAFETY: cells of a flag that is false, of memory that need not be initialized; nothing to drop.
+// SAFETY: cells of numbers, and of memory that need not be initialized; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 thread_own!(fn here() -> Here, "oomguard_refusal_here");
 
-/// Refusals passed on to the program.
+/// Refusals passed on to the program, and the process that they are of, in one word so that neither is read without the
+/// other: a child that is forked begins with none.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// The number of a process has 22 bits at most: PID_MAX_LIMIT in the kernel's threads.h.
+const COUNT_BITS: u32 = 40;
+const MOST_COUNTED: u64 = (1 << COUNT_BITS) - 1;
 
 /// How many refusals were passed on so far.
 pub(super) fn refused_count() -> u64 {
     // Relaxed: a counter that observes; nothing is ordered by it.
-    REFUSED.load(Ordering::Relaxed)
+    let refused = REFUSED.load(Ordering::Relaxed);
+    if refused >> COUNT_BITS == u64::from(sys::process::pid()) { refused & MOST_COUNTED } else { 0 }
+}
+
+/// Counts one more.
+fn count_refusal() -> u64 {
+    let pid = u64::from(sys::process::pid());
+    let one_more = |refused: u64| {
+        let count = if refused >> COUNT_BITS == pid { refused & MOST_COUNTED } else { 0 };
+        pid << COUNT_BITS | (count + 1).min(MOST_COUNTED)
+    };
+    // Relaxed: as above.
+    let before =
+        REFUSED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |refused| Some(one_more(refused)));
+    before.map_or(0, one_more) & MOST_COUNTED
 }
 
 /// What the calling thread was refused last.
 pub(super) fn last_here() -> Option<(Cause, Request)> {
     let here = here();
-    let last = here.has_last.get().then(|| here.last.get());
+    let last = (here.last_in.get() == sys::process::pid()).then(|| here.last.get());
     // SAFETY: `note` writes it before it says that it is there.
     last.map(|last| unsafe { last.assume_init() })
 }
@@ -95,16 +117,17 @@ fn handle_armed(
         Standing::Alive => {}
     }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
-    if here().handling.replace(true) {
+    if is_handling() {
         note(cause, asker, request);
         return false;
     }
+    here().handling_in.set(sys::process::pid());
     let survived = match cause {
         Cause::Injected => false,
         Cause::Heap if arenas::try_again(armed, request.bytes, again) => true,
         _ => reclaim_and_try_again(armed, request, again),
     };
-    here().handling.set(false);
+    here().handling_in.set(0);
     if !survived {
         note(cause, asker, request);
         // A thread that cannot be started is for its starter to handle, unless the user says otherwise.
@@ -121,17 +144,26 @@ fn handle_armed(
     survived
 }
 
+/// Whether this thread is inside `handle` already. A child that a callback forks is as much inside as its parent: it must
+/// not call that callback again, and fork the next one. A child of vfork(2) that ended in there, and left its word in the
+/// memory that it shared, is not in the way.
+fn is_handling() -> bool {
+    match here().handling_in.get() {
+        0 => false,
+        pid => pid == sys::process::pid() || pid == sys::process::parent_pid(),
+    }
+}
+
 /// A refusal is passed on to the program.
 pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     notes::note(cause, asker, request);
     listen();
-    // Relaxed: as in `refused_count`.
-    let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+    let refusals = count_refusal();
     record::note_refusal(request, refusals);
     profile::note_refusal(request);
     let here = here();
     here.last.set(MaybeUninit::new((cause, request)));
-    here.has_last.set(true);
+    here.last_in.set(sys::process::pid());
     here.refused.set(here.refused.get().saturating_add(1));
 }
 
@@ -150,7 +182,7 @@ fn listen() {
 }
 
 /// Only one thread gives memory back at a time.
-static RECLAIMING: AtomicBool = AtomicBool::new(false);
+static RECLAIMING: Busy = Busy::new();
 
 /// How long a thread waits for another one's reclaiming, in milliseconds. Bounded, as that one may run a callback that
 /// waits for a lock which this one holds.
@@ -158,8 +190,10 @@ const PATIENCE_MS: u64 = 50;
 
 fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
     let asked_ms = sys::process::monotonic_ms();
-    // Acquire, paired with the Release below: what the other thread freed is seen.
-    while RECLAIMING.swap(true, Ordering::Acquire) {
+    let _inside = loop {
+        if let Some(inside) = RECLAIMING.try_enter() {
+            break inside;
+        }
         if sys::process::monotonic_ms() - asked_ms >= PATIENCE_MS || exhaustion::is_under_way() {
             return again();
         }
@@ -167,10 +201,8 @@ fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut(
         if again() {
             return true;
         }
-    }
-    let worked = trim(armed, request) && again() || run_callbacks() && again();
-    RECLAIMING.store(false, Ordering::Release);
-    worked
+    };
+    trim(armed, request) && again() || run_callbacks() && again()
 }
 
 static TRIM: Backoff = Backoff::new();

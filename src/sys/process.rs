@@ -7,6 +7,12 @@ pub(crate) fn pid() -> u32 {
     unsafe { libc::getpid() }.unsigned_abs()
 }
 
+/// The process that started this one.
+pub(crate) fn parent_pid() -> u32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() }.unsigned_abs()
+}
+
 /// The calling thread's number; the same as `pid` in the main thread.
 pub(crate) fn tid() -> u32 {
     // SAFETY: gettid takes nothing and cannot fail.

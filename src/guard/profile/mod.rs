@@ -24,6 +24,7 @@ pub(super) use sampler::{
 };
 
 use super::armed::{Armed, ReportTarget};
+use super::busy::Busy;
 use super::settings::Profile;
 use super::unwind;
 use crate::profile::{DEFAULT_DISTANCE, PROFILE_BYTES, Tables};
@@ -142,14 +143,11 @@ pub(super) fn heap_use() -> HeapUse {
 #[inline(never)]
 pub(super) fn note_refusal(request: Request) {
     let Some(Profiling { own, tables }) = profiling() else { return };
-    static NOTING: AtomicBool = AtomicBool::new(false);
-    // One at a time, and nobody waits. Acquire and Release: the stores of the one before come before ours.
-    if NOTING.swap(true, Ordering::Acquire) {
-        return;
-    }
+    static NOTING: Busy = Busy::new();
+    // One at a time, and nobody waits.
+    let Some(_inside) = NOTING.try_enter() else { return };
     let stack = unwind::walk(unwind::here(), &own.rules, &own.files);
     tables.note_refused(request.bytes, stack.frames());
-    NOTING.store(false, Ordering::Release);
 }
 
 /// The process ends: what is still to be told.
@@ -170,6 +168,7 @@ pub(super) fn write_beside(report: &ReportTarget, beside: &mut Text<BESIDE_MAX_B
     if !IS_OWN_MEMORY.load(Ordering::Relaxed) {
         return;
     }
+    beside.truncate(0);
     beside.push_bytes(path.to_bytes());
     beside.push(crate::contract::PROFILE_FILE_SUFFIX);
     beside.push_bytes(&[0]);

@@ -5,10 +5,11 @@
 //! the later one holds, as the earlier one was unloaded.
 
 use crate::guard::backoff::Backoff;
+use crate::guard::busy::Busy;
 use crate::profile::{MAX_MODULES, ModuleFacts, Tables};
 use crate::sys;
 use crate::sys::fd::Lines;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The files that are known.
 #[repr(C)]
@@ -99,13 +100,11 @@ impl Files {
     /// Looks for files that are not known yet, unless another thread is doing so, and adds them to the profile's tables
     /// as well, where there are such. Makes system calls only; no lock, no allocation.
     pub(in crate::guard) fn refresh(&self, tables: Option<&Tables>) {
-        static REFRESHING: AtomicBool = AtomicBool::new(false);
-        // Acquire and Release: each refresh sees what the one before it added.
-        if REFRESHING.swap(true, Ordering::Acquire) {
-            return;
+        static REFRESHING: Busy = Busy::new();
+        // Each refresh sees what the one before it added.
+        if let Some(_inside) = REFRESHING.try_enter() {
+            self.read_maps(tables);
         }
-        self.read_maps(tables);
-        REFRESHING.store(false, Ordering::Release);
     }
 
     /// The same, but not often: an unknown address may be of code that no file holds.
