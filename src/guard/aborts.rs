@@ -3,7 +3,7 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{frames, unwind, verdict};
+use super::{frames, threads, unwind, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -29,11 +29,24 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     let Some(armed) = armed() else { return };
     let errno = sys::fd::errno();
     // SAFETY: the kernel, and a handler that passes its arguments on, hand over a description, or nothing.
-    if unsafe { info.as_ref() }.is_none_or(is_raised_here) {
+    let info_here = unsafe { info.as_ref() };
+    if info_here.is_some_and(|info| info.si_code == libc::SI_TIMER) && !context.is_null() {
+        // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
+        let registers = unsafe { unwind::interrupted(context) };
+        // SAFETY: as above.
+        threads::look(armed, registers, unsafe { unwind::waited_for_thread(context) });
+        return sys::fd::set_errno(errno);
+    }
+    if info_here.is_none_or(is_raised_here) {
         judge(armed, context);
     }
     pass_on(armed, signal, info, context);
     sys::fd::set_errno(errno);
+}
+
+/// Whether our handler is the one that SIGABRT has now.
+pub(super) fn is_handled_by_us() -> bool {
+    sys::signals::disposition(libc::SIGABRT).sa_sigaction == on_signal as *const () as usize
 }
 
 /// Whether this process sent the signal to this very thread, as abort(3) does: not kill(2), and nobody else.
@@ -72,7 +85,7 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
     match action.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
             // A handler of the program's own that calls the one before it: without us there would be none to call.
-            if sys::signals::disposition(signal).sa_sigaction != on_signal as *const () as usize {
+            if !is_handled_by_us() {
                 return;
             }
             // The signal is blocked while we handle it: this one arrives when we return.

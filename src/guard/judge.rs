@@ -44,6 +44,8 @@ const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
 /// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
 /// milliseconds of processor time.
 const UNSAID_PROCESSOR_MS: u64 = 250;
+/// The same in milliseconds that have gone by.
+const UNSAID_MS: u64 = 1000;
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if the memory is still missing.

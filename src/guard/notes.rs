@@ -43,6 +43,7 @@ struct Note {
     is_rusts: AtomicBool,
     tid: AtomicU32,
     processor_ms_before: AtomicU64,
+    ms_before: AtomicU64,
     allocations_before: AtomicU64,
     bytes_before: AtomicU64,
 }
@@ -55,6 +56,7 @@ impl Note {
             is_rusts: AtomicBool::new(false),
             tid: AtomicU32::new(0),
             processor_ms_before: AtomicU64::new(0),
+            ms_before: AtomicU64::new(0),
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
         }
@@ -79,6 +81,7 @@ pub(super) struct Noted {
     pub(super) tid: u32,
     /// The processor time of all threads since then. Not kept of a mapping: runtimes are refused thousands of them.
     pub(super) processor_ms_since: u64,
+    pub(super) ms_since: u64,
     pub(super) allocations_since: u64,
     pub(super) bytes_since: u64,
 }
@@ -135,6 +138,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.tid.store(sys::process::tid(), Relaxed);
     if cause != Cause::Mapping {
         note.processor_ms_before.store(sys::process::processor_ms(), Relaxed);
+        note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
     }
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
@@ -195,14 +199,11 @@ pub(super) fn allocated_bytes() -> u64 {
 /// The last refusal of the malloc family or of a thread, if the program has not got over it.
 pub(super) fn requested() -> Option<Noted> {
     let cause = if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap };
-    let since = |noted: &mut Noted| {
-        let before = REQUESTED.processor_ms_before.load(Relaxed);
-        noted.processor_ms_since = sys::process::processor_ms().saturating_sub(before);
-    };
-    noted(&REQUESTED, cause).map(|mut noted| {
-        since(&mut noted);
-        noted
-    })
+    let mut noted = noted(&REQUESTED, cause)?;
+    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.load(Relaxed));
+    noted.processor_ms_since = since(sys::process::processor_ms(), &REQUESTED.processor_ms_before);
+    noted.ms_since = since(sys::process::monotonic_ms(), &REQUESTED.ms_before);
+    Some(noted)
 }
 
 /// The last refused mapping, likewise.
@@ -221,6 +222,7 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         bytes,
         tid: note.tid.load(Relaxed),
         processor_ms_since: 0,
+        ms_since: 0,
         allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
         bytes_since: ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed)),
     })

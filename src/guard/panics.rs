@@ -24,10 +24,12 @@ thread_own!(fn here() -> Here, "oomguard_panic_here");
 /// What the last panic of any thread has said; zero where none has since something was refused.
 static LAST: AtomicU8 = AtomicU8::new(0);
 /// The processor time of the process at that moment, in milliseconds.
+static LAST_AT_PROCESSOR_MS: AtomicU64 = AtomicU64::new(0);
+/// And the time.
 static LAST_AT_MS: AtomicU64 = AtomicU64::new(0);
 
 /// For so much processor time of the process a panic may be why it ends: printing a backtrace can take some of it.
-const LASTS_MS: u64 = 5000;
+const LASTS_PROCESSOR_MS: u64 = 5000;
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
@@ -70,7 +72,8 @@ fn note_last(words: PanicWords) {
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
         LAST.store(words.0, Relaxed);
-        LAST_AT_MS.store(sys::process::processor_ms(), Relaxed);
+        LAST_AT_PROCESSOR_MS.store(sys::process::processor_ms(), Relaxed);
+        LAST_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
 }
 
@@ -81,10 +84,12 @@ pub(super) fn is_over_here() {
     here.is_over.set(false);
 }
 
-/// What the last panic since the refusal said, if it may be why the process ends now.
-pub(super) fn last() -> Option<PanicWords> {
+/// What the last panic since the refusal said, if it may be why the process ends now: within `most_ms`.
+pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
     let words = PanicWords(LAST.load(Relaxed));
-    let is_young = sys::process::processor_ms().saturating_sub(LAST_AT_MS.load(Relaxed)) < LASTS_MS;
+    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.load(Relaxed));
+    let is_young = since(sys::process::processor_ms(), &LAST_AT_PROCESSOR_MS) < LASTS_PROCESSOR_MS
+        && since(sys::process::monotonic_ms(), &LAST_AT_MS) < most_ms;
     (words.0 != 0 && is_young).then_some(words)
 }
 

@@ -150,11 +150,15 @@ fn open_refusal(evidence: Evidence) -> Option<Guilt> {
     Some(judge::guilt(&noted, evidence))
 }
 
+const UNCAUGHT_LASTS_MS: u64 = 60_000;
+const CAUGHT_LASTS_MS: u64 = 1000;
+
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let own = Own::Exit(code);
-    let panic = panics::last();
     let is_panic = i32::from(code) == EXIT_RUST_PANIC;
+    // Who catches a panic and ends for it does so at once; one that nobody catches may wait for other threads first.
+    let panic = panics::last(if is_panic { UNCAUGHT_LASTS_MS } else { CAUGHT_LASTS_MS });
     if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
         return Some(guilt.verdict(own));
     }
