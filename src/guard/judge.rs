@@ -87,7 +87,9 @@ pub(super) fn by_message(said: Option<Message>) -> Option<Guilt> {
 }
 
 fn by_size(armed: &Armed) -> Option<Guilt> {
-    [notes::requested(), notes::mapped()]
+    // A mapping that a program with a guard of its own was refused is no evidence by itself.
+    let mapped = notes::mapped().filter(|noted| noted.asker == Asker::Other);
+    [notes::requested(), mapped]
         .into_iter()
         .flatten()
         .find(|noted| is_still_missing(armed, noted))

@@ -1,10 +1,9 @@
 //! mmap and the like: look at the answer, and pass it on. A refused mapping is a note and never more: allocators and
 //! runtimes probe, are refused and go on.
 
-use super::notes::{self, Asker};
+use super::notes;
 use super::real::{Real, call_real};
 use super::refusal;
-use crate::contract::Cause;
 use crate::report::Request;
 use crate::sys;
 use core::ffi::{c_int, c_void};
@@ -41,7 +40,7 @@ fn look_closely(worked: bool, bytes: usize) {
     }
     // A note leaves errno alone.
     if sys::fd::errno() == libc::ENOMEM && notes::is_guarded() {
-        refusal::note(Cause::Mapping, Asker::Other, Request { bytes: bytes as u64, align: None });
+        refusal::note_mapping(Request { bytes: bytes as u64, align: None });
     }
 }
 

@@ -167,6 +167,17 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     here.refused.set(here.refused.get().saturating_add(1));
 }
 
+/// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a
+/// program with a guard of its own for nothing, unless its words say otherwise.
+pub(super) fn note_mapping(request: Request) {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return note(Cause::Mapping, Asker::Other, request);
+    }
+    notes::note(Cause::Mapping, Asker::Rust, request);
+    listen();
+}
+
 /// What the program says from now on may be about a refusal.
 fn listen() {
     #[cfg(feature = "shim")]
