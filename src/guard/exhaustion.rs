@@ -117,11 +117,12 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.
     let workspace = unsafe { &mut *WORKSPACE.0.get() };
+    armed.settle_limit();
     let thread = sys::process::thread_name();
     let snapshot = snapshot(armed, verdict, &thread);
     record::note_last_words(&snapshot);
-    write_record(armed, &snapshot, &mut workspace.record);
-    write_lines(armed, &snapshot, &mut workspace.lines);
+    let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
+    write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -230,35 +231,47 @@ fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> Re
         let wanted = request.map_or(0, |request| request.bytes).saturating_add((64 << 20).max(limit / 8));
         Some(limit.saturating_sub(in_use) < wanted)
     };
-    let own_has_no_room = no_room(armed.measure, armed.limit.bytes());
+    let own = armed.limit_now();
+    let own_limit = own.map(|own| own.bytes);
+    let own_has_no_room = no_room(armed.measure, own_limit);
     let other = armed.measure.other();
     let other_limit = rlimit(other.into()).soft;
     if own_has_no_room != Some(true) && no_room(other, other_limit) == Some(true) {
         return RefusedBy {
             measure: other,
             limit: other_limit,
-            source: Some(LimitSource::Rlimit),
+            source: Some(if other_limit == armed.other_limit {
+                LimitSource::Rlimit
+            } else {
+                LimitSource::Changed
+            }),
             had_no_room: Some(true),
         };
     }
     RefusedBy {
         measure: armed.measure,
-        limit: armed.limit.bytes(),
-        source: armed.limit.source(),
+        limit: own_limit,
+        source: own.map(|own| own.source),
         had_no_room: request.and(own_has_no_room),
     }
 }
 
-fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT_MAX_BYTES>) {
-    let patience = REPORT_DEADLINE_MS as i32;
+/// Where that does not work, why: errno.
+fn write_record(
+    armed: &Armed,
+    snapshot: &Snapshot<'_>,
+    record: &mut Text<REPORT_MAX_BYTES>,
+) -> Result<(), i32> {
+    let write = |fd, record: &Text<REPORT_MAX_BYTES>| {
+        let written = sys::fd::write_patiently(fd, record.as_bytes(), REPORT_DEADLINE_MS as i32);
+        if written { Ok(()) } else { Err(sys::fd::errno()) }
+    };
     match &armed.report {
-        ReportTarget::Nowhere => {}
+        ReportTarget::Nowhere => Ok(()),
         ReportTarget::Descriptor(fd, id) => {
             snapshot.write_record(record);
             // The number may have been closed, and given to a file of the program's.
-            if sys::fd::file_id(*fd) == Some(*id) {
-                sys::fd::write_patiently(*fd, record.as_bytes(), patience);
-            }
+            if sys::fd::file_id(*fd) == Some(*id) { write(*fd, record) } else { Err(libc::EBADF) }
         }
         ReportTarget::File(path) => {
             snapshot.write_record(record);
@@ -267,24 +280,68 @@ fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT
                 sys::fd::close_number(libc::STDIN_FILENO);
                 sys::fd::open_to_append(path)
             });
-            if let Some(file) = file {
-                sys::fd::write_patiently(file.number(), record.as_bytes(), patience);
+            match file {
+                Some(file) => write(file.number(), record),
+                None => Err(sys::fd::errno()),
             }
         }
     }
 }
 
-fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, lines: &mut Text<2048>) {
+/// `unwritten`: why the record was not written.
+fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, unwritten: Option<i32>, lines: &mut Text<2048>) {
     if !armed.quiet {
         snapshot.write_lines(lines);
+        if let Some(errno) = unwritten {
+            push_unwritten(&armed.report, errno, lines);
+        }
         sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS);
     }
+}
+
+fn push_unwritten(target: &ReportTarget, errno: i32, lines: &mut Text<2048>) {
+    /// A longer path is told by its end.
+    const SHOWN_BYTES: usize = 400;
+    lines.push("oomguard:   report: not written to ");
+    match target {
+        ReportTarget::Nowhere => {}
+        ReportTarget::Descriptor(fd, _) => {
+            lines.push("fd:");
+            lines.push_number(u64::from(fd.unsigned_abs()));
+        }
+        ReportTarget::File(path) => {
+            let path = path.to_bytes();
+            let (cut, shown) = match path.len().checked_sub(SHOWN_BYTES).and_then(|cut| path.get(cut..)) {
+                Some(end) => ("…", end),
+                None => ("", path),
+            };
+            lines.push(cut);
+            lines.push_foreign(shown);
+        }
+    }
+    lines.push(": ");
+    lines.push(match errno {
+        libc::ENOENT => "no such directory any more",
+        libc::EACCES | libc::EPERM => "permission denied",
+        libc::EROFS => "read-only file system",
+        libc::ENOSPC | libc::EDQUOT => "no space left",
+        libc::EFBIG => "file too large",
+        libc::EMFILE | libc::ENFILE => "too many open files",
+        libc::EBADF => "not the file any more that it was at the start",
+        libc::EPIPE | libc::ENXIO => "nobody has it open for reading",
+        libc::ETIMEDOUT => "nobody reads it",
+        _ => "cannot be written",
+    });
+    lines.push(" (errno ");
+    lines.push_number(u64::from(errno.unsigned_abs()));
+    lines.push(")\n");
 }
 
 /// The rlimit with the reserve, and as it is now.
 fn with_and_without_reserve(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
-    let raised = raised_for_last_words(armed.limit.bytes(), armed.reserve_bytes, now.hard)?;
+    let limit = armed.limit_now()?.bytes;
+    let raised = raised_for_last_words(Some(limit), armed.reserve_bytes, now.hard)?;
     Some((Rlimit { soft: Some(raised), ..now }, now))
 }
 
@@ -337,6 +394,7 @@ pub(super) fn keep_reserve() {
         && now.soft == Some(limit)
         && let Some(lowered) = lowered_to_keep_reserve(limit, armed.reserve_bytes, now.hard, in_use)
     {
+        armed.limit.note_lowered(lowered);
         set_rlimit(armed.measure.into(), Rlimit { soft: Some(lowered), ..now });
     }
 }

@@ -74,7 +74,7 @@ where
             format!("on_pressure: {fraction} is no fraction of a limit: write 0.8 for 80 %"),
         ));
     }
-    let Some(armed) = armed().filter(|armed| armed.limit.bytes().is_some()) else { return Ok(()) };
+    let Some(armed) = armed().filter(|armed| armed.limit_now().is_some()) else { return Ok(()) };
     start_looking(armed)?;
     let watch = Box::into_raw(Box::new(Watch {
         pid: sys::process::pid(),
@@ -170,11 +170,10 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
 
 /// Tells whoever wants to be told now.
 fn look(armed: &Armed) {
-    let (Some(limit), Some(in_use)) = (armed.limit.bytes(), sys::memory::memory_use().of(armed.measure))
-    else {
+    let (Some(limit), Some(in_use)) = (armed.limit_now(), sys::memory::memory_use().of(armed.measure)) else {
         return;
     };
-    let share = in_use as f64 / limit as f64;
+    let share = in_use as f64 / limit.bytes as f64;
     let here = sys::process::pid();
     // Acquire: pairs with the Release in `on_pressure`.
     let mut next = FIRST.load(Ordering::Acquire);

@@ -220,7 +220,7 @@ static TRIM: Backoff = Backoff::new();
 
 /// Gives the C library's free memory back to the system. A trim walks all that is free, which can take long.
 fn trim(armed: &Armed, request: Request) -> bool {
-    if armed.limit.bytes().is_some_and(|limit| request.bytes > limit) {
+    if armed.limit_now().is_some_and(|limit| request.bytes > limit.bytes) {
         return false;
     }
     let before_ms = sys::process::monotonic_ms();

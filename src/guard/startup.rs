@@ -132,6 +132,7 @@ pub(super) unsafe fn set_up(
         exit_code: wishes.exit_code,
         measure: wishes.measure,
         limit: HeldLimit::new(limit),
+        other_limit: rlimit(wishes.measure.other().into()).soft,
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,

@@ -1,6 +1,6 @@
 //! `status()`: what a health endpoint wants to know.
 
-use super::armed::armed;
+use super::armed::{Armed, armed};
 use super::{record, refusal};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
@@ -9,9 +9,9 @@ use crate::sys;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// The limit in bytes; `None` where there is none, or no guard.
+    /// The limit in bytes, as it is now; `None` where there is none, or no guard.
     pub limit: Option<u64>,
-    /// Who set it.
+    /// Who set it; [`LimitSource::Changed`] where somebody has moved it since the start.
     pub source: Option<LimitSource>,
     /// What it counts.
     pub measure: Measure,
@@ -37,11 +37,12 @@ impl Status {
 pub fn status() -> Status {
     let armed = armed();
     let measure = armed.map_or(Measure::AddressSpace, |armed| armed.measure);
+    let limit = armed.and_then(Armed::limit_now);
     let memory = sys::memory::memory_use();
     record::note_use(&memory);
     Status {
-        limit: armed.and_then(|armed| armed.limit.bytes()),
-        source: armed.and_then(|armed| armed.limit.source()),
+        limit: limit.map(|limit| limit.bytes),
+        source: limit.map(|limit| limit.source),
         measure,
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),
