@@ -41,7 +41,7 @@ pub(super) fn link_into_program<S: Source>() {
     leave_note();
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
-        define!("write", super::interpose::write);
+        define_write();
         define!("abort", super::interpose::abort);
         #[cfg(not(target_feature = "crt-static"))]
         define!("pthread_create", super::interpose::pthread_create);
@@ -66,6 +66,58 @@ pub(super) fn link_into_program<S: Source>() {
         define!("mmap64", mappings::mmap);
         define!("mremap", mappings::mremap);
         define!("mprotect", mappings::mprotect);
+    }
+}
+
+/// To `look` with a write of `length` bytes, and to where `entry` points with all others.
+#[cfg(target_arch = "x86_64")]
+macro_rules! compare_and_jump {
+    () => {
+        "cmp rdx, {length}
+        je {look}
+        mov rax, qword ptr [rip + {entry}@GOTPCREL]
+        jmp qword ptr [rax]"
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! compare_and_jump {
+    () => {
+        "cmp x2, #{length}
+        b.eq 2f
+        adrp x16, :got:{entry}
+        ldr x16, [x16, :got_lo12:{entry}]
+        ldr x16, [x16]
+        br x16
+        2: b {look}"
+    };
+}
+
+/// Defines `write`: a comparison and a jump, as a line on stderr must not cost more than without us. It is compared with
+/// the length of what std's own line begins with.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(named_asm_labels)]
+#[inline(always)]
+fn define_write() {
+    // SAFETY: only directives and a function in a section of its own, which passes its arguments on to one of two
+    // functions with its signature. No instruction is emitted here.
+    unsafe {
+        core::arch::asm!(
+            ".ifndef .Loomguard_write",
+            ".pushsection .text.oomguard_write,\"ax\",@progbits",
+            ".balign 16",
+            ".Loomguard_write:",
+            ".weak write",
+            ".type write,@function",
+            "write:",
+            compare_and_jump!(),
+            ".size write, .-write",
+            ".popsection",
+            ".endif",
+            length = const super::interpose::LOOKED_AT_BYTES,
+            entry = sym super::interpose::WRITE_ENTRY,
+            look = sym super::interpose::write_of_that_length,
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 

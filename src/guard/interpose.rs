@@ -8,7 +8,7 @@
 //! `write` is one comparison and one jump, until something is refused:
 //!
 //! ```text
-//!  ENTRY:   first ──▶ real ◀──has listened enough────┐
+//!  WRITE_ENTRY:        real ◀──has listened enough────┐
 //!                      └──a refusal, the end──▶ listening
 //! ```
 
@@ -48,25 +48,25 @@ pub(super) fn resolve_real_functions() {
 }
 
 /// Where `write` goes: a function with its signature.
-static ENTRY: AtomicPtr<c_void> = AtomicPtr::new(real_write as Write as *mut c_void);
+pub(super) static WRITE_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(real_write as Write as *mut c_void);
 
 /// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
 pub(super) fn listen(on: bool) {
     let real = call_real!(WRITE, Write).unwrap_or(real_write);
     let entry: Write = if on { listening_write } else { real };
-    ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
+    WRITE_ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
 }
 
-/// `write(2)`, as the program and its libraries call it.
+/// What a `write` of exactly so many bytes says may be the beginning of std's own line, which it writes by itself.
+pub(super) const LOOKED_AT_BYTES: usize = STD_LINE.len();
+
+/// `write(2)` of so many bytes; others go straight to `WRITE_ENTRY`. See `define_write` in `anchor`.
 ///
 /// # Safety
 /// That of write(2).
-pub(super) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
-    // std writes this by itself, before the size.
-    if len == STD_LINE.len() {
-        look_at_beginning(fd, bytes, len);
-    }
-    let entry = ENTRY.load(Ordering::Relaxed);
+pub(super) unsafe extern "C" fn write_of_that_length(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    look_at_beginning(fd, bytes, len);
+    let entry = WRITE_ENTRY.load(Ordering::Relaxed);
     // SAFETY: only functions of this signature are stored there.
     let entry: Write = unsafe { core::mem::transmute(entry) };
     // SAFETY: the arguments are the caller's, whose contract is the same.
