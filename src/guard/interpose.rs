@@ -10,7 +10,7 @@
 
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
-use super::{arenas, refusal, verdict};
+use super::{arenas, refusal, startup, verdict};
 use crate::contract::Cause;
 use crate::report::Request;
 use crate::sys;
@@ -132,6 +132,8 @@ pub(super) extern "C" fn abort() -> ! {
             Standing::Alive => verdict::judge_abort(armed),
         }
         verdict::acquit_abort();
+    } else {
+        startup::refuse_if_on_trial();
     }
     if let Some(address) = ABORT.address() {
         // SAFETY: the C library's function of this name has this signature.

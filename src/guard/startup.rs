@@ -14,10 +14,11 @@ use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::alloc::Layout;
 
 /// The constructor.
-pub(super) unsafe extern "C" fn arm<S: Source>(
+pub(super) unsafe extern "C" fn arm<A, S: Source>(
     argc: i32,
     argv: *const *const c_char,
     envp: *const *const c_char,
@@ -39,8 +40,9 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     let program = unsafe { program_name(argc, argv) };
     // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
     let environment = unsafe { read_environment(envp) };
+    let trial = trial_of::<A>();
     // SAFETY: the flag above lets only one constructor through.
-    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+    unsafe { arm_once(&S::SETTINGS, &environment, program, trial) };
     // SAFETY: in a constructor, before there is a second thread.
     unsafe { start_profile::<S>() };
 }
@@ -83,9 +85,14 @@ fn current_environment() -> *const *const c_char {
 
 /// # Safety
 /// At most once in a process, before it has a second thread.
-unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
+unsafe fn arm_once(
+    source: &Settings,
+    environment: &Environment<'_>,
+    program: &[u8],
+    trial: Option<fn() -> bool>,
+) {
     // SAFETY: once, by this function's contract.
-    let armed = unsafe { set_up(source, environment, program, verdict::alloc_error_code) };
+    let armed = unsafe { set_up(source, environment, program, trial, verdict::alloc_error_code) };
     interpose::resolve_real_functions();
     verdict::install_abort_handler(armed);
     exhaustion::watch_exit();
@@ -93,7 +100,7 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
 }
 
-/// What programs of all languages have in common: wishes, limit, facts, record.
+/// What programs of all languages have in common: wishes, limit, facts, record. `trial` tries the program's allocator.
 ///
 /// # Safety
 /// At most once in a process, before it has a second thread.
@@ -101,12 +108,12 @@ pub(super) unsafe fn set_up(
     source: &Settings,
     environment: &Environment<'_>,
     program: &[u8],
+    trial: Option<fn() -> bool>,
     alloc_error_code: fn() -> Range<usize>,
 ) -> &'static Armed {
     let started_ms = sys::process::monotonic_ms();
     let wishes =
         resolve(source, environment).unwrap_or_else(|bad| refuse_to_start(|line| bad.describe(line)));
-    inject_as_told(&wishes);
     // SAFETY: once, by this function's contract.
     let report = unsafe { report_target(&wishes) };
     let existing = rlimit(wishes.measure.into());
@@ -118,7 +125,12 @@ pub(super) unsafe fn set_up(
         address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
         set_soft_limit(limit, wishes.measure, existing);
         check_that_it_fits(limit, wishes.measure);
+        if let Some(trial) = trial {
+            check_that_the_allocator_starts(wishes.measure, trial);
+        }
     }
+    // The trial is not among what is counted.
+    inject_as_told(&wishes);
 
     let facts = Armed {
         exit_code: wishes.exit_code,
@@ -243,6 +255,63 @@ fn check_that_it_fits(limit: Resolved, measure: Measure) {
         line.push(" is below the ");
         push_bytes(line, in_use);
         line.push(" that this process uses before main; set OOMGUARD_LIMIT well above that");
+    });
+}
+
+/// A trial of the allocator `A`, unless it is the system's, which lives under any limit.
+fn trial_of<A>() -> Option<fn() -> bool> {
+    // The name may change with the compiler: then the system's is tried, too.
+    if core::any::type_name::<A>() == "std::alloc::System" { None } else { Some(can_allocate) }
+}
+
+/// By the program's allocator, as the program does. The facts are not known yet, so that a refusal is nothing but null.
+fn can_allocate() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u64; 8]>();
+    // SAFETY: the size is not zero.
+    let block = unsafe { std::alloc::alloc(LAYOUT) };
+    // Without it the compiler may remove the pair.
+    let block = core::hint::black_box(block);
+    if !block.is_null() {
+        // SAFETY: from the same allocator with the same layout.
+        unsafe { std::alloc::dealloc(block, LAYOUT) };
+    }
+    !block.is_null()
+}
+
+/// The measure under which the allocator is on trial: its place in `Measure`, plus one.
+static ON_TRIAL: AtomicU8 = AtomicU8::new(0);
+
+/// An allocator that reserves much at its start would fail in the program's first allocation, with words that name
+/// nobody, or none.
+fn check_that_the_allocator_starts(measure: Measure, trial: fn() -> bool) {
+    // Relaxed, here and below: read back by this thread.
+    ON_TRIAL.store(if measure == Measure::Data { 2 } else { 1 }, Ordering::Relaxed);
+    if !trial() {
+        refuse_if_on_trial();
+    }
+    ON_TRIAL.store(0, Ordering::Relaxed);
+}
+
+/// The allocator gives up, in its own way.
+pub(super) fn refuse_if_on_trial() {
+    let measure = match ON_TRIAL.load(Ordering::Relaxed) {
+        0 => return,
+        1 => Measure::AddressSpace,
+        _ => Measure::Data,
+    };
+    refuse_to_start(|line| {
+        line.push("the program's allocator cannot start under the limit");
+        if let Some(limit) = rlimit(measure.into()).soft {
+            line.push(" of ");
+            push_bytes(line, limit);
+        }
+        line.push(" of ");
+        line.push(measure.as_str());
+        line.push(": it reserves more than that at once; use ");
+        if measure == Measure::AddressSpace {
+            line.push("OOMGUARD_MEASURE=data, if it only reserves, or ");
+        }
+        line.push("a larger OOMGUARD_LIMIT, or another allocator");
     });
 }
 

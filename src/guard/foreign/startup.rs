@@ -34,7 +34,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     let variables = unsafe { Variables::new(envp) };
     SAYS_LIMIT.store(environment.limit.is_some(), Ordering::Relaxed);
     // SAFETY: the flag above lets only one constructor through.
-    unsafe { set_up(&Settings::UNSET, &environment, program, || 0..0) };
+    unsafe { set_up(&Settings::UNSET, &environment, program, None, || 0..0) };
     if variables.is(variable::HINTED, b"1") {
         messages::expect_hinted();
     }
