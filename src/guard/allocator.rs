@@ -103,7 +103,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     #[cold]
     #[inline(never)]
     fn refused(&self, bytes: usize, align: usize, again: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
-        anchor::link_into_program::<S>();
+        anchor::link_into_program::<A, S>();
         refusal::handle_allocation(Request { bytes: bytes as u64, align: Some(align as u64) }, again)
     }
 

@@ -25,7 +25,7 @@ pub(super) const WATCHES_C_HEAP: bool = cfg!(all(
 
 /// Does nothing when called. Being compiled is what counts.
 #[inline(always)]
-pub(super) fn link_into_program<S: Source>() {
+pub(super) fn link_into_program<A, S: Source>() {
     // Early among the constructors, so that allocations of the others are already guarded.
     // SAFETY: only directives: a pointer in a section that the loader reads. No instruction is emitted.
     unsafe {
@@ -34,7 +34,7 @@ pub(super) fn link_into_program<S: Source>() {
             ".balign 8",
             ".8byte {arm}",
             ".popsection",
-            arm = sym startup::arm::<S>,
+            arm = sym startup::arm::<A, S>,
             options(nomem, nostack, preserves_flags)
         );
     }

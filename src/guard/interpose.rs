@@ -19,7 +19,7 @@ use super::armed::armed;
 use super::exhaustion::{self, Standing};
 use super::notes::Asker;
 use super::real::{Real, call_real};
-use super::{aborts, arenas, frames, panics, refusal, said, threads, verdict};
+use super::{aborts, arenas, frames, panics, refusal, said, startup, threads, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::message::STD_LINE;
 use crate::report::Request;
@@ -199,6 +199,8 @@ pub(super) extern "C" fn abort() -> ! {
             Standing::Alive => verdict::judge_abort(armed),
         }
         aborts::acquit();
+    } else {
+        startup::refuse_if_on_trial();
     }
     if let Some(real) = call_real!(ABORT, Abort) {
         real();

@@ -100,7 +100,7 @@ fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     let bytes = noted.bytes.max(LEAST_STEP_BYTES);
     let is_unsaid_too_long = noted.asker == Asker::Rust
         && (noted.processor_ms_since > UNSAID_PROCESSOR_MS || noted.ms_since > UNSAID_MS);
-    armed.limit.bytes().is_none_or(|limit| bytes <= limit)
+    armed.limit_now().map(|limit| limit.bytes).is_none_or(|limit| bytes <= limit)
         && !is_unsaid_too_long
         && noted.bytes_since < bytes
         && would_be_refused(noted)

@@ -148,13 +148,13 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
 
 /// How much a program may allocate after a death was announced or led to, and still be dying.
 pub(super) fn last_bytes(armed: &Armed) -> u64 {
-    armed.limit.bytes().map_or(0, |limit| limit / 8).max(16 << 20)
+    armed.limit_now().map(|limit| limit.bytes).map_or(0, |limit| limit / 8).max(16 << 20)
 }
 
 /// Counts from now on, at least until more than `bytes` have been allocated.
 pub(super) fn watch(bytes: u64) {
     let Some(armed) = armed() else { return };
-    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
+    let possible = armed.limit_now().map(|limit| limit.bytes).unwrap_or(u64::MAX >> 1);
     let enough = if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed));
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
     if !WATCHING.swap(true, Relaxed) {

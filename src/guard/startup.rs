@@ -18,10 +18,11 @@ use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::alloc::Layout;
 
 /// The constructor.
-pub(super) unsafe extern "C" fn arm<S: Source>(
+pub(super) unsafe extern "C" fn arm<A, S: Source>(
     argc: i32,
     argv: *const *const c_char,
     envp: *const *const c_char,
@@ -43,8 +44,9 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     let program = unsafe { program_name(argc, argv) };
     // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
     let environment = unsafe { read_environment(envp) };
+    let trial = trial_of::<A>();
     // SAFETY: the flag above lets only one constructor through.
-    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+    unsafe { arm_once(&S::SETTINGS, &environment, program, trial) };
     // SAFETY: in a constructor, before there is a second thread.
     unsafe { start_profile::<S>() };
 }
@@ -87,9 +89,14 @@ fn current_environment() -> *const *const c_char {
 
 /// # Safety
 /// At most once in a process, from the constructor.
-unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
+unsafe fn arm_once(
+    source: &Settings,
+    environment: &Environment<'_>,
+    program: &[u8],
+    trial: Option<fn() -> bool>,
+) {
     // SAFETY: once, by this function's contract.
-    let armed = unsafe { set_up(source, environment, program, frames::alloc_error_code) };
+    let armed = unsafe { set_up(source, environment, program, trial, frames::alloc_error_code) };
     let Some(armed) = armed else { return };
     frames::note_files();
     interpose::resolve_real_functions();
@@ -103,7 +110,8 @@ unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
 
-/// What programs of all languages have in common: wishes, limit, facts, record. `None`: the guard stands aside.
+/// What programs of all languages have in common: wishes, limit, facts, record. `None`: the guard stands aside. `trial`
+/// tries the program's allocator.
 ///
 /// # Safety
 /// At most once in a process, from the constructor.
@@ -111,6 +119,7 @@ pub(super) unsafe fn set_up(
     source: &Settings,
     environment: &Environment<'_>,
     program: &[u8],
+    trial: Option<fn() -> bool>,
     alloc_error_code: fn() -> Range<usize>,
 ) -> Option<&'static Armed> {
     let home = sys::objects::home_of(set_up as *const () as usize);
@@ -119,7 +128,7 @@ pub(super) unsafe fn set_up(
     let stays = home.keep();
     let set_up = if stays || !process_has_begun {
         // SAFETY: once, by this function's contract.
-        unsafe { try_to_set_up(source, environment, program, alloc_error_code, process_has_begun) }
+        unsafe { try_to_set_up(source, environment, program, trial, alloc_error_code, process_has_begun) }
     } else {
         Err(Trouble::WouldBeUnloaded)
     };
@@ -139,12 +148,12 @@ unsafe fn try_to_set_up<'a>(
     source: &Settings,
     environment: &Environment<'a>,
     program: &[u8],
+    trial: Option<fn() -> bool>,
     alloc_error_code: fn() -> Range<usize>,
     process_has_begun: bool,
 ) -> Result<&'static Armed, Trouble<'a>> {
     let started_ms = sys::process::monotonic_ms();
     let wishes = resolve(source, environment).map_err(Trouble::Variable)?;
-    inject_as_told(&wishes)?;
     // SAFETY: once, by this function's contract.
     let report = unsafe { report_target(&wishes, environment) }?;
     let existing = rlimit(wishes.measure.into());
@@ -159,7 +168,12 @@ unsafe fn try_to_set_up<'a>(
         }
         address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
         set_soft_limit(limit, wishes.measure, existing)?;
+        if let Some(trial) = trial {
+            check_that_the_allocator_starts(limit, wishes.measure, trial)?;
+        }
     }
+    // The trial is not among what is counted.
+    inject_as_told(&wishes)?;
 
     let facts = Armed {
         exit_code: wishes.exit_code,
@@ -259,6 +273,56 @@ fn check_that_it_fits(limit: Resolved, measure: Measure) -> Result<(), Trouble<'
         Some(in_use) if in_use > limit.bytes => Err(Trouble::DoesNotFit { limit, measure, in_use }),
         _ => Ok(()),
     }
+}
+
+/// A trial of the allocator `A`, unless it is the system's, which lives under any limit.
+fn trial_of<A>() -> Option<fn() -> bool> {
+    // The name may change with the compiler: then the system's is tried, too.
+    if core::any::type_name::<A>() == "std::alloc::System" { None } else { Some(can_allocate) }
+}
+
+/// By the program's allocator, as the program does. The facts are not known yet, so that a refusal is nothing but null.
+fn can_allocate() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u64; 8]>();
+    // SAFETY: the size is not zero.
+    let block = unsafe { std::alloc::alloc(LAYOUT) };
+    // Without it the compiler may remove the pair.
+    let block = core::hint::black_box(block);
+    if !block.is_null() {
+        // SAFETY: from the same allocator with the same layout.
+        unsafe { std::alloc::dealloc(block, LAYOUT) };
+    }
+    !block.is_null()
+}
+
+/// The limit under which the allocator is on trial, in bytes, and its measure: the latter's place in `Measure`, plus one.
+static ON_TRIAL: AtomicU8 = AtomicU8::new(0);
+static TRIAL_LIMIT: AtomicU64 = AtomicU64::new(0);
+
+/// An allocator that reserves much at its start would fail in the program's first allocation, with words that name
+/// nobody, or none.
+fn check_that_the_allocator_starts(
+    limit: Resolved,
+    measure: Measure,
+    trial: fn() -> bool,
+) -> Result<(), Trouble<'static>> {
+    // Relaxed, here and below: read back by this thread.
+    TRIAL_LIMIT.store(limit.bytes, Ordering::Relaxed);
+    ON_TRIAL.store(if measure == Measure::Data { 2 } else { 1 }, Ordering::Relaxed);
+    let starts = trial();
+    ON_TRIAL.store(0, Ordering::Relaxed);
+    if starts { Ok(()) } else { Err(Trouble::AllocatorDoesNotStart { bytes: limit.bytes, measure }) }
+}
+
+/// The allocator gives up, by an abort.
+pub(super) fn refuse_if_on_trial() {
+    let measure = match ON_TRIAL.load(Ordering::Relaxed) {
+        0 => return,
+        1 => Measure::AddressSpace,
+        _ => Measure::Data,
+    };
+    let bytes = TRIAL_LIMIT.load(Ordering::Relaxed);
+    refuse_to_start(&Trouble::AllocatorDoesNotStart { bytes, measure });
 }
 
 /// Sets the soft limit and leaves the hard one: what lies between them is the reserve.
@@ -369,6 +433,7 @@ enum Trouble<'a> {
     DataIsIgnored,
     CannotBeSet { limit: Resolved, measure: Measure, errno: i32 },
     DoesNotFit { limit: Resolved, measure: Measure, in_use: u64 },
+    AllocatorDoesNotStart { bytes: u64, measure: Measure },
     WouldBeUnloaded,
 }
 
@@ -400,6 +465,17 @@ impl Trouble<'_> {
                 line.push(" is below the ");
                 push_bytes(line, *in_use);
                 line.push(" that this process uses already; set OOMGUARD_LIMIT well above that");
+            }
+            Trouble::AllocatorDoesNotStart { bytes, measure } => {
+                line.push("the program's allocator cannot start under the limit of ");
+                push_bytes(line, *bytes);
+                line.push(" of ");
+                line.push(measure.as_str());
+                line.push(": it reserves more than that at once; use ");
+                if *measure == Measure::AddressSpace {
+                    line.push("OOMGUARD_MEASURE=data, if it only reserves, or ");
+                }
+                line.push("a larger OOMGUARD_LIMIT, or another allocator");
             }
             Trouble::WouldBeUnloaded => line.push("its library cannot be kept from being unloaded (dlopen)"),
         }

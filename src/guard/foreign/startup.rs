@@ -35,7 +35,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     let variables = unsafe { Variables::new(envp) };
     SAYS_LIMIT.store(environment.limit.is_some(), Ordering::Relaxed);
     // SAFETY: the flag above lets only one constructor through.
-    if unsafe { set_up(&Settings::UNSET, &environment, program, || 0..0) }.is_none() {
+    if unsafe { set_up(&Settings::UNSET, &environment, program, None, || 0..0) }.is_none() {
         return;
     }
     if variables.is(variable::HINTED, b"1") {
