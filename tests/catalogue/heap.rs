@@ -128,7 +128,8 @@ pub const ROLES: &[Role] = &[
         }
         let _asks = Asks;
         std::panic::resume_unwind(Box::new(()));
-    }),
+    })
+    .needs_unwinding(),
     Role::dies("in a forked child", || {
         // SAFETY: there is no other thread, so the child may do anything.
         let child = unsafe { libc::fork() };

@@ -3,7 +3,9 @@
 //! Each way is a role that the test binary plays when it starts itself. `main` runs every role under
 //! {deferred, immediate} × {address-space, data} × `RUST_BACKTRACE` {0, 1}; the profile is cargo's. Over mimalloc and
 //! jemalloc the roles that do not depend on the allocator run in one cell each way (`Role::once`), and those that the
-//! allocator itself is not up to do not run (`Role::not_over`).
+//! allocator itself is not up to do not run (`Role::not_over`). `tests/compilers` builds it with other compilers and in
+//! other ways; with `panic = "abort"` some roles end otherwise (`Role::where_panics_abort`), or have no meaning
+//! (`Role::needs_unwinding`).
 //!
 //! | file | roles |
 //! |---|---|
@@ -77,8 +79,12 @@ struct Role {
     once: bool,
     /// The allocators that are not up to it, whatever a guard does.
     not_over: &'static [&'static str],
+    /// Has no meaning where nothing unwinds.
+    needs_unwinding: bool,
 }
 
+/// Where a panic aborts, it ends so.
+const ABORTED: Fate = Fate::Own(End::Signal(libc::SIGABRT));
 const OUT_OF_HEAP: Fate = Fate::OutOfMemory(&["heap"]);
 const OUT_OF_THREADS: Fate = Fate::OutOfMemory(&["thread"]);
 /// Threads that start while others eat: what is refused first is a matter of luck.
@@ -100,6 +106,7 @@ impl Role {
             takes_at_most: common::child::TIME_LIMIT,
             once: false,
             not_over: &[],
+            needs_unwinding: false,
         }
     }
 
@@ -118,6 +125,20 @@ impl Role {
     /// Handles a refusal, which `immediate` does not let it.
     const fn handling(mut self) -> Role {
         self.immediate = OUT_OF_HEAP;
+        self
+    }
+
+    /// Ends in another way where a panic aborts instead of unwinding. To be said before `handling`.
+    const fn where_panics_abort(mut self, fate: Fate) -> Role {
+        if cfg!(panic = "abort") {
+            self.deferred = fate;
+            self.immediate = fate;
+        }
+        self
+    }
+
+    const fn needs_unwinding(mut self) -> Role {
+        self.needs_unwinding = true;
         self
     }
 
@@ -220,7 +241,9 @@ fn judge(cell: &Cell, strictly: bool) -> Result<(), String> {
 fn trials(allocator: &str) -> Vec<Trial> {
     let every_cell = allocator == "system";
     let mut trials = Vec::new();
-    for role in roles().filter(|role| !role.not_over.contains(&allocator)) {
+    let unwinds = cfg!(panic = "unwind");
+    let suits = |role: &&Role| !role.not_over.contains(&allocator) && (unwinds || !role.needs_unwinding);
+    for role in roles().filter(suits) {
         for on_refusal in [OnRefusal::Deferred, OnRefusal::Immediate] {
             for measure in [Measure::AddressSpace, Measure::Data] {
                 for backtrace in [true, false] {
