@@ -151,7 +151,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         Some(block.cast())
     }
 
-    const ASKS_C_LIBRARY: bool = anchor::WATCHES_C_HEAP && !cfg!(feature = "shim");
+    const ASKS_C_LIBRARY: bool = anchor::WATCHES_C_HEAP;
 
     /// # Safety
     /// That of `GlobalAlloc::alloc`.

@@ -4,6 +4,7 @@
 
 use core::ffi::CStr;
 use core::ops::Range;
+use once_cell::race::OnceBool;
 
 /// The address of `name` in the objects after the one that asks: what our own definition hides.
 pub(crate) fn next_definition(name: &CStr) -> Option<usize> {
@@ -15,7 +16,7 @@ pub(crate) fn next_definition(name: &CStr) -> Option<usize> {
 /// The address of what our own definition hides. In a program that is the next one. A library that was opened later
 /// keeps its names to itself: what it hides is the definition that everybody else gets, whose blocks it may have to free.
 pub(crate) fn hidden_definition(name: &CStr) -> Option<usize> {
-    if cfg!(feature = "shim") || is_in_program(hidden_definition as *const () as usize) {
+    if is_in_program() {
         return next_definition(name);
     }
     // SAFETY: the name is a C string that outlives the call.
@@ -26,11 +27,14 @@ pub(crate) fn hidden_definition(name: &CStr) -> Option<usize> {
     Some(first)
 }
 
-/// Whether an address lies in the program itself, not in one of its libraries.
-fn is_in_program(address: usize) -> bool {
-    // SAFETY: getauxval takes no pointer.
-    let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
-    headers != 0 && is_in_same_object(headers, address)
+/// Whether this code lies in the program itself, not in one of its libraries.
+fn is_in_program() -> bool {
+    static ANSWER: OnceBool = OnceBool::new();
+    ANSWER.get_or_init(|| {
+        // SAFETY: getauxval takes no pointer.
+        let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
+        headers != 0 && is_in_same_object(headers, is_in_program as *const () as usize)
+    })
 }
 
 fn is_in_same_object(one: usize, other: usize) -> bool {
