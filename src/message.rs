@@ -254,6 +254,25 @@ pub(crate) fn tells_of_a_missing_block(text: &[u8]) -> bool {
         .is_some_and(asks_for_a_block)
 }
 
+/// The text without what sets colours on a terminal (ECMA-48, CSI … m), moved to the front of `text`; its length.
+pub(crate) fn drop_colours(text: &mut [u8]) -> usize {
+    let (mut kept, mut is_inside, mut before) = (0, false, 0);
+    for at in 0..text.len() {
+        let byte = text.get(at).copied().unwrap_or(0);
+        if before == 0x1b && byte == b'[' {
+            is_inside = true;
+            kept -= 1;
+        } else if is_inside {
+            is_inside = !byte.is_ascii_alphabetic();
+        } else if let Some(slot) = text.get_mut(kept) {
+            *slot = byte;
+            kept += 1;
+        }
+        before = if is_inside { 0 } else { byte };
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +312,21 @@ mod tests {
             ("os error 123", PanicWords::SOMETHING),
         ] {
             assert_eq!(PanicWords::of(PanicPiece::of(text.as_bytes()).says), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn colours_are_no_letters() {
+        for (text, expected) in [
+            ("  0: \x1b[91mout of memory\x1b[0m\n", "  0: out of memory\n"),
+            ("plain", "plain"),
+            ("\x1b[1;31m", ""),
+            ("a\x1b", "a\x1b"),
+            ("\x1b\x1b[0mb", "\x1bb"),
+        ] {
+            let mut bytes = text.as_bytes().to_vec();
+            let len = drop_colours(&mut bytes);
+            assert_eq!(&bytes[..len], expected.as_bytes());
         }
     }
 

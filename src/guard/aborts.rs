@@ -88,9 +88,11 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
             if !is_handled_by_us() {
                 return;
             }
-            // The signal is blocked while we handle it: this one arrives when we return.
+            // The signal is blocked while we handle it. Unblocked here, as coming back to where it was raised takes a
+            // system call that a filter may not know of.
             sys::signals::set_default(signal);
             sys::signals::raise_here(signal);
+            sys::signals::unblock(signal);
         }
         handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.

@@ -66,6 +66,10 @@ pub(super) fn link_into_program<A, S: Source>() {
         define!("mmap64", mappings::mmap);
         define!("mremap", mappings::mremap);
         define!("mprotect", mappings::mprotect);
+        define!("mlockall", super::stack::mlockall);
+        define!("_exit", super::exhaustion::exit_at_once);
+        define!("_Exit", super::exhaustion::exit_at_once);
+        define!("quick_exit", super::exhaustion::quick_exit);
     }
 }
 
@@ -108,6 +112,9 @@ fn define_write() {
             ".Loomguard_write:",
             ".weak write",
             ".type write,@function",
+            ".weak oomguard_own_write",
+            ".hidden oomguard_own_write",
+            "oomguard_own_write:",
             "write:",
             compare_and_jump!(),
             ".size write, .-write",

@@ -34,10 +34,13 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
     }
     let mut block = null_mut();
     let request = Request { bytes: bytes as u64, align: align.map(|align| align as u64) };
-    refusal::handle(Cause::Heap, Asker::Other, request, &mut || {
+    let survived = refusal::handle(Cause::Heap, Asker::Other, request, &mut || {
         block = again();
         !block.is_null()
     });
+    if !survived {
+        refusal::watch_for_unchecked();
+    }
     sys::fd::set_errno(libc::ENOMEM);
     block
 }

@@ -11,6 +11,7 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
+use super::real::{Real, call_real};
 use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
@@ -421,6 +422,26 @@ pub(super) fn watch_exit() {
     }
     // SAFETY: `ask` lives as long as the process.
     unsafe { libc::atexit(ask) };
+}
+
+/// `_exit(2)` and `_Exit(3)`, as the program and its libraries call them.
+pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
+    at_exit(Some(code));
+    loop {
+        // SAFETY: exit_group takes no pointer and does not come back.
+        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    }
+}
+
+static QUICK_EXIT: Real = Real::new(c"quick_exit");
+
+/// `quick_exit(3)`: whose handlers are told no code.
+pub(super) extern "C" fn quick_exit(code: i32) -> ! {
+    at_exit(Some(code));
+    if let Some(real) = call_real!(QUICK_EXIT, extern "C" fn(i32) -> !) {
+        real(code)
+    }
+    exit_at_once(code)
 }
 
 fn at_exit(code: Option<i32>) {

@@ -18,7 +18,7 @@
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
 use super::notes::Asker;
-use super::real::{Real, call_real};
+use super::real::{Real, call_real, weak};
 use super::{aborts, arenas, frames, panics, refusal, said, startup, threads, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::message::STD_LINE;
@@ -45,6 +45,14 @@ pub(super) fn resolve_real_functions() {
         }
         listen(false);
     }
+}
+
+weak!(oomguard_table_of_write "oomguard_own_write");
+
+/// Whether `write` is ours in this program: a sanitizer's runtime may have its own.
+pub(super) fn has_write() -> bool {
+    let linked = libc::write as *const () as usize;
+    oomguard_table_of_write.is_some_and(|own| own as *const () as usize == linked)
 }
 
 /// Where `write` goes: a function with its signature.

@@ -5,7 +5,7 @@
 //! 3. It did nothing else: hardly an allocation between the refusal and the end.
 //!
 //! A message that tells of another death speaks against all three. Of a request of Rust's own allocator the third is no
-//! evidence, as who cannot go on without it says so by `handle_alloc_error`.
+//! evidence before an abort: who cannot go on without it would be inside `handle_alloc_error`.
 //!
 //! What the program said is for the caller to know: `said` is the last of it that bears on a death.
 
@@ -42,20 +42,26 @@ const STRAIGHT_BYTES: u64 = 64 << 10;
 const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
 
 /// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
-/// milliseconds of processor time.
-const UNSAID_PROCESSOR_MS: u64 = 250;
-/// The same in milliseconds that have gone by.
+/// milliseconds.
 const UNSAID_MS: u64 = 1000;
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if the memory is still missing.
 pub(super) fn of_exit(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
-    judge(armed, said, |noted| said != Some(Message::Unrelated) || would_be_refused(noted))
+    judge(armed, said, |noted| match noted.asker {
+        Asker::Other => said != Some(Message::Unrelated) || would_be_refused(noted),
+        // What no machine has is not refused for the limit, and asked for only to be refused.
+        Asker::Rust => {
+            noted.ms_since <= UNSAID_MS
+                && would_be_refused(noted)
+                && sys::memory::machine_memory().is_none_or(|bytes| noted.bytes <= bytes)
+        }
+    })
 }
 
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
 pub(super) fn of_abort(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
-    judge(armed, said, would_be_refused)
+    judge(armed, said, |noted| noted.asker == Asker::Other && would_be_refused(noted))
 }
 
 /// The program stops itself by an instruction that faults, as V8 and HotSpot do.
@@ -98,8 +104,7 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
 
 fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     let bytes = noted.bytes.max(LEAST_STEP_BYTES);
-    let is_unsaid_too_long = noted.asker == Asker::Rust
-        && (noted.processor_ms_since > UNSAID_PROCESSOR_MS || noted.ms_since > UNSAID_MS);
+    let is_unsaid_too_long = noted.asker == Asker::Rust && noted.ms_since > UNSAID_MS;
     armed.limit_now().map(|limit| limit.bytes).is_none_or(|limit| bytes <= limit)
         && !is_unsaid_too_long
         && noted.bytes_since < bytes
@@ -108,7 +113,6 @@ fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
 
 fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     notes::requested()
-        .filter(|noted| noted.asker == Asker::Other)
         .filter(|noted| {
             noted.allocations_since <= STRAIGHT_ALLOCATIONS && noted.bytes_since <= STRAIGHT_BYTES
         })

@@ -62,6 +62,7 @@ mod stack;
 mod startup;
 pub(crate) mod status;
 mod threads;
+mod unchecked;
 mod unwind;
 mod verdict;
 mod watchdog;

@@ -42,7 +42,6 @@ struct Note {
     is_thread: AtomicBool,
     is_rusts: AtomicBool,
     tid: AtomicU32,
-    processor_ms_before: AtomicU64,
     ms_before: AtomicU64,
     allocations_before: AtomicU64,
     bytes_before: AtomicU64,
@@ -55,7 +54,6 @@ impl Note {
             is_thread: AtomicBool::new(false),
             is_rusts: AtomicBool::new(false),
             tid: AtomicU32::new(0),
-            processor_ms_before: AtomicU64::new(0),
             ms_before: AtomicU64::new(0),
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
@@ -77,10 +75,8 @@ pub(super) struct Noted {
     pub(super) cause: Cause,
     pub(super) asker: Asker,
     pub(super) bytes: u64,
-    #[cfg_attr(not(feature = "shim"), allow(dead_code))]
     pub(super) tid: u32,
-    /// The processor time of all threads since then. Not kept of a mapping: runtimes are refused thousands of them.
-    pub(super) processor_ms_since: u64,
+    /// The time since then, in milliseconds.
     pub(super) ms_since: u64,
     pub(super) allocations_since: u64,
     pub(super) bytes_since: u64,
@@ -136,10 +132,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.is_thread.store(cause == Cause::Thread, Relaxed);
     note.is_rusts.store(asker == Asker::Rust, Relaxed);
     note.tid.store(sys::process::tid(), Relaxed);
-    if cause != Cause::Mapping {
-        note.processor_ms_before.store(sys::process::processor_ms(), Relaxed);
-        note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
-    }
+    note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
@@ -148,13 +141,13 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
 
 /// How much a program may allocate after a death was announced or led to, and still be dying.
 pub(super) fn last_bytes(armed: &Armed) -> u64 {
-    armed.limit_now().map(|limit| limit.bytes).map_or(0, |limit| limit / 8).max(16 << 20)
+    armed.limit.bytes().map_or(0, |limit| limit / 8).max(16 << 20)
 }
 
 /// Counts from now on, at least until more than `bytes` have been allocated.
 pub(super) fn watch(bytes: u64) {
     let Some(armed) = armed() else { return };
-    let possible = armed.limit_now().map(|limit| limit.bytes).unwrap_or(u64::MAX >> 1);
+    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
     let enough = if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed));
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
     if !WATCHING.swap(true, Relaxed) {
@@ -199,11 +192,7 @@ pub(super) fn allocated_bytes() -> u64 {
 /// The last refusal of the malloc family or of a thread, if the program has not got over it.
 pub(super) fn requested() -> Option<Noted> {
     let cause = if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap };
-    let mut noted = noted(&REQUESTED, cause)?;
-    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.load(Relaxed));
-    noted.processor_ms_since = since(sys::process::processor_ms(), &REQUESTED.processor_ms_before);
-    noted.ms_since = since(sys::process::monotonic_ms(), &REQUESTED.ms_before);
-    Some(noted)
+    noted(&REQUESTED, cause)
 }
 
 /// The last refused mapping, likewise.
@@ -221,8 +210,7 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
         bytes,
         tid: note.tid.load(Relaxed),
-        processor_ms_since: 0,
-        ms_since: 0,
+        ms_since: sys::process::monotonic_ms().saturating_sub(note.ms_before.load(Relaxed)),
         allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
         bytes_since: ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed)),
     })

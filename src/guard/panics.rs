@@ -1,7 +1,10 @@
 //! What panics say, read as it goes to stderr: stable Rust has no other way to learn why a program gives up, as the
 //! panic hook is the program's.
 
+use super::notes;
+use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
+use crate::report::Request;
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
@@ -23,19 +26,19 @@ thread_own!(fn here() -> Here, "oomguard_panic_here");
 
 /// What the last panic of any thread has said; zero where none has since something was refused.
 static LAST: AtomicU8 = AtomicU8::new(0);
-/// The processor time of the process at that moment, in milliseconds.
-static LAST_AT_PROCESSOR_MS: AtomicU64 = AtomicU64::new(0);
-/// And the time.
+/// When, in monotonic milliseconds.
 static LAST_AT_MS: AtomicU64 = AtomicU64::new(0);
-
-/// For so much processor time of the process a panic may be why it ends: printing a backtrace can take some of it.
-const LASTS_PROCESSOR_MS: u64 = 5000;
+/// What had been refused and not got over at that moment: its bytes plus one, zero for nothing. What a panic allocates
+/// for its backtrace is not the program getting over it.
+static LAST_REFUSED: AtomicU64 = AtomicU64::new(0);
+static LAST_REFUSED_CAUSE: AtomicU8 = AtomicU8::new(0);
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
 /// Something was refused: panics before that were about something else.
 pub(super) fn forget() {
     LAST.store(0, Relaxed);
+    LAST_REFUSED.store(0, Relaxed);
 }
 
 /// Takes in what a panicking thread has written.
@@ -72,7 +75,10 @@ fn note_last(words: PanicWords) {
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
         LAST.store(words.0, Relaxed);
-        LAST_AT_PROCESSOR_MS.store(sys::process::processor_ms(), Relaxed);
+        let refused =
+            if words.has(PanicWords::MEMORY) { notes::requested().or_else(notes::mapped) } else { None };
+        LAST_REFUSED.store(refused.map_or(0, |noted| noted.bytes.saturating_add(1)), Relaxed);
+        LAST_REFUSED_CAUSE.store(refused.map_or(0, |noted| code_of(noted.cause)), Relaxed);
         LAST_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
 }
@@ -87,10 +93,21 @@ pub(super) fn is_over_here() {
 /// What the last panic since the refusal said, if it may be why the process ends now: within `most_ms`.
 pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
     let words = PanicWords(LAST.load(Relaxed));
-    let since = |now: u64, before: &AtomicU64| now.saturating_sub(before.load(Relaxed));
-    let is_young = since(sys::process::processor_ms(), &LAST_AT_PROCESSOR_MS) < LASTS_PROCESSOR_MS
-        && since(sys::process::monotonic_ms(), &LAST_AT_MS) < most_ms;
-    (words.0 != 0 && is_young).then_some(words)
+    let ms_since = sys::process::monotonic_ms().saturating_sub(LAST_AT_MS.load(Relaxed));
+    (words.0 != 0 && ms_since < most_ms).then_some(words)
+}
+
+/// What the last panic that spoke of memory was refused.
+pub(super) fn refused() -> Option<(Cause, Request)> {
+    let bytes = LAST_REFUSED.load(Relaxed).checked_sub(1)?;
+    let cause = CAUSES.get(usize::from(LAST_REFUSED_CAUSE.load(Relaxed))).copied()?;
+    Some((cause, Request { bytes, align: None }))
+}
+
+const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
+
+fn code_of(cause: Cause) -> u8 {
+    CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8
 }
 
 /// What the calling thread's panic has said, and how many refusals this thread had met before it said so.

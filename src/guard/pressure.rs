@@ -153,19 +153,36 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
     LOOKS_IN.store(sys::process::pid(), Ordering::Relaxed);
     let started =
         std::thread::Builder::new().name("oomguard-watch".into()).stack_size(STACK_BYTES).spawn(|| {
+            BEGUN_IN.store(sys::process::pid(), Ordering::Relaxed);
             loop {
                 look(armed);
                 sys::process::sleep_ms(LOOK_EVERY_MS);
             }
         });
     match started {
-        Ok(_) => core::mem::forget(inside),
+        Ok(_) => {
+            core::mem::forget(inside);
+            wait_until_begun();
+        }
         Err(error) => {
             LOOKS_IN.store(0, Ordering::Relaxed);
             return Err(error);
         }
     }
     Ok(())
+}
+
+/// The process in which the thread has begun. Relaxed: a number by itself.
+static BEGUN_IN: AtomicU32 = AtomicU32::new(0);
+
+/// A thread that has just been started needs memory of its own yet, which the program may be about to use up: std ends a
+/// process whose thread does not get a stack for its signals.
+fn wait_until_begun() {
+    const PATIENCE_MS: u64 = 1000;
+    let until = sys::process::monotonic_ms() + PATIENCE_MS;
+    while BEGUN_IN.load(Ordering::Relaxed) != sys::process::pid() && sys::process::monotonic_ms() < until {
+        sys::process::sleep_ms(1);
+    }
 }
 
 /// Tells whoever wants to be told now.

@@ -53,7 +53,9 @@ impl Real {
             return None;
         }
         let errno = sys::fd::errno();
-        let found = (self.linked)().or_else(|| sys::symbols::hidden_definition(self.name));
+        let find =
+            if is_for_program() { sys::symbols::hidden_definition } else { sys::symbols::next_definition };
+        let found = (self.linked)().or_else(|| find(self.name));
         self.address.store(found.unwrap_or(NOWHERE), Ordering::Relaxed);
         sys::fd::set_errno(errno);
         LOOKING_UP.store(0, Ordering::Relaxed);
@@ -93,3 +95,11 @@ macro_rules! weak {
     };
 }
 pub(in crate::guard) use weak;
+
+weak!(oomguard_table_of_abort "oomguard_own_abort");
+
+/// Whether our names stand in a program, or a library, that has a guard of its own: see `anchor`. The library for other
+/// languages hides what comes after it.
+fn is_for_program() -> bool {
+    oomguard_table_of_abort.is_some()
+}

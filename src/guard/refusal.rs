@@ -167,6 +167,17 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     here.refused.set(here.refused.get().saturating_add(1));
 }
 
+/// The C library's heap has refused a block: code that does not check for null will fault.
+pub(super) fn watch_for_unchecked() {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return;
+    }
+    if armed().is_some() {
+        super::unchecked::watch();
+    }
+}
+
 /// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a
 /// program with a guard of its own for nothing, unless its words say otherwise.
 pub(super) fn note_mapping(request: Request) {
@@ -220,7 +231,7 @@ static TRIM: Backoff = Backoff::new();
 
 /// Gives the C library's free memory back to the system. A trim walks all that is free, which can take long.
 fn trim(armed: &Armed, request: Request) -> bool {
-    if armed.limit_now().is_some_and(|limit| request.bytes > limit.bytes) {
+    if armed.limit.bytes().is_some_and(|limit| request.bytes > limit) {
         return false;
     }
     let before_ms = sys::process::monotonic_ms();

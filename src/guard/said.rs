@@ -1,13 +1,14 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use crate::message::{Message, last_word};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use crate::message::{Message, drop_colours, last_word};
+use crate::sys;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// So many writes after a refusal may be about it. A formatted line can be several.
-const LISTENED_WRITES: u32 = 32;
+/// So many lines after a refusal may be about it. A formatted line can be several writes.
+const LISTENED_LINES: u32 = 32;
 
-const KEPT_BYTES: usize = 2048;
+const KEPT_BYTES: usize = 4096;
 
 /// So much of one write is kept.
 const KEPT_OF_ONE: usize = 256;
@@ -16,13 +17,18 @@ const KEPT_OF_ONE: usize = 256;
 // that is still open.
 static TEXT: [AtomicU8; KEPT_BYTES] = [const { AtomicU8::new(0) }; KEPT_BYTES];
 static LEN: AtomicUsize = AtomicUsize::new(0);
-static WRITES_LEFT: AtomicU32 = AtomicU32::new(0);
+static LINES_LEFT: AtomicU32 = AtomicU32::new(0);
+/// When there was no more room, in monotonic milliseconds.
+static FULL_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// How long the rest of a story may take: a backtrace, in milliseconds.
+const STORY_MS: u64 = 1000;
+
 static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
 /// Something was refused: what is said from now on may be about it.
 pub(super) fn begin() {
     LEN.store(0, Relaxed);
-    WRITES_LEFT.store(LISTENED_WRITES, Relaxed);
+    LINES_LEFT.store(LISTENED_LINES, Relaxed);
     IS_LISTENING.store(true, Relaxed);
 }
 
@@ -33,17 +39,20 @@ pub(super) fn keep(text: &[u8]) -> bool {
     for (byte, slot) in text.iter().zip(TEXT.get(start..).unwrap_or(&[])) {
         slot.store(*byte, Relaxed);
     }
-    let left = WRITES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-    let goes_on = left.is_ok_and(|left| left > 1) && start + text.len() < KEPT_BYTES;
-    if !goes_on {
-        IS_LISTENING.store(false, Relaxed);
+    let lines = u32::from(text.ends_with(b"\n"));
+    let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines));
+    let goes_on = left.is_ok_and(|left| left > lines) && start + text.len() < KEPT_BYTES;
+    if !goes_on && IS_LISTENING.swap(false, Relaxed) {
+        FULL_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
     goes_on
 }
 
-/// What was said last, as far as it bears on a death. A program that has said more than is listened to has gone on.
+/// What was said last, as far as it bears on a death. A program that goes on after more words than are listened to has
+/// got over it; one that ends at once has told a long story.
 pub(super) fn last() -> Option<Message> {
-    if !IS_LISTENING.load(Relaxed) {
+    let is_over = !IS_LISTENING.load(Relaxed);
+    if is_over && sys::process::monotonic_ms().saturating_sub(FULL_AT_MS.load(Relaxed)) > STORY_MS {
         return None;
     }
     let mut text = [0; KEPT_BYTES];
@@ -51,5 +60,7 @@ pub(super) fn last() -> Option<Message> {
     for (byte, slot) in text.iter_mut().zip(&TEXT) {
         *byte = slot.load(Relaxed);
     }
+    let Some(text) = text.get_mut(..len) else { return None };
+    let len = drop_colours(text);
     last_word(text.get(..len).unwrap_or(&[]))
 }

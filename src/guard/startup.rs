@@ -10,6 +10,7 @@ use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
     aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack,
+    verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -105,9 +106,29 @@ unsafe fn arm_once(
     }
     notes::begin();
     aborts::install_handler(armed);
+    if !verdict::can_be_told(armed) {
+        say_that_nothing_can_be_told();
+    }
     exhaustion::watch_exit();
     #[cfg(feature = "nightly")]
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
+}
+
+/// Whether the program was found to be one of those; see `verdict::can_be_told`.
+static NOTHING_CAN_BE_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Whether a refused allocation that the program does not survive can be recognised.
+pub(super) fn recognizes() -> bool {
+    // Relaxed: written before `main`.
+    armed().is_some() && !NOTHING_CAN_BE_TOLD.load(Ordering::Relaxed)
+}
+
+fn say_that_nothing_can_be_told() {
+    NOTHING_CAN_BE_TOLD.store(true, Ordering::Relaxed);
+    const LINE: &[u8] =
+        b"oomguard: the limit holds, but this program was built so that running out of memory cannot be \
+                          told from other aborts: build it with unwind tables (-C force-unwind-tables)\n";
+    sys::fd::write_patiently(libc::STDERR_FILENO, LINE, 1000);
 }
 
 /// What programs of all languages have in common: wishes, limit, facts, record. `None`: the guard stands aside. `trial`

@@ -1,7 +1,7 @@
 //! `status()`: what a health endpoint wants to know.
 
 use super::armed::{Armed, armed};
-use super::{record, refusal};
+use super::{record, refusal, startup};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
 
@@ -19,6 +19,10 @@ pub struct Status {
     pub in_use: Option<u64>,
     /// Allocations refused so far and passed on to the program.
     pub refusals: u64,
+    /// Whether the guard can tell that the program dies of a refused allocation. False without a guard, and in a program
+    /// that was built without what that is told by, as was said on stderr at its start: there the limit holds, and the
+    /// end is the program's own.
+    pub recognizes: bool,
 }
 
 impl Status {
@@ -46,5 +50,6 @@ pub fn status() -> Status {
         measure,
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),
+        recognizes: startup::recognizes(),
     }
 }

@@ -11,13 +11,19 @@
 use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt};
-use super::notes::{self, Asker, Noted};
-use super::{frames, panics, refusal, said, threads};
+use super::notes::{self, Asker};
+use super::{frames, interpose, panics, refusal, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
 use crate::message::{Message, PanicWords};
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
+
+/// Whether there is anything by which a refused allocation that the program does not survive can be recognised: the
+/// function that it ends in is found on stacks, or std's own line is seen.
+pub(super) fn can_be_told(armed: &Armed) -> bool {
+    frames::describes(&armed.alloc_error_code) || interpose::has_write()
+}
 
 /// Whether the calling thread is inside `handle_alloc_error`.
 pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
@@ -104,7 +110,7 @@ fn of_panic() -> Option<Guilt> {
         }
     }
     if words.has(PanicWords::MEMORY)
-        && let Some(guilt) = open_refusal(Evidence::Said)
+        && let Some(guilt) = refusal_of_panic()
     {
         return Some(guilt);
     }
@@ -141,13 +147,16 @@ fn is_thread_without_its_signal_stack() -> bool {
     std_wants_one && sys::process::tid() != sys::process::pid() && !sys::signals::has_alternate_stack()
 }
 
-/// The refusal that the process has not got over, and that what it says may be about.
+/// The refusal that the process has not got over, and that its words are about.
 fn open_refusal(evidence: Evidence) -> Option<Guilt> {
-    /// Nobody says so long after a refusal that it was the reason, in milliseconds of processor time.
-    const MOST_PROCESSOR_MS: u64 = 10_000;
-    let is_young = |noted: &Noted| noted.processor_ms_since < MOST_PROCESSOR_MS;
-    let noted = notes::requested().filter(is_young).or_else(notes::mapped)?;
+    let noted = notes::requested().or_else(notes::mapped)?;
     Some(judge::guilt(&noted, evidence))
+}
+
+/// The refusal that the last panic was about.
+fn refusal_of_panic() -> Option<Guilt> {
+    let (cause, request) = panics::refused()?;
+    Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
 const UNCAUGHT_LASTS_MS: u64 = 60_000;
@@ -162,11 +171,13 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
         return Some(guilt.verdict(own));
     }
-    let said = match panic {
-        Some(words) if words.has(PanicWords::MEMORY) => Some(Message::OutOfMemory),
-        Some(_) if is_panic => Some(Message::OtherDeath),
-        _ => said::last(),
-    };
+    let spoke_of_memory = panic.is_some_and(|words| words.has(PanicWords::MEMORY));
+    let said = said::last();
+    // A panic that was caught is over once the program speaks of something else.
+    if spoke_of_memory && (is_panic || said != Some(Message::Unrelated)) {
+        return refusal_of_panic().map(|guilt| guilt.verdict(own));
+    }
+    let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };
     if said == Some(Message::OutOfMemory) {
         return open_refusal(Evidence::Said).map(|guilt| guilt.verdict(own));
     }

@@ -347,6 +347,12 @@ pub(crate) fn is_free_to_map(from: usize, bytes: usize) -> bool {
     at as usize == from
 }
 
+/// Unmaps a part of the main stack that lies far below what is in use: it grows again when it is needed.
+pub(crate) fn unmap_unused_stack(from: usize, bytes: usize) {
+    // SAFETY: below the calling main thread's stack pointer, and nobody's: the caller mapped it, and has not used it.
+    unsafe { libc::munmap(from as *mut _, bytes) };
+}
+
 /// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.
 pub(crate) fn trim_heap() {
     // SAFETY: malloc_trim is thread-safe (malloc_trim(3)).

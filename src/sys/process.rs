@@ -78,14 +78,6 @@ pub(crate) fn coarse_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
-/// The processor time that this process has used, all its threads together, in milliseconds: CLOCK_PROCESS_CPUTIME_ID.
-pub(crate) fn processor_ms() -> u64 {
-    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `used` is writable during the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used) };
-    used.tv_sec.unsigned_abs() * 1000 + used.tv_nsec.unsigned_abs() / 1_000_000
-}
-
 /// The processor time that process `pid` has used, all its threads together, in nanoseconds; unknown where it is gone.
 #[cfg(feature = "supervisor")]
 pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {
@@ -125,6 +117,13 @@ pub(crate) fn sleep_ms(ms: u64) {
     // The raw call: the library's nanosleep is a cancellation point.
     // SAFETY: `span` is readable during the call; the remainder is not asked for.
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, core::ptr::null_mut::<u8>()) };
+}
+
+/// Whether a filter decides over this thread's system calls, by a question that threads' names are set by as well:
+/// PR_GET_SECCOMP in prctl(2).
+pub(crate) fn is_filtered() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
 /// Lets other threads run.

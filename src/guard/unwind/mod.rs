@@ -116,6 +116,38 @@ pub(super) unsafe fn interrupted(context: *mut libc::c_void) -> Registers {
     }
 }
 
+/// Has that thread go on at the beginning of `function`, on the stack that it was on.
+///
+/// # Safety
+/// As for `interrupted`; and nothing may rely on where the thread was.
+pub(super) unsafe fn divert(context: *mut libc::c_void, function: extern "C" fn() -> !) {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let machine = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    let start = function as *const () as usize;
+    #[cfg(target_arch = "x86_64")]
+    {
+        /// What a function may keep below its stack pointer (System V ABI, 3.2.2).
+        const RED_ZONE: i64 = 128;
+        let registers = &mut machine.gregs;
+        if let Some(sp) = registers.get_mut(libc::REG_RSP as usize) {
+            // As after a call: a return address below what is aligned.
+            *sp = ((*sp - RED_ZONE) & !15) - 8;
+        }
+        if let Some(pc) = registers.get_mut(libc::REG_RIP as usize) {
+            *pc = start as i64;
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        machine.pc = start as u64;
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = (machine, start);
+        function()
+    }
+}
+
 /// Whether that thread was waiting for another one, without a time limit: in a futex(2) that goes on when the handler
 /// comes back, as SA_RESTART has it.
 ///
