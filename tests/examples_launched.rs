@@ -328,7 +328,7 @@ fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
     if !found {
-        eprintln!("skipped: there is no {program} here");
+        common::skip::skipped(format!("there is no {program} here"));
     }
     found
 }

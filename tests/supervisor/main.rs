@@ -8,6 +8,8 @@ mod outcomes;
 mod pools;
 mod roles;
 mod setup;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "../common/trials.rs"]
 mod trials;
 

@@ -1,6 +1,9 @@
 //! The harness, shown on pods whose fate is known. Skips, with the reason, where there
 //! is no guest kernel.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Capabilities, Change, Kernel, Outcome, Pod, Root, User};
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +14,7 @@ const MIB: u64 = 1 << 20;
 /// The outcome of the pod; `None`, and a line that says why, without a kernel.
 fn run(pod: Pod) -> Option<Outcome> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let outcome = pod.run().unwrap_or_else(|error| panic!("the harness failed: {error}"));
@@ -103,7 +106,7 @@ fn a_change_that_the_kernel_refuses_fails_the_run() {
     let mut pod = shell(64 * MIB, "sleep 0.5", &["/bin/sleep"]);
     pod.changes.push(change("memory.max", "plenty", 0.1));
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return;
     }
     let error = pod.run().expect_err("the change is wrong").to_string();

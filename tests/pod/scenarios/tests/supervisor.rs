@@ -1,6 +1,9 @@
 //! The supervisor under a real kernel with cgroup v2. Each test says so and passes where there is no guest kernel;
 //! `tests/pod/install` fetches one. The programs in the pod check most things themselves: they end with 0 if all held.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Capabilities, Change, Kernel, Outcome, Pod, User};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +22,7 @@ fn pod(command: &[&str]) -> Pod {
 /// Runs a pod whose main process is to succeed; what it printed, unless there is no kernel to run it.
 fn run(pod: Pod) -> Option<(Outcome, String)> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let outcome = pod.run().unwrap_or_else(|error| panic!("the harness failed: {error}"));
