@@ -190,7 +190,7 @@ fn worker(program: &Path, role: &str) -> Worker {
     command.arg(role).stdout(Stdio::piped()).stderr(Stdio::piped());
     Worker::new(command)
         .limit(limit("256MiB"))
-        .time_limit(Duration::from_secs(60))
+        .time_limit(Duration::from_secs(300))
         .infer_refusals(InferRefusals::WhereNothingPreloads)
 }
 
@@ -273,7 +273,7 @@ fn state_of(pid: u32) -> char {
 }
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let until = std::time::Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(std::time::Instant::now() < until, "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(2));

@@ -79,7 +79,8 @@ fn a_parent_and_workers_whose_sizes_all_come_from_the_container_live_with_each_o
 #[test]
 fn a_container_that_shrinks_starts_no_worker_beyond_its_new_size() {
     let shrinking = Pod {
-        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(12) }],
+        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(30) }],
+        timeout: Duration::from_secs(300),
         ..pod(&[env!("CARGO_BIN_EXE_resized"), WORKER])
     };
     let Some(stdout) = run_without_kernel_kill(shrinking) else { return };
@@ -104,7 +105,7 @@ fn two_hundred_random_trials_end_as_they_must_and_the_kernel_kills_nobody() {
     println!("TRIALS_SEED={seed}");
     let trials = Pod {
         memory_max: Some(48 * MIB),
-        timeout: Duration::from_secs(400),
+        timeout: Duration::from_secs(900),
         ..pod(&[env!("CARGO_BIN_EXE_trials"), WORKER, &seed, COUNT])
     };
     let Some(stdout) = run_without_kernel_kill(trials) else { return };
