@@ -425,7 +425,7 @@ fn raised_privileges() {
     const OWNER: u32 = 12345;
     // SAFETY: takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: only root can make a set-user-ID program of another user's");
+        common::skip::skipped("only root can make a set-user-ID program of another user's");
         return;
     }
     let run_with_mode = |mode: u32| -> Option<Remains> {
@@ -436,7 +436,8 @@ fn raised_privileges() {
         std::os::unix::fs::chown(&program, Some(OWNER), None).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
         if is_nosuid(directory.path()) {
-            println!("skipped: {} is mounted nosuid", directory.path().display());
+            let below = directory.path().parent().unwrap();
+            common::skip::skipped(format!("{} is mounted nosuid", below.display()));
             return None;
         }
         let mut start = Start::program(program, "speak").env("OOMGUARD_LIMIT", "nonsense");

@@ -180,8 +180,7 @@ pub const ROLES: &[Role] = &[
     })
     .says(""),
     Role::dies("stderr is a full pipe that nobody reads", fill::one_huge_request)
-        .setting(Setting::StderrFull)
-        .takes(0, 3000),
+        .setting(Setting::StderrFull),
     Role::dies("stderr is closed at the start", fill::one_huge_request).setting(Setting::StderrClosed),
     Role::dies("stderr is closed by the program", || {
         // SAFETY: nobody in this process owns descriptor 2 but std, which copes.

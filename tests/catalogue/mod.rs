@@ -74,7 +74,6 @@ struct Role {
     /// The report is the child's of the process that we started.
     in_child: bool,
     takes_at_least: Duration,
-    takes_at_most: Duration,
     /// Does not depend on allocator and measure.
     once: bool,
     /// The allocators that are not up to it, whatever a guard does.
@@ -103,7 +102,6 @@ impl Role {
             prints: "",
             in_child: false,
             takes_at_least: Duration::ZERO,
-            takes_at_most: common::child::TIME_LIMIT,
             once: false,
             not_over: &[],
             needs_unwinding: false,
@@ -167,9 +165,8 @@ impl Role {
         self
     }
 
-    const fn takes(mut self, at_least_ms: u64, at_most_ms: u64) -> Role {
-        self.takes_at_least = Duration::from_millis(at_least_ms);
-        self.takes_at_most = Duration::from_millis(at_most_ms);
+    const fn takes_at_least(mut self, milliseconds: u64) -> Role {
+        self.takes_at_least = Duration::from_millis(milliseconds);
         self
     }
 

@@ -179,7 +179,7 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         }
     }
     let Some(cpp) = library::compiler("c++") else {
-        eprintln!("skipped: C++: no compiler (c++) in PATH");
+        crate::common::skip::skipped("C++: no compiler (c++) in PATH");
         return;
     };
     let program = library::compile(cpp, "ways.cpp", "ways-cpp", &[]);
