@@ -69,9 +69,10 @@ impl Message {
 }
 
 /// What a Rust program says of a request that came back as an error, in small letters: whole words that claim a failure.
-const FAILED_FOR_MEMORY: [&[u8]; 20] = [
+const FAILED_FOR_MEMORY: [&[u8]; 21] = [
     b"outofmemory",              // std::io::ErrorKind
     b"out of memory",            // std::io::ErrorKind, bumpalo, SQLite
+    b"allocerr",                 // bumpalo
     b"allocerror",               // std::collections::TryReserveErrorKind
     b"memory allocation failed", // std::collections::TryReserveError
     b"memory allocation of",     // std's own line, in a plugin that has no guard
@@ -121,6 +122,8 @@ impl PanicWords {
     pub(crate) const JOINED: PanicWords = PanicWords(16);
     /// That the panic could not be started: std, when its exception found no room.
     pub(crate) const NOT_STARTED: PanicWords = PanicWords(32);
+    /// Not said, but seen: it came straight from a refusal that C code passed on.
+    pub(crate) const STRAIGHT: PanicWords = PanicWords(64);
 
     pub(crate) fn of(text: &[u8]) -> PanicWords {
         let mut words = PanicWords::default();
@@ -192,6 +195,11 @@ pub(crate) fn last_word(text: &[u8]) -> Option<Message> {
         }
     }
     last
+}
+
+/// Whether the text has come to a backtrace, which takes memory to print: that is not the program getting over it.
+pub(crate) fn has_backtrace(text: &[u8]) -> bool {
+    says(text, b"backtrace")
 }
 
 /// Whether a line belongs to the message before it: its causes, advice, a backtrace.

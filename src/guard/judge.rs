@@ -120,6 +120,20 @@ fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
         .map(|noted| guilt(&noted, Evidence::Straight))
 }
 
+/// Whether hardly anything has happened since C code was refused what is still missing: its caller finds that it has got
+/// nothing, and gives up.
+pub(super) fn comes_straight_from_refusal() -> bool {
+    /// What a panic's message may take.
+    const MOST_ALLOCATIONS: u64 = 16;
+    notes::requested().is_some_and(|noted| {
+        noted.asker == Asker::Other
+            && noted.cause == Cause::Heap
+            && noted.allocations_since <= MOST_ALLOCATIONS
+            && noted.ms_since <= UNSAID_MS
+            && would_be_refused(&noted)
+    })
+}
+
 /// Whether as much would be refused again right now, possible or not.
 pub(super) fn would_be_refused(noted: &Noted) -> bool {
     usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, sys::memory::would_be_refused)

@@ -91,6 +91,7 @@ impl Noted {
 /// This process is guarded from now on; also in a child of fork(2).
 pub(super) fn begin() {
     OWNER.store(sys::process::pid(), Relaxed);
+    CLOSED_BYTES.store(0, Relaxed);
     forget();
 }
 
@@ -136,6 +137,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
+    CLOSED_BYTES.store(0, Relaxed);
     watch(request.bytes);
 }
 
@@ -179,8 +181,38 @@ pub(super) fn count(bytes: usize) {
     }
     if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, Relaxed) {
         c_heap::count(false);
-        forget();
+        close();
     }
+}
+
+/// What the program got over last, by work: it may have been no more than a backtrace. The bytes plus one; zero for
+/// nothing.
+static CLOSED_BYTES: AtomicU64 = AtomicU64::new(0);
+static CLOSED_CAUSE: AtomicU32 = AtomicU32::new(0);
+static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
+
+fn close() {
+    if let Some(noted) = requested().or_else(mapped) {
+        let cause = CAUSES.iter().position(|cause| *cause == noted.cause).unwrap_or(0);
+        CLOSED_CAUSE.store(cause as u32, Relaxed);
+        CLOSED_BYTES.store(noted.bytes.saturating_add(1), Relaxed);
+        CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+    }
+    forget();
+}
+
+/// What was refused and not got over, or got over a moment ago: for who knows that it was a backtrace.
+pub(super) fn open_or_just_closed() -> Option<(Cause, Request)> {
+    const MOMENT_MS: u64 = 5000;
+    let open = requested().or_else(mapped).map(|noted| (noted.cause, noted.request()));
+    open.or_else(|| {
+        let bytes = CLOSED_BYTES.load(Relaxed).checked_sub(1)?;
+        let is_young = sys::process::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
+        let cause = CAUSES.get(CLOSED_CAUSE.load(Relaxed) as usize).copied()?;
+        (is_young && is_guarded()).then_some((cause, Request { bytes, align: None }))
+    })
 }
 
 /// The bytes that have been counted so far.

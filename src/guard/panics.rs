@@ -1,7 +1,7 @@
 //! What panics say, read as it goes to stderr: stable Rust has no other way to learn why a program gives up, as the
 //! panic hook is the program's.
 
-use super::notes;
+use super::{judge, notes};
 use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
 use crate::report::Request;
@@ -58,7 +58,10 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
         return;
     }
     let before = PanicWords(here.words.get());
-    let words = before.and(PanicWords::of(piece.says));
+    let mut words = before.and(PanicWords::of(piece.says));
+    if before.0 == 0 && words == PanicWords::SOMETHING && judge::comes_straight_from_refusal() {
+        words = words.and(PanicWords::STRAIGHT);
+    }
     here.words.set(words.0);
     here.is_over.set(piece.ends);
     if words != before || piece.begins {
@@ -75,10 +78,13 @@ fn note_last(words: PanicWords) {
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
         LAST.store(words.0, Relaxed);
-        let refused =
-            if words.has(PanicWords::MEMORY) { notes::requested().or_else(notes::mapped) } else { None };
-        LAST_REFUSED.store(refused.map_or(0, |noted| noted.bytes.saturating_add(1)), Relaxed);
-        LAST_REFUSED_CAUSE.store(refused.map_or(0, |noted| code_of(noted.cause)), Relaxed);
+        let refused = if words.has(PanicWords::MEMORY.and(PanicWords::STRAIGHT)) {
+            notes::open_or_just_closed()
+        } else {
+            None
+        };
+        LAST_REFUSED.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
+        LAST_REFUSED_CAUSE.store(refused.map_or(0, |(cause, _)| code_of(cause)), Relaxed);
         LAST_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
 }

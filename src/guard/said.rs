@@ -1,7 +1,7 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use crate::message::{Message, drop_colours, last_word};
+use crate::message::{Message, drop_colours, has_backtrace as has_backtrace_in, last_word};
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -55,12 +55,20 @@ pub(super) fn last() -> Option<Message> {
     if is_over && sys::process::monotonic_ms().saturating_sub(FULL_AT_MS.load(Relaxed)) > STORY_MS {
         return None;
     }
+    read(last_word)
+}
+
+/// Whether it has come to a backtrace.
+pub(super) fn has_backtrace() -> bool {
+    read(has_backtrace_in)
+}
+
+fn read<T>(look: fn(&[u8]) -> T) -> T {
     let mut text = [0; KEPT_BYTES];
-    let len = LEN.load(Relaxed).min(KEPT_BYTES);
     for (byte, slot) in text.iter_mut().zip(&TEXT) {
         *byte = slot.load(Relaxed);
     }
-    let Some(text) = text.get_mut(..len) else { return None };
+    let text = text.get_mut(..LEN.load(Relaxed).min(KEPT_BYTES)).unwrap_or_default();
     let len = drop_colours(text);
-    last_word(text.get(..len).unwrap_or(&[]))
+    look(text.get(..len).unwrap_or(&[]))
 }

@@ -88,7 +88,7 @@ pub(super) fn judge_abort(armed: &Armed) {
     if has_said_std_line() {
         end_of_allocation(armed, Evidence::Said);
     }
-    let guilt = if std::thread::panicking() { of_panic() } else { of_plain_abort(armed) };
+    let guilt = if std::thread::panicking() { of_panic(armed) } else { of_plain_abort(armed) };
     if let Some(guilt) = guilt {
         exhaustion::end(armed, guilt.verdict(Own::ABORT));
     }
@@ -98,7 +98,7 @@ pub(super) fn judge_abort(armed: &Armed) {
 const TELLING_BYTES: usize = 64 << 10;
 
 /// A panic that ends in an abort: it cannot unwind, or it is the second one.
-fn of_panic() -> Option<Guilt> {
+fn of_panic(armed: &Armed) -> Option<Guilt> {
     let (words, refusals_before) = panics::of_this_thread();
     let is_missing = || sys::memory::would_be_refused(TELLING_BYTES);
     if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
@@ -109,8 +109,14 @@ fn of_panic() -> Option<Guilt> {
             return Some(guilt);
         }
     }
-    if words.has(PanicWords::MEMORY)
-        && let Some(guilt) = refusal_of_panic()
+    if words.has(OF_MEMORY)
+        && let Some(guilt) = refusal_of_panic(words)
+    {
+        return Some(guilt);
+    }
+    // A panic hook of the program's own, which says nothing, or not to us.
+    if words.0 == 0
+        && let Some(guilt) = judge::of_exit(armed, None)
     {
         return Some(guilt);
     }
@@ -134,7 +140,7 @@ fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
     let noted = notes::requested()?;
     let said = said::last();
     match noted.asker {
-        Asker::Rust if said == Some(Message::OutOfMemory) => open_refusal(Evidence::Said),
+        Asker::Rust if said == Some(Message::OutOfMemory) => refusal_of_words(),
         Asker::Rust => None,
         Asker::Other => judge::of_abort(armed, said),
     }
@@ -147,17 +153,24 @@ fn is_thread_without_its_signal_stack() -> bool {
     std_wants_one && sys::process::tid() != sys::process::pid() && !sys::signals::has_alternate_stack()
 }
 
-/// The refusal that the process has not got over, and that its words are about.
-fn open_refusal(evidence: Evidence) -> Option<Guilt> {
-    let noted = notes::requested().or_else(notes::mapped)?;
-    Some(judge::guilt(&noted, evidence))
+/// The refusal that the last words are about.
+fn refusal_of_words() -> Option<Guilt> {
+    if let Some(noted) = notes::requested().or_else(notes::mapped) {
+        return Some(judge::guilt(&noted, Evidence::Said));
+    }
+    let (cause, request) = notes::open_or_just_closed().filter(|_| said::has_backtrace())?;
+    Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
 /// The refusal that the last panic was about.
-fn refusal_of_panic() -> Option<Guilt> {
+fn refusal_of_panic(words: PanicWords) -> Option<Guilt> {
     let (cause, request) = panics::refused()?;
-    Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
+    let evidence = if words.has(PanicWords::MEMORY) { Evidence::Said } else { Evidence::Straight };
+    Some(Guilt { cause, request: Some(request), evidence })
 }
+
+/// What a panic may have spoken of, or come straight from.
+const OF_MEMORY: PanicWords = PanicWords(PanicWords::MEMORY.0 | PanicWords::STRAIGHT.0);
 
 const UNCAUGHT_LASTS_MS: u64 = 60_000;
 const CAUGHT_LASTS_MS: u64 = 1000;
@@ -171,15 +184,17 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
         return Some(guilt.verdict(own));
     }
-    let spoke_of_memory = panic.is_some_and(|words| words.has(PanicWords::MEMORY));
     let said = said::last();
     // A panic that was caught is over once the program speaks of something else.
-    if spoke_of_memory && (is_panic || said != Some(Message::Unrelated)) {
-        return refusal_of_panic().map(|guilt| guilt.verdict(own));
+    if let Some(words) = panic
+        && words.has(if is_panic { OF_MEMORY } else { PanicWords::MEMORY })
+        && (is_panic || said != Some(Message::Unrelated))
+    {
+        return refusal_of_panic(words).map(|guilt| guilt.verdict(own));
     }
     let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };
     if said == Some(Message::OutOfMemory) {
-        return open_refusal(Evidence::Said).map(|guilt| guilt.verdict(own));
+        return refusal_of_words().map(|guilt| guilt.verdict(own));
     }
     judge::of_exit(armed, said).map(|guilt| guilt.verdict(own))
 }
