@@ -122,6 +122,8 @@ impl PanicWords {
     pub(crate) const JOINED: PanicWords = PanicWords(16);
     /// That the panic could not be started: std, when its exception found no room.
     pub(crate) const NOT_STARTED: PanicWords = PanicWords(32);
+    /// That something is not to be had now: a thread, or what else gives EAGAIN.
+    pub(crate) const TRY_AGAIN: PanicWords = PanicWords(128);
     /// Not said, but seen: it came straight from a refusal that C code passed on.
     pub(crate) const STRAIGHT: PanicWords = PanicWords(64);
 
@@ -135,7 +137,10 @@ impl PanicWords {
         let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         add(letters > 0, PanicWords::SOMETHING);
         add(says_any(text, &FAILED_FOR_MEMORY), PanicWords::MEMORY);
-        add(says_any(text, &FAILED_FOR_THREAD), PanicWords::THREAD);
+        let speaks_of_thread = [&b"thread"[..], b"spawn"].into_iter().any(|word| contains(text, word));
+        let says_again = says_any(text, &FAILED_FOR_THREAD);
+        add(says_again && speaks_of_thread, PanicWords::THREAD);
+        add(says_again, PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
         add(says(text, b"any { .. }"), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
@@ -190,6 +195,8 @@ pub(crate) fn last_word(text: &[u8]) -> Option<Message> {
         let letters = line.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         if says_any(line, &FAILED_FOR_MEMORY) {
             last = Some(Message::OutOfMemory);
+        } else if says(line, b"has overflowed its stack") || says(line, b"stack overflow") {
+            last = Some(Message::OtherDeath);
         } else if letters >= LEAST_LETTERS && !goes_on(line) {
             last = Some(Message::Unrelated);
         }
@@ -312,8 +319,9 @@ mod tests {
             ("\nthread 'main' panicked at src/main.rs:3:5:\n", PanicWords::default()),
             (
                 "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
-                PanicWords::SOMETHING.and(PanicWords::THREAD),
+                PanicWords::SOMETHING.and(PanicWords::THREAD).and(PanicWords::TRY_AGAIN),
             ),
+            ("Os { code: 11, kind: WouldBlock }", PanicWords::SOMETHING.and(PanicWords::TRY_AGAIN)),
             ("row 7\nstack backtrace:\n 1: alloc::out of memory", PanicWords::SOMETHING),
             ("TryReserveError { kind: AllocError { layout", PanicWords::SOMETHING.and(PanicWords::MEMORY)),
             ("enomemo: bad key; no memory leaks", PanicWords::SOMETHING),
@@ -348,6 +356,10 @@ mod tests {
             ),
             ("out of memory, dropping the cache\nbad configuration\n", Some(Message::Unrelated)),
             ("out of memory\n  in row 7\nnote: see the manual\n", Some(Message::OutOfMemory)),
+            (
+                "thread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
+                Some(Message::OtherDeath),
+            ),
             ("100 %\n", None),
         ] {
             assert_eq!(last_word(text.as_bytes()), expected, "{text}");

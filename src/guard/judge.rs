@@ -120,6 +120,18 @@ fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
         .map(|noted| guilt(&noted, Evidence::Straight))
 }
 
+/// Whether little has happened since a thread was refused: words that would fit other errors as well are about that.
+pub(super) fn comes_straight_from_refused_thread() -> bool {
+    /// An error that is wrapped, perhaps several times, and formatted.
+    const MOST_ALLOCATIONS: u64 = 64;
+    notes::requested().is_some_and(|noted| {
+        noted.cause == Cause::Thread
+            && noted.allocations_since <= MOST_ALLOCATIONS
+            && noted.ms_since <= UNSAID_MS
+            && would_be_refused(&noted)
+    })
+}
+
 /// Whether hardly anything has happened since C code was refused what is still missing: its caller finds that it has got
 /// nothing, and gives up.
 pub(super) fn comes_straight_from_refusal() -> bool {

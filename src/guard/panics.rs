@@ -59,6 +59,9 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
     }
     let before = PanicWords(here.words.get());
     let mut words = before.and(PanicWords::of(piece.says));
+    if words.has(PanicWords::TRY_AGAIN) && judge::comes_straight_from_refused_thread() {
+        words = words.and(PanicWords::THREAD);
+    }
     if before.0 == 0 && words == PanicWords::SOMETHING && judge::comes_straight_from_refusal() {
         words = words.and(PanicWords::STRAIGHT);
     }

@@ -171,7 +171,8 @@ fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), S
     if !record["evidence"].is_string() || !code.is_null() && !signal.is_null() {
         return Err(format!("evidence {}, own code {code}, own signal {signal}", record["evidence"]));
     }
-    if cell.on_refusal == OnRefusal::Deferred && code.is_null() && signal.is_null() {
+    let has_own_end = cell.on_refusal == OnRefusal::Deferred && !cell.role.would_hang;
+    if has_own_end && code.is_null() && signal.is_null() {
         return Err("nothing said of its own end".into());
     }
     let is_main = report::number(&record, "tid")? == pid;
