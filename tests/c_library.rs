@@ -240,7 +240,7 @@ fn tools() -> bool {
     let found = |program| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     let all = c::c().is_some() && c::cpp().is_some() && found("pkg-config") && found("readelf");
     if !all {
-        eprintln!("skipped: this needs cc, c++, pkg-config and readelf");
+        common::skip::skipped("this needs cc, c++, pkg-config and readelf");
     }
     all
 }

@@ -3,6 +3,9 @@
 //! Cargo builds the examples before it runs all tests. The right answer is worked out here from the same input, in
 //! another way than the worker's.
 
+#[path = "common/skip.rs"]
+mod skip;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -240,7 +243,7 @@ impl Parent {
         let program = PathBuf::from("python3");
         let found = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
         if !found.is_ok_and(|status| status.success()) {
-            eprintln!("skipped: there is no python3 here");
+            skip::skipped("there is no python3 here");
             return None;
         }
         Some(Parent { name: "parent.py", program, script: Some(in_source("python/parent.py")) })

@@ -180,7 +180,7 @@ fn snakemake_retries_what_ran_out_of_memory_and_nothing_else() {
     let directory = inputs();
     // It takes its time: longer than any program of ours may.
     let output = Command::new("timeout")
-        .args(["60", "snakemake", "--cores", "1", "--quiet", "--keep-going", "bad.txt", "requests.txt"])
+        .args(["300", "snakemake", "--cores", "1", "--quiet", "--keep-going", "bad.txt", "requests.txt"])
         .arg("--snakefile")
         .arg(in_source("examples/workflows/Snakefile"))
         .env("PATH", launcher::path_with(&launcher::DIRECTORY))
@@ -281,7 +281,7 @@ fn ask(parent: &[String], numbers: &[&str], worker: &[String], input: &str, laun
         .env_remove("OOMGUARD_REPORT")
         .current_dir(directory.path());
     // Near its limit V8 collects and asks again, for up to 9 s on a busy machine.
-    let remains = start.run_within(Duration::from_secs(60)).expect("it ends in time");
+    let remains = start.run_within(Duration::from_secs(180)).expect("it ends in time");
     Ran { remains, directory }
 }
 
@@ -328,7 +328,7 @@ fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success());
     if !found {
-        eprintln!("skipped: there is no {program} here");
+        common::skip::skipped(format!("there is no {program} here"));
     }
     found
 }

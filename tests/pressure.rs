@@ -15,7 +15,7 @@ static LOW: AtomicU32 = AtomicU32::new(0);
 static HIGH: AtomicU32 = AtomicU32::new(0);
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < until, "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(2));

@@ -21,10 +21,12 @@
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
 //! | `backoff` | when something tried in vain is worth another try |
+//! | `busy` | whether a thread of this process is at something |
 //! | `verdict` | whether this thread is dying of a refusal |
 //! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
 //! | `profile/` | which code holds the memory: samples of the live allocations |
+//! | `unwind/` | call stacks, from the unwind tables of the loaded files |
 //! | `record` | the page that a supervisor reads |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
@@ -33,27 +35,40 @@
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
 
+mod aborts;
 pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
 mod backoff;
+mod busy;
+mod c_heap;
 pub(crate) mod callbacks;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;
+mod frames;
 #[cfg(feature = "inject")]
 pub mod inject;
 mod interpose;
+mod judge;
 mod limits;
 mod macros;
+mod mappings;
+mod notes;
+mod panics;
 pub(crate) mod pressure;
 mod profile;
+mod real;
 mod record;
 mod refusal;
+mod said;
 pub(crate) mod settings;
 mod stack;
 mod startup;
 pub(crate) mod status;
+mod threads;
+mod unchecked;
+mod unwind;
 mod verdict;
 mod watchdog;

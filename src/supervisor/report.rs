@@ -1,6 +1,6 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
-use crate::contract::{Cause, LimitSource, Measure, REPORT_MAX_BYTES};
+use crate::contract::{Cause, Evidence, LimitSource, Measure, REPORT_MAX_BYTES};
 use crate::profile::Profile;
 use crate::record::{Claims, ProfileState, State};
 use crate::text::Text;
@@ -144,6 +144,21 @@ impl Report {
     /// The exit code that the worker meant to end with.
     pub fn exit_code(&self) -> u8 {
         self.claims.exit_code
+    }
+
+    /// Why its end counts as running out of memory. `None`: a guard of another version did not say.
+    pub fn evidence(&self) -> Option<Evidence> {
+        self.claims.evidence
+    }
+
+    /// The exit code that the worker would have ended with, had the guard not come first, where that is known.
+    pub fn own_exit_code(&self) -> Option<u8> {
+        self.claims.own_exit_code
+    }
+
+    /// The signal that the worker would have been ended by, had the guard not come first, where that is known.
+    pub fn own_signal(&self) -> Option<u8> {
+        self.claims.own_signal
     }
 
     /// How long the worker had been running.

@@ -316,10 +316,21 @@ pub(crate) fn is_readable(address: usize) -> bool {
     if address == 0 {
         return false;
     }
+    if super::valgrind::is_running() {
+        return is_mapped(address);
+    }
     let no_old_set = core::ptr::null_mut::<u8>();
     // SAFETY: the kernel checks the address itself and writes nothing: there is no old set.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, IMPOSSIBLE, address, no_old_set, 8usize) };
     result == 0 || super::fd::errno() != libc::EFAULT
+}
+
+/// Whether the page that `address` is in is mapped: mincore(2).
+fn is_mapped(address: usize) -> bool {
+    const PAGE: usize = 4096;
+    let mut is_resident = 0u8;
+    // SAFETY: the kernel checks the address itself, and writes one byte for the one page.
+    unsafe { libc::mincore((address & !(PAGE - 1)) as *mut _, 1, &raw mut is_resident) == 0 }
 }
 
 /// Makes the kernel write a few bytes at `address`; false if it cannot.
@@ -346,6 +357,12 @@ pub(crate) fn is_free_to_map(from: usize, bytes: usize) -> bool {
     // SAFETY: exactly the mapping made above, which nobody else knows.
     unsafe { libc::munmap(at, bytes) };
     at as usize == from
+}
+
+/// Unmaps a part of the main stack that lies far below what is in use: it grows again when it is needed.
+pub(crate) fn unmap_unused_stack(from: usize, bytes: usize) {
+    // SAFETY: below the calling main thread's stack pointer, and nobody's: the caller mapped it, and has not used it.
+    unsafe { libc::munmap(from as *mut _, bytes) };
 }
 
 /// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.

@@ -2,7 +2,7 @@
 //!
 //! No policy lives here. The code here allocates nothing, takes no lock and does not panic (an `io::Error` of a system
 //! call is only its number), and what it asks of the C library is async-signal-safe, with these exceptions:
-//! - `symbols`: the dynamic linker takes its own lock.
+//! - `symbols`, `objects`: the dynamic linker takes its own lock, and may allocate to keep an object.
 //! - `memory::trim_heap`, `raise_malloc_thresholds`, `cap_arenas`: malloc takes its locks; the second one allocates.
 //! - `process::thread_key` and `set_thread_key`: see there.
 //!
@@ -14,11 +14,13 @@ pub(crate) mod fd;
 pub(crate) mod local;
 pub(crate) mod memfd;
 pub(crate) mod memory;
+pub(crate) mod objects;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]
 pub(crate) mod trace;
+pub(crate) mod valgrind;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,12 @@ pub(crate) fn pid() -> u32 {
     unsafe { libc::getpid() }.unsigned_abs()
 }
 
+/// The process that started this one.
+pub(crate) fn parent_pid() -> u32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() }.unsigned_abs()
+}
+
 /// The calling thread's number; the same as `pid` in the main thread.
 pub(crate) fn tid() -> u32 {
     // SAFETY: gettid takes nothing and cannot fail.
@@ -117,6 +123,13 @@ pub(crate) fn sleep_ms(ms: u64) {
     // The raw call: the library's nanosleep is a cancellation point.
     // SAFETY: `span` is readable during the call; the remainder is not asked for.
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, core::ptr::null_mut::<u8>()) };
+}
+
+/// Whether a filter decides over this thread's system calls, by a question that threads' names are set by as well:
+/// PR_GET_SECCOMP in prctl(2).
+pub(crate) fn is_filtered() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
 /// Lets other threads run.

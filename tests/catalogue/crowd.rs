@@ -1,7 +1,7 @@
 //! Threads: those that cannot be started, and those that fail at once.
 
 use super::judge::LARGE_STACK_BYTES;
-use super::{OUT_OF_EITHER, OUT_OF_THREADS, Role, Setting, fill};
+use super::{ABORTED, OUT_OF_EITHER, OUT_OF_THREADS, Role, Setting, fill};
 use crate::common::BROKEN_ROLE;
 use std::hint::black_box;
 use std::process::exit;
@@ -59,6 +59,7 @@ pub const ROLES: &[Role] = &[
         drop(mapped);
         panic!("for another reason");
     })
+    .where_panics_abort(ABORTED)
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("for another reason"),
@@ -69,6 +70,8 @@ pub const ROLES: &[Role] = &[
         }
         drop(mapped);
     })
+    // Not caught there, it is the end.
+    .where_panics_abort(OUT_OF_THREADS)
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("failed to spawn thread"),
@@ -93,7 +96,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("192Mi")
     .says("")
-    .first_allocation_when_full(),
+    .first_allocation_when_full()
+    .needs_unwinding(),
 ];
 
 /// Threads that eat all at once, and nothing else.

@@ -128,7 +128,8 @@ pub const ROLES: &[Role] = &[
         }
         let _asks = Asks;
         std::panic::resume_unwind(Box::new(()));
-    }),
+    })
+    .needs_unwinding(),
     Role::dies("in a forked child", || {
         // SAFETY: there is no other thread, so the child may do anything.
         let child = unsafe { libc::fork() };
@@ -179,8 +180,7 @@ pub const ROLES: &[Role] = &[
     })
     .says(""),
     Role::dies("stderr is a full pipe that nobody reads", fill::one_huge_request)
-        .setting(Setting::StderrFull)
-        .takes(0, 3000),
+        .setting(Setting::StderrFull),
     Role::dies("stderr is closed at the start", fill::one_huge_request).setting(Setting::StderrClosed),
     Role::dies("stderr is closed by the program", || {
         // SAFETY: nobody in this process owns descriptor 2 but std, which copes.

@@ -3,7 +3,9 @@
 //! Each way is a role that the test binary plays when it starts itself. `main` runs every role under
 //! {deferred, immediate} × {address-space, data} × `RUST_BACKTRACE` {0, 1}; the profile is cargo's. Over mimalloc and
 //! jemalloc the roles that do not depend on the allocator run in one cell each way (`Role::once`), and those that the
-//! allocator itself is not up to do not run (`Role::not_over`).
+//! allocator itself is not up to do not run (`Role::not_over`). `tests/compilers` builds it with other compilers and in
+//! other ways; with `panic = "abort"` some roles end otherwise (`Role::where_panics_abort`), or have no meaning
+//! (`Role::needs_unwinding`).
 //!
 //! | file | roles |
 //! |---|---|
@@ -72,13 +74,16 @@ struct Role {
     /// The report is the child's of the process that we started.
     in_child: bool,
     takes_at_least: Duration,
-    takes_at_most: Duration,
     /// Does not depend on allocator and measure.
     once: bool,
     /// The allocators that are not up to it, whatever a guard does.
     not_over: &'static [&'static str],
+    /// Has no meaning where nothing unwinds.
+    needs_unwinding: bool,
 }
 
+/// Where a panic aborts, it ends so.
+const ABORTED: Fate = Fate::Own(End::Signal(libc::SIGABRT));
 const OUT_OF_HEAP: Fate = Fate::OutOfMemory(&["heap"]);
 const OUT_OF_THREADS: Fate = Fate::OutOfMemory(&["thread"]);
 /// Threads that start while others eat: what is refused first is a matter of luck.
@@ -97,9 +102,9 @@ impl Role {
             prints: "",
             in_child: false,
             takes_at_least: Duration::ZERO,
-            takes_at_most: common::child::TIME_LIMIT,
             once: false,
             not_over: &[],
+            needs_unwinding: false,
         }
     }
 
@@ -118,6 +123,20 @@ impl Role {
     /// Handles a refusal, which `immediate` does not let it.
     const fn handling(mut self) -> Role {
         self.immediate = OUT_OF_HEAP;
+        self
+    }
+
+    /// Ends in another way where a panic aborts instead of unwinding. To be said before `handling`.
+    const fn where_panics_abort(mut self, fate: Fate) -> Role {
+        if cfg!(panic = "abort") {
+            self.deferred = fate;
+            self.immediate = fate;
+        }
+        self
+    }
+
+    const fn needs_unwinding(mut self) -> Role {
+        self.needs_unwinding = true;
         self
     }
 
@@ -146,9 +165,8 @@ impl Role {
         self
     }
 
-    const fn takes(mut self, at_least_ms: u64, at_most_ms: u64) -> Role {
-        self.takes_at_least = Duration::from_millis(at_least_ms);
-        self.takes_at_most = Duration::from_millis(at_most_ms);
+    const fn takes_at_least(mut self, milliseconds: u64) -> Role {
+        self.takes_at_least = Duration::from_millis(milliseconds);
         self
     }
 
@@ -220,7 +238,9 @@ fn judge(cell: &Cell, strictly: bool) -> Result<(), String> {
 fn trials(allocator: &str) -> Vec<Trial> {
     let every_cell = allocator == "system";
     let mut trials = Vec::new();
-    for role in roles().filter(|role| !role.not_over.contains(&allocator)) {
+    let unwinds = cfg!(panic = "unwind");
+    let suits = |role: &&Role| !role.not_over.contains(&allocator) && (unwinds || !role.needs_unwinding);
+    for role in roles().filter(suits) {
         for on_refusal in [OnRefusal::Deferred, OnRefusal::Immediate] {
             for measure in [Measure::AddressSpace, Measure::Data] {
                 for backtrace in [true, false] {

@@ -1,7 +1,7 @@
 //! Ends that are the program's own: not one of them may become 198, or come with a report.
 
 use super::early::{ABORT_HANDLER_BEFORE, OWN_HANDLER_EXIT, handle};
-use super::{Role, fill};
+use super::{ABORTED, Role, fill};
 use crate::common::BROKEN_ROLE;
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -23,10 +23,14 @@ pub const ROLES: &[Role] = &[
     Role::is_killed("a plain abort in a thread", libc::SIGABRT, || {
         let _ = thread::spawn(|| std::process::abort()).join();
     }),
-    Role::exits("a panic", 101, || panic!("as planned")).limit(ROOMY).says("as planned"),
+    Role::exits("a panic", 101, || panic!("as planned"))
+        .where_panics_abort(ABORTED)
+        .limit(ROOMY)
+        .says("as planned"),
     Role::exits("a panic in a thread, handled", 0, || {
         let _ = thread::spawn(|| panic!("as planned")).join();
     })
+    .where_panics_abort(ABORTED)
     .limit(ROOMY)
     .says("as planned"),
     Role::is_killed("a panic while a panic unwinds", libc::SIGABRT, || {
@@ -40,7 +44,8 @@ pub const ROLES: &[Role] = &[
         panic!("a first one");
     })
     .limit(ROOMY)
-    .says("a second one"),
+    .says("a second one")
+    .needs_unwinding(),
     Role::is_killed("a stack overflow in main", libc::SIGABRT, || {
         black_box(without_end(1));
     })
@@ -94,6 +99,7 @@ pub const ROLES: &[Role] = &[
         drop(fill::heap());
         panic!("as planned");
     })
+    .where_panics_abort(ABORTED)
     .limit("256Mi")
     .handling()
     .says("as planned")
@@ -102,6 +108,7 @@ pub const ROLES: &[Role] = &[
         fill::handled_refusal();
         panic!("as planned");
     })
+    .where_panics_abort(ABORTED)
     .limit(ROOMY)
     .handling()
     .says("as planned"),

@@ -1,7 +1,7 @@
 //! `on_exhausted`, `on_reclaim`, and where the report goes.
 
 use super::crowd::eaters;
-use super::{OUT_OF_EITHER, Role, Setting, fill};
+use super::{ABORTED, OUT_OF_EITHER, Role, Setting, fill};
 use crate::common::BROKEN_ROLE;
 use std::fs::File;
 use std::hint::black_box;
@@ -64,7 +64,7 @@ pub const ROLES: &[Role] = &[
         fill::one_huge_request();
         drop(held);
     })
-    .takes(1500, 4000),
+    .takes_at_least(1500),
     Role::dies("a hook hangs with every signal blocked, in a spawned thread", || {
         oomguard::on_exhausted(|| {
             loop {
@@ -73,7 +73,7 @@ pub const ROLES: &[Role] = &[
         });
         let _ = thread::spawn(fill::one_huge_request).join();
     })
-    .takes(1500, 4000)
+    .takes_at_least(1500)
     .once(),
     Role::dies("a hook panics", || {
         oomguard::on_exhausted(|| panic!("in the last words"));
@@ -82,7 +82,8 @@ pub const ROLES: &[Role] = &[
     })
     .limit("512Mi")
     .says("in the last words")
-    .prints(SAID),
+    // Where a panic aborts, these were the last words.
+    .prints(if cfg!(panic = "abort") { "" } else { SAID }),
     Role::dies("a hook exits with a code of its own", || {
         oomguard::on_exhausted(|| exit(3));
         fill::one_huge_request();
@@ -138,6 +139,7 @@ pub const ROLES: &[Role] = &[
         oomguard::on_reclaim(|| panic!("in the callback"));
         fill::one_huge_request();
     })
+    .where_panics_abort(ABORTED)
     .limit("512Mi")
     .says("in the callback"),
     Role::new("many threads are refused at once, with callbacks", OUT_OF_EITHER, || {

@@ -15,7 +15,7 @@ fn compiler(variable: &str, usual: &str) -> Option<PathBuf> {
         std::env::var_os(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| usual.into());
     let runs = Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !runs.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no {} here", program.display());
+        super::skip::skipped(format!("there is no {} here", program.display()));
         return None;
     }
     Some(program.into())

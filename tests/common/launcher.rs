@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 /// The directory with the program `oomguard`.
 pub static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");
+    // cargo says it to integration tests only, and this file is a part of another program, too.
+    let Some(temporary) = option_env!("CARGO_TARGET_TMPDIR") else { panic!("this is no integration test") };
+    let target = Path::new(temporary).parent().expect("tmp lies in the target directory");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--package", "oomguard-cli", "--bin", "oomguard", "--target-dir"])
         .arg(target)

@@ -6,6 +6,7 @@ pub mod child;
 pub mod dispositions;
 pub mod launcher;
 pub mod report;
+pub mod skip;
 
 /// The variable that makes a test binary play a role instead of running its tests.
 pub const ROLE: &str = "OOMGUARD_TEST_ROLE";

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// No way takes longer than this, unless it hangs. coreutils' timeout(1) then ends the whole group with 124.
-const TIME_LIMIT_SECONDS: &str = "60";
+const TIME_LIMIT_SECONDS: &str = "180";
 
 #[derive(Clone, Copy)]
 pub struct Cell {

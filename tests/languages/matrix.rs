@@ -25,7 +25,7 @@ fn main() {
     let mut trials = Vec::new();
     for language in languages::ALL {
         if let Err(missing) = runtime::find(language) {
-            println!("skipped: {}: {missing}", language.name);
+            common::skip::skipped(format!("{}: {missing}", language.name));
             continue;
         }
         add_to(&mut trials, language);

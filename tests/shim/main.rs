@@ -29,7 +29,7 @@ fn main() {
             ways::add_to(&mut trials, cc, &shim);
             add_special(&mut trials, cc, &shim);
         }
-        None => eprintln!("skipped: all of it: no C compiler (cc) in PATH"),
+        None => common::skip::skipped("all of it: no C compiler (cc) in PATH"),
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

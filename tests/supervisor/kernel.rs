@@ -42,7 +42,7 @@ impl Drop for Group {
 fn the_kernels_killer_is_told_from_any_other() {
     let group = match Group::new("64M") {
         Ok(group) => group,
-        Err(why) => return println!("skipped: no cgroup can be made here: {why}"),
+        Err(why) => return super::skip::skipped(format!("no cgroup of version 1 can be made here: {why}")),
     };
     let output = role(&["in-group", group.0.to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

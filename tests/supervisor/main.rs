@@ -8,6 +8,8 @@ mod outcomes;
 mod pools;
 mod roles;
 mod setup;
+#[path = "../common/skip.rs"]
+mod skip;
 #[path = "../common/trials.rs"]
 mod trials;
 
@@ -62,7 +64,7 @@ fn limit(text: &str) -> oomguard::Limit {
 
 /// Waits for a condition, and not for ever.
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < until, "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(2));

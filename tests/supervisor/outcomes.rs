@@ -2,7 +2,7 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
-use oomguard::contract::{Cause, REPORT_KEYS};
+use oomguard::contract::{Cause, Evidence, REPORT_KEYS};
 use oomguard::supervisor::{Outcome, Retry, Worker};
 use oomguard::{LimitSource, Measure};
 use std::os::unix::process::CommandExt;
@@ -65,6 +65,8 @@ fn a_guarded_worker_leaves_a_report() {
         assert_eq!(report.token().as_deref(), Some("tock"));
         assert!(report.requested().is_some_and(|bytes| bytes >= 1 << 20), "{report:?}");
         assert!(report.refusals() >= 1);
+        assert_eq!(report.evidence(), Some(Evidence::Exact));
+        assert_eq!((report.own_exit_code(), report.own_signal()), (None, Some(6)));
 
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         let object = json.as_object().unwrap();

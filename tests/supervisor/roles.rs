@@ -115,13 +115,17 @@ pub fn play(arguments: &[String]) -> ! {
             std::process::exit(0)
         }
         ["no-descriptor-left"] => {
-            let mut running = Worker::new(super::shell("sleep 0.1")).spawn().unwrap();
+            let (gate, gatekeeper) = std::io::pipe().unwrap();
+            let mut command = super::shell("read line; exit 0");
+            command.stdin(gate);
+            let mut running = Worker::new(command).spawn().unwrap();
             // Three are taken; poll(2) wants no fewer than it is asked about.
             let none = libc::rlimit { rlim_cur: 3, rlim_max: 3 };
             // SAFETY: `none` is readable during the call.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
             assert!(running.wait_timeout(Duration::from_millis(10)).unwrap().is_none());
-            let outcome = running.wait_timeout(Duration::from_secs(20)).unwrap();
+            drop(gatekeeper);
+            let outcome = running.wait_timeout(Duration::from_secs(60)).unwrap();
             std::process::exit(if outcome.is_some_and(|outcome| outcome.is_success()) { 0 } else { 1 })
         }
         ["count-forks"] => {

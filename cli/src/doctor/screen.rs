@@ -112,6 +112,8 @@ fn planned(plan: &Plan) -> (String, String) {
         LimitSource::Source => "from the source code",
         LimitSource::Cgroup => "90 % of the container's limit",
         LimitSource::Rlimit => "the rlimit that is there",
+        LimitSource::Budget => "from the budget",
+        LimitSource::Changed => "an rlimit that was moved",
     };
     (size(limit.bytes), format!("of {measure}, {origin}"))
 }

@@ -8,6 +8,8 @@ mod dispositions;
 mod inheritance;
 mod memory;
 mod signals;
+#[path = "../../../tests/common/skip.rs"]
+mod skip;
 mod started;
 mod terminal;
 #[path = "../../../tests/common/trials.rs"]

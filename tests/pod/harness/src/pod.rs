@@ -18,7 +18,7 @@ const RAM_BESIDES_POD: u64 = 512 << 20;
 /// For a pod without a limit.
 const RAM_WITHOUT_LIMIT: u64 = 1 << 30;
 /// What boot and shutdown may take, on a busy host, beyond the pod's own time.
-const BOOT_ALLOWANCE: Duration = Duration::from_secs(30);
+const BOOT_ALLOWANCE: Duration = Duration::from_secs(90);
 
 /// What to run. Start from [`Pod::new`] and set what differs.
 #[derive(Clone, Debug)]

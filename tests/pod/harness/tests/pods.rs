@@ -1,6 +1,9 @@
 //! The harness, shown on pods whose fate is known. Skips, with the reason, where there
 //! is no guest kernel.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Capabilities, Change, Kernel, Outcome, Pod, Root, User};
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +14,7 @@ const MIB: u64 = 1 << 20;
 /// The outcome of the pod; `None`, and a line that says why, without a kernel.
 fn run(pod: Pod) -> Option<Outcome> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let outcome = pod.run().unwrap_or_else(|error| panic!("the harness failed: {error}"));
@@ -80,9 +83,10 @@ fn with_group_0_only_the_leaking_worker_dies() {
 #[test]
 fn the_pod_sees_its_own_limit_read_only_and_its_changes() {
     let line = "cat /proc/self/cgroup; cd /sys/fs/cgroup; cat memory.max; \
-                echo max 2>/dev/null >memory.max || echo refused; sleep 1; cat memory.max; echo $$";
+                echo max 2>/dev/null >memory.max || echo refused; \
+                while read -r max <memory.max && [ $max = 67108864 ]; do sleep 0.1; done; cat memory.max; echo $$";
     let mut pod = shell(64 * MIB, line, &["/bin/cat", "/bin/sleep"]);
-    pod.changes.push(change("memory.max", "96M", 0.3));
+    pod.changes.push(change("memory.max", "96M", 5.0));
     let Some(outcome) = run(pod) else { return };
     assert_eq!(stdout(&outcome), "0::/\n67108864\nrefused\n100663296\n1\n");
 }
@@ -90,20 +94,20 @@ fn the_pod_sees_its_own_limit_read_only_and_its_changes() {
 #[test]
 fn a_pod_that_holds_more_than_its_lowered_limit_is_killed() {
     let mut pod = Pod::new(Some(96 * MIB), [LEAK, "hold", "32"]);
-    pod.changes.push(change("memory.max", "16M", 1.5));
+    pod.changes.push(change("memory.max", "16M", 5.0));
     let Some(outcome) = run(pod) else { return };
     assert_eq!(outcome.report.exit, 137);
     assert_eq!(outcome.report.oom_group_kill, 1);
     assert!(outcome.report.memory_peak > 32 * MIB);
-    assert!(outcome.report.wall_s > 1.4);
+    assert!(outcome.report.wall_s > 4.9);
 }
 
 #[test]
 fn a_change_that_the_kernel_refuses_fails_the_run() {
-    let mut pod = shell(64 * MIB, "sleep 0.5", &["/bin/sleep"]);
+    let mut pod = shell(64 * MIB, "sleep 5", &["/bin/sleep"]);
     pod.changes.push(change("memory.max", "plenty", 0.1));
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return;
     }
     let error = pod.run().expect_err("the change is wrong").to_string();
@@ -145,7 +149,7 @@ fn a_file_of_the_guest_is_written_before_the_pod_starts() {
 #[test]
 fn a_pod_past_its_time_is_killed() {
     let mut pod = shell(64 * MIB, "echo begun; sleep 600", &["/bin/sleep"]);
-    pod.timeout = Duration::from_millis(500);
+    pod.timeout = Duration::from_secs(5);
     let Some(outcome) = run(pod) else { return };
     assert!(outcome.report.timed_out);
     assert_eq!(outcome.report.exit, 137);

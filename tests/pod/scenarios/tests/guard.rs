@@ -1,6 +1,9 @@
 //! The guard under a real kernel with cgroup v2 and group kill. Each test says so and passes where there is no guest
 //! kernel; `tests/pod/install` fetches one.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Capabilities, Kernel, Outcome, Pod, User};
 
 const HUNGRY: &str = env!("CARGO_BIN_EXE_hungry");
@@ -18,7 +21,7 @@ fn pod(command: &[&str]) -> Pod {
 
 fn run(pod: Pod) -> Option<Outcome> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let outcome = pod.run().unwrap_or_else(|error| panic!("the harness failed: {error}"));

@@ -1,6 +1,9 @@
 //! The launcher under a real kernel with cgroup v2 and group kill: a Python parent whose workers know nothing of us.
 //! Each test says so and passes where there is no guest kernel; `tests/pod/install` fetches one.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Kernel, Outcome, Pod, Root};
 use std::path::PathBuf;
 use std::process::Command;
@@ -27,7 +30,7 @@ fn launcher() -> PathBuf {
 /// The parent with three workers of 4, 6 and 60 MiB in a pod of 128 MiB.
 fn run(launcher: &str) -> Option<(Outcome, String)> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/programs/parent.py");

@@ -1,6 +1,9 @@
 //! The supervisor under a real kernel with cgroup v2. Each test says so and passes where there is no guest kernel;
 //! `tests/pod/install` fetches one. The programs in the pod check most things themselves: they end with 0 if all held.
 
+#[path = "../../../common/skip.rs"]
+mod skip;
+
 use pod::{Capabilities, Change, Kernel, Outcome, Pod, User};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +22,7 @@ fn pod(command: &[&str]) -> Pod {
 /// Runs a pod whose main process is to succeed; what it printed, unless there is no kernel to run it.
 fn run(pod: Pod) -> Option<(Outcome, String)> {
     if let Err(reason) = Kernel::find() {
-        println!("skipped: {reason}");
+        skip::skipped(reason);
         return None;
     }
     let outcome = pod.run().unwrap_or_else(|error| panic!("the harness failed: {error}"));
@@ -76,7 +79,8 @@ fn a_parent_and_workers_whose_sizes_all_come_from_the_container_live_with_each_o
 #[test]
 fn a_container_that_shrinks_starts_no_worker_beyond_its_new_size() {
     let shrinking = Pod {
-        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(12) }],
+        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(30) }],
+        timeout: Duration::from_secs(300),
         ..pod(&[env!("CARGO_BIN_EXE_resized"), WORKER])
     };
     let Some(stdout) = run_without_kernel_kill(shrinking) else { return };
@@ -101,7 +105,7 @@ fn two_hundred_random_trials_end_as_they_must_and_the_kernel_kills_nobody() {
     println!("TRIALS_SEED={seed}");
     let trials = Pod {
         memory_max: Some(48 * MIB),
-        timeout: Duration::from_secs(400),
+        timeout: Duration::from_secs(900),
         ..pod(&[env!("CARGO_BIN_EXE_trials"), WORKER, &seed, COUNT])
     };
     let Some(stdout) = run_without_kernel_kill(trials) else { return };

@@ -102,6 +102,10 @@ pub fn host_xsave_bytes() -> usize {
 }
 
 #[cfg(test)]
+#[path = "../../../../common/skip.rs"]
+mod skip;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io;
@@ -122,7 +126,7 @@ mod tests {
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
         if let Err(error) = stopped {
-            println!("skipped: this system forbids ptrace: {error}");
+            super::skip::skipped(format!("this system forbids ptrace: {error}"));
         }
     }
 
