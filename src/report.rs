@@ -255,7 +255,8 @@ impl Snapshot<'_> {
     }
 }
 
-/// A JSON string of at most `most` bytes between its quotes; cut between characters.
+/// A JSON string of at most `most` bytes between its quotes; cut between characters. No control character is in it as
+/// it is: JSON forbids only those below U+0020, but a terminal that shows the line obeys the others as well.
 fn push_json_string(line: &mut Text<REPORT_MAX_BYTES>, value: &[u8], most: usize) {
     line.push("\"");
     let room = line.len().saturating_add(most);
@@ -275,7 +276,8 @@ fn push_if_it_fits(line: &mut Text<REPORT_MAX_BYTES>, character: char, room: usi
     match character {
         '"' => escaped.push("\\\""),
         '\\' => escaped.push("\\\\"),
-        '\0'..='\u{1f}' => {
+        // All of them are below U+0100.
+        _ if character.is_control() => {
             escaped.push("\\u00");
             let byte = character as u8;
             for nibble in [byte >> 4, byte & 15] {
@@ -428,6 +430,23 @@ mod tests {
         foreign.program = b"a\"b\\\n\xff\xe2\x82\xac";
         assert!(record(&foreign).contains("\"program\":\"a\\\"b\\\\\\u000a\u{fffd}€\""));
         assert!(lines(&foreign).lines().count() <= 6);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_in_either_form() {
+        for character in (0..=u8::MAX).map(char::from).filter(|character| character.is_control()) {
+            let name = character.to_string().into_bytes();
+            let mut foreign = snapshot();
+            (foreign.program, foreign.thread, foreign.token) = (&name, &name, Some(name.as_slice()));
+            for text in [record(&foreign), lines(&foreign)] {
+                let obeyed = text.chars().find(|character| character.is_control() && *character != '\n');
+                assert_eq!(obeyed, None, "{text:?}");
+            }
+        }
+        let mut foreign = snapshot();
+        foreign.thread = b"\xc2\x9b31mX\x7f";
+        assert!(record(&foreign).contains(r#""thread":"\u009b31mX\u007f""#), "{}", record(&foreign));
+        assert!(lines(&foreign).contains("in thread ?31mX? (8)"), "{}", lines(&foreign));
     }
 
     #[test]

@@ -1,7 +1,13 @@
 //! The code inside the process that dies well.
 //!
 //! The one rule of this folder: once a refusal is not survived, nothing here allocates, takes a lock, panics or waits
-//! without a deadline until `_exit`. Nothing here depends on the parent's side.
+//! without a deadline until `_exit`. The program's own `on_exhausted` callbacks may do all of that; the watchdog ends
+//! them. Nothing here depends on the parent's side.
+//!
+//! Before that, more is allowed. A refusal that may still be survived has malloc trim its heap, which takes malloc's
+//! locks, and waits for another thread that does so or runs callbacks, for 50 ms at most (`refusal`). Start-up and the
+//! first start of a thread ask the dynamic linker, which has a lock of its own. Registering a callback allocates, and
+//! `pressure` starts a thread of std's: both are ordinary code in a thread of the program's.
 //!
 //! | file | what it holds |
 //! |---|---|

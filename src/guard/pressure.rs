@@ -2,6 +2,8 @@
 //!
 //! A thread of its own looks at what the kernel counts, some times in a second; it is started by the first that asks
 //! for it. So whoever is told is told in an ordinary context: not in the midst of an allocation, and with no lock held.
+//! Asking for it allocates, and starts the thread by std, with the locks that this takes: it is ordinary code, too, and
+//! no part of what happens at a refusal.
 
 use super::armed::{Armed, armed};
 use super::busy::Busy;

@@ -1,8 +1,9 @@
 //! What runs before `main`, and in which order: the only constructor.
 //!
-//! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
-//! goes wrong ends in one line on stderr and exit 125, before the program has done anything. Only in a library that
-//! dlopen(3) loads the process has begun long ago, and is not ours to end: there the guard stands aside.
+//! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates, but for
+//! a trial of an allocator that is not the system's. What goes wrong ends in one line on stderr and exit 125, before
+//! the program has done anything. Only in a library that dlopen(3) loads the process has begun long ago, and is not
+//! ours to end: there the guard stands aside.
 
 use super::anchor::WATCHES_C_HEAP;
 use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};

@@ -80,12 +80,13 @@ impl Report {
         self.claims.tid
     }
 
-    /// The program's name without its directory.
+    /// The program's name without its directory: as it is, control characters included.
+    /// [`printable`](super::printable) makes it fit for a terminal.
     pub fn program(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.program.as_bytes())
     }
 
-    /// The thread's name.
+    /// The thread's name, as it is.
     pub fn thread(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.thread.as_bytes())
     }
@@ -186,7 +187,7 @@ impl Report {
 
     /// The one line that a log wants.
     pub(super) fn summary(&self) -> String {
-        let mut line = format!("{} (pid {}) was refused ", printable(&self.program()), self.pid());
+        let mut line = format!("{} (pid {}) was refused ", super::printable(&self.program()), self.pid());
         line += &match self.requested() {
             Some(bytes) => format!("{bytes} bytes"),
             None => "memory".into(),
@@ -294,11 +295,6 @@ fn profiling(claims: &Claims) -> Option<Profiling> {
 
 fn token(claims: &Claims) -> Option<Cow<'_, str>> {
     claims.token.as_ref().map(|token| String::from_utf8_lossy(token.as_bytes()))
-}
-
-/// Without control characters, which a hostile child may have put there.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl fmt::Display for Report {

@@ -48,8 +48,7 @@ pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
 
 /// Whether the file at `path` has the extended attribute `name`: getxattr(2).
 #[cfg(feature = "supervisor")]
-pub(crate) fn has_attribute(path: &[u8], name: &CStr) -> bool {
-    let Ok(path) = std::ffi::CString::new(path) else { return false };
+pub(crate) fn has_attribute(path: &CStr, name: &CStr) -> bool {
     // SAFETY: two C strings that outlive the call; with no buffer, only the length is told.
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), core::ptr::null_mut(), 0) > 0 }
 }

@@ -2,7 +2,7 @@
 
 use super::advice::Advice;
 use super::examination::{Examination, Plan};
-use crate::screen::{GREEN, RED, Screen, YELLOW};
+use crate::screen::{GREEN, RED, Screen, YELLOW, printable};
 use oomguard::contract::LimitSource;
 use oomguard::supervisor::{CgroupVersion, Overcommit, Rlimit, size};
 use std::fmt::Write;
@@ -137,6 +137,6 @@ fn to_change(advice: &[Advice], screen: &mut Screen) {
     screen.heading("To change");
     for advice in advice {
         let mark = screen.painted(if advice.keeps_from_running { RED } else { YELLOW }, "!");
-        let _ = writeln!(screen.text, "  {mark} {}", advice.text);
+        let _ = writeln!(screen.text, "  {mark} {}", printable(&advice.text));
     }
 }

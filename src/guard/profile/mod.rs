@@ -2,7 +2,8 @@
 //! whoever looks after the process's death.
 //!
 //! The rule of the guard holds here all the more, as this code runs in the midst of allocations and of deaths: it
-//! allocates nothing, takes no lock, panics never, and waits for nothing.
+//! allocates nothing, takes no lock, panics never, and waits for nothing: where only one thread at a time may do
+//! something, a flag says that one does, and the others go on without.
 //!
 //! | file | what it holds |
 //! |---|---|
