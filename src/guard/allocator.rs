@@ -136,13 +136,13 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         }
         let (bytes, align) = (layout.size(), layout.align());
         let is_plain = align <= C_ALIGN && align <= bytes;
-        // SAFETY: plain requests; the size is not zero, and the alignment a power of two, by `GlobalAlloc`'s contract.
-        let block = unsafe {
-            match (is_plain, zeroed) {
-                (true, false) => c_heap::malloc::call(bytes),
-                (true, true) => c_heap::calloc::call(bytes, 1),
-                (false, _) => c_heap::memalign::call(align.max(size_of::<usize>()), bytes),
-            }
+        let block = match (is_plain, zeroed) {
+            // SAFETY: the size is not zero, by `GlobalAlloc`'s contract.
+            (true, false) => unsafe { c_heap::malloc::call(bytes) },
+            // SAFETY: as above.
+            (true, true) => unsafe { c_heap::calloc::call(bytes, 1) },
+            // SAFETY: as above; the alignment is a power of two.
+            (false, _) => unsafe { c_heap::memalign::call(align.max(size_of::<usize>()), bytes) },
         };
         if zeroed && !is_plain && !block.is_null() {
             // SAFETY: a new block of so many bytes.

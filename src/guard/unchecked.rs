@@ -44,8 +44,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         unsafe { unwind::divert(context, end_here) };
         return sys::fd::set_errno(errno);
     }
-    // SAFETY: written before this handler was installed.
-    let before = unsafe { (*BEFORE.0.get()).assume_init_ref() };
+    // SAFETY: written before this handler was installed, and never again.
+    let before = unsafe { &*BEFORE.0.get() };
+    // SAFETY: as above.
+    let before = unsafe { before.assume_init_ref() };
     sys::signals::set_disposition(signal, before);
     // A fault happens again by itself; a signal that was sent does not, and comes when we return.
     if info.si_code <= 0 {

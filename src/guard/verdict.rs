@@ -104,10 +104,10 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
     if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
         return Some(Guilt { cause: Cause::Thread, request: None, evidence: Evidence::Said });
     }
-    if words.has(PanicWords::THREAD) || words.0 == 0 {
-        if let Some(guilt) = threads::is_why(words) {
-            return Some(guilt);
-        }
+    if (words.has(PanicWords::THREAD) || words.0 == 0)
+        && let Some(guilt) = threads::is_why(words)
+    {
+        return Some(guilt);
     }
     if words.has(OF_MEMORY)
         && let Some(guilt) = refusal_of_panic(words)

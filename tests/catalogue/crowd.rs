@@ -70,7 +70,7 @@ pub const ROLES: &[Role] = &[
         assert!(thread::Builder::new().spawn(|| {}).is_err());
         drop(mapped);
         super::own_fate::work();
-        Err::<(), _>(std::io::Error::from_raw_os_error(libc::EAGAIN)).unwrap();
+        would_block().unwrap();
     })
     .where_panics_abort(ABORTED)
     .setting(LARGE_STACKS)
@@ -132,6 +132,10 @@ pub const ROLES: &[Role] = &[
     .first_allocation_when_full()
     .needs_unwinding(),
 ];
+
+fn would_block() -> std::io::Result<()> {
+    Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+}
 
 /// Threads that eat all at once, and nothing else.
 fn crowd(threads: usize, bytes: usize) -> ! {

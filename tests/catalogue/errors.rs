@@ -69,12 +69,7 @@ pub const ROLES: &[Role] = &[
         // SAFETY: none: the crash is what this role is for.
         let _ = thread::spawn(|| unsafe { libc::memset(c_block(), 1, 8) } as usize).join();
     }),
-    Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || {
-        if fill::map(TOO_MUCH).is_none() {
-            Err::<(), _>(std::io::Error::last_os_error()).unwrap();
-        }
-    })
-    .says(""),
+    Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || large_mapping().unwrap()).says(""),
     // Handled, and ended for another reason later.
     Role::exits("a file is too large, handled, then work and exit 3", 3, || {
         assert!(large_file().is_err());
@@ -113,7 +108,7 @@ pub const ROLES: &[Role] = &[
 
 /// A file of nothing but a hole, read whole.
 fn large_file() -> std::io::Result<Vec<u8>> {
-    let path = std::env::current_dir().and_then(|directory| Ok(directory.join("large")))?;
+    let path = std::env::current_dir()?.join("large");
     File::create(&path).and_then(|file| file.set_len(TOO_MUCH as u64)).expect("room for a hole");
     std::fs::read(path)
 }
@@ -122,4 +117,8 @@ fn large_file() -> std::io::Result<Vec<u8>> {
 fn c_block() -> *mut c_void {
     // SAFETY: malloc takes any size.
     black_box(unsafe { libc::malloc(black_box(TOO_MUCH)) })
+}
+
+fn large_mapping() -> std::io::Result<()> {
+    fill::map(TOO_MUCH).map(drop).ok_or_else(std::io::Error::last_os_error)
 }
