@@ -160,8 +160,9 @@ pub const ROLES: &[Role] = &[
         || {
             fill::handled_refusal();
             DROPPED.with(|_| ());
+            let here = std::process::id() as i32;
             // SAFETY: takes no pointer.
-            unsafe { libc::kill(libc::getpid(), libc::SIGABRT) };
+            unsafe { libc::kill(here, libc::SIGABRT) };
         },
     )
     .handling(),
@@ -169,8 +170,10 @@ pub const ROLES: &[Role] = &[
         fill::heap().keep();
         // SAFETY: the child makes system calls only.
         if unsafe { libc::fork() } == 0 {
+            // SAFETY: takes nothing.
+            let parent = unsafe { libc::getppid() };
             // SAFETY: takes no pointer.
-            unsafe { libc::kill(libc::getppid(), libc::SIGABRT) };
+            unsafe { libc::kill(parent, libc::SIGABRT) };
             // SAFETY: takes no pointer and does not come back.
             unsafe { libc::_exit(0) };
         }
@@ -270,8 +273,10 @@ fn c_thread_that_panics() {
     let mut thread = std::mem::MaybeUninit::uninit();
     // SAFETY: the thread's number is writable, and the function lives as long as the process.
     unsafe { libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), callback, std::ptr::null_mut()) };
+    // SAFETY: written by the call, which worked.
+    let thread = unsafe { thread.assume_init() };
     // SAFETY: a thread that was just started, and that nobody else joins.
-    unsafe { libc::pthread_join(thread.assume_init(), std::ptr::null_mut()) };
+    unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
 }
 
 /// As signal-hook does it.
