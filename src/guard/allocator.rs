@@ -2,6 +2,7 @@
 
 use super::anchor;
 use super::c_heap;
+use super::notes;
 use super::profile;
 use super::refusal;
 use super::settings::{Profile, Settings};
@@ -151,6 +152,18 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         Some(block.cast())
     }
 
+    /// While it matters what is allocated after a refusal: the C library's heap counts by itself, another allocator not.
+    #[inline(always)]
+    fn count(&self, block: *mut u8, bytes: usize) {
+        if anchor::INTERPOSES
+            && !(Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>())
+            && notes::is_watching()
+            && !block.is_null()
+        {
+            notes::count(bytes);
+        }
+    }
+
     const ASKS_C_LIBRARY: bool = anchor::WATCHES_C_HEAP;
 
     /// # Safety
@@ -158,7 +171,9 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     #[inline(always)]
     unsafe fn inner_alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
-        self.ask(layout, false).unwrap_or_else(|| unsafe { self.inner.alloc(layout) })
+        let block = self.ask(layout, false).unwrap_or_else(|| unsafe { self.inner.alloc(layout) });
+        self.count(block, layout.size());
+        block
     }
 
     /// # Safety
@@ -166,7 +181,9 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     #[inline(always)]
     unsafe fn inner_alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is the same.
-        self.ask(layout, true).unwrap_or_else(|| unsafe { self.inner.alloc_zeroed(layout) })
+        let block = self.ask(layout, true).unwrap_or_else(|| unsafe { self.inner.alloc_zeroed(layout) });
+        self.count(block, layout.size());
+        block
     }
 
     /// # Safety
@@ -179,7 +196,9 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
             return unsafe { c_heap::realloc::call(block.cast(), new_size) }.cast();
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is the same.
-        unsafe { self.inner.realloc(block, layout, new_size) }
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        self.count(moved, new_size);
+        moved
     }
 
     // One cold function per method, so that the hot path keeps nothing but what the inner call needs.

@@ -145,6 +145,9 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
 /// That of write(2).
 unsafe extern "C" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     if fd != libc::STDERR_FILENO || len == 0 {
+        if !said::note_write_elsewhere() {
+            listen_no_more();
+        }
         // SAFETY: the arguments are the caller's, whose contract is the same.
         return unsafe { real_write(fd, bytes, len) };
     }
@@ -179,6 +182,14 @@ fn before_write(bytes: *const c_void, len: usize) {
     }
 }
 
+/// What is said from now on is not about the refusal, unless a panic speaks of a thread that was refused, or somebody is
+/// dying.
+fn listen_no_more() {
+    if exhaustion::standing() == Standing::Alive && threads::refused_stack().is_none() {
+        listen(false);
+    }
+}
+
 /// Takes in what was written to stderr.
 fn hear(text: &[u8]) {
     verdict::hear_size(text);
@@ -189,11 +200,8 @@ fn hear(text: &[u8]) {
         }
     } else {
         panics::is_over_here();
-        if !said::keep(text)
-            && exhaustion::standing() == Standing::Alive
-            && threads::refused_stack().is_none()
-        {
-            listen(false);
+        if !said::keep(text) {
+            listen_no_more();
         }
     }
 }

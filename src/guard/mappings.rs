@@ -35,7 +35,7 @@ pub(super) fn look(worked: bool, bytes: usize) {
 #[inline(never)]
 fn look_closely(worked: bool, bytes: usize) {
     if worked {
-        notes::count(bytes);
+        refusal::count_mapping(bytes);
         return;
     }
     // A note leaves errno alone.

@@ -22,8 +22,17 @@
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
 //! | `backoff` | when something tried in vain is worth another try |
 //! | `busy` | whether a thread of this process is at something |
-//! | `verdict` | whether this thread is dying of a refusal |
-//! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
+//! | `notes` | what was refused and not got over, and what has been allocated since |
+//! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
+//! | `frames` | whether a certain function is on a thread's stack |
+//! | `verdict` | whether a guarded program dies of a refusal: what only a Rust program shows |
+//! | `judge` | the same for every program, whoever asked |
+//! | `aborts` | SIGABRT: those of the C library's, and everybody else's |
+//! | `threads` | threads that were refused, and programs that stand still for it |
+//! | `unchecked` | C code that does not check what malloc gives |
+//! | `interpose` | the calls where std meets the C library on its way out: `write`, `abort`, `pthread_create` |
+//! | `c_heap`, `mappings` | the C library's heap and mappings, as C code and plugins call them |
+//! | `real` | the functions that our names hide |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
 //! | `profile/` | which code holds the memory: samples of the live allocations |
 //! | `unwind/` | call stacks, from the unwind tables of the loaded files |

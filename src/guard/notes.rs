@@ -45,6 +45,8 @@ struct Note {
     ms_before: AtomicU64,
     allocations_before: AtomicU64,
     bytes_before: AtomicU64,
+    /// When so many bytes have been allocated since, the program has got over it.
+    enough_bytes: AtomicU64,
 }
 
 impl Note {
@@ -57,6 +59,7 @@ impl Note {
             ms_before: AtomicU64::new(0),
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
+            enough_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -136,6 +139,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
+    note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
     CLOSED_BYTES.store(0, Relaxed);
     watch(request.bytes);
@@ -146,11 +150,16 @@ pub(super) fn last_bytes(armed: &Armed) -> u64 {
     armed.limit.bytes().map_or(0, |limit| limit / 8).max(16 << 20)
 }
 
+/// How much a program that was refused so many bytes may allocate without having got over it.
+fn enough(armed: &Armed, bytes: u64) -> u64 {
+    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
+    if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed))
+}
+
 /// Counts from now on, at least until more than `bytes` have been allocated.
 pub(super) fn watch(bytes: u64) {
     let Some(armed) = armed() else { return };
-    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
-    let enough = if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed));
+    let enough = enough(armed, bytes);
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
     if !WATCHING.swap(true, Relaxed) {
         c_heap::count(true);
@@ -237,6 +246,10 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         return None;
     }
     let bytes = note.bytes.load(Relaxed).checked_sub(1)?;
+    let bytes_since = ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed));
+    if bytes_since > note.enough_bytes.load(Relaxed) {
+        return None;
+    }
     Some(Noted {
         cause,
         asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
@@ -244,6 +257,6 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         tid: note.tid.load(Relaxed),
         ms_since: sys::process::monotonic_ms().saturating_sub(note.ms_before.load(Relaxed)),
         allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
-        bytes_since: ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed)),
+        bytes_since,
     })
 }

@@ -189,6 +189,16 @@ pub(super) fn note_mapping(request: Request) {
     listen();
 }
 
+/// A mapping worked. In a program with a guard of its own, what Rust's and C's heaps give is counted, and not what they
+/// take for it.
+pub(super) fn count_mapping(bytes: usize) {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        notes::count(bytes);
+    }
+    let _ = bytes;
+}
+
 /// What the program says from now on may be about a refusal.
 fn listen() {
     #[cfg(feature = "shim")]

@@ -29,7 +29,19 @@ static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 pub(super) fn begin() {
     LEN.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
+    WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     IS_LISTENING.store(true, Relaxed);
+}
+
+/// So many writes elsewhere, and a program that says nothing to a person has gone on.
+const WRITES_ELSEWHERE: u32 = 64;
+static WRITES_ELSEWHERE_LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// Something was written that is not for stderr; whether there is still something to be listened to.
+pub(super) fn note_write_elsewhere() -> bool {
+    WRITES_ELSEWHERE_LEFT
+        .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+        .is_ok_and(|left| left > 1)
 }
 
 /// Takes in what was written; whether there is more to be listened to.
