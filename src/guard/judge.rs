@@ -50,12 +50,16 @@ const UNSAID_MS: u64 = 1000;
 pub(super) fn of_exit(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     judge(armed, said, |noted| match noted.asker {
         Asker::Other => said != Some(Message::Unrelated) || would_be_refused(noted),
+        Asker::Rust => false,
+    })
+}
+
+/// A panic that said nothing that could be read has ended the program, or cannot unwind.
+pub(super) fn of_silent_panic(armed: &Armed) -> Option<Guilt> {
+    judge(armed, None, |noted| {
         // What no machine has is not refused for the limit, and asked for only to be refused.
-        Asker::Rust => {
-            noted.ms_since <= UNSAID_MS
-                && would_be_refused(noted)
-                && sys::memory::machine_memory().is_none_or(|bytes| noted.bytes <= bytes)
-        }
+        let is_possible = sys::memory::machine_memory().is_none_or(|bytes| noted.bytes <= bytes);
+        noted.ms_since <= UNSAID_MS && is_possible && would_be_refused(noted)
     })
 }
 

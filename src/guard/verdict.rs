@@ -11,7 +11,7 @@
 use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt};
-use super::notes::{self, Asker};
+use super::notes::{self, Asker, Noted};
 use super::{frames, interpose, panics, refusal, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
 use crate::message::{Message, PanicWords};
@@ -116,7 +116,7 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
     }
     // A panic hook of the program's own, which says nothing, or not to us.
     if words.0 == 0
-        && let Some(guilt) = judge::of_exit(armed, None)
+        && let Some(guilt) = judge::of_silent_panic(armed)
     {
         return Some(guilt);
     }
@@ -192,9 +192,17 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     {
         return refusal_of_panic(words).map(|guilt| guilt.verdict(own));
     }
+    if is_panic && panic.is_none() && said.is_none() {
+        return judge::of_silent_panic(armed).map(|guilt| guilt.verdict(own));
+    }
     let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };
     if said == Some(Message::OutOfMemory) {
         return refusal_of_words().map(|guilt| guilt.verdict(own));
+    }
+    // `try_reserve` has its errors for programs to handle: to leave without a word of memory is one way to.
+    let is_handled = |noted: Noted| noted.asker == Asker::Rust && noted.cause == Cause::Heap;
+    if notes::requested().is_some_and(is_handled) {
+        return None;
     }
     judge::of_exit(armed, said).map(|guilt| guilt.verdict(own))
 }

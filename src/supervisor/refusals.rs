@@ -13,7 +13,11 @@ use crate::message::Message;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
 /// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
-const STRAIGHT_NS: u64 = 400_000;
+const STRAIGHT_NS: u64 = 600_000;
+
+/// What each call that gives memory back adds to that: it is stopped at, which costs the program tens of microseconds of its
+/// own, and more on a busy machine.
+const RELEASE_NS: u64 = 100_000;
 
 /// The same, after it has said that memory is gone: a backtrace, what other threads do.
 const ANNOUNCED_NS: u64 = 100_000_000;
@@ -52,8 +56,9 @@ pub(super) struct Refusals {
     heap_end: u64,
     /// The processor time used, in nanoseconds, when something was last refused, given back, or said of memory.
     turned_ns: u64,
-    /// Bytes given back since.
+    /// Bytes given back since, and in how many calls.
     released: u64,
+    releases: u64,
     said: Option<Message>,
 }
 
@@ -129,13 +134,14 @@ impl Refusals {
     /// So much was given back: as part of a death, or so as to go on. The little that exit handlers free is neither.
     pub(super) fn note_released(&mut self, bytes: u64, used_ns: u64, limit: u64) {
         self.released = self.released.saturating_add(bytes);
+        self.releases = self.releases.saturating_add(1);
         if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
             self.turn(used_ns);
         }
     }
 
     fn turn(&mut self, used_ns: u64) {
-        (self.turned_ns, self.released) = (used_ns, 0);
+        (self.turned_ns, self.released, self.releases) = (used_ns, 0, 0);
     }
 
     /// The program said something. Once it has told of a death, other words do not take that back.
@@ -157,7 +163,7 @@ impl Refusals {
             _ if !self.is_wanting() => false,
             Some(Message::OutOfMemory) if worked_ns <= ANNOUNCED_NS => true,
             Some(Message::OtherDeath) => false,
-            None if worked_ns <= STRAIGHT_NS => true,
+            None if worked_ns <= STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS)) => true,
             _ => self.are_still_missing(end),
         }
     }

@@ -28,13 +28,14 @@ pub const ROLES: &[Role] = &[
         }
     })
     .says(""),
-    Role::new("a file is too large, exit 1 at once", OUT_OF_HEAP, || {
+    Role::exits("a file is too large, exit 1 at once and without a word", 1, || {
         if large_file().is_err() {
             exit(1);
         }
-    }),
-    Role::new("a file is too large, _exit 1 at once", OUT_OF_HEAP, || {
-        if large_file().is_err() {
+    })
+    .handling(),
+    Role::new("C is refused, and calls _exit 1 at once", OUT_OF_HEAP, || {
+        if c_block().is_null() {
             // SAFETY: takes no pointer and does not come back.
             unsafe { libc::_exit(1) };
         }

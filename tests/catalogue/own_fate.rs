@@ -112,6 +112,13 @@ pub const ROLES: &[Role] = &[
     .limit(ROOMY)
     .handling()
     .says("as planned"),
+    Role::exits("the heap full to the brim, then the program says 3", 3, || {
+        fill::heap().keep();
+        // exit may need a few bytes that are not there.
+        // SAFETY: takes no pointer and does not come back.
+        unsafe { libc::_exit(3) }
+    })
+    .handling(),
     Role::exits("the heap filled by blocks that are freed, then used again", 0, || {
         drop(fill::heap());
         drop(black_box(vec![1u8; black_box(1 << 20)]));
