@@ -74,33 +74,31 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
     }
 }
 
-/// What was mapped and not writable before there was a second thread, and so a second arena; zero where it is not
-/// known. Relaxed: written before the threads that read it are started.
-static MAPPED_BEFORE_THREADS: AtomicU64 = AtomicU64::new(0);
+/// What the program's files take of address space without being writable, and so what is not the heaps'; zero where it
+/// is not known. Relaxed: written before `main`.
+static MAPPED_OF_FILES: AtomicU64 = AtomicU64::new(0);
 
-static LOOKED: AtomicBool = AtomicBool::new(false);
+/// What was loaded at the start takes so much that is not writable.
+pub(super) fn note_files(not_writable: u64) {
+    MAPPED_OF_FILES.store(not_writable, Ordering::Relaxed);
+}
 
-/// The process is about to start a thread.
+static HAS_THREADS: AtomicBool = AtomicBool::new(false);
+
+/// The process is about to start a thread. Makes no system call that std does not make.
 pub(super) fn note_thread(armed: &Armed) {
     if armed.address_space_is_limited.load(Ordering::Relaxed)
-        && MAPPED_BEFORE_THREADS.load(Ordering::Relaxed) == 0
-        && !LOOKED.swap(true, Ordering::Relaxed)
+        && !HAS_THREADS.swap(true, Ordering::Relaxed)
+        && !armed.arenas_are_set
     {
-        // A filter of the program's own may let no file be opened any more.
-        if !sys::process::is_filtered()
-            && let Some(in_use) = sys::memory::address_space_use()
-        {
-            MAPPED_BEFORE_THREADS.store(in_use.not_writable, Ordering::Relaxed);
-        }
-        if !armed.arenas_are_set {
-            sys::memory::raise_malloc_thresholds(KEPT_FREE_BYTES / 2);
-        }
+        sys::memory::raise_malloc_thresholds(KEPT_FREE_BYTES / 2);
     }
 }
 
-/// Whether heaps have unused tails: address space that is not writable and was not there before them.
+/// Whether heaps have unused tails: address space that is not writable and is no file's.
 fn has_room(bytes: u64) -> bool {
-    let before = MAPPED_BEFORE_THREADS.load(Ordering::Relaxed);
+    let before = MAPPED_OF_FILES.load(Ordering::Relaxed);
+    // A filter of the program's own may let no file be opened any more.
     if before == 0 || sys::process::is_filtered() {
         return true;
     }

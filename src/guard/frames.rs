@@ -41,9 +41,10 @@ fn is_called_from(code: &Range<usize>, registers: Registers) -> bool {
     }
 }
 
-/// Takes note of the program and the libraries that it is linked with. At start-up.
-pub(super) fn note_files() {
-    FILES.add_loaded();
+/// Takes note of the program and the libraries that it is linked with. At start-up. How many bytes of them cannot be
+/// written to.
+pub(super) fn note_files() -> u64 {
+    FILES.add_loaded()
 }
 
 /// Where a function's code is not described, its first bytes.

@@ -109,7 +109,7 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
 fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     let bytes = noted.bytes.max(LEAST_STEP_BYTES);
     let is_unsaid_too_long = noted.asker == Asker::Rust && noted.ms_since > UNSAID_MS;
-    armed.limit_now().map(|limit| limit.bytes).is_none_or(|limit| bytes <= limit)
+    armed.limit.bytes().is_none_or(|limit| bytes <= limit)
         && !is_unsaid_too_long
         && noted.bytes_since < bytes
         && would_be_refused(noted)

@@ -100,7 +100,7 @@ unsafe fn arm_once(
     // SAFETY: once, by this function's contract.
     let armed = unsafe { set_up(source, environment, program, trial, frames::alloc_error_code) };
     let Some(armed) = armed else { return };
-    frames::note_files();
+    arenas::note_files(frames::note_files());
     interpose::resolve_real_functions();
     if WATCHES_C_HEAP {
         c_heap::resolve_rusts();

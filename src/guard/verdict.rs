@@ -116,6 +116,7 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
     }
     // A panic hook of the program's own, which says nothing, or not to us.
     if words.0 == 0
+        && interpose::has_write()
         && let Some(guilt) = judge::of_silent_panic(armed)
     {
         return Some(guilt);
@@ -192,7 +193,8 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     {
         return refusal_of_panic(words).map(|guilt| guilt.verdict(own));
     }
-    if is_panic && panic.is_none() && said.is_none() {
+    // Where `write` is not ours, every panic is silent.
+    if is_panic && panic.is_none() && said.is_none() && interpose::has_write() {
         return judge::of_silent_panic(armed).map(|guilt| guilt.verdict(own));
     }
     let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };

@@ -76,25 +76,36 @@ impl Files {
 
     /// Adds what is loaded already, as the dynamic linker tells it: at start-up, when nobody else can hold its lock. Takes
     /// a microsecond, where reading the kernel's list takes fifty.
-    pub(in crate::guard) fn add_loaded(&self) {
-        unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _: usize, files: *mut libc::c_void) -> i32 {
+    /// How many bytes of them cannot be written to.
+    pub(in crate::guard) fn add_loaded(&self) -> u64 {
+        struct Adding<'a> {
+            files: &'a Files,
+            not_writable: u64,
+        }
+        unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _: usize, adding: *mut libc::c_void) -> i32 {
             // SAFETY: dl_iterate_phdr hands over a valid description for the length of this call.
             let info = unsafe { &*info };
-            // SAFETY: the pointer to `self` below, which outlives the call.
-            let files = unsafe { &*files.cast_const().cast::<Files>() };
+            // SAFETY: the pointer to `adding` below, which outlives the call.
+            let adding = unsafe { &mut *adding.cast::<Adding<'_>>() };
             if !info.dlpi_phdr.is_null() {
                 // SAFETY: the program headers of a loaded object, dlpi_phnum of them, loaded as long as it is.
                 let headers =
                     unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
                 if let Some(file) = (Image { bias: info.dlpi_addr as usize, headers }).file() {
-                    files.add(file);
+                    adding.files.add(file);
+                    let writable = headers
+                        .iter()
+                        .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W != 0);
+                    let writable: u64 = writable.map(|header| header.p_memsz).sum();
+                    adding.not_writable += ((file.end - file.start) as u64).saturating_sub(writable);
                 }
             }
             0
         }
-        let files: *const Files = self;
-        // SAFETY: the callback gets the pointer to `self`, which outlives the call.
-        unsafe { libc::dl_iterate_phdr(Some(add), files.cast_mut().cast()) };
+        let mut adding = Adding { files: self, not_writable: 0 };
+        // SAFETY: the callback gets the pointer to `adding`, which outlives the call.
+        unsafe { libc::dl_iterate_phdr(Some(add), (&raw mut adding).cast()) };
+        adding.not_writable
     }
 
     /// Looks for files that are not known yet, unless another thread is doing so, and adds them to the profile's tables
