@@ -137,10 +137,8 @@ impl PanicWords {
         let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         add(letters > 0, PanicWords::SOMETHING);
         add(says_any(text, &FAILED_FOR_MEMORY), PanicWords::MEMORY);
-        let speaks_of_thread = [&b"thread"[..], b"spawn"].into_iter().any(|word| contains(text, word));
-        let says_again = says_any(text, &FAILED_FOR_THREAD);
-        add(says_again && speaks_of_thread, PanicWords::THREAD);
-        add(says_again, PanicWords::TRY_AGAIN);
+        add(says(text, b"failed to spawn thread"), PanicWords::THREAD);
+        add(says_any(text, &FAILED_FOR_THREAD), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
         add(says(text, b"any { .. }"), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);

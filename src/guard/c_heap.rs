@@ -195,7 +195,6 @@ macro_rules! family {
                     super::refused($bytes, $align, &mut || unsafe { entry()($($argument),*) })
                 }
 
-                #[allow(dead_code)] // A Rust program has the others looked up when they are called.
                 pub(super) fn resolve() {
                     if let Some(real) = real() {
                         ENTRY.store(real as *mut c_void, Ordering::Relaxed);
@@ -226,7 +225,6 @@ macro_rules! family {
         )*
 
         /// Finds the real functions, so that nobody has to later.
-        #[cfg(feature = "shim")]
         pub(super) fn resolve() {
             $($name::resolve();)*
             let _ = POSIX_MEMALIGN.address();
@@ -237,14 +235,6 @@ macro_rules! family {
             $($name::count(on);)*
         }
     };
-}
-
-/// Finds those of the real functions that Rust's allocator calls.
-pub(super) fn resolve_rusts() {
-    malloc::resolve();
-    calloc::resolve();
-    realloc::resolve();
-    memalign::resolve();
 }
 
 family! {

@@ -408,7 +408,13 @@ pub(super) fn watch_exit() {
         fn on_exit(handler: extern "C" fn(i32, *mut libc::c_void), argument: *mut libc::c_void) -> i32;
     }
     extern "C" fn ask(code: i32, _: *mut libc::c_void) {
-        at_exit(Some(code));
+        let Some((armed, verdict)) = verdict_on_exit(Some(code)) else { return };
+        say_last_words(armed, verdict);
+        // What is left is to write out what C's streams hold, as far as somebody reads it.
+        watchdog::extend(REPORT_DEADLINE_MS);
+        // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
+        // SAFETY: only this thread is in exit.
+        unsafe { libc::exit(i32::from(armed.exit_code)) }
     }
     // SAFETY: `ask` lives as long as the process and ignores its argument.
     unsafe { on_exit(ask, core::ptr::null_mut()) };
@@ -445,17 +451,22 @@ pub(super) extern "C" fn quick_exit(code: i32) -> ! {
 }
 
 fn at_exit(code: Option<i32>) {
-    let Some(armed) = armed() else { return };
+    if let Some((armed, verdict)) = verdict_on_exit(code) {
+        end(armed, verdict);
+    }
+}
+
+fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
+    let armed = armed()?;
     match standing() {
         Standing::Dying => exit(armed),
         Standing::Outlived => park(armed),
         Standing::Alive => {}
     }
-    // What a parent sees of it. Elsewhere the code is not told: a panic is the one that can be known.
+    // What a parent sees of it. Where the code is not told, nothing is.
     let code = code.map_or(0, |code| code.cast_unsigned() as u8);
-    if code != 0
-        && let Some(verdict) = verdict::of_exit(armed, code)
-    {
-        end(armed, verdict);
+    if code == 0 {
+        return None;
     }
+    verdict::of_exit(armed, code).map(|verdict| (armed, verdict))
 }

@@ -182,10 +182,9 @@ fn before_write(bytes: *const c_void, len: usize) {
     }
 }
 
-/// What is said from now on is not about the refusal, unless a panic speaks of a thread that was refused, or somebody is
-/// dying.
+/// What is said from now on is not about the refusal, unless somebody is dying.
 fn listen_no_more() {
-    if exhaustion::standing() == Standing::Alive && threads::refused_stack().is_none() {
+    if exhaustion::standing() == Standing::Alive {
         listen(false);
     }
 }

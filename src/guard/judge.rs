@@ -43,7 +43,7 @@ const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
 
 /// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
 /// milliseconds.
-const UNSAID_MS: u64 = 1000;
+pub(super) const UNSAID_MS: u64 = 1000;
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if the memory is still missing.
@@ -127,13 +127,20 @@ fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
 /// Whether little has happened since a thread was refused: words that would fit other errors as well are about that.
 pub(super) fn comes_straight_from_refused_thread() -> bool {
     /// An error that is wrapped, perhaps several times, and formatted.
-    const MOST_ALLOCATIONS: u64 = 64;
+    const MOST_ALLOCATIONS: u64 = 256;
     notes::requested().is_some_and(|noted| {
         noted.cause == Cause::Thread
             && noted.allocations_since <= MOST_ALLOCATIONS
             && noted.ms_since <= UNSAID_MS
             && would_be_refused(&noted)
     })
+}
+
+/// Whether hardly anything has happened since then.
+pub(super) fn is_straight(noted: &Noted) -> bool {
+    noted.allocations_since <= STRAIGHT_ALLOCATIONS
+        && noted.bytes_since <= STRAIGHT_BYTES
+        && noted.ms_since <= UNSAID_MS
 }
 
 /// Whether hardly anything has happened since C code was refused what is still missing: its caller finds that it has got

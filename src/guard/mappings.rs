@@ -16,7 +16,6 @@ static MMAP: Real = Real::new(c"mmap");
 static MREMAP: Real = Real::new(c"mremap");
 static MPROTECT: Real = Real::new(c"mprotect");
 
-#[cfg(feature = "shim")]
 pub(super) fn resolve() {
     for real in [&MMAP, &MREMAP, &MPROTECT] {
         let _ = real.address();

@@ -1,14 +1,14 @@
 //! What panics say, read as it goes to stderr: stable Rust has no other way to learn why a program gives up, as the
 //! panic hook is the program's.
 
-use super::{judge, notes};
+use super::{judge, notes, threads};
 use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What this thread's panic has said so far. All bytes zero is its first state.
 struct Here {
@@ -26,6 +26,9 @@ thread_own!(fn here() -> Here, "oomguard_panic_here");
 
 /// What the last panic of any thread has said; zero where none has since something was refused.
 static LAST: AtomicU8 = AtomicU8::new(0);
+/// Which thread's, and in which process: a child that is forked has not panicked.
+static LAST_TID: AtomicU32 = AtomicU32::new(0);
+static LAST_IN: AtomicU32 = AtomicU32::new(0);
 /// When, in monotonic milliseconds.
 static LAST_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// What had been refused and not got over at that moment: its bytes plus one, zero for nothing. What a panic allocates
@@ -59,8 +62,14 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
     }
     let before = PanicWords(here.words.get());
     let mut words = before.and(PanicWords::of(piece.says));
-    if words.has(PanicWords::TRY_AGAIN) && judge::comes_straight_from_refused_thread() {
-        words = words.and(PanicWords::THREAD);
+    // Of a thread that could be had now, or that was refused long ago, the words are not.
+    if !before.has(PanicWords::THREAD) {
+        let says_std = words.has(PanicWords::THREAD) && threads::is_one_still_refused();
+        let is_about_thread = words.has(PanicWords::TRY_AGAIN) && judge::comes_straight_from_refused_thread();
+        words.0 &= !PanicWords::THREAD.0;
+        if says_std || is_about_thread {
+            words = words.and(PanicWords::THREAD);
+        }
     }
     if before.0 == 0 && words == PanicWords::SOMETHING && judge::comes_straight_from_refusal() {
         words = words.and(PanicWords::STRAIGHT);
@@ -88,6 +97,8 @@ fn note_last(words: PanicWords) {
         };
         LAST_REFUSED.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
         LAST_REFUSED_CAUSE.store(refused.map_or(0, |(cause, _)| code_of(cause)), Relaxed);
+        LAST_TID.store(sys::process::tid(), Relaxed);
+        LAST_IN.store(sys::process::pid(), Relaxed);
         LAST_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
 }
@@ -95,15 +106,21 @@ fn note_last(words: PanicWords) {
 /// This thread writes and does not panic: what its last panic said has had its effect.
 pub(super) fn is_over_here() {
     let here = here();
+    // Between a panic that nobody catches and the end std writes nothing.
+    if here.words.get() != 0 && LAST_TID.load(Relaxed) == sys::process::tid() {
+        LAST.store(0, Relaxed);
+    }
     here.words.set(0);
     here.is_over.set(false);
+    threads::note_gone_on();
 }
 
 /// What the last panic since the refusal said, if it may be why the process ends now: within `most_ms`.
 pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
     let words = PanicWords(LAST.load(Relaxed));
     let ms_since = sys::process::monotonic_ms().saturating_sub(LAST_AT_MS.load(Relaxed));
-    (words.0 != 0 && ms_since < most_ms).then_some(words)
+    let is_ours = LAST_IN.load(Relaxed) == sys::process::pid();
+    (words.0 != 0 && is_ours && ms_since < most_ms).then_some(words)
 }
 
 /// What the last panic that spoke of memory was refused.

@@ -1,9 +1,11 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
+use super::busy::Busy;
 use crate::message::{Message, drop_colours, has_backtrace as has_backtrace_in, last_word};
 use crate::sys;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// So many lines after a refusal may be about it. A formatted line can be several writes.
 const LISTENED_LINES: u32 = 32;
@@ -18,19 +20,16 @@ const KEPT_OF_ONE: usize = 256;
 static TEXT: [AtomicU8; KEPT_BYTES] = [const { AtomicU8::new(0) }; KEPT_BYTES];
 static LEN: AtomicUsize = AtomicUsize::new(0);
 static LINES_LEFT: AtomicU32 = AtomicU32::new(0);
-/// When there was no more room, in monotonic milliseconds.
-static FULL_AT_MS: AtomicU64 = AtomicU64::new(0);
-/// How long the rest of a story may take: a backtrace, in milliseconds.
+/// When something was kept last, in monotonic milliseconds.
+static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// How long the rest of a story may take, a backtrace or the way out, in milliseconds.
 const STORY_MS: u64 = 1000;
-
-static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
 /// Something was refused: what is said from now on may be about it.
 pub(super) fn begin() {
     LEN.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
-    IS_LISTENING.store(true, Relaxed);
 }
 
 /// So many writes elsewhere, and a program that says nothing to a person has gone on.
@@ -54,33 +53,43 @@ pub(super) fn keep(text: &[u8]) -> bool {
     let lines = u32::from(text.ends_with(b"\n"));
     let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines));
     let goes_on = left.is_ok_and(|left| left > lines) && start + text.len() < KEPT_BYTES;
-    if !goes_on && IS_LISTENING.swap(false, Relaxed) {
-        FULL_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
-    }
+    SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     goes_on
 }
 
 /// What was said last, as far as it bears on a death. A program that goes on after more words than are listened to has
 /// got over it; one that ends at once has told a long story.
 pub(super) fn last() -> Option<Message> {
-    let is_over = !IS_LISTENING.load(Relaxed);
-    if is_over && sys::process::monotonic_ms().saturating_sub(FULL_AT_MS.load(Relaxed)) > STORY_MS {
+    // Who ends for what it says does so at once; who does not has gone on.
+    if sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) > STORY_MS {
         return None;
     }
-    read(last_word)
+    read(last_word).flatten()
 }
 
 /// Whether it has come to a backtrace.
 pub(super) fn has_backtrace() -> bool {
-    read(has_backtrace_in)
+    read(has_backtrace_in).unwrap_or(false)
 }
 
-fn read<T>(look: fn(&[u8]) -> T) -> T {
-    let mut text = [0; KEPT_BYTES];
+/// What is looked at: not on the stack, which may be a signal handler's of a few KiB.
+struct Scratch(UnsafeCell<[u8; KEPT_BYTES]>);
+
+// SAFETY: used by the one thread that `READING` lets through.
+unsafe impl Sync for Scratch {}
+
+static SCRATCH: Scratch = Scratch(UnsafeCell::new([0; KEPT_BYTES]));
+static READING: Busy = Busy::new();
+
+/// `None` where another thread is reading, which is dying then.
+fn read<T>(look: fn(&[u8]) -> T) -> Option<T> {
+    let _inside = READING.try_enter()?;
+    // SAFETY: one thread at a time, by `READING`.
+    let text = unsafe { &mut *SCRATCH.0.get() };
     for (byte, slot) in text.iter_mut().zip(&TEXT) {
         *byte = slot.load(Relaxed);
     }
     let text = text.get_mut(..LEN.load(Relaxed).min(KEPT_BYTES)).unwrap_or_default();
     let len = drop_colours(text);
-    look(text.get(..len).unwrap_or(&[]))
+    Some(look(text.get(..len).unwrap_or(&[])))
 }

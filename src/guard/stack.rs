@@ -49,6 +49,11 @@ pub(super) fn reserve_main_stack(limit_bytes: u64) {
 
 static MLOCKALL: Real = Real::new(c"mlockall");
 
+/// Asks the dynamic linker now, so that nobody has to later.
+pub(super) fn resolve() {
+    let _ = MLOCKALL.address();
+}
+
 /// mlockall(2), as the program and its libraries call it: what is mapped is what RLIMIT_MEMLOCK counts, and what would
 /// have to be there in memory. So the main stack gets back to what it uses, and grows as without a guard from then on.
 ///

@@ -10,8 +10,8 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack,
-    verdict,
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, mappings, notes, profile,
+    record, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -103,7 +103,9 @@ unsafe fn arm_once(
     arenas::note_files(frames::note_files());
     interpose::resolve_real_functions();
     if WATCHES_C_HEAP {
-        c_heap::resolve_rusts();
+        c_heap::resolve();
+        mappings::resolve();
+        stack::resolve();
     }
     notes::begin();
     aborts::install_handler(armed);

@@ -19,12 +19,19 @@ static REFUSED_STACK: AtomicU64 = AtomicU64::new(0);
 /// The process that was refused it: a child that is forked has nothing to answer for.
 static REFUSED_IN: AtomicU32 = AtomicU32::new(0);
 
-// Relaxed for both: the thread that is refused and the one that exits are the same, or joined; a race between two
+/// When, in monotonic milliseconds.
+static REFUSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+/// For so long a panic that cannot be read may be about it.
+const UNREAD_MS: u64 = 1000;
+
+// Relaxed for all three: the thread that is refused and the one that exits are the same, or joined; a race between two
 // threads that panic at once is decided either way by the memory that is left.
 
 /// A thread could not be started for want of memory.
 pub(super) fn note_refused(stack_bytes: u64) {
     REFUSED_IN.store(sys::process::pid(), Ordering::Relaxed);
+    REFUSED_AT_MS.store(sys::process::monotonic_ms(), Ordering::Relaxed);
     REFUSED_STACK.store(stack_bytes.max(1), Ordering::Relaxed);
 }
 
@@ -44,12 +51,20 @@ pub(super) fn is_still_refused(stack_bytes: u64) -> bool {
     usize::try_from(stack_bytes).map_or(true, sys::memory::would_be_refused)
 }
 
+/// Whether there is a refused thread whose stack would be refused right now.
+pub(super) fn is_one_still_refused() -> bool {
+    refused_stack().is_some_and(is_still_refused)
+}
+
 /// Whether a panic that said this came about because a thread could not be started.
 pub(super) fn is_why(words: PanicWords) -> Option<Guilt> {
     let bytes = refused_stack()?;
     let evidence = if words.has(PanicWords::THREAD) {
         Evidence::Said
-    } else if words.0 == 0 && is_still_refused(bytes) {
+    } else if words.0 == 0
+        && sys::process::monotonic_ms().saturating_sub(REFUSED_AT_MS.load(Ordering::Relaxed)) <= UNREAD_MS
+        && is_still_refused(bytes)
+    {
         // The program has a panic hook of its own: is the memory still missing?
         Evidence::Missing
     } else {
@@ -63,8 +78,8 @@ pub(super) fn is_why(words: PanicWords) -> Option<Guilt> {
 // that panicked is looked at from within, by a timer of its own: does it run on, or does it stand still?
 
 /// How often, and how many times in a row it must be found at the same place, waiting for another thread.
-const LOOK_EVERY_MS: u64 = 50;
-const LOOKS: u32 = 10;
+const LOOK_EVERY_MS: u64 = 100;
+const LOOKS: u32 = 50;
 
 /// The thread that is looked at: process number and thread number; zero for none.
 static LOOKED_AT: AtomicU64 = AtomicU64::new(0);
@@ -82,7 +97,10 @@ fn me() -> u64 {
 pub(super) fn watch_for_standstill() {
     let Some(bytes) = refused_stack() else { return };
     let this_process = u64::from(sys::process::pid());
-    let free = |looked_at: u64| (looked_at >> 32 != this_process).then(me);
+    // That of a parent, or of a thread that has ended meanwhile, is in nobody's way.
+    let is_gone =
+        |looked_at: u64| looked_at >> 32 != this_process || !sys::process::has_thread(looked_at as u32);
+    let free = |looked_at: u64| is_gone(looked_at).then(me);
     if !super::aborts::is_handled_by_us() || !is_still_refused(bytes) {
         return;
     }
@@ -96,6 +114,19 @@ pub(super) fn watch_for_standstill() {
     }
 }
 
+/// This thread writes and does not panic: it has gone on.
+pub(super) fn note_gone_on() {
+    let looked_at = LOOKED_AT.load(Ordering::Relaxed);
+    if looked_at != 0 && looked_at == me() {
+        stop_looking();
+    }
+}
+
+fn stop_looking() {
+    sys::signals::stop_timer(TIMER.load(Ordering::Relaxed));
+    LOOKED_AT.store(0, Ordering::Relaxed);
+}
+
 /// The timer's signal, in the thread that it was set for, which was interrupted with these registers.
 pub(super) fn look(armed: &Armed, registers: Registers, waits_for_thread: bool) {
     if LOOKED_AT.load(Ordering::Relaxed) != me() {
@@ -104,9 +135,7 @@ pub(super) fn look(armed: &Armed, registers: Registers, waits_for_thread: bool) 
     let refused = refused_stack();
     let has_gone_on = !waits_for_thread && !std::thread::panicking();
     let Some(bytes) = refused.filter(|_| !has_gone_on) else {
-        sys::signals::stop_timer(TIMER.load(Ordering::Relaxed));
-        LOOKED_AT.store(0, Ordering::Relaxed);
-        return;
+        return stop_looking();
     };
     if !waits_for_thread || FOUND_AT.swap(registers.sp, Ordering::Relaxed) != registers.sp {
         FOUND.store(0, Ordering::Relaxed);

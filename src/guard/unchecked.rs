@@ -58,7 +58,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
 
 fn missing_block() -> Option<Noted> {
     notes::requested().filter(|noted| {
-        noted.asker == Asker::Other && noted.tid == sys::process::tid() && judge::would_be_refused(noted)
+        noted.asker == Asker::Other
+            && noted.tid == sys::process::tid()
+            && judge::is_straight(noted)
+            && judge::would_be_refused(noted)
     })
 }
 

@@ -138,7 +138,7 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
 /// An abort that no panic has caused. Who cannot go on without a block of Rust's allocator would be inside
 /// `handle_alloc_error`, unless it says why; C code checks for null and aborts.
 fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
-    let noted = notes::requested()?;
+    let noted = notes::requested().filter(|noted| noted.ms_since <= judge::UNSAID_MS)?;
     let said = said::last();
     match noted.asker {
         Asker::Rust if said == Some(Message::OutOfMemory) => refusal_of_words(),
@@ -173,38 +173,39 @@ fn refusal_of_panic(words: PanicWords) -> Option<Guilt> {
 /// What a panic may have spoken of, or come straight from.
 const OF_MEMORY: PanicWords = PanicWords(PanicWords::MEMORY.0 | PanicWords::STRAIGHT.0);
 
-const UNCAUGHT_LASTS_MS: u64 = 60_000;
-const CAUGHT_LASTS_MS: u64 = 1000;
+/// How long a panic that nobody catches may take to end the process, for destructors and other threads, in milliseconds.
+const UNCAUGHT_LASTS_MS: u64 = 10_000;
 
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
-    let own = Own::Exit(code);
-    let is_panic = i32::from(code) == EXIT_RUST_PANIC;
-    // Who catches a panic and ends for it does so at once; one that nobody catches may wait for other threads first.
-    let panic = panics::last(if is_panic { UNCAUGHT_LASTS_MS } else { CAUGHT_LASTS_MS });
-    if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
-        return Some(guilt.verdict(own));
-    }
     let said = said::last();
-    // A panic that was caught is over once the program speaks of something else.
-    if let Some(words) = panic
-        && words.has(if is_panic { OF_MEMORY } else { PanicWords::MEMORY })
-        && (is_panic || said != Some(Message::Unrelated))
-    {
-        return refusal_of_panic(words).map(|guilt| guilt.verdict(own));
-    }
-    // Where `write` is not ours, every panic is silent.
-    if is_panic && panic.is_none() && said.is_none() && interpose::has_write() {
-        return judge::of_silent_panic(armed).map(|guilt| guilt.verdict(own));
-    }
-    let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };
+    let guilt = if i32::from(code) != EXIT_RUST_PANIC {
+        // A panic before, if there was one, has been caught.
+        of_words(armed, said)
+    } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
+        let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
+        threads::is_why(words).or_else(of_memory)
+    } else if said.is_none() && interpose::has_write() {
+        // Where `write` is not ours, every panic is silent.
+        threads::is_why(PanicWords::default()).or_else(|| judge::of_silent_panic(armed))
+    } else {
+        of_words(armed, said)
+    };
+    guilt.map(|guilt| guilt.verdict(Own::Exit(code)))
+}
+
+/// The program ends by its own decision, after these words.
+fn of_words(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     if said == Some(Message::OutOfMemory) {
-        return refusal_of_words().map(|guilt| guilt.verdict(own));
+        return refusal_of_words();
     }
-    // `try_reserve` has its errors for programs to handle: to leave without a word of memory is one way to.
-    let is_handled = |noted: Noted| noted.asker == Asker::Rust && noted.cause == Cause::Heap;
+    // `try_reserve` has its errors for programs to handle: to leave without a word of memory is one way to. And what was
+    // refused long ago is not why it ends now.
+    let is_handled = |noted: Noted| {
+        noted.asker == Asker::Rust && noted.cause == Cause::Heap || noted.ms_since > judge::UNSAID_MS
+    };
     if notes::requested().is_some_and(is_handled) {
         return None;
     }
-    judge::of_exit(armed, said).map(|guilt| guilt.verdict(own))
+    judge::of_exit(armed, said)
 }

@@ -132,6 +132,12 @@ pub(crate) fn is_filtered() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
+/// Whether a thread of this process has that number: tgkill(2) with no signal.
+pub(crate) fn has_thread(tid: u32) -> bool {
+    // SAFETY: takes no pointer, and sends nothing.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid(), tid, 0) == 0 }
+}
+
 /// Lets other threads run.
 pub(crate) fn yield_now() {
     // SAFETY: sched_yield takes nothing.

@@ -92,6 +92,43 @@ pub const ROLES: &[Role] = &[
         exit(3);
     })
     .handling(),
+    Role::exits("C is refused, handled, and exit 3 a moment later with other words", 3, || {
+        assert!(c_block().is_null());
+        thread::sleep(std::time::Duration::from_millis(1500));
+        eprintln!("bad configuration");
+        exit(3);
+    })
+    .handling()
+    .says("bad configuration"),
+    Role::is_killed("C is refused, handled, and a moment later a write to null", libc::SIGSEGV, || {
+        assert!(c_block().is_null());
+        thread::sleep(std::time::Duration::from_millis(1500));
+        // SAFETY: none: the crash is what this role is for.
+        unsafe { libc::memset(black_box(std::ptr::null_mut()), 1, 8) };
+    })
+    .handling(),
+    Role::exits("a panic over a large file is caught, and a child is forked that says 101", 0, || {
+        let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+        // SAFETY: there is no other thread, so the child may do anything.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            exit(101);
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable during the call.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(libc::WEXITSTATUS(status), 101);
+    })
+    .needs_unwinding()
+    .handling()
+    .says("OutOfMemory"),
+    Role::exits("a panic over a large file is caught, and the program goes on and says 3", 3, || {
+        let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+        exit(3);
+    })
+    .needs_unwinding()
+    .handling()
+    .says("OutOfMemory"),
     Role::is_killed("C is refused, handled, then work and a write to null", libc::SIGSEGV, || {
         assert!(c_block().is_null());
         work();
