@@ -120,6 +120,8 @@ pub const ROLES: &[Role] = &[
         assert_eq!(libc::WEXITSTATUS(status), 101);
     })
     .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
     .handling()
     .says("OutOfMemory"),
     Role::exits("a panic over a large file is caught, and the program goes on and says 3", 3, || {
@@ -127,6 +129,8 @@ pub const ROLES: &[Role] = &[
         exit(3);
     })
     .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
     .handling()
     .says("OutOfMemory"),
     Role::is_killed("C is refused, handled, then work and a write to null", libc::SIGSEGV, || {
