@@ -76,7 +76,7 @@ extern "C" {
  * should read it: a program may exit with 198 by itself, but only the guard repeats the parent's token. */
 
 #define OOMGUARD_REPORT_VERSION 1       /* the value of its first key, "oomguard" */
-#define OOMGUARD_REPORT_MAX_BYTES 1024  /* the longest line, newline included */
+#define OOMGUARD_REPORT_MAX_BYTES 2048  /* the longest line, newline included */
 #define OOMGUARD_TOKEN_MAX_BYTES 64     /* the longest OOMGUARD_TOKEN */
 
 /* ---- Defaults ----------------------------------------------------------------------------------------------------- */
@@ -125,6 +125,8 @@ int oomguard_arm(const char *limit);
 #define OOMGUARD_SOURCE_SOURCE 2      /* the source code: oomguard_arm() */
 #define OOMGUARD_SOURCE_CGROUP 3      /* the container: "auto" */
 #define OOMGUARD_SOURCE_RLIMIT 4      /* an rlimit that was there before, and is lower */
+#define OOMGUARD_SOURCE_BUDGET 5      /* the budget that the process shares with others */
+#define OOMGUARD_SOURCE_CHANGED 6     /* somebody moved the rlimit since the start */
 
 struct oomguard_status {
     size_t size;       /* the bytes of this structure that the library filled in */

@@ -23,7 +23,7 @@ pub(crate) const EXIT_RUST_PANIC: i32 = 101;
 pub const REPORT_VERSION: u64 = 1;
 
 /// The most bytes a report takes on its line, newline included.
-pub const REPORT_MAX_BYTES: usize = 1024;
+pub const REPORT_MAX_BYTES: usize = 2048;
 
 /// The longest `OOMGUARD_TOKEN`, in bytes.
 pub const TOKEN_MAX_BYTES: usize = 64;
@@ -45,7 +45,7 @@ pub mod variable {
     pub const MEASURE: &str = "OOMGUARD_MEASURE";
     /// The exit code on exhaustion: 1–255.
     pub const EXIT_CODE: &str = "OOMGUARD_EXIT_CODE";
-    /// `deferred` or `immediate`.
+    /// `deferred`, `immediate`, or `immediate-threads`: the latter also where a thread cannot be started.
     pub const ON_REFUSAL: &str = "OOMGUARD_ON_REFUSAL";
     /// Bytes kept back for the last words.
     pub const RESERVE: &str = "OOMGUARD_RESERVE";
@@ -73,7 +73,7 @@ pub mod variable {
 pub const PROFILE_FILE_SUFFIX: &str = ".profile";
 
 /// The keys of the report, in the order in which they are written.
-pub const REPORT_KEYS: [&str; 22] = [
+pub const REPORT_KEYS: [&str; 28] = [
     "oomguard",
     "event",
     "cause",
@@ -96,6 +96,12 @@ pub const REPORT_KEYS: [&str; 22] = [
     "exit_code",
     "uptime_ms",
     "token",
+    "evidence",
+    "own_exit_code",
+    "own_signal",
+    "budget",
+    "budget_used",
+    "waited_ms",
 ];
 
 /// One key more, the last, with the value `true`: only in a report that a parent put together from outside, about a
@@ -186,6 +192,10 @@ pub enum LimitSource {
     Cgroup,
     /// An rlimit that was there before, and is lower.
     Rlimit,
+    /// The budget that the process shares with others.
+    Budget,
+    /// Somebody moved the rlimit since the start: the program itself, or another process.
+    Changed,
 }
 
 impl LimitSource {
@@ -196,6 +206,8 @@ impl LimitSource {
             LimitSource::Source => "source",
             LimitSource::Cgroup => "cgroup",
             LimitSource::Rlimit => "rlimit",
+            LimitSource::Budget => "budget",
+            LimitSource::Changed => "changed",
         }
     }
 }
@@ -213,6 +225,10 @@ pub enum Cause {
     Mapping,
     /// Nothing: the refusal was injected by a test.
     Injected,
+    /// Nothing: the process was found over its limit, with memory that it had mapped before and used later.
+    Resident,
+    /// Nothing: its container was about to overflow, and it held most.
+    AskedToLeave,
 }
 
 impl Cause {
@@ -224,6 +240,40 @@ impl Cause {
             Cause::Thread => "thread",
             Cause::Mapping => "mapping",
             Cause::Injected => "injected",
+            Cause::Resident => "resident",
+            Cause::AskedToLeave => "asked_to_leave",
+        }
+    }
+}
+
+/// Why an end counts as running out of memory, and not as an end of another kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The program did what only a death can do: `handle_alloc_error`, an uncaught `bad_alloc`; or it asked for its end
+    /// at the first refusal.
+    Exact,
+    /// It touched the block that it did not get.
+    Fault,
+    /// It said so, in its own words.
+    Said,
+    /// What was refused would be refused again.
+    Missing,
+    /// It did hardly anything between the refusal and its end.
+    Straight,
+    /// Its refused calls and its end were seen by the launcher.
+    Outside,
+}
+
+impl Evidence {
+    /// The word in the report.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Evidence::Exact => "exact",
+            Evidence::Fault => "fault",
+            Evidence::Said => "said",
+            Evidence::Missing => "missing",
+            Evidence::Straight => "straight",
+            Evidence::Outside => "outside",
         }
     }
 }

@@ -90,7 +90,6 @@ pub mod contract;
 #[allow(unsafe_code)]
 mod guard;
 mod limit;
-#[cfg(any(feature = "shim", feature = "supervisor"))]
 mod message;
 mod profile;
 mod record;

@@ -9,7 +9,7 @@
 
 #[cfg(feature = "supervisor")]
 use crate::contract::TOKEN_MAX_BYTES;
-use crate::contract::{Cause, LimitSource, Measure};
+use crate::contract::{Cause, Evidence, LimitSource, Measure};
 use crate::profile::PROFILE_BYTES;
 use crate::report::{Request, Snapshot};
 #[cfg(feature = "supervisor")]
@@ -65,6 +65,12 @@ mod at {
     pub(super) const HEAP_LIVE: usize = 19;
     pub(super) const HEAP_PEAK: usize = 20;
     pub(super) const PROFILE: usize = 21;
+    pub(super) const EVIDENCE: usize = 22;
+    pub(super) const OWN_EXIT_CODE: usize = 23;
+    pub(super) const OWN_SIGNAL: usize = 24;
+    pub(super) const BUDGET: usize = 25;
+    pub(super) const BUDGET_USED: usize = 26;
+    pub(super) const WAITED_MS: usize = 27;
     /// Texts: the length plus one, then the bytes.
     pub(super) const PROGRAM: usize = 32;
     pub(super) const THREAD: usize = 48;
@@ -210,6 +216,12 @@ impl Page {
         self.store(at::REFUSALS, encode(Some(snapshot.refusals)));
         self.store(at::EXIT_CODE, encode(Some(snapshot.exit_code.into())));
         self.store(at::UPTIME_MS, encode(Some(snapshot.uptime_ms)));
+        self.store(at::EVIDENCE, snapshot.evidence.map_or(0, evidence_code));
+        self.store(at::OWN_EXIT_CODE, encode(snapshot.own_exit_code.map(u64::from)));
+        self.store(at::OWN_SIGNAL, encode(snapshot.own_signal.map(u64::from)));
+        self.store(at::BUDGET, encode(snapshot.budget));
+        self.store(at::BUDGET_USED, encode(snapshot.budget_used));
+        self.store(at::WAITED_MS, encode(snapshot.waited_ms));
         self.write_use(&snapshot.memory);
         self.write_end(snapshot.cause, snapshot.tid, snapshot.request);
     }
@@ -275,6 +287,12 @@ pub(crate) struct Claims {
     pub(crate) refusals: u64,
     pub(crate) exit_code: u8,
     pub(crate) uptime_ms: u64,
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) own_exit_code: Option<u8>,
+    pub(crate) own_signal: Option<u8>,
+    pub(crate) budget: Option<u64>,
+    pub(crate) budget_used: Option<u64>,
+    pub(crate) waited_ms: Option<u64>,
     /// Written not by the process itself but by the tracer that followed it.
     pub(crate) inferred: bool,
     pub(crate) profile: Option<ProfileState>,
@@ -315,8 +333,14 @@ impl Claims {
                 heap: HeapUse { live: copy.number(at::HEAP_LIVE), peak: copy.number(at::HEAP_PEAK) },
             },
             refusals: copy.number(at::REFUSALS).unwrap_or(0),
-            exit_code: copy.number(at::EXIT_CODE).and_then(|code| u8::try_from(code).ok())?,
+            exit_code: copy.byte(at::EXIT_CODE)?,
             uptime_ms: copy.number(at::UPTIME_MS).unwrap_or(0),
+            evidence: evidence_from(copy.word(at::EVIDENCE)),
+            own_exit_code: copy.byte(at::OWN_EXIT_CODE),
+            own_signal: copy.byte(at::OWN_SIGNAL),
+            budget: copy.number(at::BUDGET),
+            budget_used: copy.number(at::BUDGET_USED),
+            waited_ms: copy.number(at::WAITED_MS),
             inferred: false,
             profile: profile_from(copy.word(at::PROFILE)),
         })
@@ -340,6 +364,12 @@ impl Claims {
             exit_code: self.exit_code,
             uptime_ms: self.uptime_ms,
             token: self.token.as_ref().map(Text::as_bytes),
+            evidence: self.evidence,
+            own_exit_code: self.own_exit_code,
+            own_signal: self.own_signal,
+            budget: self.budget,
+            budget_used: self.budget_used,
+            waited_ms: self.waited_ms,
             inferred: self.inferred,
         }
     }
@@ -361,6 +391,10 @@ impl Copied<'_> {
 
     fn small(&self, word: usize) -> Option<u32> {
         self.number(word).and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn byte(&self, word: usize) -> Option<u8> {
+        self.number(word).and_then(|number| u8::try_from(number).ok())
     }
 
     fn text<const N: usize>(&self, word: usize) -> Option<Text<N>> {
@@ -401,6 +435,8 @@ fn cause_code(cause: Cause) -> u64 {
         Cause::Thread => 3,
         Cause::Mapping => 4,
         Cause::Injected => 5,
+        Cause::Resident => 6,
+        Cause::AskedToLeave => 7,
     }
 }
 
@@ -411,6 +447,8 @@ fn cause_from(code: u64) -> Cause {
         3 => Cause::Thread,
         4 => Cause::Mapping,
         5 => Cause::Injected,
+        6 => Cause::Resident,
+        7 => Cause::AskedToLeave,
         _ => Cause::Heap,
     }
 }
@@ -421,6 +459,8 @@ fn source_code(source: LimitSource) -> u64 {
         LimitSource::Source => 2,
         LimitSource::Cgroup => 3,
         LimitSource::Rlimit => 4,
+        LimitSource::Budget => 5,
+        LimitSource::Changed => 6,
     }
 }
 
@@ -431,6 +471,32 @@ fn source_from(code: u64) -> Option<LimitSource> {
         2 => Some(LimitSource::Source),
         3 => Some(LimitSource::Cgroup),
         4 => Some(LimitSource::Rlimit),
+        5 => Some(LimitSource::Budget),
+        6 => Some(LimitSource::Changed),
+        _ => None,
+    }
+}
+
+fn evidence_code(evidence: Evidence) -> u64 {
+    match evidence {
+        Evidence::Exact => 1,
+        Evidence::Fault => 2,
+        Evidence::Said => 3,
+        Evidence::Missing => 4,
+        Evidence::Straight => 5,
+        Evidence::Outside => 6,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn evidence_from(code: u64) -> Option<Evidence> {
+    match code {
+        1 => Some(Evidence::Exact),
+        2 => Some(Evidence::Fault),
+        3 => Some(Evidence::Said),
+        4 => Some(Evidence::Missing),
+        5 => Some(Evidence::Straight),
+        6 => Some(Evidence::Outside),
         _ => None,
     }
 }
@@ -489,6 +555,8 @@ mod tests {
         assert_eq!(number("SOURCE_SOURCE"), source_code(LimitSource::Source));
         assert_eq!(number("SOURCE_CGROUP"), source_code(LimitSource::Cgroup));
         assert_eq!(number("SOURCE_RLIMIT"), source_code(LimitSource::Rlimit));
+        assert_eq!(number("SOURCE_BUDGET"), source_code(LimitSource::Budget));
+        assert_eq!(number("SOURCE_CHANGED"), source_code(LimitSource::Changed));
         assert_eq!(source_from(number("SOURCE_NONE")), None);
     }
 
@@ -507,14 +575,22 @@ mod tests {
         assert_eq!((claims.refusals, claims.request), (3, Some(Request { bytes: 4096, align: Some(16) })));
 
         let mut last = claims.clone();
-        last.cause = Cause::Thread;
+        last.cause = Cause::AskedToLeave;
+        last.limit_source = Some(LimitSource::Changed);
+        last.evidence = Some(Evidence::Straight);
+        last.own_exit_code = Some(0);
+        last.own_signal = Some(11);
+        (last.budget, last.budget_used, last.waited_ms) = (Some(0), Some(1), Some(u64::MAX - 1));
         last.tid = 9;
         last.thread = Text::from_bytes(b"a thread of 15b");
         last.limit_refused = Some(false);
         last.memory.data = Some(u64::MAX - 1);
         page.write_last_words(&last.snapshot());
         let read = Claims::read(&copy(&page)).unwrap();
-        assert_eq!((read.state, read.cause, read.tid), (State::Exhausted, Cause::Thread, 9));
+        assert_eq!((read.state, read.cause, read.tid), (State::Exhausted, Cause::AskedToLeave, 9));
+        assert_eq!((read.limit_source, read.evidence), (last.limit_source, last.evidence));
+        assert_eq!((read.own_exit_code, read.own_signal), (Some(0), Some(11)));
+        assert_eq!((read.budget, read.budget_used, read.waited_ms), (Some(0), Some(1), Some(u64::MAX - 1)));
         assert_eq!(read.thread.as_bytes(), b"a thread of 15b");
         assert_eq!((read.limit_refused, read.memory.data), (Some(false), Some(u64::MAX - 1)));
         assert_eq!(read.token.unwrap().as_bytes(), b"mine");

@@ -2,7 +2,7 @@
 //! fixed buffers; no descriptors, no system calls, no allocation.
 
 use crate::contract::{
-    Cause, EVENT_OUT_OF_MEMORY, KEY_INFERRED, LimitSource, Measure, REPORT_KEYS, REPORT_MAX_BYTES,
+    Cause, EVENT_OUT_OF_MEMORY, Evidence, KEY_INFERRED, LimitSource, Measure, REPORT_KEYS, REPORT_MAX_BYTES,
     REPORT_VERSION, variable,
 };
 use crate::sys::memory::MemoryUse;
@@ -35,6 +35,15 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) exit_code: u8,
     pub(crate) uptime_ms: u64,
     pub(crate) token: Option<&'a [u8]>,
+    pub(crate) evidence: Option<Evidence>,
+    /// What the process would have ended with: an exit code, or a signal.
+    pub(crate) own_exit_code: Option<u8>,
+    pub(crate) own_signal: Option<u8>,
+    /// In bytes.
+    pub(crate) budget: Option<u64>,
+    pub(crate) budget_used: Option<u64>,
+    /// How long the last request waited for others to give memory back.
+    pub(crate) waited_ms: Option<u64>,
     /// Put together from outside, for a process that has no guard.
     pub(crate) inferred: bool,
 }
@@ -49,6 +58,8 @@ enum Value<'a> {
 impl Snapshot<'_> {
     /// The record: one line, all keys, at most [`REPORT_MAX_BYTES`]. The two names get what the rest leaves.
     pub(crate) fn write_record(&self, line: &mut Text<REPORT_MAX_BYTES>) {
+        // A process may have been forked while its parent wrote here.
+        line.truncate(0);
         self.compose(line, 0);
         let room_for_a_name = (REPORT_MAX_BYTES - line.len()) / 2;
         line.truncate(0);
@@ -103,6 +114,12 @@ impl Snapshot<'_> {
             "exit_code" => Value::Number(Some(u64::from(self.exit_code))),
             "uptime_ms" => Value::Number(Some(self.uptime_ms)),
             "token" => Value::Text(self.token),
+            "evidence" => Value::Word(self.evidence.map(Evidence::as_str)),
+            "own_exit_code" => Value::Number(self.own_exit_code.map(u64::from)),
+            "own_signal" => Value::Number(self.own_signal.map(u64::from)),
+            "budget" => Value::Number(self.budget),
+            "budget_used" => Value::Number(self.budget_used),
+            "waited_ms" => Value::Number(self.waited_ms),
             // Known only where the profiler counts.
             "heap_live" => Value::Number(self.memory.heap.live),
             "heap_peak" => Value::Number(self.memory.heap.peak),
@@ -112,6 +129,8 @@ impl Snapshot<'_> {
 
     /// The lines on stderr: at most six.
     pub(crate) fn write_lines(&self, text: &mut Text<2048>) {
+        // As above.
+        text.truncate(0);
         self.write_headline(text);
         self.write_limit(text);
         self.write_use(text);
@@ -168,6 +187,8 @@ impl Snapshot<'_> {
                     Some(LimitSource::Source) => ", from the program's source",
                     Some(LimitSource::Cgroup) => ", from the container (90% of its limit)",
                     Some(LimitSource::Rlimit) => ", from an rlimit that was there before",
+                    Some(LimitSource::Budget) => ", from the budget that it shares",
+                    Some(LimitSource::Changed) => ", moved since the start",
                     None => "",
                 });
             }
@@ -220,6 +241,8 @@ impl Snapshot<'_> {
             (Some(LimitSource::Cgroup), _) => {
                 "a larger memory limit for the container, or fewer such processes in it"
             }
+            (Some(LimitSource::Budget), _) => "a larger budget, or fewer processes that share it",
+            (Some(LimitSource::Changed), _) => "a larger rlimit where this one was set (setrlimit, prlimit)",
             (_, Measure::AddressSpace) => "a larger RLIMIT_AS (ulimit -v) in whatever started this",
             (_, Measure::Data) => "a larger RLIMIT_DATA (ulimit -d) in whatever started this",
         });
@@ -232,7 +255,8 @@ impl Snapshot<'_> {
     }
 }
 
-/// A JSON string of at most `most` bytes between its quotes; cut between characters.
+/// A JSON string of at most `most` bytes between its quotes; cut between characters. No control character is in it as
+/// it is: JSON forbids only those below U+0020, but a terminal that shows the line obeys the others as well.
 fn push_json_string(line: &mut Text<REPORT_MAX_BYTES>, value: &[u8], most: usize) {
     line.push("\"");
     let room = line.len().saturating_add(most);
@@ -252,7 +276,8 @@ fn push_if_it_fits(line: &mut Text<REPORT_MAX_BYTES>, character: char, room: usi
     match character {
         '"' => escaped.push("\\\""),
         '\\' => escaped.push("\\\\"),
-        '\0'..='\u{1f}' => {
+        // All of them are below U+0100.
+        _ if character.is_control() => {
             escaped.push("\\u00");
             let byte = character as u8;
             for nibble in [byte >> 4, byte & 15] {
@@ -295,6 +320,12 @@ mod tests {
             exit_code: 198,
             uptime_ms: 12,
             token: None,
+            evidence: Some(Evidence::Exact),
+            own_exit_code: None,
+            own_signal: Some(6),
+            budget: None,
+            budget_used: None,
+            waited_ms: None,
             inferred: false,
         }
     }
@@ -322,7 +353,8 @@ mod tests {
                 r#""thread":"main","requested":4096,"align":8,"limit":536870912,"limit_source":"environment","#,
                 r#""measure":"address_space","address_space":535822336,"data":419430400,"resident":314572800,"#,
                 r#""resident_peak":325058560,"heap_live":null,"heap_peak":null,"refusals":1,"exit_code":198,"#,
-                r#""uptime_ms":12,"token":null}"#,
+                r#""uptime_ms":12,"token":null,"evidence":"exact","own_exit_code":null,"own_signal":6,"#,
+                r#""budget":null,"budget_used":null,"waited_ms":null}"#,
                 "\n"
             )
         );
@@ -342,12 +374,14 @@ mod tests {
         unknown.request = None;
         unknown.limit = None;
         unknown.limit_source = None;
+        unknown.evidence = None;
+        unknown.own_signal = None;
         unknown.memory = MemoryUse::default();
         let line = record(&unknown);
         for key in REPORT_KEYS {
             assert!(line.contains(&format!("\"{key}\":")), "{key}");
         }
-        assert_eq!(line.matches("null").count(), 11);
+        assert_eq!(line.matches("null").count(), 17);
     }
 
     #[test]
@@ -377,6 +411,12 @@ mod tests {
             exit_code: 255,
             uptime_ms: u64::MAX,
             token: Some(&ugly),
+            evidence: Some(Evidence::Straight),
+            own_exit_code: Some(255),
+            own_signal: Some(255),
+            budget: huge,
+            budget_used: huge,
+            waited_ms: huge,
             inferred: true,
         };
         let line = record(&largest);
@@ -390,6 +430,23 @@ mod tests {
         foreign.program = b"a\"b\\\n\xff\xe2\x82\xac";
         assert!(record(&foreign).contains("\"program\":\"a\\\"b\\\\\\u000a\u{fffd}€\""));
         assert!(lines(&foreign).lines().count() <= 6);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_in_either_form() {
+        for character in (0..=u8::MAX).map(char::from).filter(|character| character.is_control()) {
+            let name = character.to_string().into_bytes();
+            let mut foreign = snapshot();
+            (foreign.program, foreign.thread, foreign.token) = (&name, &name, Some(name.as_slice()));
+            for text in [record(&foreign), lines(&foreign)] {
+                let obeyed = text.chars().find(|character| character.is_control() && *character != '\n');
+                assert_eq!(obeyed, None, "{text:?}");
+            }
+        }
+        let mut foreign = snapshot();
+        foreign.thread = b"\xc2\x9b31mX\x7f";
+        assert!(record(&foreign).contains(r#""thread":"\u009b31mX\u007f""#), "{}", record(&foreign));
+        assert!(lines(&foreign).contains("in thread ?31mX? (8)"), "{}", lines(&foreign));
     }
 
     #[test]
@@ -420,6 +477,8 @@ mod tests {
         assert!(advice(|s| s.limit_source = Some(LimitSource::Source)).contains("overrides"));
         assert!(advice(|s| s.limit_source = Some(LimitSource::Cgroup)).contains("container"));
         assert!(advice(|s| s.limit_source = Some(LimitSource::Rlimit)).contains("ulimit -v"));
+        assert!(advice(|s| s.limit_source = Some(LimitSource::Budget)).contains("share it"));
+        assert!(advice(|s| s.limit_source = Some(LimitSource::Changed)).contains("setrlimit"));
         assert!(advice(|s| s.cause = Cause::Thread).contains("fewer threads"));
         assert!(advice(|s| s.memory.resident_peak = Some(1 << 20)).contains("OOMGUARD_MEASURE=data"));
     }

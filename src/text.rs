@@ -67,18 +67,24 @@ impl<const N: usize> Text<N> {
         self.push_bytes(size_text(bytes).as_bytes());
     }
 
-    /// Bytes that somebody else chose, made harmless for a terminal: control characters become `?`, and what is not
-    /// UTF-8 becomes U+FFFD.
+    /// Bytes that somebody else chose, made harmless for a terminal: see [`harmless`]; and what is not UTF-8 becomes
+    /// U+FFFD.
     pub(crate) fn push_foreign(&mut self, bytes: &[u8]) {
         for chunk in bytes.utf8_chunks() {
-            for byte in chunk.valid().bytes() {
-                self.push_bytes(&[if byte < 0x20 || byte == 0x7f { b'?' } else { byte }]);
+            for character in chunk.valid().chars() {
+                self.push(harmless(character).encode_utf8(&mut [0; 4]));
             }
             if !chunk.invalid().is_empty() {
                 self.push("\u{fffd}");
             }
         }
     }
+}
+
+/// A character that a terminal shows rather than obeys: `?` for a control character. Those are C0 with ESC, DEL, and
+/// C1, in which one character, U+009B, does what ESC and `[` do. The one place that decides it, for every text of ours.
+pub(crate) fn harmless(character: char) -> char {
+    if character.is_control() { '?' } else { character }
 }
 
 // Not inlined, for the reason given at `append`.
@@ -177,6 +183,13 @@ mod tests {
         ] {
             assert_eq!(built(|t| t.push_size(bytes)), text);
         }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_passed_on() {
+        // ESC, DEL, and CSI in one character (U+009B); as a lone byte that is no UTF-8.
+        let foreign = b"a\x1b[31m \x7f \xc2\x9b31m \x9b1m \xc2\x80\xc2\x9f\xc2\xa0 \xc3\xa9\n";
+        assert_eq!(built(|t| t.push_foreign(foreign)), "a?[31m ? ?31m \u{fffd}1m ??\u{a0} é?");
     }
 
     #[test]

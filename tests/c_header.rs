@@ -42,6 +42,8 @@ fn expected() -> BTreeMap<&'static str, String> {
         ("OOMGUARD_SOURCE_SOURCE", "2".to_owned()),
         ("OOMGUARD_SOURCE_CGROUP", "3".to_owned()),
         ("OOMGUARD_SOURCE_RLIMIT", "4".to_owned()),
+        ("OOMGUARD_SOURCE_BUDGET", "5".to_owned()),
+        ("OOMGUARD_SOURCE_CHANGED", "6".to_owned()),
     ])
 }
 

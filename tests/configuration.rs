@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         ("a higher rlimit loses", higher_rlimit_loses),
         ("a death by an rlimit names it", death_by_rlimit),
         ("an rlimit of the other measure is named where it is what refused", other_measure),
+        ("a limit that was moved is what is told, whoever moved it", moved_limit),
+        ("a limit of the other measure that was moved is told", moved_other_limit),
+        ("a hook has a reserve above a limit that was raised", reserve_above_raised_limit),
         ("a hook has a reserve where the hard limit leaves none above", reserve_below_hard_limit),
         ("off is no limit", off),
         ("a share is of the whole that 100% is", share),
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         ("a report is appended", appended),
         ("no report is written where none is asked for", no_report),
         ("a descriptor that was reused gets no report", reused_descriptor),
+        ("a report that cannot be written any more is told", unwritten),
+        ("a report that a dropped privilege or another root is in the way of is told", out_of_reach),
         ("the soft limit is set and the hard one left", hard_limit_left),
         ("a program with raised privileges ignores the environment", raised_privileges),
     ];
@@ -214,6 +219,60 @@ fn other_measure() {
     }
 }
 
+fn moved_limit() {
+    let lowered = Told { limit: Some(48 * MIB), source: "changed".into(), measure: String::new() };
+    for (measure, _) in MEASURES {
+        let start = |role: &str| start(role).env("OOMGUARD_LIMIT", "96Mi").env("OOMGUARD_MEASURE", measure);
+        let measure = measure.to_owned();
+        assert_eq!(
+            told(&run(start("tell a lower limit"))),
+            Told { measure: measure.clone(), ..lowered.clone() }
+        );
+        let none = Told { limit: None, source: "-".into(), measure: measure.clone() };
+        assert_eq!(told(&run(start("tell no limit"))), none);
+        for (role, limit) in [("lower, eat", 48), ("be lowered, eat", 48), ("raise, eat", 160)] {
+            let remains = run(start(role));
+            assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+            let record = report::read(remains.report.as_deref().unwrap()).unwrap();
+            assert_eq!(record["limit"], limit * MIB, "{remains:#?}");
+            assert_eq!(record["limit_source"], "changed", "{remains:#?}");
+            let named =
+                format!("limit: {limit} MiB ({} bytes) of {measure}, moved since the start", limit * MIB);
+            assert!(remains.stderr.contains(&named), "{remains:#?}");
+            let in_use = record[&measure.replace('-', "_")].as_u64().unwrap();
+            assert!(in_use > (limit - 8) * MIB && in_use <= limit * MIB, "{remains:#?}");
+        }
+    }
+    // One that came only after the start.
+    let remains = run(start("lower, eat").env("OOMGUARD_LIMIT", "off"));
+    let record = report::read(remains.report.as_deref().unwrap()).unwrap();
+    assert_eq!((&record["limit"], &record["limit_source"]), (&(48 * MIB).into(), &"changed".into()));
+}
+
+fn moved_other_limit() {
+    for ((measure, _), (other, _)) in [(MEASURES[0], MEASURES[1]), (MEASURES[1], MEASURES[0])] {
+        let start =
+            start("lower the other, eat").env("OOMGUARD_LIMIT", "2Gi").env("OOMGUARD_MEASURE", measure);
+        let remains = run(start);
+        assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(record["limit"], 64 * MIB, "{remains:#?}");
+        assert_eq!(record["limit_source"], "changed", "{remains:#?}");
+        assert_eq!(record["measure"], other.replace('-', "_"), "{remains:#?}");
+    }
+}
+
+fn reserve_above_raised_limit() {
+    for (measure, _) in MEASURES {
+        let start = start("raise, speak last").env("OOMGUARD_LIMIT", "96Mi").env("OOMGUARD_MEASURE", measure);
+        let remains = run(start);
+        assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+        assert_eq!(remains.stdout, "last words", "{remains:#?}");
+        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(record["limit"], 160 * MIB, "{remains:#?}");
+    }
+}
+
 fn reserve_below_hard_limit() {
     for (measure, resource) in MEASURES {
         let start = start("speak last").env("OOMGUARD_LIMIT", "96Mi").env("OOMGUARD_MEASURE", measure);
@@ -310,6 +369,46 @@ fn reused_descriptor() {
     let remains = run(start("reuse stdout").env("OOMGUARD_LIMIT", "64Mi").env("OOMGUARD_REPORT", "fd:1"));
     assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
     assert_eq!((remains.stdout.as_str(), remains.report.as_deref()), ("", Some("")), "{remains:#?}");
+    assert_unwritten(&remains, "fd:1: not the file any more");
+}
+
+/// A death whose report was not written, and that says where and why in one of its lines.
+fn assert_unwritten(remains: &Remains, what: &str) {
+    assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+    assert!(remains.stderr.starts_with("oomguard: out of memory: "), "{remains:#?}");
+    let told = format!("oomguard:   report: not written to {what}");
+    assert_eq!(remains.stderr.matches(&told).count(), 1, "{remains:#?}");
+    assert!(remains.stderr.lines().count() <= 6 && remains.stderr.ends_with('\n'), "{remains:#?}");
+}
+
+fn unwritten() {
+    let remains = run(dies().env("OOMGUARD_REPORT", "/dev/full"));
+    assert_unwritten(&remains, "/dev/full: no space left (errno 28)");
+    // As long as a path can be: it is cut, and the lines are not.
+    let start = start("lose directory").env("OOMGUARD_LIMIT", "64Mi");
+    let directory = start.directory.path().join("reports");
+    let deep = directory.join(format!("{}/x", "d".repeat(250)).repeat(9));
+    std::fs::create_dir_all(&deep).unwrap();
+    let remains = run(start.env("OOMGUARD_REPORT", deep.join("report")));
+    assert_unwritten(&remains, "…");
+    assert!(remains.stderr.contains("dd/x/report: no such directory any more (errno 2)\n"), "{remains:#?}");
+    // What is written is not told of.
+    let remains = run(dies());
+    assert!(!remains.stderr.contains("report:"), "{remains:#?}");
+}
+
+fn out_of_reach() {
+    // SAFETY: takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root can give up its privileges, or its root");
+        return;
+    }
+    for (role, why) in [("lose privileges", "permission denied (errno 13)"), ("lose root", "no such")] {
+        let start = start(role).env("OOMGUARD_LIMIT", "64Mi");
+        let path = start.directory.path().join("report");
+        std::fs::set_permissions(start.directory.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        assert_unwritten(&run(start), &format!("{}: {why}", path.display()));
+    }
 }
 
 fn hard_limit_left() {

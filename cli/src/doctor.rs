@@ -15,7 +15,7 @@ mod probes;
 mod screen;
 
 use crate::arguments::Doctor;
-use crate::screen::is_coloured;
+use crate::screen::{is_coloured, json_line};
 use examination::Examination;
 use oomguard::contract::EXIT_CANNOT_GUARD;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ pub fn doctor(options: &Doctor) -> u8 {
     let examination = Examination::of_here();
     let advice = advice::on(&examination);
     let text = if options.json {
-        format!("{}\n", json::of(&examination, &advice))
+        json_line(&json::of(&examination, &advice))
     } else {
         screen::of(&examination, &advice, is_coloured())
     };

@@ -6,7 +6,7 @@
 //! may be all that keeps its container alive.
 
 use crate::report::death::{ENDING_FILE, RECORD_FILE};
-use crate::screen::{printable, say};
+use crate::screen::{json_line, say};
 use oomguard::contract::PROFILE_FILE_SUFFIX;
 use oomguard::supervisor::{Ended, Entrance, Outcome, Profiling, Surroundings, Worker};
 use oomguard::{Limit, Measure};
@@ -68,7 +68,7 @@ impl Postmortem {
         };
         let report = if has_profile { make_report(&place) } else { Err(self.why_no_profile(ended).into()) };
         if !self.quiet {
-            let where_it_lies = format!("post-mortem in {}", printable(&place.to_string_lossy()));
+            let where_it_lies = format!("post-mortem in {}", place.display());
             match report {
                 Ok(()) => {
                     say(&format!("{where_it_lies}: see {TEXT_FILE}, {FLAME_GRAPH_FILE} and {PPROF_FILE}"))
@@ -86,7 +86,7 @@ impl Postmortem {
         if let (Some(whole), Value::Object(ending)) = (whole.as_object_mut(), ending) {
             whole.extend(ending);
         }
-        fs::write(place.join(ENDING_FILE), format!("{whole}\n"))?;
+        fs::write(place.join(ENDING_FILE), json_line(&whole))?;
         if let Outcome::OutOfMemory(report) = &ended.outcome {
             fs::write(place.join(RECORD_FILE), format!("{}\n", report.to_json()))?;
         }

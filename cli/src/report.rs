@@ -23,7 +23,7 @@ mod screen;
 mod stacks;
 
 use crate::arguments::Report;
-use crate::screen::{Screen, is_coloured, say};
+use crate::screen::{Screen, is_coloured, json_line, say};
 use death::Death;
 use oomguard::contract::EXIT_CANNOT_GUARD;
 use oomguard::supervisor::symbols::Symbolizer;
@@ -74,7 +74,7 @@ fn write_all(death: &Death, stacks: &mut Stacks<'_>, options: &Report) -> Result
         output::write(path, (lines.join("\n") + "\n").as_bytes())?;
     }
     if options.json {
-        return output::write(stdout, format!("{}\n", json::of(death, stacks)).as_bytes());
+        return output::write(stdout, json_line(&json::of(death, stacks)).as_bytes());
     }
     let files = [&options.flamegraph, &options.pprof, &options.folded];
     if files.into_iter().flatten().any(|path| path == stdout) {

@@ -3,7 +3,7 @@
 use crate::arguments::Run;
 use crate::environment::asked;
 use crate::postmortem::Postmortem;
-use crate::screen::say;
+use crate::screen::{json_line, say};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
@@ -346,5 +346,5 @@ impl Verdict {
 }
 
 fn say_json(line: &Value) {
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    let _ = io::stderr().lock().write_all(json_line(line).as_bytes());
 }

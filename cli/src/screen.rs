@@ -1,6 +1,9 @@
 //! Text for people on one screen, and lines for them on stderr.
 
+use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
+
+pub use oomguard::supervisor::printable;
 
 /// Text that grows from the top, with colours where they are wanted.
 pub struct Screen {
@@ -25,7 +28,9 @@ impl Screen {
         self.line(&painted);
     }
 
+    /// What it is told may be the name of a file.
     pub fn row(&mut self, name: &str, value: &str, origin: &str) {
+        let (value, origin) = (printable(value), printable(origin));
         self.line(&format!("  {name:<14} {value:<24} {origin}"));
     }
 
@@ -45,12 +50,44 @@ pub fn is_coloured() -> bool {
     io::stdout().is_terminal() && !is_forbidden
 }
 
-/// Without control characters, which a terminal would obey.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 /// One line on stderr, as one write. Nobody may be listening any more.
 pub fn say(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("oomguard: {line}\n").as_bytes());
+    let _ = io::stderr().lock().write_all(format!("oomguard: {}\n", printable(line)).as_bytes());
+}
+
+/// A line of JSON. What JSON allows in a text and a terminal obeys, DEL and U+0080 to U+009F, is escaped as well.
+pub fn json_line(value: &Value) -> String {
+    let mut line = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            // In texts only: the rest of it is ASCII.
+            '\u{7f}'..='\u{9f}' => line += &format!("\\u{:04x}", u32::from(character)),
+            _ => line.push(character),
+        }
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_in_a_line_of_json() {
+        let every: String = (0..=u8::MAX).map(char::from).collect();
+        let value = json!({ &every: [&every] });
+        let line = json_line(&value);
+        let obeyed = line.trim_end_matches('\n').chars().find(|character| character.is_control());
+        assert_eq!(obeyed, None, "{line:?}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+    }
+
+    #[test]
+    fn names_in_rows_are_shown_and_not_obeyed() {
+        let mut screen = Screen::new(false);
+        screen.row("limit", "1", "/sys/fs/cgroup/a\u{9b}31m\x1b[2J/memory.max");
+        assert!(!screen.text.trim_end().contains(char::is_control), "{:?}", screen.text);
+    }
 }

@@ -1,5 +1,5 @@
 //! What a program that allocates through a [`Guard`](super::allocator::Guard) links in, and no other program does:
-//! the constructor in `.init_array`, and the names `write`, `abort` and `pthread_create`.
+//! the constructor in `.init_array`, and the names of the C library that `interpose`, `c_heap` and `mappings` look at.
 //!
 //! The generic code of a used guard is compiled into the program itself. The assembler directives below are part of
 //! that code, so they are there exactly when it is. They put no instruction into the function that holds them.
@@ -15,9 +15,17 @@ pub(super) const INTERPOSES: bool = cfg!(any(target_arch = "x86_64", target_arch
 /// Whether the definitions that ours hide can be found: not in a static program, where they are not linked at all.
 pub(super) const FINDS_HIDDEN: bool = cfg!(not(target_feature = "crt-static"));
 
+/// Whether the C library's heap and mappings are looked at, for the C code in a program and what allocates beside Rust's
+/// allocator.
+pub(super) const WATCHES_C_HEAP: bool = cfg!(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_env = "gnu",
+    not(target_feature = "crt-static")
+));
+
 /// Does nothing when called. Being compiled is what counts.
 #[inline(always)]
-pub(super) fn link_into_program<S: Source>() {
+pub(super) fn link_into_program<A, S: Source>() {
     // Early among the constructors, so that allocations of the others are already guarded.
     // SAFETY: only directives: a pointer in a section that the loader reads. No instruction is emitted.
     unsafe {
@@ -26,17 +34,97 @@ pub(super) fn link_into_program<S: Source>() {
             ".balign 8",
             ".8byte {arm}",
             ".popsection",
-            arm = sym startup::arm::<S>,
+            arm = sym startup::arm::<A, S>,
             options(nomem, nostack, preserves_flags)
         );
     }
     leave_note();
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
-        define!("write", super::interpose::write);
+        define_write();
         define!("abort", super::interpose::abort);
         #[cfg(not(target_feature = "crt-static"))]
         define!("pthread_create", super::interpose::pthread_create);
+    }
+    #[cfg(all(
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        target_env = "gnu",
+        not(target_feature = "crt-static")
+    ))]
+    {
+        use super::{c_heap, mappings};
+        define!("malloc", c_heap::malloc);
+        define!("calloc", c_heap::calloc);
+        define!("realloc", c_heap::realloc);
+        define!("reallocarray", c_heap::reallocarray);
+        define!("memalign", c_heap::memalign);
+        define!("aligned_alloc", c_heap::aligned_alloc);
+        define!("posix_memalign", c_heap::posix_memalign);
+        define!("valloc", c_heap::valloc);
+        define!("pvalloc", c_heap::pvalloc);
+        define!("mmap", mappings::mmap);
+        define!("mmap64", mappings::mmap);
+        define!("mremap", mappings::mremap);
+        define!("mprotect", mappings::mprotect);
+        define!("mlockall", super::stack::mlockall);
+        define!("_exit", super::exhaustion::exit_at_once);
+        define!("_Exit", super::exhaustion::exit_at_once);
+        define!("quick_exit", super::exhaustion::quick_exit);
+    }
+}
+
+/// To `look` with a write of `length` bytes, and to where `entry` points with all others.
+#[cfg(target_arch = "x86_64")]
+macro_rules! compare_and_jump {
+    () => {
+        "cmp rdx, {length}
+        je {look}
+        mov rax, qword ptr [rip + {entry}@GOTPCREL]
+        jmp qword ptr [rax]"
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! compare_and_jump {
+    () => {
+        "cmp x2, #{length}
+        b.eq 2f
+        adrp x16, :got:{entry}
+        ldr x16, [x16, :got_lo12:{entry}]
+        ldr x16, [x16]
+        br x16
+        2: b {look}"
+    };
+}
+
+/// Defines `write`: a comparison and a jump, as a line on stderr must not cost more than without us. It is compared with
+/// the length of what std's own line begins with.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(named_asm_labels)]
+#[inline(always)]
+fn define_write() {
+    // SAFETY: only directives and a function in a section of its own, which passes its arguments on to one of two
+    // functions with its signature. No instruction is emitted here.
+    unsafe {
+        core::arch::asm!(
+            ".ifndef .Loomguard_write",
+            ".pushsection .text.oomguard_write,\"ax\",@progbits",
+            ".balign 16",
+            ".Loomguard_write:",
+            ".weak write",
+            ".type write,@function",
+            ".weak oomguard_own_write",
+            ".hidden oomguard_own_write",
+            "oomguard_own_write:",
+            "write:",
+            compare_and_jump!(),
+            ".size write, .-write",
+            ".popsection",
+            ".endif",
+            length = const super::interpose::LOOKED_AT_BYTES,
+            entry = sym super::interpose::WRITE_ENTRY,
+            look = sym super::interpose::write_of_that_length,
+            options(nomem, nostack, preserves_flags)
+        );
     }
 }
 
@@ -92,6 +180,10 @@ macro_rules! define {
                 concat!(".Loomguard_", $name, ":"),
                 concat!(".weak ", $name),
                 concat!(".type ", $name, ",@function"),
+                // By this name the definition is ours for certain.
+                concat!(".weak oomguard_own_", $name),
+                concat!(".hidden oomguard_own_", $name),
+                concat!("oomguard_own_", $name, ":"),
                 concat!($name, ":"),
                 concat!(jump!(), " {function}"),
                 concat!(".size ", $name, ", .-", $name),

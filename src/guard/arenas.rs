@@ -10,7 +10,7 @@
 use super::armed::Armed;
 use super::backoff::Backoff;
 use crate::sys;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an arena reserves at once: glibc's HEAP_MAX_SIZE on 64-bit machines.
 const HEAP_BYTES: u64 = 64 << 20;
@@ -78,13 +78,20 @@ pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bo
 /// known. Relaxed: written before the threads that read it are started.
 static MAPPED_BEFORE_THREADS: AtomicU64 = AtomicU64::new(0);
 
+static LOOKED: AtomicBool = AtomicBool::new(false);
+
 /// The process is about to start a thread.
 pub(super) fn note_thread(armed: &Armed) {
     if armed.address_space_is_limited.load(Ordering::Relaxed)
         && MAPPED_BEFORE_THREADS.load(Ordering::Relaxed) == 0
-        && let Some(in_use) = sys::memory::address_space_use()
+        && !LOOKED.swap(true, Ordering::Relaxed)
     {
-        MAPPED_BEFORE_THREADS.store(in_use.not_writable, Ordering::Relaxed);
+        // A filter of the program's own may let no file be opened any more.
+        if !sys::process::is_filtered()
+            && let Some(in_use) = sys::memory::address_space_use()
+        {
+            MAPPED_BEFORE_THREADS.store(in_use.not_writable, Ordering::Relaxed);
+        }
         if !armed.arenas_are_set {
             sys::memory::raise_malloc_thresholds(KEPT_FREE_BYTES / 2);
         }
@@ -94,8 +101,11 @@ pub(super) fn note_thread(armed: &Armed) {
 /// Whether heaps have unused tails: address space that is not writable and was not there before them.
 fn has_room(bytes: u64) -> bool {
     let before = MAPPED_BEFORE_THREADS.load(Ordering::Relaxed);
+    if before == 0 || sys::process::is_filtered() {
+        return true;
+    }
     let now = sys::memory::address_space_use();
-    before == 0 || now.is_some_and(|now| now.not_writable.saturating_sub(before) > bytes)
+    now.is_some_and(|now| now.not_writable.saturating_sub(before) > bytes)
 }
 
 #[cfg(test)]

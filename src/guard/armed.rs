@@ -1,9 +1,10 @@
 //! What start-up found out: written once, before `main`, and only read from then on.
 
-use super::limits::Resolved;
-use super::settings::Profile;
-use crate::contract::{LimitSource, Measure, OnRefusal, TOKEN_MAX_BYTES};
+use super::limits::{Resolved, holding, raised_for_last_words};
+use super::settings::{Profile, WhenRefused};
+use crate::contract::{LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
+use crate::sys::memory::rlimit;
 use crate::text::Text;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
@@ -17,7 +18,9 @@ pub(super) struct Armed {
     pub(super) exit_code: u8,
     pub(super) measure: Measure,
     pub(super) limit: HeldLimit,
-    pub(super) on_refusal: OnRefusal,
+    /// The soft rlimit of the other measure, in bytes.
+    pub(super) other_limit: Option<u64>,
+    pub(super) on_refusal: WhenRefused,
     pub(super) reserve_bytes: u64,
     pub(super) quiet: bool,
     pub(super) report: ReportTarget,
@@ -36,20 +39,52 @@ pub(super) struct Armed {
     pub(super) abort_action: libc::sigaction,
 }
 
-/// The limit that holds. In a Rust program it never changes; a C program may set it once more.
+impl Armed {
+    /// The limit that holds now: the soft rlimit, which the program and others may have moved since it was set. Makes one
+    /// system call, and may run while the process dies.
+    pub(super) fn limit_now(&self) -> Option<Resolved> {
+        let now = rlimit(self.measure.into());
+        let set = self.limit.get();
+        let raised = raised_for_last_words(set.map(|set| set.bytes), self.reserve_bytes, now.hard);
+        holding(set, [self.limit.lowered(), raised], now.soft)
+    }
+
+    /// A limit that was moved is what the reserve is lent above from now on.
+    pub(super) fn settle_limit(&self) {
+        if let Some(now) = self.limit_now()
+            && now.source == LimitSource::Changed
+        {
+            self.limit.set(Some(now));
+        }
+    }
+}
+
+/// The limit that was set. In a Rust program it never changes; a C program may set it once more.
 pub(super) struct HeldLimit {
     bytes: AtomicU64,
     source: AtomicU8,
+    /// What the rlimit was set to instead, so that there is a reserve; zero where it was not.
+    lowered: AtomicU64,
 }
 
 // Relaxed throughout: written before `main`, or by a call of the program's that is documented to be made early; bytes
 // and source may be of two moments for a reader in between.
 impl HeldLimit {
-    const SOURCES: [LimitSource; 4] =
-        [LimitSource::Environment, LimitSource::Source, LimitSource::Cgroup, LimitSource::Rlimit];
+    const SOURCES: [LimitSource; 6] = [
+        LimitSource::Environment,
+        LimitSource::Source,
+        LimitSource::Cgroup,
+        LimitSource::Rlimit,
+        LimitSource::Budget,
+        LimitSource::Changed,
+    ];
 
     pub(super) fn new(limit: Option<Resolved>) -> Self {
-        let held = HeldLimit { bytes: AtomicU64::new(0), source: AtomicU8::new(u8::MAX) };
+        let held = HeldLimit {
+            bytes: AtomicU64::new(0),
+            source: AtomicU8::new(u8::MAX),
+            lowered: AtomicU64::new(0),
+        };
         held.set(limit);
         held
     }
@@ -58,6 +93,20 @@ impl HeldLimit {
         let source = limit.and_then(|limit| Self::SOURCES.iter().position(|source| *source == limit.source));
         self.bytes.store(limit.map_or(0, |limit| limit.bytes), Ordering::Relaxed);
         self.source.store(source.map_or(u8::MAX, |source| source as u8), Ordering::Relaxed);
+        self.lowered.store(0, Ordering::Relaxed);
+    }
+
+    /// The guard itself sets the rlimit to so many bytes instead.
+    pub(super) fn note_lowered(&self, bytes: u64) {
+        self.lowered.store(bytes, Ordering::Relaxed);
+    }
+
+    fn lowered(&self) -> Option<u64> {
+        Some(self.lowered.load(Ordering::Relaxed)).filter(|lowered| *lowered != 0)
+    }
+
+    fn get(&self) -> Option<Resolved> {
+        Some(Resolved { bytes: self.bytes()?, source: self.source()? })
     }
 
     /// In bytes.

@@ -1,6 +1,7 @@
 //! What the program wants to be asked and told: `on_reclaim` and `on_exhausted`.
 //!
-//! Two lists that only grow. Registering allocates; running does not, and takes no lock.
+//! Two lists that only grow. Registering allocates; running them does not, and takes no lock. What a callback does is the
+//! program's affair, and so is its panic, for which std allocates and locks.
 
 use super::exhaustion;
 use core::sync::atomic::{AtomicPtr, Ordering};

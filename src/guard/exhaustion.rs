@@ -11,8 +11,9 @@
 use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{Cause, EXIT_RUST_PANIC, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
+use super::real::{Real, call_real};
+use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
+use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
@@ -63,14 +64,43 @@ pub(super) fn is_under_way() -> bool {
     standing() != Standing::Alive
 }
 
+/// Why the process ends here, and how it would have ended without us.
+#[derive(Clone, Copy)]
+pub(super) struct Verdict {
+    pub(super) cause: Cause,
+    pub(super) request: Option<Request>,
+    pub(super) evidence: Evidence,
+    pub(super) own: Own,
+}
+
+/// How the process would have ended without us.
+#[derive(Clone, Copy)]
+pub(super) enum Own {
+    Exit(u8),
+    Signal(u8),
+    Unknown,
+}
+
+impl Own {
+    pub(super) const ABORT: Own = Own::Signal(libc::SIGABRT as u8);
+
+    fn exit_code(self) -> Option<u8> {
+        if let Own::Exit(code) = self { Some(code) } else { None }
+    }
+
+    fn signal(self) -> Option<u8> {
+        if let Own::Signal(signal) = self { Some(signal) } else { None }
+    }
+}
+
 /// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
-pub(super) fn end(armed: &Armed, cause: Cause, request: Option<Request>) -> ! {
-    say_last_words(armed, cause, request);
+pub(super) fn end(armed: &Armed, verdict: Verdict) -> ! {
+    say_last_words(armed, verdict);
     exit(armed)
 }
 
 /// The report and the last words, in the one thread that gets to speak; the others end here.
-pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Request>) {
+pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     if !win() {
         match standing() {
             // Out of memory again, inside the last words: all is said that could be.
@@ -78,20 +108,22 @@ pub(super) fn say_last_words(armed: &Armed, cause: Cause, request: Option<Reques
             _ => park(armed),
         }
     }
+    interpose::listen(true);
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
     sys::signals::block(libc::SIGXFSZ);
     // Before anything that may take time, or fail.
-    record::note_end(cause, request);
+    record::note_end(verdict.cause, verdict.request);
     // SAFETY: only the winner comes here, once.
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.
     let workspace = unsafe { &mut *WORKSPACE.0.get() };
+    armed.settle_limit();
     let thread = sys::process::thread_name();
-    let snapshot = snapshot(armed, cause, request, &thread);
+    let snapshot = snapshot(armed, verdict, &thread);
     record::note_last_words(&snapshot);
-    write_record(armed, &snapshot, &mut workspace.record);
-    write_lines(armed, &snapshot, &mut workspace.lines);
+    let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
+    write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -151,12 +183,8 @@ static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     beside: Text::new(),
 }));
 
-fn snapshot<'a>(
-    armed: &'a Armed,
-    cause: Cause,
-    request: Option<Request>,
-    thread: &'a [u8; 16],
-) -> Snapshot<'a> {
+fn snapshot<'a>(armed: &'a Armed, verdict: Verdict, thread: &'a [u8; 16]) -> Snapshot<'a> {
+    let Verdict { cause, request, evidence, own } = verdict;
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
     let (pid, tid) = (sys::process::pid(), sys::process::tid());
     let name = thread.split(|byte| *byte == 0).next().unwrap_or(thread);
@@ -178,6 +206,12 @@ fn snapshot<'a>(
         exit_code: armed.exit_code,
         uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
         token: armed.token.as_ref().map(Text::as_bytes),
+        evidence: Some(evidence),
+        own_exit_code: own.exit_code(),
+        own_signal: own.signal(),
+        budget: None,
+        budget_used: None,
+        waited_ms: None,
         inferred: false,
     }
 }
@@ -198,35 +232,47 @@ fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> Re
         let wanted = request.map_or(0, |request| request.bytes).saturating_add((64 << 20).max(limit / 8));
         Some(limit.saturating_sub(in_use) < wanted)
     };
-    let own_has_no_room = no_room(armed.measure, armed.limit.bytes());
+    let own = armed.limit_now();
+    let own_limit = own.map(|own| own.bytes);
+    let own_has_no_room = no_room(armed.measure, own_limit);
     let other = armed.measure.other();
     let other_limit = rlimit(other.into()).soft;
     if own_has_no_room != Some(true) && no_room(other, other_limit) == Some(true) {
         return RefusedBy {
             measure: other,
             limit: other_limit,
-            source: Some(LimitSource::Rlimit),
+            source: Some(if other_limit == armed.other_limit {
+                LimitSource::Rlimit
+            } else {
+                LimitSource::Changed
+            }),
             had_no_room: Some(true),
         };
     }
     RefusedBy {
         measure: armed.measure,
-        limit: armed.limit.bytes(),
-        source: armed.limit.source(),
+        limit: own_limit,
+        source: own.map(|own| own.source),
         had_no_room: request.and(own_has_no_room),
     }
 }
 
-fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT_MAX_BYTES>) {
-    let patience = REPORT_DEADLINE_MS as i32;
+/// Where that does not work, why: errno.
+fn write_record(
+    armed: &Armed,
+    snapshot: &Snapshot<'_>,
+    record: &mut Text<REPORT_MAX_BYTES>,
+) -> Result<(), i32> {
+    let write = |fd, record: &Text<REPORT_MAX_BYTES>| {
+        let written = sys::fd::write_patiently(fd, record.as_bytes(), REPORT_DEADLINE_MS as i32);
+        if written { Ok(()) } else { Err(sys::fd::errno()) }
+    };
     match &armed.report {
-        ReportTarget::Nowhere => {}
+        ReportTarget::Nowhere => Ok(()),
         ReportTarget::Descriptor(fd, id) => {
             snapshot.write_record(record);
             // The number may have been closed, and given to a file of the program's.
-            if sys::fd::file_id(*fd) == Some(*id) {
-                sys::fd::write_patiently(*fd, record.as_bytes(), patience);
-            }
+            if sys::fd::file_id(*fd) == Some(*id) { write(*fd, record) } else { Err(libc::EBADF) }
         }
         ReportTarget::File(path) => {
             snapshot.write_record(record);
@@ -235,24 +281,68 @@ fn write_record(armed: &Armed, snapshot: &Snapshot<'_>, record: &mut Text<REPORT
                 sys::fd::close_number(libc::STDIN_FILENO);
                 sys::fd::open_to_append(path)
             });
-            if let Some(file) = file {
-                sys::fd::write_patiently(file.number(), record.as_bytes(), patience);
+            match file {
+                Some(file) => write(file.number(), record),
+                None => Err(sys::fd::errno()),
             }
         }
     }
 }
 
-fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, lines: &mut Text<2048>) {
+/// `unwritten`: why the record was not written.
+fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, unwritten: Option<i32>, lines: &mut Text<2048>) {
     if !armed.quiet {
         snapshot.write_lines(lines);
+        if let Some(errno) = unwritten {
+            push_unwritten(&armed.report, errno, lines);
+        }
         sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS);
     }
+}
+
+fn push_unwritten(target: &ReportTarget, errno: i32, lines: &mut Text<2048>) {
+    /// A longer path is told by its end.
+    const SHOWN_BYTES: usize = 400;
+    lines.push("oomguard:   report: not written to ");
+    match target {
+        ReportTarget::Nowhere => {}
+        ReportTarget::Descriptor(fd, _) => {
+            lines.push("fd:");
+            lines.push_number(u64::from(fd.unsigned_abs()));
+        }
+        ReportTarget::File(path) => {
+            let path = path.to_bytes();
+            let (cut, shown) = match path.len().checked_sub(SHOWN_BYTES).and_then(|cut| path.get(cut..)) {
+                Some(end) => ("…", end),
+                None => ("", path),
+            };
+            lines.push(cut);
+            lines.push_foreign(shown);
+        }
+    }
+    lines.push(": ");
+    lines.push(match errno {
+        libc::ENOENT => "no such directory any more",
+        libc::EACCES | libc::EPERM => "permission denied",
+        libc::EROFS => "read-only file system",
+        libc::ENOSPC | libc::EDQUOT => "no space left",
+        libc::EFBIG => "file too large",
+        libc::EMFILE | libc::ENFILE => "too many open files",
+        libc::EBADF => "not the file any more that it was at the start",
+        libc::EPIPE | libc::ENXIO => "nobody has it open for reading",
+        libc::ETIMEDOUT => "nobody reads it",
+        _ => "cannot be written",
+    });
+    lines.push(" (errno ");
+    lines.push_number(u64::from(errno.unsigned_abs()));
+    lines.push(")\n");
 }
 
 /// The rlimit with the reserve, and as it is now.
 fn with_and_without_reserve(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
-    let raised = raised_for_last_words(armed.limit.bytes(), armed.reserve_bytes, now.hard)?;
+    let limit = armed.limit_now()?.bytes;
+    let raised = raised_for_last_words(Some(limit), armed.reserve_bytes, now.hard)?;
     Some((Rlimit { soft: Some(raised), ..now }, now))
 }
 
@@ -305,6 +395,7 @@ pub(super) fn keep_reserve() {
         && now.soft == Some(limit)
         && let Some(lowered) = lowered_to_keep_reserve(limit, armed.reserve_bytes, now.hard, in_use)
     {
+        armed.limit.note_lowered(lowered);
         set_rlimit(armed.measure.into(), Rlimit { soft: Some(lowered), ..now });
     }
 }
@@ -333,6 +424,26 @@ pub(super) fn watch_exit() {
     unsafe { libc::atexit(ask) };
 }
 
+/// `_exit(2)` and `_Exit(3)`, as the program and its libraries call them.
+pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
+    at_exit(Some(code));
+    loop {
+        // SAFETY: exit_group takes no pointer and does not come back.
+        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    }
+}
+
+static QUICK_EXIT: Real = Real::new(c"quick_exit");
+
+/// `quick_exit(3)`: whose handlers are told no code.
+pub(super) extern "C" fn quick_exit(code: i32) -> ! {
+    at_exit(Some(code));
+    if let Some(real) = call_real!(QUICK_EXIT, extern "C" fn(i32) -> !) {
+        real(code)
+    }
+    exit_at_once(code)
+}
+
 fn at_exit(code: Option<i32>) {
     let Some(armed) = armed() else { return };
     match standing() {
@@ -340,9 +451,11 @@ fn at_exit(code: Option<i32>) {
         Standing::Outlived => park(armed),
         Standing::Alive => {}
     }
-    if code == Some(EXIT_RUST_PANIC)
-        && let Some(request) = verdict::refused_thread_is_why()
+    // What a parent sees of it. Elsewhere the code is not told: a panic is the one that can be known.
+    let code = code.map_or(0, |code| code.cast_unsigned() as u8);
+    if code != 0
+        && let Some(verdict) = verdict::of_exit(armed, code)
     {
-        end(armed, Cause::Thread, Some(request));
+        end(armed, verdict);
     }
 }

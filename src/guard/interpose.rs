@@ -1,21 +1,31 @@
-//! The three calls where the standard library, on its way out, meets the C library.
+//! The calls where the standard library, on its way out, meets the C library.
 //!
 //! Stable Rust has no hook for a refused allocation: std prints a line on stderr, perhaps a backtrace, and aborts. It
-//! can hang before that, in a full pipe or in the backtrace's lock. So the first `write` to stderr and the `abort`
-//! are looked at: one that comes from `handle_alloc_error` is exhaustion, and every other one is passed on as it is.
+//! can hang before that, in a full pipe or in the backtrace's lock. So std's own line and the `abort` are looked at:
+//! one that comes from `handle_alloc_error` is exhaustion, and every other one is passed on as it is.
 //! `pthread_create` tells which threads could not be started.
+//!
+//! `write` is one comparison and one jump, until something is refused:
+//!
+//! ```text
+//!  WRITE_ENTRY:        real ◀──has listened enough────┐
+//!                      └──a refusal, the end──▶ listening
+//! ```
 
 // A static program cannot reach the `pthread_create` that ours would hide, so it has none of ours.
 #![cfg_attr(target_feature = "crt-static", allow(dead_code))]
 
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
-use super::{arenas, refusal, verdict};
-use crate::contract::Cause;
+use super::notes::Asker;
+use super::real::{Real, call_real, weak};
+use super::{aborts, arenas, frames, panics, refusal, said, startup, threads, verdict};
+use crate::contract::{Cause, Evidence};
+use crate::message::STD_LINE;
 use crate::report::Request;
 use crate::sys;
-use core::ffi::{CStr, c_int, c_void};
-use once_cell::race::OnceNonZeroUsize;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
 type Abort = extern "C" fn() -> !;
@@ -23,34 +33,9 @@ pub(super) type ThreadBody = extern "C" fn(*mut c_void) -> *mut c_void;
 pub(super) type PthreadCreate =
     unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, ThreadBody, *mut c_void) -> c_int;
 
-/// A function that a definition of ours hides, looked up once.
-struct Hidden {
-    name: &'static CStr,
-    address: OnceNonZeroUsize,
-}
-
-impl Hidden {
-    const fn new(name: &'static CStr) -> Self {
-        Hidden { name, address: OnceNonZeroUsize::new() }
-    }
-
-    fn address(&self) -> Option<usize> {
-        if !super::anchor::FINDS_HIDDEN {
-            return None;
-        }
-        // No lock: two threads may look it up at once, and find the same.
-        self.address
-            .get_or_try_init(|| {
-                sys::symbols::next_definition(self.name).and_then(|a| a.try_into().ok()).ok_or(())
-            })
-            .ok()
-            .map(usize::from)
-    }
-}
-
-static WRITE: Hidden = Hidden::new(c"write");
-static ABORT: Hidden = Hidden::new(c"abort");
-static PTHREAD_CREATE: Hidden = Hidden::new(c"pthread_create");
+static WRITE: Real = Real::new(c"write");
+static ABORT: Real = Real::new(c"abort");
+static PTHREAD_CREATE: Real = Real::new(c"pthread_create");
 
 /// Asks the dynamic linker at start-up, so that nobody has to later.
 pub(super) fn resolve_real_functions() {
@@ -58,68 +43,166 @@ pub(super) fn resolve_real_functions() {
         for hidden in [&WRITE, &ABORT, &PTHREAD_CREATE] {
             let _ = hidden.address();
         }
+        listen(false);
     }
 }
 
-/// The beginning of std's message, which it writes by itself.
-const STD_MESSAGE: &[u8] = b"memory allocation of ";
+weak!(oomguard_table_of_write "oomguard_own_write");
 
-/// `write(2)`, as the program and its libraries call it.
+/// Whether `write` is ours in this program: a sanitizer's runtime may have its own.
+pub(super) fn has_write() -> bool {
+    let linked = libc::write as *const () as usize;
+    oomguard_table_of_write.is_some_and(|own| own as *const () as usize == linked)
+}
+
+/// Where `write` goes: a function with its signature.
+pub(super) static WRITE_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(real_write as Write as *mut c_void);
+
+/// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
+pub(super) fn listen(on: bool) {
+    let real = call_real!(WRITE, Write).unwrap_or(real_write);
+    let entry: Write = if on { listening_write } else { real };
+    WRITE_ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
+}
+
+/// What a `write` of exactly so many bytes says may be the beginning of std's own line, which it writes by itself.
+pub(super) const LOOKED_AT_BYTES: usize = STD_LINE.len();
+
+/// `write(2)` of so many bytes; others go straight to `WRITE_ENTRY`. See `define_write` in `anchor`.
 ///
 /// # Safety
 /// That of write(2).
-pub(super) unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
-    if fd == libc::STDERR_FILENO && len > 0 {
-        // SAFETY: the caller hands over `len` readable bytes.
-        unsafe { look_at_message(bytes, len) };
-    }
-    match WRITE.address() {
-        Some(address) => {
-            // SAFETY: the C library's function of this name has this signature.
-            let real: Write = unsafe { core::mem::transmute(address) };
-            // SAFETY: the arguments are the caller's, whose contract is the same.
-            unsafe { real(fd, bytes, len) }
-        }
+pub(super) unsafe extern "C" fn write_of_that_length(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    look_at_beginning(fd, bytes, len);
+    let entry = WRITE_ENTRY.load(Ordering::Relaxed);
+    // SAFETY: only functions of this signature are stored there.
+    let entry: Write = unsafe { core::mem::transmute(entry) };
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { entry(fd, bytes, len) }
+}
+
+/// # Safety
+/// That of write(2).
+unsafe extern "C" fn real_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    match call_real!(WRITE, Write) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, bytes, len) },
         // SAFETY: the system call behind it, with the same arguments.
         None => unsafe { libc::syscall(libc::SYS_write, fd, bytes, len) as isize },
     }
 }
 
-/// # Safety
-/// `len` bytes are readable at `bytes`, or the program would have got EFAULT.
-unsafe fn look_at_message(bytes: *const c_void, len: usize) {
-    let Some(armed) = armed() else { return };
-    let refused_before = refusal::refused_count() > 0;
-    if len < STD_MESSAGE.len() && !refused_before {
-        return;
-    }
-    // Far enough for what a panic says; less than a page, so that both its ends tell of all of it.
-    let shown = len.min(if refused_before { 512 } else { STD_MESSAGE.len() });
-    // EFAULT must stay the kernel's answer to a bad address, not become a fault of ours.
-    let (first, last) = (bytes as usize, (bytes as usize).wrapping_add(shown - 1));
+/// The first bytes that the program wants to write, if they can be read: EFAULT must stay the kernel's answer to a bad
+/// address, not become a fault of ours. They are the caller's for the length of the call.
+fn readable<'a>(bytes: *const c_void, len: usize) -> Option<&'a [u8]> {
+    /// Less than a page, so that both its ends tell of all of it.
+    const MOST_BYTES: usize = 1024;
+    const PAGE: usize = 4096;
+    let len = len.min(MOST_BYTES);
+    let (first, last) = (bytes as usize, (bytes as usize).wrapping_add(len.checked_sub(1)?));
     if !sys::memory::is_readable(first & !7)
-        || last / 4096 != first / 4096 && !sys::memory::is_readable(last & !7)
+        || last / PAGE != first / PAGE && !sys::memory::is_readable(last & !7)
     {
+        return None;
+    }
+    // SAFETY: both its pages were just found readable, and it is the caller's for the length of the call.
+    Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), len) })
+}
+
+/// A line that begins as std's own does: where it comes from `handle_alloc_error`, the process ends here.
+#[cold]
+#[inline(never)]
+fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
+    if fd != libc::STDERR_FILENO {
         return;
     }
-    // SAFETY: just found readable, and the caller's for the length of the call.
-    let message = unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), shown) };
-    if !refused_before && !message.starts_with(STD_MESSAGE) {
-        return;
+    let Some(armed) = armed() else { return };
+    let errno = sys::fd::errno();
+    if readable(bytes, len).is_some_and(|text| text.starts_with(STD_LINE)) {
+        match exhaustion::standing() {
+            Standing::Alive if verdict::is_in_alloc_error(armed) => {
+                verdict::end_of_allocation(armed, Evidence::Exact)
+            }
+            Standing::Alive => {
+                verdict::note_std_line();
+                listen(true);
+            }
+            Standing::Outlived if std::thread::panicking() || verdict::is_in_alloc_error(armed) => {
+                exhaustion::park(armed)
+            }
+            // A refusal that the last words do not survive; they themselves may write what they like, and run below
+            // `handle_alloc_error`.
+            Standing::Dying => exhaustion::exit(armed),
+            Standing::Outlived => {}
+        }
     }
-    match exhaustion::standing() {
-        Standing::Alive => {
-            verdict::end_if_called_from_alloc_error(armed);
-            verdict::note_message(message);
+    sys::fd::set_errno(errno);
+}
+
+/// `write` after a refusal.
+///
+/// # Safety
+/// That of write(2).
+unsafe extern "C" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    if fd != libc::STDERR_FILENO || len == 0 {
+        if !said::note_write_elsewhere() {
+            listen_no_more();
         }
-        // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
-        Standing::Outlived if std::thread::panicking() || verdict::is_in_alloc_error(armed) => {
-            exhaustion::park(armed)
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        return unsafe { real_write(fd, bytes, len) };
+    }
+    before_write(bytes, len);
+    // SAFETY: as above.
+    let written = unsafe { real_write(fd, bytes, len) };
+    let errno = sys::fd::errno();
+    // What the kernel could read can be read; where it did not come to that, it has to be found out.
+    let text = match usize::try_from(written) {
+        // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
+        Ok(written) => Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), written.min(1024)) }),
+        Err(_) => readable(bytes, len),
+    };
+    if let Some(text) = text {
+        hear(text);
+    }
+    sys::fd::set_errno(errno);
+    written
+}
+
+fn before_write(bytes: *const c_void, len: usize) {
+    let Some(armed) = armed() else { return };
+    // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
+    if exhaustion::standing() == Standing::Outlived
+        && (std::thread::panicking() || verdict::is_in_alloc_error(armed))
+    {
+        exhaustion::park(armed);
+    }
+    // All of std's line at once, as a future std may write it.
+    if len > STD_LINE.len() && refusal::refused_here() > 0 {
+        look_at_beginning(libc::STDERR_FILENO, bytes, len);
+    }
+}
+
+/// What is said from now on is not about the refusal, unless a panic speaks of a thread that was refused, or somebody is
+/// dying.
+fn listen_no_more() {
+    if exhaustion::standing() == Standing::Alive && threads::refused_stack().is_none() {
+        listen(false);
+    }
+}
+
+/// Takes in what was written to stderr.
+fn hear(text: &[u8]) {
+    verdict::hear_size(text);
+    if std::thread::panicking() {
+        panics::hear(text, refusal::refused_here());
+        if panics::of_this_thread().0.has(crate::message::PanicWords::THREAD) {
+            threads::watch_for_standstill();
         }
-        // A refusal that the last words do not survive; they themselves may write what they like, and run below
-        // `handle_alloc_error`.
-        Standing::Dying if message.starts_with(STD_MESSAGE) => exhaustion::exit(armed),
-        Standing::Outlived | Standing::Dying => {}
+    } else {
+        panics::is_over_here();
+        if !said::keep(text) {
+            listen_no_more();
+        }
     }
 }
 
@@ -131,11 +214,11 @@ pub(super) extern "C" fn abort() -> ! {
             Standing::Outlived => exhaustion::park(armed),
             Standing::Alive => verdict::judge_abort(armed),
         }
-        verdict::acquit_abort();
+        aborts::acquit();
+    } else {
+        startup::refuse_if_on_trial();
     }
-    if let Some(address) = ABORT.address() {
-        // SAFETY: the C library's function of this name has this signature.
-        let real: Abort = unsafe { core::mem::transmute(address) };
+    if let Some(real) = call_real!(ABORT, Abort) {
         real();
     }
     sys::signals::set_default(libc::SIGABRT);
@@ -157,11 +240,9 @@ pub(super) unsafe extern "C" fn pthread_create(
     body: ThreadBody,
     argument: *mut c_void,
 ) -> c_int {
-    let Some(address) = PTHREAD_CREATE.address() else { return libc::EAGAIN };
-    // SAFETY: the C library's function of this name has this signature.
-    let real: PthreadCreate = unsafe { core::mem::transmute(address) };
+    let Some(real) = call_real!(PTHREAD_CREATE, PthreadCreate) else { return libc::EAGAIN };
     // SAFETY: the arguments are the caller's, whose contract is the same.
-    unsafe { create_thread(real, thread, attributes, body, argument) }
+    unsafe { create_thread(real, thread, attributes, body, argument, Asker::Rust) }
 }
 
 /// Starts a thread by the C library's function, and takes note where it cannot.
@@ -174,14 +255,15 @@ pub(super) unsafe fn create_thread(
     attributes: *const libc::pthread_attr_t,
     body: ThreadBody,
     argument: *mut c_void,
+    asker: Asker,
 ) -> c_int {
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
     let create = || unsafe { real(thread, attributes, body, argument) };
     if let Some(armed) = armed() {
-        verdict::note_thread();
+        frames::note_thread();
         arenas::note_thread(armed);
     }
-    let refused_before = verdict::has_refused_thread();
+    let refused_before = threads::refused_stack().is_some();
     let mut result = create();
     for _ in 0..SPAWN_TRIES {
         if result != libc::EAGAIN && result != libc::ENOMEM {
@@ -192,12 +274,12 @@ pub(super) unsafe fn create_thread(
         // The C library maps the stack and its guard page in one piece.
         if sys::memory::would_be_refused(stack_bytes + sys::memory::page_bytes() as usize) {
             let request = Request { bytes: stack_bytes as u64, align: None };
-            refusal::handle(Cause::Thread, request, &mut || {
+            refusal::handle(Cause::Thread, asker, request, &mut || {
                 result = create();
                 result == 0
             });
             if result != 0 {
-                verdict::note_refused_thread(stack_bytes as u64);
+                threads::note_refused(stack_bytes as u64);
             }
             break;
         }
@@ -207,7 +289,7 @@ pub(super) unsafe fn create_thread(
     }
     // What was refused meanwhile may be what the new thread itself asked for: that stands.
     if result == 0 && refused_before {
-        verdict::forget_refused_thread();
+        threads::forget_refused();
     }
     result
 }

@@ -1,6 +1,17 @@
 //! Which rlimit brings a limit about, and leaves room for the last words. Pure functions.
 
+use crate::contract::LimitSource;
 pub(super) use crate::resolution::{Known, Resolved, needs_container, resolve_limit};
+
+/// The limit that holds where `set` was set and the soft rlimit is `soft` now: another one if somebody moved it since, and
+/// not we ourselves to one of `ours`.
+pub(super) fn holding(set: Option<Resolved>, ours: [Option<u64>; 2], soft: Option<u64>) -> Option<Resolved> {
+    let soft = soft?;
+    match set {
+        Some(set) if set.bytes == soft || ours.contains(&Some(soft)) => Some(set),
+        _ => Some(Resolved { bytes: soft, source: LimitSource::Changed }),
+    }
+}
 
 /// What the dying process may raise its soft limit to.
 pub(super) fn raised_for_last_words(limit: Option<u64>, reserve: u64, hard: Option<u64>) -> Option<u64> {
@@ -25,6 +36,22 @@ pub(super) fn lowered_to_keep_reserve(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_was_moved_is_what_holds() {
+        let set = Resolved { bytes: 1000, source: LimitSource::Environment };
+        let moved = |bytes| Some(Resolved { bytes, source: LimitSource::Changed });
+        let ours = [Some(900), Some(1100)];
+        for same in [1000, 900, 1100] {
+            assert_eq!(holding(Some(set), ours, Some(same)), Some(set));
+        }
+        for other in [1, 999, 1001, 2000] {
+            assert_eq!(holding(Some(set), ours, Some(other)), moved(other));
+        }
+        assert_eq!(holding(Some(set), ours, None), None);
+        assert_eq!(holding(None, [None; 2], None), None);
+        assert_eq!(holding(None, [None; 2], Some(5)), moved(5));
+    }
 
     #[test]
     fn the_reserve_lies_above_the_limit_as_far_as_the_hard_limit_lets_it() {

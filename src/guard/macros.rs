@@ -18,7 +18,7 @@
 /// | `measure` | `address_space` or `data` | `address_space` | `OOMGUARD_MEASURE` |
 /// | `exit_code` | 1–255 | 198 | `OOMGUARD_EXIT_CODE` |
 /// | `reserve` | a size as text | `"4Mi"` | `OOMGUARD_RESERVE` |
-/// | `on_refusal` | `deferred` or `immediate` | `deferred` | `OOMGUARD_ON_REFUSAL` |
+/// | `on_refusal` | `deferred`, `immediate` or `immediate_threads` | `deferred` | `OOMGUARD_ON_REFUSAL` |
 /// | `profile` | `on`, `off` or a size: one sample of the live allocations per so many bytes | not compiled in | `OOMGUARD_PROFILE` |
 /// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |
 ///
@@ -83,6 +83,12 @@ macro_rules! __guard_keys {
      on_refusal = deferred $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
             on_refusal [.on_refusal($crate::OnRefusal::Deferred)] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal []
+     profile [$($p:tt)*] allocator [$($a:tt)*]
+     on_refusal = immediate_threads $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [.immediate_threads()] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal []
      profile [$($p:tt)*] allocator [$($a:tt)*]

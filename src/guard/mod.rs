@@ -1,7 +1,13 @@
 //! The code inside the process that dies well.
 //!
 //! The one rule of this folder: once a refusal is not survived, nothing here allocates, takes a lock, panics or waits
-//! without a deadline until `_exit`. Nothing here depends on the parent's side.
+//! without a deadline until `_exit`. The program's own `on_exhausted` callbacks may do all of that; the watchdog ends
+//! them. Nothing here depends on the parent's side.
+//!
+//! Before that, more is allowed. A refusal that may still be survived has malloc trim its heap, which takes malloc's
+//! locks, and waits for another thread that does so or runs callbacks, for 50 ms at most (`refusal`). Start-up and the
+//! first start of a thread ask the dynamic linker, which has a lock of its own. Registering a callback allocates, and
+//! `pressure` starts a thread of std's: both are ordinary code in a thread of the program's.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -15,10 +21,21 @@
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
 //! | `backoff` | when something tried in vain is worth another try |
-//! | `verdict` | whether this thread is dying of a refusal |
-//! | `interpose` | the three calls where the C library meets a death: `write`, `abort`, `pthread_create` |
+//! | `busy` | whether a thread of this process is at something |
+//! | `notes` | what was refused and not got over, and what has been allocated since |
+//! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
+//! | `frames` | whether a certain function is on a thread's stack |
+//! | `verdict` | whether a guarded program dies of a refusal: what only a Rust program shows |
+//! | `judge` | the same for every program, whoever asked |
+//! | `aborts` | SIGABRT: those of the C library's, and everybody else's |
+//! | `threads` | threads that were refused, and programs that stand still for it |
+//! | `unchecked` | C code that does not check what malloc gives |
+//! | `interpose` | the calls where std meets the C library on its way out: `write`, `abort`, `pthread_create` |
+//! | `c_heap`, `mappings` | the C library's heap and mappings, as C code and plugins call them |
+//! | `real` | the functions that our names hide |
 //! | `exhaustion` | from a refusal not survived to `_exit` |
 //! | `profile/` | which code holds the memory: samples of the live allocations |
+//! | `unwind/` | call stacks, from the unwind tables of the loaded files |
 //! | `record` | the page that a supervisor reads |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
@@ -27,27 +44,40 @@
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
 
+mod aborts;
 pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
 mod backoff;
+mod busy;
+mod c_heap;
 pub(crate) mod callbacks;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;
+mod frames;
 #[cfg(feature = "inject")]
 pub mod inject;
 mod interpose;
+mod judge;
 mod limits;
 mod macros;
+mod mappings;
+mod notes;
+mod panics;
 pub(crate) mod pressure;
 mod profile;
+mod real;
 mod record;
 mod refusal;
+mod said;
 pub(crate) mod settings;
 mod stack;
 mod startup;
 pub(crate) mod status;
+mod threads;
+mod unchecked;
+mod unwind;
 mod verdict;
 mod watchdog;

@@ -2,8 +2,11 @@
 //!
 //! A thread of its own looks at what the kernel counts, some times in a second; it is started by the first that asks
 //! for it. So whoever is told is told in an ordinary context: not in the midst of an allocation, and with no lock held.
+//! Asking for it allocates, and starts the thread by std, with the locks that this takes: it is ordinary code, too, and
+//! no part of what happens at a refusal.
 
 use super::armed::{Armed, armed};
+use super::busy::Busy;
 use super::exhaustion;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -24,6 +27,8 @@ const STACK_BYTES: usize = 128 << 10;
 
 /// Someone to be told. Never freed.
 struct Watch {
+    /// The process that registered it: a child that is forked would tell its parent, by a descriptor that both have.
+    pid: u32,
     fraction: f64,
     tell: Box<dyn Fn() + Send + Sync>,
     is_above: AtomicBool,
@@ -46,7 +51,8 @@ pub(super) fn idle_threads() -> u64 {
 ///
 /// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than that
 /// may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a panic in
-/// one is caught, and none begins once the process is saying its last words. A child that is forked has no such thread.
+/// one is caught, and none begins once the process is saying its last words. A child that is forked starts without such a
+/// thread and without its parent's callbacks, and may register its own.
 ///
 /// In a program without a limit it is never called.
 ///
@@ -70,9 +76,10 @@ where
             format!("on_pressure: {fraction} is no fraction of a limit: write 0.8 for 80 %"),
         ));
     }
-    let Some(armed) = armed().filter(|armed| armed.limit.bytes().is_some()) else { return Ok(()) };
+    let Some(armed) = armed().filter(|armed| armed.limit_now().is_some()) else { return Ok(()) };
     start_looking(armed)?;
     let watch = Box::into_raw(Box::new(Watch {
+        pid: sys::process::pid(),
         fraction,
         tell: Box::new(callback),
         is_above: AtomicBool::new(false),
@@ -142,40 +149,60 @@ impl AsRawFd for PressureFd {
 }
 
 fn start_looking(armed: &'static Armed) -> io::Result<()> {
-    static STARTED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: only that one of two does it; the watches are published by themselves.
-    if STARTED.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
+    static STARTED: Busy = Busy::new();
+    let Some(inside) = STARTED.try_enter() else { return Ok(()) };
     // Before it runs, as the process may die before that.
     LOOKS_IN.store(sys::process::pid(), Ordering::Relaxed);
     let started =
         std::thread::Builder::new().name("oomguard-watch".into()).stack_size(STACK_BYTES).spawn(|| {
+            BEGUN_IN.store(sys::process::pid(), Ordering::Relaxed);
             loop {
                 look(armed);
                 sys::process::sleep_ms(LOOK_EVERY_MS);
             }
         });
-    started.map(drop).inspect_err(|_| {
-        LOOKS_IN.store(0, Ordering::Relaxed);
-        STARTED.store(false, Ordering::Relaxed);
-    })
+    match started {
+        Ok(_) => {
+            core::mem::forget(inside);
+            wait_until_begun();
+        }
+        Err(error) => {
+            LOOKS_IN.store(0, Ordering::Relaxed);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The process in which the thread has begun. Relaxed: a number by itself.
+static BEGUN_IN: AtomicU32 = AtomicU32::new(0);
+
+/// A thread that has just been started needs memory of its own yet, which the program may be about to use up: std ends a
+/// process whose thread does not get a stack for its signals.
+fn wait_until_begun() {
+    const PATIENCE_MS: u64 = 1000;
+    let until = sys::process::monotonic_ms() + PATIENCE_MS;
+    while BEGUN_IN.load(Ordering::Relaxed) != sys::process::pid() && sys::process::monotonic_ms() < until {
+        sys::process::sleep_ms(1);
+    }
 }
 
 /// Tells whoever wants to be told now.
 fn look(armed: &Armed) {
-    let (Some(limit), Some(in_use)) = (armed.limit.bytes(), sys::memory::memory_use().of(armed.measure))
-    else {
+    let (Some(limit), Some(in_use)) = (armed.limit_now(), sys::memory::memory_use().of(armed.measure)) else {
         return;
     };
-    let share = in_use as f64 / limit as f64;
+    let share = in_use as f64 / limit.bytes as f64;
+    let here = sys::process::pid();
     // Acquire: pairs with the Release in `on_pressure`.
     let mut next = FIRST.load(Ordering::Acquire);
     // SAFETY: a watch in the list is never freed or changed.
     while let Some(watch) = unsafe { next.as_ref() } {
         // Relaxed, here and below: this thread alone changes it.
         let was_above = watch.is_above.load(Ordering::Relaxed);
-        if share >= watch.fraction && !was_above {
+        if watch.pid != here {
+            // Its parent's.
+        } else if share >= watch.fraction && !was_above {
             watch.is_above.store(true, Ordering::Relaxed);
             LOOKS_IN.store(0, Ordering::Relaxed);
             if exhaustion::is_under_way() {

@@ -3,52 +3,81 @@
 use super::arenas;
 use super::armed::{Armed, armed};
 use super::backoff::Backoff;
+use super::busy::Busy;
 use super::callbacks::RECLAIM;
-use super::exhaustion::{self, Standing};
-use super::{profile, record};
-use crate::contract::{Cause, OnRefusal};
+use super::exhaustion::{self, Own, Standing, Verdict};
+use super::notes::{self, Asker};
+use super::{interpose, panics, profile, record, said};
+use crate::contract::{Cause, Evidence, OnRefusal};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
 /// moment of a thread's life. All bytes zero is its first state.
 struct Here {
     last: Cell<MaybeUninit<(Cause, Request)>>,
-    has_last: Cell<bool>,
-    handling: Cell<bool>,
+    /// The process that it was refused in; zero while there is none.
+    last_in: Cell<u32>,
+    /// The process in which this thread is busy with a refusal; zero while it is not.
+    handling_in: Cell<u32>,
+    refused: Cell<u32>,
 }
 
-// SAFETY: cells of a flag that is false, of memory that need not be initialized; nothing to drop.
+// SAFETY: cells of numbers, and of memory that need not be initialized; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 thread_own!(fn here() -> Here, "oomguard_refusal_here");
 
-/// Refusals passed on to the program.
+/// Refusals passed on to the program, and the process that they are of, in one word so that neither is read without the
+/// other: a child that is forked begins with none.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
+
+/// The number of a process has 22 bits at most: PID_MAX_LIMIT in the kernel's threads.h.
+const COUNT_BITS: u32 = 40;
+const MOST_COUNTED: u64 = (1 << COUNT_BITS) - 1;
 
 /// How many refusals were passed on so far.
 pub(super) fn refused_count() -> u64 {
     // Relaxed: a counter that observes; nothing is ordered by it.
-    REFUSED.load(Ordering::Relaxed)
+    let refused = REFUSED.load(Ordering::Relaxed);
+    if refused >> COUNT_BITS == u64::from(sys::process::pid()) { refused & MOST_COUNTED } else { 0 }
+}
+
+/// Counts one more.
+fn count_refusal() -> u64 {
+    let pid = u64::from(sys::process::pid());
+    let one_more = |refused: u64| {
+        let count = if refused >> COUNT_BITS == pid { refused & MOST_COUNTED } else { 0 };
+        pid << COUNT_BITS | (count + 1).min(MOST_COUNTED)
+    };
+    // Relaxed: as above.
+    let before =
+        REFUSED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |refused| Some(one_more(refused)));
+    before.map_or(0, one_more) & MOST_COUNTED
 }
 
 /// What the calling thread was refused last.
 pub(super) fn last_here() -> Option<(Cause, Request)> {
     let here = here();
-    let last = here.has_last.get().then(|| here.last.get());
+    let last = (here.last_in.get() == sys::process::pid()).then(|| here.last.get());
     // SAFETY: `note` writes it before it says that it is there.
     last.map(|last| unsafe { last.assume_init() })
+}
+
+/// How many refusals were passed on to the calling thread so far.
+pub(super) fn refused_here() -> u32 {
+    here().refused.get()
 }
 
 /// An allocation was refused: `again` repeats it. The block, or null where the program has to cope.
 pub(super) fn handle_allocation(request: Request, again: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
     let mut block = core::ptr::null_mut();
     let cause = if injected() { Cause::Injected } else { Cause::Heap };
-    handle(cause, request, &mut || {
+    handle(cause, Asker::Rust, request, &mut || {
         block = again();
         !block.is_null()
     });
@@ -65,50 +94,127 @@ fn injected() -> bool {
     false
 }
 
-/// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end.
-pub(super) fn handle(cause: Cause, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
+/// Something was refused: `again` repeats it and tells whether it worked. True if it did in the end. `errno` is left as
+/// it is.
+pub(super) fn handle(cause: Cause, asker: Asker, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
     let Some(armed) = armed() else { return false };
+    let errno = sys::fd::errno();
+    let survived = handle_armed(armed, cause, asker, request, again);
+    sys::fd::set_errno(errno);
+    survived
+}
+
+fn handle_armed(
+    armed: &Armed,
+    cause: Cause,
+    asker: Asker,
+    request: Request,
+    again: &mut dyn FnMut() -> bool,
+) -> bool {
     match exhaustion::standing() {
         Standing::Dying => return exhaustion::lend_reserve(armed, again),
         Standing::Outlived => exhaustion::park(armed),
         Standing::Alive => {}
     }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
-    if here().handling.replace(true) {
-        note(cause, request);
+    if is_handling() {
+        note(cause, asker, request);
         return false;
     }
+    here().handling_in.set(sys::process::pid());
     let survived = match cause {
         Cause::Injected => false,
         Cause::Heap if arenas::try_again(armed, request.bytes, again) => true,
         _ => reclaim_and_try_again(armed, request, again),
     };
-    here().handling.set(false);
+    here().handling_in.set(0);
     if !survived {
-        note(cause, request);
-        // A thread that cannot be started is for its starter to handle; only allocations end at once.
-        if armed.on_refusal == OnRefusal::Immediate && cause != Cause::Thread {
-            exhaustion::end(armed, cause, Some(request));
+        note(cause, asker, request);
+        // A thread that cannot be started is for its starter to handle, unless the user says otherwise.
+        let is_end = if cause == Cause::Thread {
+            armed.on_refusal.threads_end
+        } else {
+            armed.on_refusal.allocation == OnRefusal::Immediate
+        };
+        if is_end {
+            let (evidence, own) = (Evidence::Exact, Own::Unknown);
+            exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
         }
     }
     survived
 }
 
+/// Whether this thread is inside `handle` already. A child that a callback forks is as much inside as its parent: it must
+/// not call that callback again, and fork the next one. A child of vfork(2) that ended in there, and left its word in the
+/// memory that it shared, is not in the way.
+fn is_handling() -> bool {
+    match here().handling_in.get() {
+        0 => false,
+        pid => pid == sys::process::pid() || pid == sys::process::parent_pid(),
+    }
+}
+
 /// A refusal is passed on to the program.
-pub(super) fn note(cause: Cause, request: Request) {
-    #[cfg(feature = "shim")]
-    super::foreign::note(cause, request);
-    // Relaxed: as in `refused_count`.
-    let refusals = REFUSED.fetch_add(1, Ordering::Relaxed) + 1;
+pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
+    notes::note(cause, asker, request);
+    listen();
+    let refusals = count_refusal();
     record::note_refusal(request, refusals);
     profile::note_refusal(request);
     let here = here();
     here.last.set(MaybeUninit::new((cause, request)));
-    here.has_last.set(true);
+    here.last_in.set(sys::process::pid());
+    here.refused.set(here.refused.get().saturating_add(1));
+}
+
+/// The C library's heap has refused a block: code that does not check for null will fault.
+pub(super) fn watch_for_unchecked() {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return;
+    }
+    if armed().is_some() {
+        super::unchecked::watch();
+    }
+}
+
+/// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a
+/// program with a guard of its own for nothing, unless its words say otherwise.
+pub(super) fn note_mapping(request: Request) {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return note(Cause::Mapping, Asker::Other, request);
+    }
+    notes::note(Cause::Mapping, Asker::Rust, request);
+    listen();
+}
+
+/// A mapping worked. In a program with a guard of its own, what Rust's and C's heaps give is counted, and not what they
+/// take for it.
+pub(super) fn count_mapping(bytes: usize) {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        notes::count(bytes);
+    }
+    let _ = bytes;
+}
+
+/// What the program says from now on may be about a refusal.
+fn listen() {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return super::foreign::note_refusal();
+    }
+    // What a panic needs for its last words is no new refusal to speak of.
+    if !std::thread::panicking() {
+        panics::forget();
+        said::begin();
+    }
+    interpose::listen(true);
 }
 
 /// Only one thread gives memory back at a time.
-static RECLAIMING: AtomicBool = AtomicBool::new(false);
+static RECLAIMING: Busy = Busy::new();
 
 /// How long a thread waits for another one's reclaiming, in milliseconds. Bounded, as that one may run a callback that
 /// waits for a lock which this one holds.
@@ -116,8 +222,10 @@ const PATIENCE_MS: u64 = 50;
 
 fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut() -> bool) -> bool {
     let asked_ms = sys::process::monotonic_ms();
-    // Acquire, paired with the Release below: what the other thread freed is seen.
-    while RECLAIMING.swap(true, Ordering::Acquire) {
+    let _inside = loop {
+        if let Some(inside) = RECLAIMING.try_enter() {
+            break inside;
+        }
         if sys::process::monotonic_ms() - asked_ms >= PATIENCE_MS || exhaustion::is_under_way() {
             return again();
         }
@@ -125,10 +233,8 @@ fn reclaim_and_try_again(armed: &Armed, request: Request, again: &mut dyn FnMut(
         if again() {
             return true;
         }
-    }
-    let worked = trim(armed, request) && again() || run_callbacks() && again();
-    RECLAIMING.store(false, Ordering::Release);
-    worked
+    };
+    trim(armed, request) && again() || run_callbacks() && again()
 }
 
 static TRIM: Backoff = Backoff::new();

@@ -14,8 +14,16 @@ pub struct Settings {
     measure: Option<Measure>,
     exit_code: Option<u8>,
     reserve: Option<u64>,
-    on_refusal: Option<OnRefusal>,
+    on_refusal: Option<WhenRefused>,
     profile: Option<Profile>,
+}
+
+/// What becomes of a refusal that nothing could cure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WhenRefused {
+    pub(super) allocation: OnRefusal,
+    /// A thread that cannot be started ends the process as well.
+    pub(super) threads_end: bool,
 }
 
 /// Whether live allocations are sampled.
@@ -87,7 +95,13 @@ impl Settings {
 
     /// `on_refusal = deferred`.
     pub const fn on_refusal(mut self, on_refusal: OnRefusal) -> Settings {
-        self.on_refusal = Some(on_refusal);
+        self.on_refusal = Some(WhenRefused { allocation: on_refusal, threads_end: false });
+        self
+    }
+
+    /// `on_refusal = immediate_threads`.
+    pub const fn immediate_threads(mut self) -> Settings {
+        self.on_refusal = Some(WhenRefused { allocation: OnRefusal::Immediate, threads_end: true });
         self
     }
 
@@ -169,7 +183,7 @@ pub(super) struct Wishes<'a> {
     pub(super) measure: Measure,
     pub(super) exit_code: u8,
     pub(super) reserve_bytes: u64,
-    pub(super) on_refusal: OnRefusal,
+    pub(super) on_refusal: WhenRefused,
     pub(super) report: ReportTo<'a>,
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: bool,
@@ -257,15 +271,16 @@ fn exit_code_from(value: &[u8]) -> Result<u8, BadVariable<'_>> {
     }
 }
 
-fn on_refusal_from(value: &[u8]) -> Result<OnRefusal, BadVariable<'_>> {
+fn on_refusal_from(value: &[u8]) -> Result<WhenRefused, BadVariable<'_>> {
+    let (allocation, threads_end) = (OnRefusal::Immediate, value == b"immediate-threads");
     match value {
-        b"deferred" => Ok(OnRefusal::Deferred),
-        b"immediate" => Ok(OnRefusal::Immediate),
+        b"deferred" => Ok(WhenRefused::default()),
+        b"immediate" | b"immediate-threads" => Ok(WhenRefused { allocation, threads_end }),
         _ => Err(BadVariable {
             name: variable::ON_REFUSAL,
             value,
             reason: "not a way to handle a refusal",
-            accepted: "deferred or immediate",
+            accepted: "deferred or immediate; or immediate-threads, for threads that cannot be started as well",
         }),
     }
 }
@@ -373,7 +388,7 @@ mod tests {
         assert_eq!(wishes.limit_from_environment, "80%".parse().ok());
         assert_eq!(wishes.limit_from_source, Some(Limit::Bytes(1 << 30)));
         assert_eq!((wishes.measure, wishes.exit_code, wishes.reserve_bytes), (Measure::Data, 77, 0));
-        assert_eq!((wishes.on_refusal, wishes.quiet), (OnRefusal::Immediate, true));
+        assert_eq!((wishes.on_refusal.allocation, wishes.quiet), (OnRefusal::Immediate, true));
         assert_eq!((wishes.report, wishes.token), (ReportTo::Descriptor(9), Some(&b"a b"[..])));
         assert_eq!(wishes.profile_from_environment, Some(Profile::On(Some(64 << 10))));
     }
@@ -386,7 +401,10 @@ mod tests {
             panic!("all good")
         };
         assert_eq!((wishes.exit_code, wishes.measure), (9, Measure::Data));
-        assert_eq!((wishes.reserve_bytes, wishes.on_refusal), (DEFAULT_RESERVE_BYTES, OnRefusal::Deferred));
+        assert_eq!(
+            (wishes.reserve_bytes, wishes.on_refusal),
+            (DEFAULT_RESERVE_BYTES, WhenRefused::default())
+        );
         assert_eq!((wishes.report, wishes.quiet), (ReportTo::Nowhere, false));
     }
 

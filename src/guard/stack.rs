@@ -4,8 +4,10 @@
 //! the kernel extend the mapping all the way, at the price of one page of memory (and of the address space, which
 //! counts). Other threads' stacks are mapped whole when they start.
 
+use super::real::{Real, call_real};
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// How far a stack without a limit is reserved, in bytes; the usual `RLIMIT_STACK`.
 const UNLIMITED_STACK_BYTES: u64 = 8 << 20;
@@ -22,6 +24,10 @@ const ALREADY_MAPPED_BYTES: usize = 512 << 10;
 
 /// Maps the main stack. Called in the main thread, before the limit is set.
 pub(super) fn reserve_main_stack(limit_bytes: u64) {
+    // It takes a write below the stack for a mistake, and has a stack of its own for the program.
+    if sys::valgrind::is_running() {
+        return;
+    }
     let page = sys::memory::page_bytes();
     let allowed = rlimit(Resource::Stack).soft.unwrap_or(UNLIMITED_STACK_BYTES);
     let wanted =
@@ -36,7 +42,50 @@ pub(super) fn reserve_main_stack(limit_bytes: u64) {
         return;
     }
     // A refusal leaves things as they were: the stack then grows, or does not, as without a guard.
-    let _ = sys::memory::touch_from_the_kernel(bottom);
+    if sys::memory::touch_from_the_kernel(bottom) {
+        RESERVED_FROM.store(whole_pages(bottom, page as usize), Ordering::Relaxed);
+    }
+}
+
+static MLOCKALL: Real = Real::new(c"mlockall");
+
+/// mlockall(2), as the program and its libraries call it: what is mapped is what RLIMIT_MEMLOCK counts, and what would
+/// have to be there in memory. So the main stack gets back to what it uses, and grows as without a guard from then on.
+///
+/// # Safety
+/// That of mlockall(2).
+pub(super) unsafe extern "C" fn mlockall(flags: i32) -> i32 {
+    give_back();
+    match call_real!(MLOCKALL, unsafe extern "C" fn(i32) -> i32) {
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        Some(real) => unsafe { real(flags) },
+        // SAFETY: the system call behind it, with the same argument.
+        None => unsafe { libc::syscall(libc::SYS_mlockall, flags) as i32 },
+    }
+}
+
+/// The lowest page that was mapped; zero for none. Relaxed: written before `main`.
+static RESERVED_FROM: AtomicUsize = AtomicUsize::new(0);
+
+/// Unmaps what lies below the main stack's use. Only the main thread knows how far that goes.
+fn give_back() {
+    /// Signal handlers may come while this runs.
+    const LEFT_BELOW: usize = 64 << 10;
+    if sys::process::tid() != sys::process::pid() {
+        return;
+    }
+    let bottom = RESERVED_FROM.swap(0, Ordering::Relaxed);
+    let here = 0u8;
+    let page = sys::memory::page_bytes() as usize;
+    let end = whole_pages((&raw const here as usize).saturating_sub(LEFT_BELOW), page);
+    if bottom != 0 && bottom < end {
+        sys::memory::unmap_unused_stack(bottom, end - bottom);
+    }
+}
+
+/// Rounded down. A page is a power of two.
+fn whole_pages(bytes: usize, page: usize) -> usize {
+    bytes & !page.wrapping_sub(1)
 }
 
 /// A small limit may be nearly used up already. For others this need not be read: it takes some 20 µs.

@@ -1,12 +1,18 @@
 //! What runs before `main`, and in which order: the only constructor.
 //!
-//! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates. What
-//! goes wrong ends in one line on stderr and exit 125, before the program has done anything.
+//! The standard library's runtime has not started yet, so nothing here uses its services; nothing allocates, but for
+//! a trial of an allocator that is not the system's. What goes wrong ends in one line on stderr and exit 125, before
+//! the program has done anything. Only in a library that dlopen(3) loads the process has begun long ago, and is not
+//! ours to end: there the guard stands aside.
 
+use super::anchor::WATCHES_C_HEAP;
 use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
-use super::settings::{Environment, ReportTo, Settings, Wishes, resolve};
-use super::{allocator::Source, arenas, exhaustion, interpose, profile, record, stack, verdict};
+use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
+use super::{
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, notes, profile, record, stack,
+    verdict,
+};
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::sys;
@@ -14,10 +20,11 @@ use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::alloc::Layout;
 
 /// The constructor.
-pub(super) unsafe extern "C" fn arm<S: Source>(
+pub(super) unsafe extern "C" fn arm<A, S: Source>(
     argc: i32,
     argv: *const *const c_char,
     envp: *const *const c_char,
@@ -39,8 +46,9 @@ pub(super) unsafe extern "C" fn arm<S: Source>(
     let program = unsafe { program_name(argc, argv) };
     // SAFETY: envp is the environment that the loader made: C strings up to a null pointer.
     let environment = unsafe { read_environment(envp) };
+    let trial = trial_of::<A>();
     // SAFETY: the flag above lets only one constructor through.
-    unsafe { arm_once(&S::SETTINGS, &environment, program) };
+    unsafe { arm_once(&S::SETTINGS, &environment, program, trial) };
     // SAFETY: in a constructor, before there is a second thread.
     unsafe { start_profile::<S>() };
 }
@@ -82,48 +90,118 @@ fn current_environment() -> *const *const c_char {
 }
 
 /// # Safety
-/// At most once in a process, before it has a second thread.
-unsafe fn arm_once(source: &Settings, environment: &Environment<'_>, program: &[u8]) {
+/// At most once in a process, from the constructor.
+unsafe fn arm_once(
+    source: &Settings,
+    environment: &Environment<'_>,
+    program: &[u8],
+    trial: Option<fn() -> bool>,
+) {
     // SAFETY: once, by this function's contract.
-    let armed = unsafe { set_up(source, environment, program, verdict::alloc_error_code) };
+    let armed = unsafe { set_up(source, environment, program, trial, frames::alloc_error_code) };
+    let Some(armed) = armed else { return };
+    frames::note_files();
     interpose::resolve_real_functions();
-    verdict::install_abort_handler(armed);
+    if WATCHES_C_HEAP {
+        c_heap::resolve_rusts();
+    }
+    notes::begin();
+    aborts::install_handler(armed);
+    if !verdict::can_be_told(armed) {
+        say_that_nothing_can_be_told();
+    }
     exhaustion::watch_exit();
     #[cfg(feature = "nightly")]
-    std::alloc::set_alloc_error_hook(verdict::alloc_error_hook);
+    std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
 
-/// What programs of all languages have in common: wishes, limit, facts, record.
+/// Whether the program was found to be one of those; see `verdict::can_be_told`.
+static NOTHING_CAN_BE_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Whether a refused allocation that the program does not survive can be recognised.
+pub(super) fn recognizes() -> bool {
+    // Relaxed: written before `main`.
+    armed().is_some() && !NOTHING_CAN_BE_TOLD.load(Ordering::Relaxed)
+}
+
+fn say_that_nothing_can_be_told() {
+    NOTHING_CAN_BE_TOLD.store(true, Ordering::Relaxed);
+    const LINE: &[u8] =
+        b"oomguard: the limit holds, but this program was built so that running out of memory cannot be \
+                          told from other aborts: build it with unwind tables (-C force-unwind-tables)\n";
+    sys::fd::write_patiently(libc::STDERR_FILENO, LINE, 1000);
+}
+
+/// What programs of all languages have in common: wishes, limit, facts, record. `None`: the guard stands aside. `trial`
+/// tries the program's allocator.
 ///
 /// # Safety
-/// At most once in a process, before it has a second thread.
+/// At most once in a process, from the constructor.
 pub(super) unsafe fn set_up(
     source: &Settings,
     environment: &Environment<'_>,
     program: &[u8],
+    trial: Option<fn() -> bool>,
     alloc_error_code: fn() -> Range<usize>,
-) -> &'static Armed {
+) -> Option<&'static Armed> {
+    let home = sys::objects::home_of(set_up as *const () as usize);
+    let process_has_begun = home.came_by_dlopen();
+    // Before there is a limit, as this may allocate, and before anything that would be left behind.
+    let stays = home.keep();
+    let set_up = if stays || !process_has_begun {
+        // SAFETY: once, by this function's contract.
+        unsafe { try_to_set_up(source, environment, program, trial, alloc_error_code, process_has_begun) }
+    } else {
+        Err(Trouble::WouldBeUnloaded)
+    };
+    match set_up {
+        Ok(armed) => Some(armed),
+        Err(trouble) if process_has_begun => {
+            stand_aside(&trouble);
+            None
+        }
+        Err(trouble) => refuse_to_start(&trouble),
+    }
+}
+
+/// # Safety
+/// As above.
+unsafe fn try_to_set_up<'a>(
+    source: &Settings,
+    environment: &Environment<'a>,
+    program: &[u8],
+    trial: Option<fn() -> bool>,
+    alloc_error_code: fn() -> Range<usize>,
+    process_has_begun: bool,
+) -> Result<&'static Armed, Trouble<'a>> {
     let started_ms = sys::process::monotonic_ms();
-    let wishes =
-        resolve(source, environment).unwrap_or_else(|bad| refuse_to_start(|line| bad.describe(line)));
-    inject_as_told(&wishes);
+    let wishes = resolve(source, environment).map_err(Trouble::Variable)?;
     // SAFETY: once, by this function's contract.
-    let report = unsafe { report_target(&wishes) };
+    let report = unsafe { report_target(&wishes, environment) }?;
     let existing = rlimit(wishes.measure.into());
     let limit = resolve_limit(&known(&wishes, existing));
 
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {
-        check_that_it_counts(wishes.measure);
+        check_that_it_counts(wishes.measure)?;
+        if process_has_begun {
+            // Other threads would be refused by a limit that is only tried out.
+            check_that_it_fits(limit, wishes.measure)?;
+        }
         address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
-        set_soft_limit(limit, wishes.measure, existing);
-        check_that_it_fits(limit, wishes.measure);
+        set_soft_limit(limit, wishes.measure, existing)?;
+        if let Some(trial) = trial {
+            check_that_the_allocator_starts(limit, wishes.measure, trial)?;
+        }
     }
+    // The trial is not among what is counted.
+    inject_as_told(&wishes)?;
 
     let facts = Armed {
         exit_code: wishes.exit_code,
         measure: wishes.measure,
         limit: HeldLimit::new(limit),
+        other_limit: rlimit(wishes.measure.other().into()).soft,
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
@@ -140,7 +218,7 @@ pub(super) unsafe fn set_up(
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
     record::attach(environment.record, armed, source.profiles());
-    armed
+    Ok(armed)
 }
 
 /// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went
@@ -191,16 +269,11 @@ fn known(wishes: &Wishes<'_>, existing: Rlimit) -> Known {
 }
 
 /// A limit on `data` is no limit where the machine ignores it.
-fn check_that_it_counts(measure: Measure) {
+fn check_that_it_counts(measure: Measure) -> Result<(), Trouble<'static>> {
     if measure == Measure::Data && sys::memory::data_limit_is_ignored() {
-        refuse_to_start(|line| {
-            line.push(
-                "measure data cannot be limited: this machine ignores RLIMIT_DATA \
-                 (/sys/module/kernel/parameters/ignore_rlimit_data is on); use OOMGUARD_MEASURE=address-space, \
-                 or have the machine's parameter switched off",
-            );
-        });
+        return Err(Trouble::DataIsIgnored);
     }
+    Ok(())
 }
 
 /// What has to happen while address space is still to be had. Whether it is limited at all.
@@ -217,72 +290,101 @@ fn prepare_address_space(measure: Measure, arenas_are_set: bool, limit_bytes: u6
     true
 }
 
-/// Once the limit is set: one page more or none tells in 3 µs what `/proc/self/status` takes 30 to tell.
-fn check_that_it_fits(limit: Resolved, measure: Measure) {
-    if !sys::memory::would_be_refused(sys::memory::page_bytes() as usize) {
-        return;
+fn check_that_it_fits(limit: Resolved, measure: Measure) -> Result<(), Trouble<'static>> {
+    match sys::memory::memory_use().of(measure) {
+        Some(in_use) if in_use > limit.bytes => Err(Trouble::DoesNotFit { limit, measure, in_use }),
+        _ => Ok(()),
     }
-    let Some(in_use) = sys::memory::memory_use().of(measure) else { return };
-    if in_use <= limit.bytes {
-        return;
-    }
-    refuse_to_start(|line| {
-        line.push("the limit of ");
-        push_bytes(line, limit.bytes);
-        line.push(" of ");
-        line.push(measure.as_str());
-        line.push(match limit.source {
-            LimitSource::Environment => " (OOMGUARD_LIMIT)",
-            LimitSource::Source => " (the program's source)",
-            LimitSource::Cgroup => " (from the container)",
-            LimitSource::Rlimit => " (an rlimit that was there before)",
-        });
-        line.push(" is below the ");
-        push_bytes(line, in_use);
-        line.push(" that this process uses before main; set OOMGUARD_LIMIT well above that");
-    });
 }
 
-fn push_bytes(line: &mut Text<1024>, bytes: u64) {
-    line.push_number(bytes);
-    line.push(" bytes");
-    if bytes >= 10 << 10 {
-        line.push(" (");
-        line.push_size(bytes);
-        line.push(")");
+/// A trial of the allocator `A`, unless it is the system's, which lives under any limit.
+fn trial_of<A>() -> Option<fn() -> bool> {
+    // The name may change with the compiler: then the system's is tried, too.
+    if core::any::type_name::<A>() == "std::alloc::System" { None } else { Some(can_allocate) }
+}
+
+/// By the program's allocator, as the program does. The facts are not known yet, so that a refusal is nothing but null.
+fn can_allocate() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u64; 8]>();
+    // SAFETY: the size is not zero.
+    let block = unsafe { std::alloc::alloc(LAYOUT) };
+    // Without it the compiler may remove the pair.
+    let block = core::hint::black_box(block);
+    if !block.is_null() {
+        // SAFETY: from the same allocator with the same layout.
+        unsafe { std::alloc::dealloc(block, LAYOUT) };
     }
+    !block.is_null()
+}
+
+/// The limit under which the allocator is on trial, in bytes, and its measure: the latter's place in `Measure`, plus one.
+static ON_TRIAL: AtomicU8 = AtomicU8::new(0);
+static TRIAL_LIMIT: AtomicU64 = AtomicU64::new(0);
+
+/// An allocator that reserves much at its start would fail in the program's first allocation, with words that name
+/// nobody, or none.
+fn check_that_the_allocator_starts(
+    limit: Resolved,
+    measure: Measure,
+    trial: fn() -> bool,
+) -> Result<(), Trouble<'static>> {
+    // Relaxed, here and below: read back by this thread.
+    TRIAL_LIMIT.store(limit.bytes, Ordering::Relaxed);
+    ON_TRIAL.store(if measure == Measure::Data { 2 } else { 1 }, Ordering::Relaxed);
+    let starts = trial();
+    ON_TRIAL.store(0, Ordering::Relaxed);
+    if starts { Ok(()) } else { Err(Trouble::AllocatorDoesNotStart { bytes: limit.bytes, measure }) }
+}
+
+/// The allocator gives up, by an abort.
+pub(super) fn refuse_if_on_trial() {
+    let measure = match ON_TRIAL.load(Ordering::Relaxed) {
+        0 => return,
+        1 => Measure::AddressSpace,
+        _ => Measure::Data,
+    };
+    let bytes = TRIAL_LIMIT.load(Ordering::Relaxed);
+    refuse_to_start(&Trouble::AllocatorDoesNotStart { bytes, measure });
 }
 
 /// Sets the soft limit and leaves the hard one: what lies between them is the reserve.
-fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) {
+fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) -> Result<(), Trouble<'static>> {
     let wanted = Rlimit { soft: Some(limit.bytes), hard: existing.hard };
-    sys::memory::note_replaced_soft_limit(measure, existing.soft);
     if existing != wanted && !set_rlimit(measure.into(), wanted) {
-        refuse_to_start(|line| {
-            line.push("the limit of ");
-            push_bytes(line, limit.bytes);
-            line.push(" of ");
-            line.push(measure.as_str());
-            line.push(" cannot be set (setrlimit: errno ");
-            line.push_number(u64::from(sys::fd::errno().unsigned_abs()));
-            line.push("); see whether a security profile forbids it, or set OOMGUARD_LIMIT=off");
-        });
+        return Err(Trouble::CannotBeSet { limit, measure, errno: sys::fd::errno() });
     }
+    // One page more or none tells in 3 µs what `/proc/self/status` takes 30 to tell.
+    if sys::memory::would_be_refused(sys::memory::page_bytes() as usize)
+        && let Err(trouble) = check_that_it_fits(limit, measure)
+    {
+        set_rlimit(measure.into(), existing);
+        return Err(trouble);
+    }
+    sys::memory::note_replaced_soft_limit(measure, existing.soft);
+    Ok(())
 }
 
 /// Finds out now whether a report could be written later.
 ///
 /// # Safety
 /// At most once in a process, from the constructor.
-unsafe fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
+unsafe fn report_target<'a>(
+    wishes: &Wishes<'a>,
+    environment: &Environment<'a>,
+) -> Result<ReportTarget, Trouble<'a>> {
+    let bad = |reason| {
+        Trouble::Variable(BadVariable {
+            name: variable::REPORT,
+            value: environment.report.unwrap_or_default(),
+            reason,
+            accepted: "the path of a file that can be appended to, or fd:N for a descriptor open for writing",
+        })
+    };
     match wishes.report {
-        ReportTo::Nowhere => ReportTarget::Nowhere,
+        ReportTo::Nowhere => Ok(ReportTarget::Nowhere),
         ReportTo::Descriptor(fd) => match sys::fd::file_id(fd) {
-            Some(id) if sys::fd::is_writable(fd) => ReportTarget::Descriptor(fd, id),
-            _ => refuse_report(
-                format_args_of_descriptor(fd).as_bytes(),
-                "no descriptor that is open for writing",
-            ),
+            Some(id) if sys::fd::is_writable(fd) => Ok(ReportTarget::Descriptor(fd, id)),
+            _ => Err(bad("no descriptor that is open for writing")),
         },
         ReportTo::Path(path) => {
             let mut directory = [0; 4096];
@@ -290,12 +392,12 @@ unsafe fn report_target(wishes: &Wishes<'_>) -> ReportTarget {
             let prefix = if path.starts_with(b"/") { &[] } else { current_directory(&mut directory) };
             // SAFETY: once, by this function's contract.
             let Some(file) = (unsafe { keep_path([prefix, path]) }) else {
-                refuse_report(path, "longer than a path can be");
+                return Err(bad("longer than a path can be"));
             };
             if path.ends_with(b"/") || !can_append(file) {
-                refuse_report(path, "cannot be written");
+                return Err(bad("cannot be written"));
             }
-            ReportTarget::File(file)
+            Ok(ReportTarget::File(file))
         }
     }
 }
@@ -319,66 +421,130 @@ fn can_append(file: &CStr) -> bool {
     parent.is_ok_and(|directory| sys::fd::can_append(file, directory))
 }
 
-fn format_args_of_descriptor(fd: i32) -> Text<16> {
-    let mut text = Text::new();
-    text.push("fd:");
-    text.push_number(u64::from(fd.unsigned_abs()));
-    text
-}
-
-fn refuse_report(value: &[u8], reason: &'static str) -> ! {
-    refuse_to_start(|line| {
-        super::settings::BadVariable {
-            name: variable::REPORT,
-            value,
-            reason,
-            accepted: "the path of a file that can be appended to, or fd:N for a descriptor open for writing",
-        }
-        .describe(line);
-    })
-}
-
 #[cfg(feature = "inject")]
-fn inject_as_told(wishes: &Wishes<'_>) {
-    if let Some(value) = wishes.inject
-        && !super::inject::plan_from(value)
-    {
-        refuse_inject(
+fn inject_as_told<'a>(wishes: &Wishes<'a>) -> Result<(), Trouble<'a>> {
+    match wishes.inject {
+        Some(value) if !super::inject::plan_from(value) => Err(bad_inject(
             value,
             "not a plan",
             "N (the Nth allocation after start) or N+ (the Nth and all after it)",
-        );
+        )),
+        _ => Ok(()),
     }
 }
 
 #[cfg(not(feature = "inject"))]
-fn inject_as_told(wishes: &Wishes<'_>) {
-    if let Some(value) = wishes.inject {
-        refuse_inject(
+fn inject_as_told<'a>(wishes: &Wishes<'a>) -> Result<(), Trouble<'a>> {
+    match wishes.inject {
+        Some(value) => Err(bad_inject(
             value,
             "this program was built without oomguard's feature `inject`",
             "nothing; unset it",
-        );
+        )),
+        None => Ok(()),
     }
 }
 
-fn refuse_inject(value: &[u8], reason: &'static str, accepted: &'static str) -> ! {
-    refuse_to_start(|line| {
-        super::settings::BadVariable { name: variable::INJECT, value, reason, accepted }.describe(line);
-    })
+fn bad_inject<'a>(value: &'a [u8], reason: &'static str, accepted: &'static str) -> Trouble<'a> {
+    Trouble::Variable(BadVariable { name: variable::INJECT, value, reason, accepted })
+}
+
+/// Why a process cannot be guarded.
+enum Trouble<'a> {
+    Variable(BadVariable<'a>),
+    DataIsIgnored,
+    CannotBeSet { limit: Resolved, measure: Measure, errno: i32 },
+    DoesNotFit { limit: Resolved, measure: Measure, in_use: u64 },
+    AllocatorDoesNotStart { bytes: u64, measure: Measure },
+    WouldBeUnloaded,
+}
+
+impl Trouble<'_> {
+    fn describe(&self, line: &mut Text<1024>) {
+        match self {
+            Trouble::Variable(bad) => bad.describe(line),
+            Trouble::DataIsIgnored => line.push(
+                "measure data cannot be limited: this machine ignores RLIMIT_DATA \
+                 (/sys/module/kernel/parameters/ignore_rlimit_data is on); use OOMGUARD_MEASURE=address-space, \
+                 or have the machine's parameter switched off",
+            ),
+            Trouble::CannotBeSet { limit, measure, errno } => {
+                push_limit(line, *limit, *measure);
+                line.push(" cannot be set (setrlimit: errno ");
+                line.push_number(u64::from(errno.unsigned_abs()));
+                line.push("); see whether a security profile forbids it, or set OOMGUARD_LIMIT=off");
+            }
+            Trouble::DoesNotFit { limit, measure, in_use } => {
+                push_limit(line, *limit, *measure);
+                line.push(match limit.source {
+                    LimitSource::Environment => " (OOMGUARD_LIMIT)",
+                    LimitSource::Source => " (the program's source)",
+                    LimitSource::Cgroup => " (from the container)",
+                    LimitSource::Rlimit => " (an rlimit that was there before)",
+                    LimitSource::Budget => " (from the budget)",
+                    LimitSource::Changed => " (an rlimit that was moved since the start)",
+                });
+                line.push(" is below the ");
+                push_bytes(line, *in_use);
+                line.push(" that this process uses already; set OOMGUARD_LIMIT well above that");
+            }
+            Trouble::AllocatorDoesNotStart { bytes, measure } => {
+                line.push("the program's allocator cannot start under the limit of ");
+                push_bytes(line, *bytes);
+                line.push(" of ");
+                line.push(measure.as_str());
+                line.push(": it reserves more than that at once; use ");
+                if *measure == Measure::AddressSpace {
+                    line.push("OOMGUARD_MEASURE=data, if it only reserves, or ");
+                }
+                line.push("a larger OOMGUARD_LIMIT, or another allocator");
+            }
+            Trouble::WouldBeUnloaded => line.push("its library cannot be kept from being unloaded (dlopen)"),
+        }
+    }
+}
+
+fn push_limit(line: &mut Text<1024>, limit: Resolved, measure: Measure) {
+    line.push("the limit of ");
+    push_bytes(line, limit.bytes);
+    line.push(" of ");
+    line.push(measure.as_str());
+}
+
+fn push_bytes(line: &mut Text<1024>, bytes: u64) {
+    line.push_number(bytes);
+    line.push(" bytes");
+    if bytes >= 10 << 10 {
+        line.push(" (");
+        line.push_size(bytes);
+        line.push(")");
+    }
 }
 
 /// The end of a process whose guard cannot be set up: one line, exit 125.
-fn refuse_to_start(describe: impl FnOnce(&mut Text<1024>)) -> ! {
+fn refuse_to_start(trouble: &Trouble<'_>) -> ! {
+    complain(trouble, "");
+    sys::process::exit_now(EXIT_CANNOT_GUARD)
+}
+
+/// The process goes on as if this library had no guard.
+fn stand_aside(trouble: &Trouble<'_>) {
+    complain(
+        trouble,
+        "; as the library that has the guard was loaded by dlopen, the process goes on without",
+    );
+}
+
+/// Said even under OOMGUARD_QUIET: there is no report that would say it instead.
+fn complain(trouble: &Trouble<'_>, consequence: &str) {
     let mut reason = Text::new();
-    describe(&mut reason);
-    let mut line = Text::<1100>::new();
+    trouble.describe(&mut reason);
+    let mut line = Text::<1200>::new();
     line.push("oomguard: cannot guard this process: ");
     line.push_bytes(reason.as_bytes());
+    line.push(consequence);
     line.push("\n");
-    // Said even under OOMGUARD_QUIET: there is no report that would say it instead.
     sys::fd::write_patiently(libc::STDERR_FILENO, line.as_bytes(), 1000);
-    sys::process::exit_now(EXIT_CANNOT_GUARD)
 }
 
 /// Our variables, unless the program runs with more rights than whoever set them.

@@ -1,7 +1,7 @@
 //! `status()`: what a health endpoint wants to know.
 
-use super::armed::armed;
-use super::{record, refusal};
+use super::armed::{Armed, armed};
+use super::{record, refusal, startup};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
 
@@ -9,9 +9,9 @@ use crate::sys;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// The limit in bytes; `None` where there is none, or no guard.
+    /// The limit in bytes, as it is now; `None` where there is none, or no guard.
     pub limit: Option<u64>,
-    /// Who set it.
+    /// Who set it; [`LimitSource::Changed`] where somebody has moved it since the start.
     pub source: Option<LimitSource>,
     /// What it counts.
     pub measure: Measure,
@@ -19,6 +19,10 @@ pub struct Status {
     pub in_use: Option<u64>,
     /// Allocations refused so far and passed on to the program.
     pub refusals: u64,
+    /// Whether the guard can tell that the program dies of a refused allocation. False without a guard, and in a program
+    /// that was built without what that is told by, as was said on stderr at its start: there the limit holds, and the
+    /// end is the program's own.
+    pub recognizes: bool,
 }
 
 impl Status {
@@ -37,13 +41,15 @@ impl Status {
 pub fn status() -> Status {
     let armed = armed();
     let measure = armed.map_or(Measure::AddressSpace, |armed| armed.measure);
+    let limit = armed.and_then(Armed::limit_now);
     let memory = sys::memory::memory_use();
     record::note_use(&memory);
     Status {
-        limit: armed.and_then(|armed| armed.limit.bytes()),
-        source: armed.and_then(|armed| armed.limit.source()),
+        limit: limit.map(|limit| limit.bytes),
+        source: limit.map(|limit| limit.source),
         measure,
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),
+        recognizes: startup::recognizes(),
     }
 }

@@ -1,355 +1,200 @@
-//! Whether this thread is dying of a refusal. Told from the stack: a program that cannot go on without an allocation
-//! calls `std::alloc::handle_alloc_error`, and a program that copes does not. Nothing is guessed from what was refused
-//! earlier.
+//! Whether a guarded program dies of a refusal: what only a Rust program shows, and then the judge for all programs.
+//!
+//! | evidence | what shows it |
+//! |---|---|
+//! | exact | the thread is inside `std::alloc::handle_alloc_error`, which does not come back; or the C library aborts for want of a thread-local's destructor |
+//! | said | a panic, or the last words before a failure, tell of the memory or the thread that was refused |
+//! | missing | a panic said nothing that could be read, and what was refused still is |
+//!
+//! Nothing is taken from a refusal alone, from words alone, or from what another process was refused.
 
-// A static program cannot reach the `pthread_create` that ours would hide, so it has none of ours.
-#![cfg_attr(target_feature = "crt-static", allow(dead_code))]
-
-use super::armed::{Armed, armed};
-use super::exhaustion;
-use super::refusal;
-use crate::contract::Cause;
-use crate::report::Request;
+use super::armed::Armed;
+use super::exhaustion::{self, Own, Verdict};
+use super::judge::{self, Guilt};
+use super::notes::{self, Asker};
+use super::{frames, interpose, panics, refusal, said, threads};
+use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
+use crate::message::{Message, PanicWords};
 use crate::sys;
-use core::num::NonZeroUsize;
-use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use once_cell::race::OnceNonZeroUsize;
-use std::alloc::Layout;
+use crate::sys::local::{Zeroed, thread_own};
+use core::cell::Cell;
 
-/// How far above the stack pointer a return address is looked for, in words. What lies between `handle_alloc_error`
-/// and the first output of its hook, or `abort`, has been seen to take up to 160.
-const SEARCHED_WORDS: usize = 1024;
-
-/// Where a function's code is not described, its first bytes.
-const ASSUMED_CODE_BYTES: usize = 32;
-
-/// Finds the code of `handle_alloc_error`. At start-up: this asks the dynamic linker.
-pub(super) fn alloc_error_code() -> Range<usize> {
-    let start = std::alloc::handle_alloc_error as fn(Layout) -> ! as *const () as usize;
-    sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
-}
-
-/// The code of the C library's function that registers a thread-local's destructor: it allocates, and aborts where
-/// that is refused. Empty where it was not found.
-static THREAD_EXIT_CODE: OnceNonZeroUsize = OnceNonZeroUsize::new();
-static THREAD_EXIT_CODE_END: OnceNonZeroUsize = OnceNonZeroUsize::new();
-
-/// The process is about to have a second thread: the last moment to ask the dynamic linker without meeting its lock.
-pub(super) fn note_thread() {
-    if super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
-        let code = sys::symbols::next_definition(c"__cxa_thread_atexit_impl")
-            .and_then(sys::symbols::code_of_function);
-        let (start, end) = code.map_or((1, 1), |code| (code.start, code.end));
-        let _ = THREAD_EXIT_CODE_END.set(NonZeroUsize::new(end).unwrap_or(NonZeroUsize::MIN));
-        let _ = THREAD_EXIT_CODE.set(NonZeroUsize::new(start).unwrap_or(NonZeroUsize::MIN));
-    }
-}
-
-/// Whether the abort at this stack pointer is the C library's, for want of a thread-local's destructor. In a signal
-/// handler.
-fn is_called_from_thread_exit(stack_pointer: usize) -> bool {
-    // Without a second thread nobody else can hold the linker's lock.
-    note_thread();
-    let (Some(start), Some(end)) = (THREAD_EXIT_CODE.get(), THREAD_EXIT_CODE_END.get()) else { return false };
-    // The C library keeps no frame pointers.
-    is_called_from(&(start.get()..end.get()), stack_pointer, |_| true)
-}
-
-/// Whether `handle_alloc_error`, within reach, called the function that has this stack pointer.
-fn is_called_from_alloc_error(armed: &Armed, stack_pointer: usize) -> bool {
-    is_called_from(&armed.alloc_error_code, stack_pointer, has_frame_pointer_below)
-}
-
-/// The bytes that the frame of `handle_alloc_error` may have between its return address and its callee's.
-const LARGEST_FRAME_BYTES: usize = 256;
-
-/// Whether the word below `address` points to a frame just above it: what a function with a frame pointer, as all of
-/// the standard library's are since 1.79, saves next to the address that it returns to.
-fn has_frame_pointer_below(address: usize) -> bool {
-    let saved = address - size_of::<usize>();
-    if !sys::memory::is_readable(saved) {
-        return false;
-    }
-    // SAFETY: aligned, and the kernel could just read it; it may change meanwhile, hence volatile.
-    let frame = unsafe { (saved as *const usize).read_volatile() };
-    frame > address && frame - address <= LARGEST_FRAME_BYTES
-}
-
-/// Whether a function that called the current one, within reach, was called from `code`.
-///
-/// A call that does not return may be the last instruction: the address behind it is then the end of the code, which
-/// is also the beginning of the next function. Unwinders leave such beginnings on the stack, so `confirm_end` decides
-/// by the word's address.
-fn is_called_from(code: &Range<usize>, stack_pointer: usize, confirm_end: fn(usize) -> bool) -> bool {
-    const WORD: usize = size_of::<usize>();
-    const PAGE: usize = 4096;
-    // A function that was not found: its end is no address, only a number that may be anywhere.
-    if code.is_empty() {
-        return false;
-    }
-    let mut address = stack_pointer.next_multiple_of(WORD);
-    let mut readable_up_to = 0;
-    for _ in 0..SEARCHED_WORDS {
-        if address >= readable_up_to {
-            if !sys::memory::is_readable(address) {
-                return false;
-            }
-            readable_up_to = (address / PAGE + 1) * PAGE;
-        }
-        // SAFETY: aligned, and in a page that the kernel could just read; it is this thread's own stack or the memory
-        // above it, which may change meanwhile, hence volatile.
-        let word = unsafe { (address as *const usize).read_volatile() };
-        if word > code.start && word < code.end || word == code.end && confirm_end(address) {
-            return true;
-        }
-        address += WORD;
-    }
-    false
+/// Whether there is anything by which a refused allocation that the program does not survive can be recognised: the
+/// function that it ends in is found on stacks, or std's own line is seen.
+pub(super) fn can_be_told(armed: &Armed) -> bool {
+    frames::describes(&armed.alloc_error_code) || interpose::has_write()
 }
 
 /// Whether the calling thread is inside `handle_alloc_error`.
-#[inline(always)]
 pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
-    let here = 0usize;
-    is_called_from_alloc_error(armed, &raw const here as usize)
+    frames::is_in_alloc_error(&armed.alloc_error_code)
 }
 
-/// A call from inside `handle_alloc_error` ends the process here.
-#[inline(always)]
-pub(super) fn end_if_called_from_alloc_error(armed: &Armed) {
-    if is_in_alloc_error(armed) {
-        end_of_allocation(armed);
-    }
-}
-
-fn end_of_allocation(armed: &Armed) -> ! {
+/// The end of a process whose thread is inside `handle_alloc_error`.
+pub(super) fn end_of_allocation(armed: &Armed, evidence: Evidence) -> ! {
     // Nothing noted: the program called handle_alloc_error itself, for a reason of its own.
     let (cause, request) =
         refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
     let cause = if cause == Cause::Thread { Cause::Heap } else { cause };
-    exhaustion::end(armed, cause, request)
+    exhaustion::end(armed, Verdict { cause, request, evidence, own: Own::ABORT })
+}
+
+/// How far this thread has got in saying std's own line.
+struct StdLine {
+    /// One more than the refusals that this thread had met when the line began; zero where it has not.
+    begun: Cell<u32>,
+    /// The number in it is the size that this thread was refused last.
+    is_of_refusal: Cell<bool>,
+}
+
+// SAFETY: cells of a number and of a flag that is false; nothing to drop.
+unsafe impl Zeroed for StdLine {}
+
+thread_own!(fn std_line() -> StdLine, "oomguard_std_line_here");
+
+/// This thread has begun to say std's own line, and is not seen inside `handle_alloc_error`: the compiler has put that
+/// elsewhere, or it is another library's.
+pub(super) fn note_std_line() {
+    std_line().begun.set(refusal::refused_here().saturating_add(1));
+    std_line().is_of_refusal.set(false);
+}
+
+/// What this thread writes next: the size, if it has begun to say that line.
+pub(super) fn hear_size(text: &[u8]) {
+    let line = std_line();
+    if line.begun.get() == 0 || line.is_of_refusal.get() {
+        return;
+    }
+    let text = text.strip_prefix(crate::message::STD_LINE).unwrap_or(text);
+    let size = crate::text::leading_number(text);
+    let refused = refusal::last_here().map(|(_, request)| request.bytes);
+    line.is_of_refusal.set(size.is_some() && size == refused);
+    if size.is_none() && !text.is_empty() {
+        line.begun.set(0);
+    }
+}
+
+/// Whether this thread has said, and said last, that it dies of what it was refused last.
+fn has_said_std_line() -> bool {
+    let line = std_line();
+    line.is_of_refusal.get() && line.begun.get() == refusal::refused_here().saturating_add(1)
+}
+
+/// The process is about to abort by calling `abort`: ends it here if memory is why.
+pub(super) fn judge_abort(armed: &Armed) {
+    if is_in_alloc_error(armed) {
+        end_of_allocation(armed, Evidence::Exact);
+    }
+    if has_said_std_line() {
+        end_of_allocation(armed, Evidence::Said);
+    }
+    let guilt = if std::thread::panicking() { of_panic(armed) } else { of_plain_abort(armed) };
+    if let Some(guilt) = guilt {
+        exhaustion::end(armed, guilt.verdict(Own::ABORT));
+    }
 }
 
 /// How much must be refused right now for an abort in the midst of a panic to count as exhaustion, in bytes.
 const TELLING_BYTES: usize = 64 << 10;
 
-/// The process is about to abort: ends it here if memory is why.
-pub(super) fn judge_abort(armed: &Armed) {
-    end_if_called_from_alloc_error(armed);
-    if !std::thread::panicking() {
-        return;
+/// A panic that ends in an abort: it cannot unwind, or it is the second one.
+fn of_panic(armed: &Armed) -> Option<Guilt> {
+    let (words, refusals_before) = panics::of_this_thread();
+    let is_missing = || sys::memory::would_be_refused(TELLING_BYTES);
+    if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
+        return Some(Guilt { cause: Cause::Thread, request: None, evidence: Evidence::Said });
     }
-    if is_thread_without_its_signal_stack() {
-        exhaustion::end(armed, Cause::Thread, None);
+    if (words.has(PanicWords::THREAD) || words.0 == 0)
+        && let Some(guilt) = threads::is_why(words)
+    {
+        return Some(guilt);
     }
-    if let Some(request) = refused_thread_is_why() {
-        exhaustion::end(armed, Cause::Thread, Some(request));
+    if words.has(OF_MEMORY)
+        && let Some(guilt) = refusal_of_panic(words)
+    {
+        return Some(guilt);
     }
-    // A panic that could not even be started, or that met the next one.
-    if refusal::refused_count() > 0 && sys::memory::would_be_refused(TELLING_BYTES) {
-        exhaustion::end(armed, Cause::Heap, refusal::last_here().map(|(_, request)| request));
+    // A panic hook of the program's own, which says nothing, or not to us.
+    if words.0 == 0
+        && let Some(guilt) = judge::of_exit(armed, None)
+    {
+        return Some(guilt);
+    }
+    let evidence = Evidence::Missing;
+    if words.0 == 0 && is_thread_without_its_signal_stack() && is_missing() {
+        return Some(Guilt { cause: Cause::Thread, request: None, evidence });
+    }
+    // A panic that could not be started, or that was refused memory on its way.
+    let was_refused_since = refusal::refused_here() > refusals_before;
+    let has_failed = words.has(PanicWords::NOT_STARTED) || was_refused_since;
+    if has_failed && is_missing() {
+        let request = refusal::last_here().map(|(_, request)| request);
+        return Some(Guilt { cause: Cause::Heap, request, evidence });
+    }
+    None
+}
+
+/// An abort that no panic has caused. Who cannot go on without a block of Rust's allocator would be inside
+/// `handle_alloc_error`, unless it says why; C code checks for null and aborts.
+fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
+    let noted = notes::requested()?;
+    let said = said::last();
+    match noted.asker {
+        Asker::Rust if said == Some(Message::OutOfMemory) => refusal_of_words(),
+        Asker::Rust => None,
+        Asker::Other => judge::of_abort(armed, said),
     }
 }
 
 /// std gives each thread that it starts an alternate signal stack, and panics there where it cannot; that panic can
-/// only abort. A thread that panics without that stack, in a process that was refused memory, is that case.
+/// only abort. What it said could not be read.
 fn is_thread_without_its_signal_stack() -> bool {
     let std_wants_one = sys::signals::disposition(libc::SIGSEGV).sa_sigaction != libc::SIG_DFL;
-    std_wants_one
-        && sys::process::tid() != sys::process::pid()
-        && !sys::signals::has_alternate_stack()
-        && (refusal::refused_count() > 0 || sys::memory::would_be_refused(TELLING_BYTES))
+    std_wants_one && sys::process::tid() != sys::process::pid() && !sys::signals::has_alternate_stack()
 }
 
-/// The bytes of the stack that the last refused thread would have had; zero when there is nothing to answer for.
-static REFUSED_STACK: AtomicU64 = AtomicU64::new(0);
-
-/// What the last panic's message said: nothing seen, a thread that could not be started, something else.
-static LAST_PANIC: AtomicU32 = AtomicU32::new(PANIC_UNSEEN);
-const PANIC_UNSEEN: u32 = 0;
-const PANIC_OF_SPAWN: u32 = 1;
-const PANIC_OTHER: u32 = 2;
-
-// Relaxed for both: the thread that is refused and the one that exits are the same, or joined; a race between two
-// threads that panic at once is decided either way by the memory that is left.
-
-/// A thread could not be started for want of memory.
-pub(super) fn note_refused_thread(stack_bytes: u64) {
-    REFUSED_STACK.store(stack_bytes.max(1), Ordering::Relaxed);
-    LAST_PANIC.store(PANIC_UNSEEN, Ordering::Relaxed);
-}
-
-/// A thread was started: whatever was refused before has been coped with.
-pub(super) fn forget_refused_thread() {
-    REFUSED_STACK.store(0, Ordering::Relaxed);
-}
-
-/// Whether there is a refused thread to answer for.
-pub(super) fn has_refused_thread() -> bool {
-    REFUSED_STACK.load(Ordering::Relaxed) != 0
-}
-
-/// Reads a panic's message as it goes to stderr, where a thread was refused before: std's `thread::spawn` says why it
-/// panics. Other panics take the blame off it.
-pub(super) fn note_message(message: &[u8]) {
-    if REFUSED_STACK.load(Ordering::Relaxed) == 0 {
-        return;
+/// The refusal that the last words are about.
+fn refusal_of_words() -> Option<Guilt> {
+    if let Some(noted) = notes::requested().or_else(notes::mapped) {
+        return Some(judge::guilt(&noted, Evidence::Said));
     }
-    let contains = |part: &[u8]| message.windows(part.len()).any(|window| window == part);
-    if contains(b"panicked at ") {
-        // `Any { .. }` is all that std says of the panic of a thread that was joined: the one that is known already.
-        let why = match LAST_PANIC.load(Ordering::Relaxed) {
-            _ if contains(b"failed to spawn thread") => PANIC_OF_SPAWN,
-            // Another thread, which was started with the last memory and did not get its signal stack: it does not take
-            // the blame off the one that could not be started at all.
-            _ if contains(b"alternative stack") => PANIC_OF_SPAWN,
-            PANIC_OF_SPAWN if contains(b"Any { .. }") => PANIC_OF_SPAWN,
-            _ => PANIC_OTHER,
-        };
-        LAST_PANIC.store(why, Ordering::Relaxed);
-    }
+    let (cause, request) = notes::open_or_just_closed().filter(|_| said::has_backtrace())?;
+    Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
-/// Whether a process that ends in a panic does so because a thread could not be started.
-pub(super) fn refused_thread_is_why() -> Option<Request> {
-    let stack_bytes = REFUSED_STACK.load(Ordering::Relaxed);
-    if stack_bytes == 0 {
-        return None;
-    }
-    let guilty = match LAST_PANIC.load(Ordering::Relaxed) {
-        PANIC_OF_SPAWN => true,
-        PANIC_OTHER => false,
-        // The program has a panic hook of its own: is the memory still missing?
-        _ => sys::memory::would_be_refused(usize::try_from(stack_bytes).unwrap_or(usize::MAX)),
-    };
-    guilty.then_some(Request { bytes: stack_bytes, align: None })
+/// The refusal that the last panic was about.
+fn refusal_of_panic(words: PanicWords) -> Option<Guilt> {
+    let (cause, request) = panics::refused()?;
+    let evidence = if words.has(PanicWords::MEMORY) { Evidence::Said } else { Evidence::Straight };
+    Some(Guilt { cause, request: Some(request), evidence })
 }
 
-/// The thread whose abort has been judged already, so that SIGABRT does not ask again.
-static JUDGED_HERE: AtomicU32 = AtomicU32::new(0);
+/// What a panic may have spoken of, or come straight from.
+const OF_MEMORY: PanicWords = PanicWords(PanicWords::MEMORY.0 | PanicWords::STRAIGHT.0);
 
-/// This thread's abort is its own affair.
-pub(super) fn acquit_abort() {
-    // Relaxed: read back by the same thread, in its signal handler.
-    JUDGED_HERE.store(sys::process::tid(), Ordering::Relaxed);
-}
+const UNCAUGHT_LASTS_MS: u64 = 60_000;
+const CAUGHT_LASTS_MS: u64 = 1000;
 
-/// Catches the aborts that do not pass through our `abort`: those inside the C library, and, where nothing can be
-/// interposed, all of them. A program that ignores SIGABRT goes on doing so.
-pub(super) fn install_abort_handler(armed: &Armed) {
-    if armed.abort_action.sa_sigaction != libc::SIG_IGN {
-        sys::signals::install(libc::SIGABRT, on_abort_signal);
+/// The process exits with a code that tells of failure: why, if memory is why.
+pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
+    let own = Own::Exit(code);
+    let is_panic = i32::from(code) == EXIT_RUST_PANIC;
+    // Who catches a panic and ends for it does so at once; one that nobody catches may wait for other threads first.
+    let panic = panics::last(if is_panic { UNCAUGHT_LASTS_MS } else { CAUGHT_LASTS_MS });
+    if is_panic && let Some(guilt) = threads::is_why(panic.unwrap_or_default()) {
+        return Some(guilt.verdict(own));
     }
-}
-
-extern "C" fn on_abort_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let Some(armed) = armed() else { return };
-    let errno = sys::fd::errno();
-    match exhaustion::standing() {
-        exhaustion::Standing::Dying => exhaustion::exit(armed),
-        exhaustion::Standing::Outlived => exhaustion::park(armed),
-        exhaustion::Standing::Alive => {}
-    }
-    // Relaxed: as in `acquit_abort`.
-    if JUDGED_HERE.load(Ordering::Relaxed) != sys::process::tid() {
-        // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
-        let stack_pointer = unsafe { interrupted_stack_pointer(context) };
-        if is_called_from_alloc_error(armed, stack_pointer) {
-            end_of_allocation(armed);
-        }
-        if is_called_from_thread_exit(stack_pointer) {
-            exhaustion::end(armed, Cause::Heap, None);
-        }
-        if !super::anchor::INTERPOSES {
-            judge_abort(armed);
-        }
-    }
-    pass_on(armed, signal, info, context);
-    sys::fd::set_errno(errno);
-}
-
-/// Does what SIGABRT did before us.
-fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let action = &armed.abort_action;
-    match action.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // The signal is blocked while we handle it: this one arrives when we return.
-            sys::signals::set_default(signal);
-            sys::signals::raise_here(signal);
-        }
-        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
-            let handler: sys::signals::Handler = unsafe { core::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
-            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
-            handler(signal);
-        }
-    }
-}
-
-/// # Safety
-/// `context` is the third argument of a signal handler.
-pub(super) unsafe fn interrupted_stack_pointer(context: *mut libc::c_void) -> usize {
-    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
-    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-    #[cfg(target_arch = "x86_64")]
+    let said = said::last();
+    // A panic that was caught is over once the program speaks of something else.
+    if let Some(words) = panic
+        && words.has(if is_panic { OF_MEMORY } else { PanicWords::MEMORY })
+        && (is_panic || said != Some(Message::Unrelated))
     {
-        context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize
+        return refusal_of_panic(words).map(|guilt| guilt.verdict(own));
     }
-    #[cfg(target_arch = "aarch64")]
-    {
-        context.uc_mcontext.sp as usize
+    let said = if is_panic && panic.is_some() { Some(Message::OtherDeath) } else { said };
+    if said == Some(Message::OutOfMemory) {
+        return refusal_of_words().map(|guilt| guilt.verdict(own));
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        // The handler's own frame: right wherever there is no alternate stack.
-        &raw const *context as usize
-    }
-}
-
-/// The real hook, which nightly compilers let us set.
-#[cfg(feature = "nightly")]
-pub(super) fn alloc_error_hook(_layout: Layout) {
-    if let Some(armed) = armed() {
-        end_of_allocation(armed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[inline(never)]
-    fn is_found(code: Range<usize>, words: &[usize]) -> bool {
-        is_called_from(&code, words.as_ptr() as usize, |_| true)
-    }
-
-    #[test]
-    fn a_return_address_is_found_and_its_neighbours_are_not() {
-        const CODE: Range<usize> = 0x7000_0000_1000..0x7000_0000_1040;
-        // Zeroes up to the end of what is searched, whatever lies behind.
-        let mut words = vec![0; SEARCHED_WORDS + 1];
-        for (word, found) in [
-            (CODE.start, false),
-            (CODE.start + 1, true),
-            (CODE.end - 1, true),
-            (CODE.end, true),
-            (CODE.end + 1, false),
-        ] {
-            words[SEARCHED_WORDS - 1] = word;
-            assert_eq!(is_found(CODE, &words), found, "{word:#x}");
-        }
-        words[SEARCHED_WORDS - 1] = CODE.end;
-        assert!(!is_called_from(&CODE, words.as_ptr() as usize, |_| false));
-    }
-
-    #[test]
-    fn code_that_was_not_found_has_called_nobody() {
-        // The stand-in for an unknown function; ones are everywhere on a stack.
-        assert!(!is_found(1..1, &vec![1; SEARCHED_WORDS + 1]));
-    }
+    judge::of_exit(armed, said).map(|guilt| guilt.verdict(own))
 }

@@ -84,6 +84,17 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// The bytes that a worker's limit stands for at this moment, in the container that this is the budget of.
+    pub(super) fn resolve(&self, limit: Limit) -> Option<u64> {
+        let root = match &self.source {
+            Source::Fixed(_) => "",
+            Source::Container { root, .. } => root,
+        };
+        super::resolve(limit, root)
+    }
+}
+
 /// A worker that can never run: its limit is more than the whole budget.
 ///
 /// It comes as the inner error of an [`io::Error`] of kind `InvalidInput`.

@@ -5,6 +5,7 @@
 //! subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)) would find them too, but changes what this whole process is.
 
 use crate::sys;
+use crate::text::whole_number;
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -113,18 +114,19 @@ fn count_group(group: u32) -> usize {
     processes
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit))
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
+        .filter_map(|entry| std::fs::read(entry.path().join("stat")).ok())
         .filter(|stat| is_alive_in_group(stat, group))
         .count()
 }
 
-fn is_alive_in_group(stat: &str, group: u32) -> bool {
-    // pid (name) state ppid pgrp …, where the name may hold blanks and brackets.
-    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
-    let mut fields = rest.split_ascii_whitespace();
+fn is_alive_in_group(stat: &[u8], group: u32) -> bool {
+    // pid (name) state ppid pgrp …, where the name may be any bytes: blanks, brackets, newlines, no UTF-8.
+    let Some(name_end) = stat.iter().rposition(|byte| *byte == b')') else { return false };
+    let rest = stat.get(name_end + 1..).unwrap_or_default();
+    let mut fields = rest.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
     let state = fields.next();
-    let in_group = fields.nth(1).and_then(|pgrp| pgrp.parse().ok()) == Some(group);
-    in_group && !matches!(state, Some("Z" | "X"))
+    let in_group = fields.nth(1).and_then(whole_number) == Some(group.into());
+    in_group && !matches!(state, Some(b"Z" | b"X"))
 }
 
 #[cfg(test)]
@@ -133,9 +135,13 @@ mod tests {
 
     #[test]
     fn names_with_brackets_do_not_confuse_the_group() {
-        assert!(is_alive_in_group("42 (a) b (c)) S 1 77 77 0 -1", 77));
-        assert!(!is_alive_in_group("42 (a 77 77) S 1 78 77 0 -1", 77));
-        assert!(!is_alive_in_group("42 (dead) Z 1 77 77 0 -1", 77));
-        assert!(!is_alive_in_group("garbage", 77));
+        assert!(is_alive_in_group(b"42 (a) b (c)) S 1 77 77 0 -1", 77));
+        assert!(!is_alive_in_group(b"42 (a 77 77) S 1 78 77 0 -1", 77));
+        assert!(!is_alive_in_group(b"42 (dead) Z 1 77 77 0 -1", 77));
+        assert!(is_alive_in_group(b"42 (caf\xc3) S 1 77 77 0 -1\n", 77));
+        assert!(is_alive_in_group(b"42 (a\n7) Z 1\n) S 1 77 77 0 -1\n", 77));
+        assert!(!is_alive_in_group(b"42 (\xff) S 1 78 77 0 -1\n", 77));
+        assert!(!is_alive_in_group(b"garbage", 77));
+        assert!(!is_alive_in_group(b"42 (cut) S 1", 77));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::elf::Elf;
 use super::program;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -142,7 +142,8 @@ fn is_glibcs(linker: &[u8]) -> bool {
 
 /// capabilities(7): a file that has some runs in secure-execution mode, as a set-user-ID one does.
 fn has_capabilities(path: &Path) -> bool {
-    crate::sys::fd::has_attribute(path.as_os_str().as_bytes(), c"security.capability")
+    CString::new(path.as_os_str().as_bytes())
+        .is_ok_and(|path| crate::sys::fd::has_attribute(&path, c"security.capability"))
 }
 
 #[cfg(test)]

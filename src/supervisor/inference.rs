@@ -1,7 +1,7 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
 use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tracer};
-use crate::contract::{EXIT_OUT_OF_MEMORY, Measure};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::sys;
 use crate::sys::trace::Step;
@@ -105,17 +105,25 @@ impl Inference {
         if !self.is_inferring || !tracer::is_death(status.into_raw()) {
             return None;
         }
-        self.claims(OWN_AT).or_else(|| {
+        self.claims(OWN_AT, status).or_else(|| {
             let fallen = ExitStatus::from_raw(i32::try_from(self.note(0).checked_sub(1)?).ok()?);
-            passes_on(status, fallen).then(|| self.claims(FALLEN_AT))?
+            passes_on(status, fallen).then(|| self.claims(FALLEN_AT, fallen))?
         })
     }
 
-    fn claims(&self, at: usize) -> Option<Claims> {
+    /// What was seen of a process that ended so.
+    fn claims(&self, at: usize, end: ExitStatus) -> Option<Claims> {
         let mut copy = [0; RECORD_BYTES];
         self.findings.read_exact_at(&mut copy, at as u64).ok()?;
         let claims = Claims::read(&copy).filter(|claims| claims.state == State::Exhausted)?;
-        Some(Claims { inferred: true, ..claims })
+        let small = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+        Some(Claims {
+            inferred: true,
+            evidence: Some(Evidence::Outside),
+            own_exit_code: small(end.code()),
+            own_signal: small(end.signal()),
+            ..claims
+        })
     }
 
     fn note(&self, index: usize) -> u64 {

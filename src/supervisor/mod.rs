@@ -103,6 +103,12 @@ pub fn size(bytes: u64) -> String {
     String::from_utf8_lossy(text.as_bytes()).into_owned()
 }
 
+/// Text that somebody else chose, fit for a terminal: each control character in it is a `?`. Those are what a terminal
+/// obeys rather than shows: ESC and the like, DEL, and U+0080 to U+009F.
+pub fn printable(text: &str) -> String {
+    text.chars().map(crate::text::harmless).collect()
+}
+
 /// The bytes that a limit stands for, here and now; `None` is no limit.
 fn resolve(limit: crate::Limit, root: &str) -> Option<u64> {
     use crate::contract::AUTO_PERCENT;

@@ -236,6 +236,12 @@ mod tests {
             refusals: 1,
             exit_code,
             uptime_ms: 5,
+            evidence: None,
+            own_exit_code: None,
+            own_signal: None,
+            budget: None,
+            budget_used: None,
+            waited_ms: None,
             inferred: false,
             profile: None,
         }

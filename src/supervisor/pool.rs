@@ -8,8 +8,8 @@ use super::accounts::{Accounts, Ticket};
 use super::budget::{Budget, TooLarge};
 use super::outcome::{Ended, Outcome};
 use super::retry::Retry;
+use super::size;
 use super::worker::Worker;
-use super::{resolve, size};
 use crate::Limit;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -24,6 +24,9 @@ use std::time::Duration;
 const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs workers under one [`Budget`]: the sum of the limits of those that run never exceeds it.
+///
+/// A worker's limit is turned into bytes once, when the worker is handed over: a share (`50%`, `auto`) is of what the
+/// container has then, and the worker runs with just that, however late it starts.
 ///
 /// Workers start when their limit fits, in the order in which they came; one that is larger than what is left holds up
 /// those behind it, so it gets its turn. A worker with a [`Retry`] that ran out of memory gives its share back and
@@ -52,6 +55,7 @@ struct State {
 
 struct Submitted {
     worker: Worker,
+    asked: u64,
     result: Arc<JobResult>,
 }
 
@@ -61,15 +65,19 @@ struct JobResult {
     there: Condvar,
 }
 
-#[derive(Default)]
-struct Answer {
-    ended: Option<io::Result<Ended>>,
-    /// The task that awaits it.
-    waker: Option<Waker>,
+enum Answer {
+    /// With the task that awaits it, if one does.
+    Pending(Option<Waker>),
+    There(Box<io::Result<Ended>>),
+    /// Somebody has had it: it is handed over, not copied, as an error is.
+    Taken,
 }
 
 /// A submitted worker, whose end can be waited for: in a thread, or as a future under any runtime, which then gives
 /// the [`Ended`]. Dropping it changes nothing for the worker.
+///
+/// The result is given once. Who asks again, by polling a future that has given it or by waiting after that, gets an
+/// error at once.
 pub struct Job {
     result: Arc<JobResult>,
 }
@@ -104,7 +112,8 @@ impl Pool {
     /// As for [`run`](Pool::run).
     pub fn run_to_end(&self, worker: Worker) -> io::Result<Ended> {
         let mut state = self.shared.state.lock();
-        let share = self.shared.ask(&mut state, &worker)?;
+        let (ticket, asked) = self.shared.ask(&mut state, &worker)?;
+        let share = Share { pool: Arc::clone(&self.shared), ticket, asked };
         Shared::dispatch(&self.shared, &mut state);
         drop(state);
         share.run(worker)
@@ -118,8 +127,8 @@ impl Pool {
     pub fn submit(&self, worker: Worker) -> io::Result<Job> {
         let result = Arc::new(JobResult::default());
         let mut state = self.shared.state.lock();
-        let ticket = self.shared.ticket(&mut state, &worker)?;
-        state.submitted.insert(ticket, Submitted { worker, result: Arc::clone(&result) });
+        let (ticket, asked) = self.shared.ask(&mut state, &worker)?;
+        state.submitted.insert(ticket, Submitted { worker, asked, result: Arc::clone(&result) });
         Shared::dispatch(&self.shared, &mut state);
         Ok(Job { result })
     }
@@ -144,7 +153,7 @@ impl Job {
     /// Waits for the worker's end.
     ///
     /// # Errors
-    /// Those of [`Pool::run`].
+    /// Those of [`Pool::run`]; `Other` if the result was taken already, by polling this as a future.
     pub fn wait(self) -> io::Result<Outcome> {
         Ok(self.wait_to_end()?.outcome)
     }
@@ -152,11 +161,11 @@ impl Job {
     /// The same, and everything that was seen.
     ///
     /// # Errors
-    /// Those of [`Pool::run`].
+    /// As for [`wait`](Job::wait).
     pub fn wait_to_end(self) -> io::Result<Ended> {
         let mut answer = self.result.answer.lock();
         loop {
-            match answer.ended.take() {
+            match answer.take() {
                 Some(result) => return result,
                 None => self.result.there.wait(&mut answer),
             }
@@ -165,7 +174,7 @@ impl Job {
 
     /// Whether the worker has ended, or could not be run.
     pub fn is_done(&self) -> bool {
-        self.result.answer.lock().ended.is_some()
+        !matches!(*self.result.answer.lock(), Answer::Pending(_))
     }
 }
 
@@ -174,24 +183,44 @@ impl Future for Job {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut answer = self.result.answer.lock();
-        match answer.ended.take() {
+        match answer.take() {
             Some(result) => Poll::Ready(result),
             None => {
-                answer.waker = Some(context.waker().clone());
+                *answer = Answer::Pending(Some(context.waker().clone()));
                 Poll::Pending
             }
         }
     }
 }
 
+impl Default for Answer {
+    fn default() -> Answer {
+        Answer::Pending(None)
+    }
+}
+
+impl Answer {
+    /// The result, or an error where somebody has it already; `None`: not there yet.
+    fn take(&mut self) -> Option<io::Result<Ended>> {
+        if matches!(self, Answer::Pending(_)) {
+            return None;
+        }
+        Some(match std::mem::replace(self, Answer::Taken) {
+            Answer::There(result) => *result,
+            _ => {
+                Err(io::Error::other("the result of this job was taken already: keep what the first one got"))
+            }
+        })
+    }
+}
+
 impl JobResult {
     fn put(&self, result: io::Result<Ended>) {
         let mut answer = self.answer.lock();
-        answer.ended = Some(result);
-        let waker = answer.waker.take();
+        let before = std::mem::replace(&mut *answer, Answer::There(Box::new(result)));
         drop(answer);
         self.there.notify_all();
-        if let Some(waker) = waker {
+        if let Answer::Pending(Some(waker)) = before {
             waker.wake();
         }
     }
@@ -201,6 +230,8 @@ impl JobResult {
 struct Share {
     pool: Arc<Shared>,
     ticket: Ticket,
+    /// What is booked for it, in bytes.
+    asked: u64,
 }
 
 impl Drop for Share {
@@ -212,9 +243,10 @@ impl Drop for Share {
 }
 
 impl Shared {
-    /// Queues a worker up.
-    fn ticket(&self, state: &mut State, worker: &Worker) -> io::Result<Ticket> {
-        let asked = worker.limit.and_then(|limit| resolve(limit, "")).ok_or_else(|| {
+    /// Queues a worker up; its ticket, and the share that it asks for. Nobody asks a second time what its limit stands
+    /// for: in a container that has grown, that would be more than what is booked.
+    fn ask(&self, state: &mut State, worker: &Worker) -> io::Result<(Ticket, u64)> {
+        let asked = worker.limit.and_then(|limit| self.budget.resolve(limit)).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a worker in a pool needs a limit, or its share would not be known: Worker::limit",
@@ -222,11 +254,8 @@ impl Shared {
         })?;
         state.accounts.resize(self.budget.bytes());
         let budget = state.accounts.whole();
-        state.accounts.ask(asked).ok_or_else(|| TooLarge { asked, budget }.into())
-    }
-
-    fn ask(self: &Arc<Self>, state: &mut State, worker: &Worker) -> io::Result<Share> {
-        Ok(Share { pool: Arc::clone(self), ticket: self.ticket(state, worker)? })
+        let ticket = state.accounts.ask(asked).ok_or(TooLarge { asked, budget })?;
+        Ok((ticket, asked))
     }
 
     /// Lets everybody start who fits, and refuses those who never will.
@@ -253,7 +282,7 @@ impl Shared {
         let pool = Arc::clone(self);
         let result = Arc::clone(&submitted.result);
         let body = move || {
-            let share = Share { pool, ticket };
+            let share = Share { pool, ticket, asked: submitted.asked };
             let promise = Promise(submitted.result);
             promise.keep(share.run(submitted.worker));
         };
@@ -282,28 +311,26 @@ impl Shared {
 }
 
 impl Share {
-    fn run(self, mut worker: Worker) -> io::Result<Ended> {
-        let Some(mut bytes) = worker.limit.and_then(|limit| resolve(limit, "")) else {
-            return Err(io::Error::other("the worker's limit is gone"));
-        };
+    fn run(mut self, mut worker: Worker) -> io::Result<Ended> {
         let ceiling = worker.retry.as_ref().map_or(0, Retry::ceiling_bytes);
-        self.pool.wait_for_turn(self.ticket, bytes)?;
+        self.pool.wait_for_turn(self.ticket, self.asked)?;
         let mut tries = 0;
         loop {
             tries += 1;
             let look_up = || Shared::dispatch(&self.pool, &mut self.pool.state.lock());
-            let ended = worker.try_once(Some(Limit::Bytes(bytes)), tries, Some(&look_up))?;
+            let ended = worker.try_once(Some(Limit::Bytes(self.asked)), tries, Some(&look_up))?;
             let Some(next) = self.larger_share(&worker, &ended, ceiling) else { return Ok(ended) };
             if let Some(retry) = &mut worker.retry {
                 retry.clean_up(&ended);
             }
-            bytes = next;
+            self.asked = next;
             let mut state = self.pool.state.lock();
-            let possible = state.accounts.ask_again(self.ticket, bytes);
+            state.accounts.resize(self.pool.budget.bytes());
+            let possible = state.accounts.ask_again(self.ticket, self.asked);
             Shared::dispatch(&self.pool, &mut state);
             drop(state);
             // The budget may have shrunk: then the last try was the last.
-            if !possible || self.pool.wait_for_turn(self.ticket, bytes).is_err() {
+            if !possible || self.pool.wait_for_turn(self.ticket, self.asked).is_err() {
                 return Ok(ended);
             }
         }
@@ -374,16 +401,65 @@ mod tests {
         }
     }
 
+    /// A container that can be resized: files as the kernel shows them.
+    struct Container(tempfile::TempDir);
+
+    impl Container {
+        fn of_mib(mib: u64) -> Container {
+            let container = Container(tempfile::tempdir().unwrap());
+            fs::create_dir_all(container.0.path().join("sys/fs/cgroup/a")).unwrap();
+            fs::create_dir_all(container.0.path().join("proc/self")).unwrap();
+            fs::write(container.0.path().join("proc/self/cgroup"), "0::/a\n").unwrap();
+            container.resize(mib);
+            container
+        }
+
+        fn resize(&self, mib: u64) {
+            let file = self.0.path().join("sys/fs/cgroup/a/memory.max");
+            fs::write(file, format!("{}\n", mib << 20)).unwrap();
+        }
+
+        fn pool(&self) -> Pool {
+            Pool::new(Budget::container_below(self.0.path().to_str().unwrap().into()).unwrap())
+        }
+    }
+
+    /// A worker that says which soft limit on address space it has, in KiB.
+    fn teller(limit: &str) -> Worker {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -Sv"]).stdout(Stdio::piped());
+        Worker::new(command).limit(limit.parse().unwrap())
+    }
+
+    fn told_mib(ended: &Ended) -> u64 {
+        String::from_utf8_lossy(&ended.stdout).trim().parse::<u64>().unwrap() >> 10
+    }
+
+    #[test]
+    fn a_worker_runs_with_the_share_that_it_was_given() {
+        for (limit, share_mib) in [("50%", 100), ("auto", 180)] {
+            let container = Container::of_mib(200);
+            let pool = container.pool();
+            let first = pool.submit(sleeper("199MiB")).unwrap();
+            let waiting = pool.submit(teller(limit)).unwrap();
+            assert_eq!((pool.running(), pool.waiting()), (1, 1));
+            // From now on the same words stand for twice as much: with `auto`, for more than there is beside the first.
+            container.resize(400);
+            let ended = waiting.wait_to_end().unwrap();
+            assert_eq!(
+                (ended.limit, told_mib(&ended)),
+                (Some(share_mib << 20), share_mib),
+                "{limit}: {ended}"
+            );
+            drop(first);
+        }
+    }
+
     #[test]
     fn who_waits_follows_the_container_as_it_is_resized() {
-        let root = std::env::temp_dir().join(format!("oomguard-pool-{}", std::process::id()));
-        let group = root.join("sys/fs/cgroup/a");
-        fs::create_dir_all(&group).unwrap();
-        fs::create_dir_all(root.join("proc/self")).unwrap();
-        fs::write(root.join("proc/self/cgroup"), "0::/a\n").unwrap();
-        let resize = |mib: u64| fs::write(group.join("memory.max"), format!("{}\n", mib << 20)).unwrap();
-        resize(100);
-        let pool = Pool::new(Budget::container_below(root.to_str().unwrap().into()).unwrap());
+        let container = Container::of_mib(100);
+        let resize = |mib| container.resize(mib);
+        let pool = container.pool();
 
         let first = pool.submit(sleeper("80MiB")).unwrap();
         let too_large_later = pool.submit(sleeper("90MiB")).unwrap();
@@ -402,6 +478,28 @@ mod tests {
         wait_until("who waits starts when there is room", || pool.running() == 2);
         assert_eq!((pool.in_use(), pool.waiting()), (120 << 20, 0));
         drop((first, later));
-        fs::remove_dir_all(root).unwrap();
+    }
+
+    /// Polls once, without a runtime.
+    fn poll_once(job: &mut Job) -> Poll<io::Result<Ended>> {
+        Pin::new(job).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_result_that_was_taken_already_is_an_error_and_no_wait_for_ever() {
+        let pool = Pool::new(Budget::of(Limit::Bytes(400 << 20)));
+        let mut job = pool.submit(teller("100MiB")).unwrap();
+        wait_until("the worker has ended", || job.is_done());
+        assert!(matches!(poll_once(&mut job), Poll::Ready(Ok(_))));
+        assert!(job.is_done());
+        let again = poll_once(&mut job);
+        assert!(
+            matches!(&again, Poll::Ready(Err(error)) if error.to_string().contains("taken")),
+            "{again:?}"
+        );
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(job.wait()));
+        let waited = receiver.recv_timeout(Duration::from_secs(20)).expect("it waits for ever");
+        assert!(waited.unwrap_err().to_string().contains("taken"));
     }
 }

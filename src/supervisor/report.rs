@@ -1,6 +1,6 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
-use crate::contract::{Cause, LimitSource, Measure, REPORT_MAX_BYTES};
+use crate::contract::{Cause, Evidence, LimitSource, Measure, REPORT_MAX_BYTES};
 use crate::profile::Profile;
 use crate::record::{Claims, ProfileState, State};
 use crate::text::Text;
@@ -80,12 +80,13 @@ impl Report {
         self.claims.tid
     }
 
-    /// The program's name without its directory.
+    /// The program's name without its directory: as it is, control characters included.
+    /// [`printable`](super::printable) makes it fit for a terminal.
     pub fn program(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.program.as_bytes())
     }
 
-    /// The thread's name.
+    /// The thread's name, as it is.
     pub fn thread(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.thread.as_bytes())
     }
@@ -145,6 +146,21 @@ impl Report {
         self.claims.exit_code
     }
 
+    /// Why its end counts as running out of memory. `None`: a guard of another version did not say.
+    pub fn evidence(&self) -> Option<Evidence> {
+        self.claims.evidence
+    }
+
+    /// The exit code that the worker would have ended with, had the guard not come first, where that is known.
+    pub fn own_exit_code(&self) -> Option<u8> {
+        self.claims.own_exit_code
+    }
+
+    /// The signal that the worker would have been ended by, had the guard not come first, where that is known.
+    pub fn own_signal(&self) -> Option<u8> {
+        self.claims.own_signal
+    }
+
     /// How long the worker had been running.
     pub fn uptime(&self) -> Duration {
         Duration::from_millis(self.claims.uptime_ms)
@@ -171,7 +187,7 @@ impl Report {
 
     /// The one line that a log wants.
     pub(super) fn summary(&self) -> String {
-        let mut line = format!("{} (pid {}) was refused ", printable(&self.program()), self.pid());
+        let mut line = format!("{} (pid {}) was refused ", super::printable(&self.program()), self.pid());
         line += &match self.requested() {
             Some(bytes) => format!("{bytes} bytes"),
             None => "memory".into(),
@@ -279,11 +295,6 @@ fn profiling(claims: &Claims) -> Option<Profiling> {
 
 fn token(claims: &Claims) -> Option<Cow<'_, str>> {
     claims.token.as_ref().map(|token| String::from_utf8_lossy(token.as_bytes()))
-}
-
-/// Without control characters, which a hostile child may have put there.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 impl fmt::Display for Report {

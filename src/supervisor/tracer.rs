@@ -9,7 +9,7 @@
 
 use super::inference::{Joining, join};
 use super::refusals::{End, Outcome, Refusals, enough};
-use crate::contract::{Cause, LimitSource, Measure, TOKEN_MAX_BYTES};
+use crate::contract::{Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
@@ -360,6 +360,13 @@ impl Tracer {
             exit_code: self.terms.exit_code,
             uptime_ms: sys::process::monotonic_ms().saturating_sub(self.started_ms),
             token: self.terms.token.as_ref().map(Text::as_bytes),
+            evidence: Some(Evidence::Outside),
+            // The parent knows, who reaps it.
+            own_exit_code: None,
+            own_signal: None,
+            budget: None,
+            budget_used: None,
+            waited_ms: None,
             inferred: true,
         });
     }

@@ -146,7 +146,7 @@ pub(crate) fn poll<const N: usize>(
         revents: 0,
     });
     // Those to ask first, and no more than those: the kernel takes no more entries than descriptors may be open.
-    polls.sort_by_key(|poll| poll.fd < 0);
+    polls.sort_unstable_by_key(|poll| poll.fd < 0);
     let asked = polls.iter().filter(|poll| poll.fd >= 0).count();
     // SAFETY: an array of at least so many structures, writable during the call.
     let ready = unsafe { libc::poll(polls.as_mut_ptr(), asked as libc::nfds_t, timeout_ms) };

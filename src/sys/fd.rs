@@ -48,8 +48,7 @@ pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
 
 /// Whether the file at `path` has the extended attribute `name`: getxattr(2).
 #[cfg(feature = "supervisor")]
-pub(crate) fn has_attribute(path: &[u8], name: &CStr) -> bool {
-    let Ok(path) = std::ffi::CString::new(path) else { return false };
+pub(crate) fn has_attribute(path: &CStr, name: &CStr) -> bool {
     // SAFETY: two C strings that outlive the call; with no buffer, only the length is told.
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), core::ptr::null_mut(), 0) > 0 }
 }
@@ -170,7 +169,8 @@ pub(crate) fn current_directory(buffer: &mut [u8]) -> Option<usize> {
 }
 
 /// Writes `bytes` with one `write(2)` if that is possible without waiting longer than `patience_ms` for a reader.
-/// Short writes are finished under the same patience.
+/// Short writes are finished under the same patience. Where that does not work, `errno` says why: ETIMEDOUT for a reader
+/// that does not read, EPIPE for none.
 pub(crate) fn write_patiently(fd: i32, bytes: &[u8], patience_ms: i32) -> bool {
     // SAFETY: a slice, which is there for the length of the call.
     unsafe { write_memory_patiently(fd, bytes.as_ptr(), bytes.len(), patience_ms) }
@@ -186,8 +186,13 @@ pub(crate) unsafe fn write_memory_patiently(fd: i32, start: *const u8, len: usiz
         let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one pollfd, writable during the call.
         let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
-        // POLLERR: a pipe without a reader, where writing would be SIGPIPE.
         if ready <= 0 || poll.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
+            // POLLERR: a pipe without a reader, where writing would be SIGPIPE.
+            match ready {
+                0 => set_errno(libc::ETIMEDOUT),
+                1.. => set_errno(if poll.revents & libc::POLLNVAL != 0 { libc::EBADF } else { libc::EPIPE }),
+                _ => {}
+            }
             return false;
         }
         // The raw call, not the library's function: `write` may be the one that this crate interposes, and is a

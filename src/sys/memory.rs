@@ -217,16 +217,28 @@ pub(crate) fn address_space_use() -> Option<AddressSpaceUse> {
 pub(crate) fn main_stack() -> Option<core::ops::Range<usize>> {
     let mut lines = Lines::<512>::open(c"/proc/self/maps")?;
     while let Some(line) = lines.next() {
-        if line.ends_with(b"[stack]") {
-            let mut bounds = line.split(|byte| !byte.is_ascii_hexdigit());
-            let mut bound = || {
-                let digits = core::str::from_utf8(bounds.next()?).ok()?;
-                usize::from_str_radix(digits, 16).ok()
-            };
-            return Some(bound()?..bound()?);
+        if let Some(stack) = stack_in(line) {
+            return Some(stack);
         }
     }
     None
+}
+
+/// The bounds of the mapping in that line, if it is the main stack.
+#[cfg(feature = "shim")]
+fn stack_in(line: &[u8]) -> Option<core::ops::Range<usize>> {
+    // start-end permissions offset device inode name, where a file's name may be any bytes, and end so, too; but it
+    // begins with a slash.
+    let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    let mut bounds = fields.next()?.split(|byte| *byte == b'-');
+    if fields.nth(4)? != b"[stack]" {
+        return None;
+    }
+    let mut bound = || {
+        let digits = core::str::from_utf8(bounds.next()?).ok()?;
+        usize::from_str_radix(digits, 16).ok()
+    };
+    Some(bound()?..bound()?)
 }
 
 /// The machine's memory in bytes: sysinfo(2).
@@ -304,10 +316,21 @@ pub(crate) fn is_readable(address: usize) -> bool {
     if address == 0 {
         return false;
     }
+    if super::valgrind::is_running() {
+        return is_mapped(address);
+    }
     let no_old_set = core::ptr::null_mut::<u8>();
     // SAFETY: the kernel checks the address itself and writes nothing: there is no old set.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, IMPOSSIBLE, address, no_old_set, 8usize) };
     result == 0 || super::fd::errno() != libc::EFAULT
+}
+
+/// Whether the page that `address` is in is mapped: mincore(2).
+fn is_mapped(address: usize) -> bool {
+    const PAGE: usize = 4096;
+    let mut is_resident = 0u8;
+    // SAFETY: the kernel checks the address itself, and writes one byte for the one page.
+    unsafe { libc::mincore((address & !(PAGE - 1)) as *mut _, 1, &raw mut is_resident) == 0 }
 }
 
 /// Makes the kernel write a few bytes at `address`; false if it cannot.
@@ -336,6 +359,12 @@ pub(crate) fn is_free_to_map(from: usize, bytes: usize) -> bool {
     at as usize == from
 }
 
+/// Unmaps a part of the main stack that lies far below what is in use: it grows again when it is needed.
+pub(crate) fn unmap_unused_stack(from: usize, bytes: usize) {
+    // SAFETY: below the calling main thread's stack pointer, and nobody's: the caller mapped it, and has not used it.
+    unsafe { libc::munmap(from as *mut _, bytes) };
+}
+
 /// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.
 pub(crate) fn trim_heap() {
     // SAFETY: malloc_trim is thread-safe (malloc_trim(3)).
@@ -347,7 +376,8 @@ pub(crate) fn trim_heap() {
 
 /// Has malloc keep up to twice `bytes` of free memory at an arena's end instead of the usual 128 KiB, and serve blocks
 /// below `bytes` from the arena: what it does by itself when a program frees a mapped block of that size (mallopt(3),
-/// M_MMAP_THRESHOLD). Setting the thresholds by mallopt would end that adjustment for good.
+/// M_MMAP_THRESHOLD). Setting the thresholds by mallopt would end that adjustment for good. It allocates a block and frees
+/// it, so never call it while dying.
 pub(crate) fn raise_malloc_thresholds(bytes: usize) {
     #[cfg(target_env = "gnu")]
     {
@@ -362,7 +392,7 @@ pub(crate) fn raise_malloc_thresholds(bytes: usize) {
     let _ = bytes;
 }
 
-/// Caps the number of malloc's arenas; mallopt(3).
+/// Caps the number of malloc's arenas; mallopt(3), which takes malloc's lock.
 pub(crate) fn cap_arenas(arenas: i32) {
     // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
     #[cfg(target_env = "gnu")]
@@ -384,6 +414,23 @@ mod tests {
         assert!(space > data && data > 0);
         assert!(used.resident.unwrap() <= used.resident_peak.unwrap());
         assert!(used.threads.unwrap() >= 1);
+    }
+
+    #[cfg(feature = "shim")]
+    #[test]
+    fn a_file_that_is_named_like_the_main_stack_is_not_it() {
+        let stack = stack_in(b"7ffd000-7ffe000 rw-p 00000000 00:00 0                          [stack]");
+        assert_eq!(stack, Some(0x7ffd000..0x7ffe000));
+        for other in [
+            &b"7f00a000-7f00b000 rw-p 00000000 fe:01 1234                       /tmp/a [stack]"[..],
+            b"7f00a000-7f00b000 rw-p 00000000 fe:01 1234                       /tmp/[stack]",
+            b"7f00a000-7f00b000 rw-p 00000000 00:00 0",
+            b"7f00a000-7f00b000 rw-p 00000000 00:00 0                          [heap]",
+            b"",
+        ] {
+            assert_eq!(stack_in(other), None, "{}", other.escape_ascii());
+        }
+        assert!(main_stack().is_some());
     }
 
     #[test]

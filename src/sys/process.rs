@@ -7,6 +7,12 @@ pub(crate) fn pid() -> u32 {
     unsafe { libc::getpid() }.unsigned_abs()
 }
 
+/// The process that started this one.
+pub(crate) fn parent_pid() -> u32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() }.unsigned_abs()
+}
+
 /// The calling thread's number; the same as `pid` in the main thread.
 pub(crate) fn tid() -> u32 {
     // SAFETY: gettid takes nothing and cannot fail.
@@ -39,8 +45,12 @@ pub(crate) fn name_of(tid: u32) -> crate::text::Text<16> {
     let mut name = crate::text::Text::new();
     let path = proc_path(tid, "comm");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
-    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<32>::open) else { return name };
-    name.push_bytes(lines.next().unwrap_or(b"?"));
+    let Some(file) = path.ok().and_then(super::fd::open_to_read) else { return name };
+    // The name and a newline; the name may hold newlines, too.
+    let mut content = [0u8; 32];
+    let len = file.read(&mut content);
+    let content = content.get(..len).unwrap_or_default();
+    name.push_bytes(content.strip_suffix(b"\n").unwrap_or(b"?"));
     name
 }
 
@@ -91,7 +101,8 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs())
 }
 
-/// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3).
+/// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3), which is not
+/// async-signal-safe, and takes a lock in some C libraries.
 pub(crate) fn thread_key(at_end: extern "C" fn(*mut libc::c_void)) -> Option<u32> {
     let mut key = 0;
     // SAFETY: `key` is writable during the call; the destructor lives as long as the process.
@@ -99,7 +110,8 @@ pub(crate) fn thread_key(at_end: extern "C" fn(*mut libc::c_void)) -> Option<u32
     made.then_some(key)
 }
 
-/// Has the key's destructor run at the end of the calling thread.
+/// Has the key's destructor run at the end of the calling thread. glibc allocates in the first call of a thread for a key
+/// from 32 on: pthread_setspecific(3).
 pub(crate) fn set_thread_key(key: u32) {
     // SAFETY: a key of `thread_key`'s; the value is never followed.
     unsafe { libc::pthread_setspecific(key, core::ptr::without_provenance(1)) };
@@ -111,6 +123,13 @@ pub(crate) fn sleep_ms(ms: u64) {
     // The raw call: the library's nanosleep is a cancellation point.
     // SAFETY: `span` is readable during the call; the remainder is not asked for.
     unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, core::ptr::null_mut::<u8>()) };
+}
+
+/// Whether a filter decides over this thread's system calls, by a question that threads' names are set by as well:
+/// PR_GET_SECCOMP in prctl(2).
+pub(crate) fn is_filtered() -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
 /// Lets other threads run.
@@ -178,4 +197,23 @@ pub(crate) unsafe fn start_bare_thread<const N: usize>(
     let thread = unsafe { libc::clone(body, top.cast(), flags, core::ptr::null_mut()) };
     super::signals::restore(before);
     thread > 0
+}
+
+#[cfg(all(test, feature = "supervisor"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_any_bytes() {
+        for name in [&b"plain"[..], b"a\nb) Z", b"\n", b"caf\xc3", b"fifteen bytes.."] {
+            let told = std::thread::spawn(move || {
+                let text = crate::text::Text::<17>::from_bytes(&[name, b"\0"].concat());
+                // SAFETY: PR_SET_NAME reads a C string of at most 16 bytes.
+                unsafe { libc::prctl(libc::PR_SET_NAME, text.as_bytes().as_ptr()) };
+                name_of(tid()).as_bytes().to_vec()
+            });
+            assert_eq!(told.join().unwrap(), name, "{}", name.escape_ascii());
+        }
+        assert_eq!(name_of(u32::MAX).as_bytes(), b"");
+    }
 }

@@ -103,6 +103,39 @@ pub(crate) fn raise_here(signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
 }
 
+/// Has the kernel send `signal` to the calling thread every `ms`, with SI_TIMER for its reason: timer_create(2), by the
+/// raw calls, which allocate nothing. The timer's number.
+pub(crate) fn start_timer_of_this_thread(signal: i32, ms: u64) -> Option<i32> {
+    // SAFETY: all-zero is a valid `sigevent`, a struct of numbers and of a pointer that is not used.
+    let mut event: libc::sigevent = unsafe { zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = signal;
+    event.sigev_notify_thread_id = super::process::tid().cast_signed();
+    let mut timer = 0i32;
+    let clock = libc::CLOCK_MONOTONIC;
+    // SAFETY: the event is readable and the number writable during the call.
+    let made = unsafe { libc::syscall(libc::SYS_timer_create, clock, &raw const event, &raw mut timer) };
+    if made != 0 {
+        return None;
+    }
+    let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
+    let times = libc::itimerspec { it_interval: span, it_value: span };
+    let no_old = core::ptr::null_mut::<u8>();
+    // SAFETY: the times are readable during the call; the old ones are not asked for.
+    let set = unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const times, no_old) };
+    if set != 0 {
+        stop_timer(timer);
+        return None;
+    }
+    Some(timer)
+}
+
+/// Ends a timer of `start_timer_of_this_thread`'s.
+pub(crate) fn stop_timer(timer: i32) {
+    // SAFETY: takes a number.
+    unsafe { libc::syscall(libc::SYS_timer_delete, timer) };
+}
+
 /// A set of signals as the kernel keeps it: signal N is bit N - 1.
 #[cfg(feature = "supervisor")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

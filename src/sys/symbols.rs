@@ -4,12 +4,48 @@
 
 use core::ffi::CStr;
 use core::ops::Range;
+use once_cell::race::OnceBool;
 
 /// The address of `name` in the objects after the one that asks: what our own definition hides.
 pub(crate) fn next_definition(name: &CStr) -> Option<usize> {
     // SAFETY: the name is a C string that outlives the call. A symbol that is found costs no allocation.
     let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) } as usize;
     if address == 0 { None } else { Some(address) }
+}
+
+/// The address of what our own definition hides. In a program that is the next one. A library that was opened later
+/// keeps its names to itself: what it hides is the definition that everybody else gets, whose blocks it may have to free.
+pub(crate) fn hidden_definition(name: &CStr) -> Option<usize> {
+    if is_in_program() {
+        return next_definition(name);
+    }
+    // SAFETY: the name is a C string that outlives the call.
+    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
+    if first == 0 || is_in_same_object(first, hidden_definition as *const () as usize) {
+        return next_definition(name);
+    }
+    Some(first)
+}
+
+/// Whether this code lies in the program itself, not in one of its libraries.
+fn is_in_program() -> bool {
+    static ANSWER: OnceBool = OnceBool::new();
+    ANSWER.get_or_init(|| {
+        // SAFETY: getauxval takes no pointer.
+        let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
+        headers != 0 && is_in_same_object(headers, is_in_program as *const () as usize)
+    })
+}
+
+fn is_in_same_object(one: usize, other: usize) -> bool {
+    let base = |address: usize| {
+        // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
+        let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+        // SAFETY: `info` is writable during the call, and any address may be asked about.
+        let is_known = unsafe { libc::dladdr(address as *const _, &raw mut info) } != 0;
+        is_known.then_some(info.dli_fbase as usize)
+    };
+    base(one).is_some() && base(one) == base(other)
 }
 
 /// The address of the first definition of `name`: the one that everybody gets.

@@ -43,6 +43,39 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("failed to spawn thread"),
+    Role::new("scoped threads wait at a barrier for one that was refused", OUT_OF_EITHER, || {
+        let barrier = Barrier::new(64);
+        thread::scope(|scope| {
+            for _ in 0..63 {
+                scope.spawn(|| barrier.wait());
+            }
+            barrier.wait();
+        });
+    })
+    .limit("64Mi")
+    .says("")
+    .would_hang()
+    .first_allocation_when_full(),
+    Role::new("a pool that cannot start all its threads says so in its own words", OUT_OF_THREADS, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        if let Err(error) = thread::Builder::new().spawn(|| {}) {
+            panic!("OS can't spawn worker thread: {error}");
+        }
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("OS can't spawn worker thread"),
+    Role::exits("a refused thread is handled, and later something else would block", 101, || {
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+        assert!(thread::Builder::new().spawn(|| {}).is_err());
+        drop(mapped);
+        super::own_fate::work();
+        would_block().unwrap();
+    })
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
     Role::exits("a refused thread is handled", 0, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if thread::Builder::new().spawn(|| {}).is_ok() {
@@ -99,6 +132,10 @@ pub const ROLES: &[Role] = &[
     .first_allocation_when_full()
     .needs_unwinding(),
 ];
+
+fn would_block() -> std::io::Result<()> {
+    Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+}
 
 /// Threads that eat all at once, and nothing else.
 fn crowd(threads: usize, bytes: usize) -> ! {

@@ -166,6 +166,15 @@ fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), S
     if !causes.iter().any(|cause| record["cause"] == *cause) {
         return Err(format!("cause is {} instead of {causes:?}", record["cause"]));
     }
+    let (code, signal) = (&record["own_exit_code"], &record["own_signal"]);
+    // `immediate` ends before anybody knows what the program would have done.
+    if !record["evidence"].is_string() || !code.is_null() && !signal.is_null() {
+        return Err(format!("evidence {}, own code {code}, own signal {signal}", record["evidence"]));
+    }
+    let has_own_end = cell.on_refusal == OnRefusal::Deferred && !cell.role.would_hang;
+    if has_own_end && code.is_null() && signal.is_null() {
+        return Err("nothing said of its own end".into());
+    }
     let is_main = report::number(&record, "tid")? == pid;
     if is_main != (record["thread"] == "main") {
         return Err(format!("thread {} has number {}", record["thread"], record["tid"]));

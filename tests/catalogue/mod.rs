@@ -10,6 +10,7 @@
 //! | file | roles |
 //! |---|---|
 //! | `heap` | requests that are refused, in every shape and place |
+//! | `errors` | refusals that come back as errors, C code's among them |
 //! | `crowd` | threads: refused, failing at once, told from one another |
 //! | `words` | `on_exhausted`, `on_reclaim`, and where the report goes |
 //! | `own_fate` | ends that are the program's own |
@@ -18,6 +19,7 @@
 
 mod crowd;
 mod early;
+mod errors;
 mod fill;
 mod heap;
 mod judge;
@@ -74,6 +76,8 @@ struct Role {
     /// The report is the child's of the process that we started.
     in_child: bool,
     takes_at_least: Duration,
+    /// Without a guard it would not end.
+    would_hang: bool,
     /// Does not depend on allocator and measure.
     once: bool,
     /// The allocators that are not up to it, whatever a guard does.
@@ -102,6 +106,7 @@ impl Role {
             prints: "",
             in_child: false,
             takes_at_least: Duration::ZERO,
+            would_hang: false,
             once: false,
             not_over: &[],
             needs_unwinding: false,
@@ -189,6 +194,11 @@ impl Role {
         self
     }
 
+    const fn would_hang(mut self) -> Role {
+        self.would_hang = true;
+        self
+    }
+
     const fn once(mut self) -> Role {
         self.once = true;
         self
@@ -196,7 +206,7 @@ impl Role {
 }
 
 fn roles() -> impl Iterator<Item = &'static Role> {
-    [heap::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES].into_iter().flatten()
+    [heap::ROLES, errors::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES].into_iter().flatten()
 }
 
 pub fn main(allocator: &str) -> ExitCode {

@@ -154,6 +154,81 @@ pub const ROLES: &[Role] = &[
         raise(libc::SIGABRT)
     })
     .handling(),
+    Role::is_killed(
+        "kill -ABRT from this process, with the words of a destructor on the stack",
+        libc::SIGABRT,
+        || {
+            fill::handled_refusal();
+            DROPPED.with(|_| ());
+            let here = std::process::id() as i32;
+            // SAFETY: takes no pointer.
+            unsafe { libc::kill(here, libc::SIGABRT) };
+        },
+    )
+    .handling(),
+    Role::is_killed("kill -ABRT from another process, with the heap full to the brim", libc::SIGABRT, || {
+        fill::heap().keep();
+        // SAFETY: the child makes system calls only.
+        if unsafe { libc::fork() } == 0 {
+            // SAFETY: takes nothing.
+            let parent = unsafe { libc::getppid() };
+            // SAFETY: takes no pointer.
+            unsafe { libc::kill(parent, libc::SIGABRT) };
+            // SAFETY: takes no pointer and does not come back.
+            unsafe { libc::_exit(0) };
+        }
+        loop {
+            // SAFETY: waits for a signal.
+            unsafe { libc::pause() };
+        }
+    })
+    .handling(),
+    Role::is_killed("the C library finds its heap corrupt", libc::SIGABRT, || {
+        fill::handled_refusal();
+        DROPPED.with(|_| ());
+        let mut block = [0usize; 64];
+        let inside = black_box(block.as_mut_ptr()).wrapping_add(2);
+        // SAFETY: none: that it was never allocated is what this role is for.
+        unsafe { libc::free(inside.cast()) };
+    })
+    .handling()
+    .says("free(): invalid"),
+    Role::is_killed("a panic in a thread of C's, after a handled refusal", libc::SIGABRT, || {
+        fill::handled_refusal();
+        c_thread_that_panics();
+    })
+    .limit(ROOMY)
+    .handling()
+    .says("in a callback"),
+    Role::is_killed("a panic in a thread of C's, with the heap full to the brim", libc::SIGABRT, || {
+        let filled = fill::heap();
+        // A thread wants a stack, and a panic some memory.
+        drop(filled);
+        c_thread_that_panics();
+    })
+    .limit("256Mi")
+    .handling()
+    .says("in a callback")
+    .needs_memory_back(),
+    Role::exits("a handled refusal, work, and the code of a panic", 101, || {
+        fill::handled_refusal();
+        work();
+        exit(101)
+    })
+    .handling(),
+    Role::exits("a SIGABRT handler that calls the one before it goes on", OWN_HANDLER_EXIT, || {
+        chain_to_abort_handler();
+        raise(libc::SIGABRT);
+        exit(OWN_HANDLER_EXIT);
+    }),
+    Role::exits("errno is kept by a line on stderr", 0, keeps_errno)
+        .says("an ordinary line\nmemory allocation of \n"),
+    Role::exits("errno is kept by a line on stderr after a handled refusal", 0, || {
+        fill::handled_refusal();
+        keeps_errno();
+    })
+    .handling()
+    .says("an ordinary line\nmemory allocation of \n"),
     Role::is_killed("SIGTERM", libc::SIGTERM, || raise(libc::SIGTERM)).once(),
     Role::exits("a write from a bad address to stderr gives EFAULT", 0, || {
         write_from_bad_address();
@@ -170,6 +245,74 @@ pub const ROLES: &[Role] = &[
     .handling()
     .says("memory allocation of nothing at all\n"),
 ];
+
+struct Dropped(u64);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        black_box(self.0);
+    }
+}
+
+thread_local! {
+    /// Its first use has the C library remember a destructor.
+    static DROPPED: Dropped = const { Dropped(1) };
+}
+
+/// Takes and gives back far more than what a death takes.
+pub fn work() {
+    for _ in 0..64 {
+        drop(black_box(vec![1u8; black_box(1 << 20)]));
+    }
+}
+
+fn c_thread_that_panics() {
+    extern "C" fn callback(_: *mut libc::c_void) -> *mut libc::c_void {
+        panic!("in a callback")
+    }
+    let mut thread = std::mem::MaybeUninit::uninit();
+    // SAFETY: the thread's number is writable, and the function lives as long as the process.
+    unsafe { libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), callback, std::ptr::null_mut()) };
+    // SAFETY: written by the call, which worked.
+    let thread = unsafe { thread.assume_init() };
+    // SAFETY: a thread that was just started, and that nobody else joins.
+    unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+}
+
+/// As signal-hook does it.
+fn chain_to_abort_handler() {
+    static BEFORE: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        let before = BEFORE.get().copied().unwrap_or_default();
+        if before != libc::SIG_DFL && before != libc::SIG_IGN {
+            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
+            let before: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(before) };
+            before(signal, info, context);
+        }
+    }
+    // SAFETY: all-zero is a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handle as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: both are ours for the length of the call.
+    unsafe { libc::sigaction(libc::SIGABRT, &raw const action, &raw mut before) };
+    let _ = BEFORE.set(before.sa_sigaction);
+}
+
+fn keeps_errno() {
+    for line in ["an ordinary line\n", "memory allocation of \n", "memory allocation of "] {
+        // SAFETY: a descriptor that is not open.
+        unsafe { libc::close(-1) };
+        // SAFETY: readable for its whole length.
+        unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+        if std::io::Error::last_os_error().raw_os_error() != Some(libc::EBADF) {
+            exit(BROKEN_ROLE);
+        }
+    }
+}
 
 fn raise(signal: i32) {
     // SAFETY: raise takes no pointer.
@@ -194,7 +337,7 @@ fn write_from_bad_address() {
 }
 
 #[allow(unconditional_recursion)]
-fn without_end(depth: u64) -> u64 {
+pub fn without_end(depth: u64) -> u64 {
     let frame = black_box([depth; 128]);
     without_end(depth + 1) + frame[(depth % 128) as usize]
 }

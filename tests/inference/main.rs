@@ -2,7 +2,7 @@
 //! is left as it is. A compiler that is not there takes its tests with it, by name.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use oomguard::contract::Cause;
+use oomguard::contract::{Cause, Evidence};
 use oomguard::supervisor::{Ended, InferRefusals, Outcome, Retry, Running, Worker, can_infer};
 use oomguard::{Limit, Measure};
 use std::io::{BufRead, BufReader};
@@ -221,8 +221,13 @@ fn the_report_says_what_was_refused(c: &Path) {
     assert!(report.data().is_some_and(|bytes| bytes < 256 << 20), "{report:?}");
     let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
     let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys[..22], oomguard::contract::REPORT_KEYS);
-    assert_eq!((keys[22..].to_vec(), &json["inferred"]), (vec!["inferred"], &true.into()));
+    let usual = oomguard::contract::REPORT_KEYS;
+    assert_eq!(keys[..usual.len()], usual);
+    assert_eq!((keys[usual.len()..].to_vec(), &json["inferred"]), (vec!["inferred"], &true.into()));
+    assert_eq!(report.evidence(), Some(Evidence::Outside));
+    assert_eq!(report.own_exit_code().map(i32::from), ended.status.code());
+    assert_eq!(report.own_signal().map(i32::from), ended.status.signal());
+    assert!(report.own_exit_code().is_some() || report.own_signal().is_some(), "{report:?}");
     assert!(report.to_string().lines().next().unwrap().contains("inferred"), "{report}");
     assert!(ended.to_string().contains("inferred"), "{ended}");
     assert!(ended.traced_calls > 0, "{ended:?}");

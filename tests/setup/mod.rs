@@ -38,6 +38,51 @@ pub fn play(role: &str) -> ExitCode {
             unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&file), 1) };
             ask(1 << 60);
         }
+        "tell a lower limit" => {
+            move_limit(measured(), 48 << 20);
+            tell();
+        }
+        "tell no limit" => {
+            move_limit(measured(), libc::RLIM_INFINITY);
+            tell();
+        }
+        "lower, eat" => {
+            move_limit(measured(), 48 << 20);
+            play("eat");
+        }
+        "raise, eat" => {
+            move_limit(measured(), 160 << 20);
+            play("eat");
+        }
+        "raise, speak last" => {
+            move_limit(measured(), 160 << 20);
+            play("speak last");
+        }
+        "lower the other, eat" => {
+            move_limit(
+                if measured() == libc::RLIMIT_AS { libc::RLIMIT_DATA } else { libc::RLIMIT_AS },
+                64 << 20,
+            );
+            play("eat");
+        }
+        "be lowered, eat" => {
+            be_lowered(48 << 20);
+            play("eat");
+        }
+        "lose directory" => {
+            std::fs::remove_dir_all("reports").expect("there is one");
+            ask(1 << 60);
+        }
+        "lose privileges" => {
+            // SAFETY: takes no pointer.
+            assert_eq!(unsafe { libc::setuid(65534) }, 0);
+            ask(1 << 60);
+        }
+        "lose root" => {
+            // SAFETY: a C string.
+            assert_eq!(unsafe { libc::chroot(c"/proc".as_ptr()) }, 0);
+            ask(1 << 60);
+        }
         _ => return ExitCode::from(BROKEN_ROLE as u8),
     }
     ExitCode::SUCCESS
@@ -45,6 +90,50 @@ pub fn play(role: &str) -> ExitCode {
 
 fn ask(bytes: usize) {
     mem::forget(black_box(Vec::<u8>::with_capacity(black_box(bytes))));
+}
+
+type Resource = libc::__rlimit_resource_t;
+
+/// What the guard's limit counts.
+fn measured() -> Resource {
+    match oomguard::status().measure {
+        oomguard::Measure::AddressSpace => libc::RLIMIT_AS,
+        _ => libc::RLIMIT_DATA,
+    }
+}
+
+/// As a program does that sets its own limit.
+fn move_limit(resource: Resource, soft: u64) {
+    move_limit_of(0, resource, soft);
+}
+
+fn move_limit_of(pid: libc::pid_t, resource: Resource, soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable during the call.
+    assert_eq!(unsafe { libc::prlimit(pid, resource, std::ptr::null(), &raw mut limit) }, 0);
+    limit.rlim_cur = soft;
+    // SAFETY: `limit` is readable during the call.
+    assert_eq!(unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) }, 0);
+}
+
+/// Another process moves it.
+fn be_lowered(soft: u64) {
+    let measured = measured();
+    // SAFETY: there is no other thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: takes nothing and cannot fail.
+            move_limit_of(unsafe { libc::getppid() }, measured, soft);
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        other => {
+            let mut status = 0;
+            // SAFETY: `status` is writable during the call.
+            assert_eq!(unsafe { libc::waitpid(other, &raw mut status, 0) }, other);
+            assert_eq!(status, 0);
+        }
+    }
 }
 
 fn tell() {
@@ -66,7 +155,7 @@ fn tell_rlimits() {
 }
 
 /// What the role `tell` says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub limit: Option<u64>,
     pub source: String,

@@ -112,6 +112,20 @@ const CPP_DYING: [&str; 4] = ["uncaught", "uncaught in noexcept", "caught, exit"
 const CPP_OTHERS: [(&str, End); 2] =
     [("survives, own code", End::Exit(3)), ("survives, another exception", SIGABRT)];
 
+/// What the report says of how the end was known, and of the end that the program would have had.
+const KNOWN_BY: [(&str, &str, End); 10] = [
+    ("exit with a full heap", "missing", End::Exit(1)),
+    ("message, long after", "said", End::Exit(1)),
+    ("exit at once", "straight", End::Exit(1)),
+    ("null", "fault", SIGSEGV),
+    ("MAP_FAILED", "fault", SIGSEGV),
+    ("abort", "straight", SIGABRT),
+    ("trap with a full heap", "missing", SIGILL),
+    ("trap with a message", "said", SIGILL),
+    ("uncaught", "exact", SIGABRT),
+    ("uncaught in noexcept", "exact", SIGABRT),
+];
+
 /// How a program comes to the library.
 #[derive(Clone)]
 enum Join {
@@ -208,6 +222,18 @@ fn add(
                 let record = report::read(content)?;
                 if record["cause"] != cause || record["pid"] != remains.pid {
                     return Err(format!("wanted cause {cause}: {content}").into());
+                }
+                if let Some((_, evidence, own)) = KNOWN_BY.into_iter().find(|(known, ..)| *known == way) {
+                    let (code, signal) = match own {
+                        End::Exit(code) => (Some(code), None),
+                        End::Signal(signal) => (None, Some(signal)),
+                    };
+                    if record["evidence"] != evidence
+                        || record["own_exit_code"].as_i64() != code.map(i64::from)
+                        || record["own_signal"].as_i64() != signal.map(i64::from)
+                    {
+                        return Err(format!("wanted {evidence}, own {own:?}: {content}").into());
+                    }
                 }
             }
             (Some(_), None) => return Err("no report".into()),

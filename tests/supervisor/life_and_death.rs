@@ -15,6 +15,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_worker_is_waited_for_without_a_descriptor", waited_for_without_a_descriptor);
     add(trials, "a_dropped_worker_leaves_no_zombie", a_dropped_worker_leaves_no_zombie);
     add(trials, "what_is_left_of_a_group_is_counted_or_killed", what_is_left_of_a_group);
+    add(trials, "whatever_its_name_who_is_left_is_counted", whatever_its_name);
     add(trials, "an_escape_into_another_session_is_reported", an_escape_is_reported);
     add(trials, "workers_die_with_their_supervisor_if_told_to", workers_die_with_their_supervisor);
     add(trials, "the_verdict_is_there_at_once", the_verdict_is_there_at_once);
@@ -105,6 +106,24 @@ fn what_is_left_of_a_group() {
             }
         }
     }
+}
+
+/// A name is any 15 bytes: prctl(2).
+fn whatever_its_name() {
+    let names: [&[u8]; 6] = [b"plain", b"caf\xc3", b"\xff\xfe", b"a) Z 1 1 (", b"a\n1 (b) Z 1", b") "];
+    for name in names {
+        let mut command = role(&["leave-behind", &hex(name)]);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        let ended = Worker::new(command).run_to_end().unwrap();
+        assert!(ended.outcome.is_success(), "{}: {ended}", name.escape_ascii());
+        let group = format!("-{}", ended.pid);
+        std::process::Command::new("/bin/kill").args(["-9", "--", &group]).status().unwrap();
+        assert_eq!(ended.left_behind.in_group, 1, "{}: {ended}", name.escape_ascii());
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn an_escape_is_reported() {

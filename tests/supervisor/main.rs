@@ -73,8 +73,10 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
 
 /// The state letter of a process, as proc_pid_stat(5) has it; `None` if there is none of that number.
 fn state_of(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may be any bytes.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(name_end + 2).map(|state| char::from(*state))
 }
 
 fn is_gone(pid: u32) -> bool {

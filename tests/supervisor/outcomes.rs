@@ -2,9 +2,10 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
-use oomguard::contract::{Cause, REPORT_KEYS};
+use oomguard::contract::{Cause, Evidence, REPORT_KEYS};
 use oomguard::supervisor::{Outcome, Retry, Worker};
 use oomguard::{LimitSource, Measure};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "every_exit_code_is_its_own", every_exit_code_is_its_own);
     add(trials, "every_fatal_signal_is_named", every_fatal_signal_is_named);
     add(trials, "a_guarded_worker_that_runs_out_leaves_a_report", a_guarded_worker_leaves_a_report);
+    add(trials, "names_that_a_terminal_would_obey_are_shown_and_not_obeyed", names_are_not_obeyed);
     add(trials, "an_exit_code_of_the_users_own_means_the_same", an_exit_code_of_the_users_own);
     add(trials, "198_without_a_record_is_only_a_number", a_bare_198_is_only_a_number);
     add(trials, "a_refusal_that_was_handled_is_no_exhaustion", a_handled_refusal_is_no_exhaustion);
@@ -63,6 +65,8 @@ fn a_guarded_worker_leaves_a_report() {
         assert_eq!(report.token().as_deref(), Some("tock"));
         assert!(report.requested().is_some_and(|bytes| bytes >= 1 << 20), "{report:?}");
         assert!(report.refusals() >= 1);
+        assert_eq!(report.evidence(), Some(Evidence::Exact));
+        assert_eq!((report.own_exit_code(), report.own_signal()), (None, Some(6)));
 
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         let object = json.as_object().unwrap();
@@ -77,6 +81,34 @@ fn a_guarded_worker_leaves_a_report() {
         assert_eq!(said.trim_end(), report.to_string());
         assert!(ended.resident_peak > 10 << 20);
     }
+}
+
+/// U+009B begins a control sequence in one character, as ESC and `[` do in two.
+fn names_are_not_obeyed() {
+    let obeyed = |text: &str| text.chars().find(|character| character.is_control() && *character != '\n');
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("report");
+    let mut command = role(&["eat-as", "\u{9b}31mX\u{7f}"]);
+    command.arg0("/tmp/\u{9b}2Jprogram\x1b[1m").env("OOMGUARD_REPORT", &file).stderr(Stdio::piped());
+    let ended = Worker::new(command).limit(limit("64MiB")).token("\u{9b}7").run_to_end().unwrap();
+    let Outcome::OutOfMemory(report) = &ended.outcome else { panic!("{ended}") };
+    assert_eq!((&*report.thread(), &*report.program()), ("\u{9b}31mX\u{7f}", "\u{9b}2Jprogram\x1b[1m"));
+    let told = [
+        ("stderr", String::from_utf8(ended.stderr.clone()).unwrap()),
+        ("the report's file", std::fs::read_to_string(&file).unwrap()),
+        ("the report", report.to_string()),
+        ("the report's record", report.to_json()),
+        ("the outcome", ended.outcome.to_string()),
+        ("the end", ended.to_string()),
+        ("the end for programmers", format!("{ended:?}")),
+    ];
+    for (what, text) in &told {
+        assert_eq!(obeyed(text), None, "{what}: {text:?}");
+    }
+    assert!(told[0].1.contains("?2Jprogram?[1m (pid ") && told[0].1.contains("in thread ?31mX? ("));
+    let json: serde_json::Value = serde_json::from_str(&told[1].1).unwrap();
+    assert_eq!(json["thread"], "\u{9b}31mX\u{7f}");
+    assert_eq!(json["token"], "\u{9b}7");
 }
 
 fn an_exit_code_of_the_users_own() {

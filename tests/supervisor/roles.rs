@@ -10,11 +10,12 @@ pub fn play(arguments: &[String]) -> ! {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         // Never enough.
-        ["eat"] => {
-            let mut all: Vec<Vec<u8>> = Vec::new();
-            loop {
-                all.push(black_box(vec![1; 1 << 20]));
-            }
+        ["eat"] => eat(),
+        // The same in a thread of that name.
+        ["eat-as", name] => {
+            let thread = std::thread::Builder::new().name((*name).to_owned()).spawn(|| eat());
+            thread.expect("a thread").join().expect("it does not come back");
+            std::process::exit(1)
         }
         // So many MiB, and the answer on stdout.
         ["need", mib] => {
@@ -77,6 +78,22 @@ pub fn play(arguments: &[String]) -> ! {
             unsafe { libc::waitpid(child, &mut status, 0) };
             std::process::exit(libc::WEXITSTATUS(status))
         }
+        // Leaves a child behind that has such a name.
+        ["leave-behind", hex] => {
+            let mut name: Vec<u8> = (0..hex.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits"))
+                .collect();
+            name.push(0);
+            // The child inherits it.
+            // SAFETY: PR_SET_NAME reads a C string of at most 16 bytes.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }, 0);
+            // SAFETY: there is one thread, and the child goes on as this program would.
+            match unsafe { libc::fork() } {
+                0 => sleep(&[]),
+                child => std::process::exit(if child > 0 { 0 } else { 1 }),
+            }
+        }
         // A supervisor that starts a worker from a thread that ends, and then dies itself.
         ["supervise", what] => {
             let what = match *what {
@@ -123,6 +140,13 @@ pub fn play(arguments: &[String]) -> ! {
             eprintln!("no such role: {other:?}");
             std::process::exit(99)
         }
+    }
+}
+
+fn eat() -> ! {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    loop {
+        all.push(black_box(vec![1; 1 << 20]));
     }
 }
 

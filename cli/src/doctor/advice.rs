@@ -82,7 +82,8 @@ fn rlimit_wins(found: &Examination) -> Option<String> {
 fn scarce_address_space(found: &Examination) -> Option<String> {
     let bytes = found.here.rlimits.address_space.soft?;
     Some(format!(
-        "RLIMIT_AS is {}: Java, Node and Go reserve more than they use and may not start; raise it with ulimit -v",
+        "RLIMIT_AS is {}: Java, Node and Go reserve more than they use and may not start, and a library that maps much at \
+         once, as LMDB does, fails with \"Cannot allocate memory\"; raise it with ulimit -v",
         size(bytes)
     ))
 }

@@ -2,7 +2,7 @@
 
 use super::advice::Advice;
 use super::examination::{Examination, Plan};
-use crate::screen::{GREEN, RED, Screen, YELLOW};
+use crate::screen::{GREEN, RED, Screen, YELLOW, printable};
 use oomguard::contract::LimitSource;
 use oomguard::supervisor::{CgroupVersion, Overcommit, Rlimit, size};
 use std::fmt::Write;
@@ -112,6 +112,8 @@ fn planned(plan: &Plan) -> (String, String) {
         LimitSource::Source => "from the source code",
         LimitSource::Cgroup => "90 % of the container's limit",
         LimitSource::Rlimit => "the rlimit that is there",
+        LimitSource::Budget => "from the budget",
+        LimitSource::Changed => "an rlimit that was moved",
     };
     (size(limit.bytes), format!("of {measure}, {origin}"))
 }
@@ -135,6 +137,6 @@ fn to_change(advice: &[Advice], screen: &mut Screen) {
     screen.heading("To change");
     for advice in advice {
         let mark = screen.painted(if advice.keeps_from_running { RED } else { YELLOW }, "!");
-        let _ = writeln!(screen.text, "  {mark} {}", advice.text);
+        let _ = writeln!(screen.text, "  {mark} {}", printable(&advice.text));
     }
 }

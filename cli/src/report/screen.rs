@@ -55,6 +55,8 @@ pub fn what_happened(death: &Death, screen: &mut Screen) {
         Some("source") => ", from the source code",
         Some("cgroup") => ", from the container",
         Some("rlimit") => ", an rlimit that was there",
+        Some("budget") => ", from the budget that it shared",
+        Some("changed") => ", moved while it ran",
         _ => "",
     };
     screen.row("limit", &size(limit), &format!("{measure}{source}"));

@@ -50,6 +50,19 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         // Twin: enough.
         assert_eq!(seen(&mut hungry(&["-m", "300Mi"], 100)).stdout, "4950\n");
     });
+    add(trials, "a_name_that_a_terminal_would_obey_is_shown_and_not_obeyed", || {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("a\u{9b}31mX");
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
+        let mut command = launcher();
+        command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).args(["role", "need", "100"]);
+        let seen = seen(&mut command);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        let obeyed = seen.stderr.chars().find(|character| character.is_control() && *character != '\n');
+        assert_eq!(obeyed, None, "{:?}", seen.stderr);
+        assert!(ours(&seen)[0].contains("out of memory: a?31mX (pid "), "{}", seen.stderr);
+        assert_eq!(last_line(&seen)["report"]["program"], "a\u{9b}31mX");
+    });
     add(trials, "the_exit_code_is_a_choice", || {
         assert_eq!(seen(&mut hungry(&["-m", "64Mi", "--exit-code", "77"], 100)).code, Some(77));
         let from_environment = seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_EXIT_CODE", "78"));

@@ -1,9 +1,9 @@
 //! The functions of `oomguard.h`. None of them aborts or unwinds; each says in `errno` what went wrong.
 
-use super::notes;
 use crate::contract::{LimitSource, Measure};
 use crate::guard::armed::armed;
 use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};
+use crate::guard::notes;
 use crate::guard::{exhaustion, record, startup, status as guard_status};
 use crate::limit::Limit;
 use crate::sys;
@@ -93,6 +93,8 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
             Some(LimitSource::Source) => 2,
             Some(LimitSource::Cgroup) => 3,
             Some(LimitSource::Rlimit) => 4,
+            Some(LimitSource::Budget) => 5,
+            Some(LimitSource::Changed) => 6,
         },
         armed: c_int::from(notes::is_guarded()),
         reserved: 0,

@@ -1,11 +1,12 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `abort`, a failed assertion.
 
-use super::real::{Real, call_real};
-use super::verdict::{self, Guilt};
-use super::{messages, notes};
-use crate::contract::Cause;
+use super::messages;
+use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
-use crate::guard::exhaustion::{self, Standing};
+use crate::guard::exhaustion::{self, Own, Standing, Verdict};
+use crate::guard::judge::{self, Guilt};
+use crate::guard::notes;
+use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
 use crate::message::asks_for_a_block;
 use crate::sys;
@@ -37,8 +38,8 @@ pub(super) fn watch_exit() {
 
 /// exit(3) has run the program's handlers; what is left is to write out what its streams hold.
 extern "C" fn at_exit(code: c_int, _: *mut c_void) {
-    let Some((armed, (cause, request))) = guilt_of_exit(code) else { return };
-    exhaustion::say_last_words(armed, cause, request);
+    let Some((armed, verdict)) = verdict_on_exit(code) else { return };
+    exhaustion::say_last_words(armed, verdict);
     watchdog::call_off();
     // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
     // SAFETY: only this thread is in exit.
@@ -47,8 +48,8 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
 
 /// `_exit(2)` and `_Exit(3)`.
 pub fn exit_at_once(code: c_int) -> ! {
-    if let Some((armed, (cause, request))) = guilt_of_exit(code) {
-        exhaustion::end(armed, cause, request);
+    if let Some((armed, verdict)) = verdict_on_exit(code) {
+        exhaustion::end(armed, verdict);
     }
     loop {
         // SAFETY: exit_group takes no pointer and does not come back.
@@ -56,7 +57,7 @@ pub fn exit_at_once(code: c_int) -> ! {
     }
 }
 
-fn guilt_of_exit(code: c_int) -> Option<(&'static Armed, Guilt)> {
+fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     let armed = armed()?;
     if !notes::is_guarded() {
         return None;
@@ -67,10 +68,11 @@ fn guilt_of_exit(code: c_int) -> Option<(&'static Armed, Guilt)> {
         Standing::Alive => {}
     }
     // What a parent sees of it.
-    if code & 0xff == 0 {
+    let code = code.cast_unsigned() as u8;
+    if code == 0 {
         return None;
     }
-    verdict::of_exit(armed).map(|guilt| (armed, guilt))
+    judge::of_exit(armed, messages::said(armed)).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
 
 /// abort(3).
@@ -104,14 +106,16 @@ pub fn abort() -> ! {
 pub(super) fn judge_abort(armed: &Armed) {
     let guilt = match uncaught_exception() {
         Some(Exception::OutOfMemory) => {
-            Some(notes::requested().map_or((Cause::Heap, None), |noted| verdict::guilt(&noted)))
+            let evidence = Evidence::Exact;
+            let unnoted = Guilt { cause: Cause::Heap, request: None, evidence };
+            Some(notes::requested().map_or(unnoted, |noted| judge::guilt(&noted, evidence)))
         }
         Some(Exception::OfSystem) if !was_refused_a_thread() => None,
         Some(Exception::Other) => None,
-        Some(Exception::OfSystem) | None => verdict::of_abort(armed),
+        Some(Exception::OfSystem) | None => judge::of_abort(armed, messages::said(armed)),
     };
-    if let Some((cause, request)) = guilt {
-        exhaustion::end(armed, cause, request);
+    if let Some(guilt) = guilt {
+        exhaustion::end(armed, guilt.verdict(Own::ABORT));
     }
 }
 

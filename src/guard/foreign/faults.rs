@@ -4,11 +4,12 @@
 //! The program must not notice: it sees the default where only we are, its own handlers take our place, and the
 //! default puts us back.
 
-use super::real::{Real, call_real};
-use super::{ends, notes, verdict};
-use crate::contract::{Cause, Measure};
+use super::{ends, messages};
+use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
-use crate::guard::exhaustion::{self, Standing};
+use crate::guard::exhaustion::{self, Own, Standing};
+use crate::guard::real::{Real, call_real};
+use crate::guard::{judge, notes, unwind};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -154,7 +155,11 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
             let sender = unsafe { info.si_pid() };
             // Sent by somebody else, it says nothing about memory. By the program itself, it is how a handler of its
             // own ends, once it has seen the fault: an abort.
-            if sender.unsigned_abs() == sys::process::pid() { verdict::of_abort(armed) } else { None }
+            if sender.unsigned_abs() == sys::process::pid() {
+                judge::of_abort(armed, messages::said(armed))
+            } else {
+                None
+            }
         }
         libc::SIGSEGV => {
             // SAFETY: a SIGSEGV of the kernel's own carries the address.
@@ -164,15 +169,15 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
             missing
                 .or_else(|| {
                     // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
-                    let stack_pointer = unsafe { crate::guard::verdict::interrupted_stack_pointer(context) };
+                    let stack_pointer = unsafe { unwind::interrupted(context) }.sp;
                     if not_mapped { stack_that_could_not_grow(armed, address, stack_pointer) } else { None }
                 })
-                .or_else(|| verdict::by_message(armed))
+                .or_else(|| judge::by_message(messages::said(armed)))
         }
-        _ => verdict::of_trap(armed),
+        _ => judge::of_trap(armed, messages::said(armed)),
     };
-    if let Some((cause, request)) = guilt {
-        exhaustion::end(armed, cause, request);
+    if let Some(guilt) = guilt {
+        exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
     }
 }
 
@@ -183,28 +188,28 @@ const SEGV_MAPERR: c_int = 1;
 const NEAR_BYTES: u64 = 64 << 10;
 
 /// Whether the address is that of a block that was refused to this thread: null, or MAP_FAILED, and not checked.
-fn missing_block(armed: &Armed, address: usize) -> Option<verdict::Guilt> {
+fn missing_block(armed: &Armed, address: usize) -> Option<judge::Guilt> {
     let from_null = address as u64;
     let from_map_failed = (address as u64).wrapping_sub(u64::MAX);
     let here = sys::process::tid();
     let is_current = |noted: &notes::Noted| noted.tid == here && noted.bytes_since < notes::last_bytes(armed);
     let near = |noted: &notes::Noted| NEAR_BYTES.max(noted.bytes);
     // Who checks nothing dies with the heap still full, or of a size that can never be had.
-    let requested = notes::requested().filter(is_current).filter(verdict::would_be_refused);
+    let requested = notes::requested().filter(is_current).filter(judge::would_be_refused);
     if let Some(noted) = requested.filter(|noted| from_null < near(noted)) {
-        return Some(verdict::guilt(&noted));
+        return Some(judge::guilt(&noted, Evidence::Fault));
     }
     let mapped = notes::mapped().filter(is_current);
     mapped
         .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
-        .map(|noted| verdict::guilt(&noted))
+        .map(|noted| judge::guilt(&noted, Evidence::Fault))
 }
 
 /// What a stack may be short of at once: the kernel lets no fault be farther below it than this.
 const GROWTH_BYTES: usize = 1 << 20;
 
 /// Whether the main stack wanted to grow and address space was at its limit.
-fn stack_that_could_not_grow(armed: &Armed, address: usize, stack_pointer: usize) -> Option<verdict::Guilt> {
+fn stack_that_could_not_grow(armed: &Armed, address: usize, stack_pointer: usize) -> Option<judge::Guilt> {
     if sys::process::tid() != sys::process::pid() || address.abs_diff(stack_pointer) > GROWTH_BYTES {
         return None;
     }
@@ -216,6 +221,9 @@ fn stack_that_could_not_grow(armed: &Armed, address: usize, stack_pointer: usize
         return None;
     }
     let limited = armed.measure == Measure::AddressSpace || rlimit(Resource::AddressSpace).soft.is_some();
-    (limited && sys::memory::would_be_refused(missing))
-        .then_some((Cause::Stack, Some(Request { bytes: missing as u64, align: None })))
+    (limited && sys::memory::would_be_refused(missing)).then_some(judge::Guilt {
+        cause: Cause::Stack,
+        request: Some(Request { bytes: missing as u64, align: None }),
+        evidence: Evidence::Fault,
+    })
 }

@@ -1,11 +1,12 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
-use super::notes;
-use super::real::{Real, call_real};
-use crate::guard::armed::armed;
-use crate::guard::exhaustion;
+use crate::contract::Evidence;
+use crate::guard::armed::{Armed, armed};
+use crate::guard::exhaustion::{self, Own};
+use crate::guard::real::{Real, call_real};
 use crate::guard::refusal;
+use crate::guard::{judge, notes};
 use crate::message::Message;
 use crate::sys;
 use core::ffi::{c_int, c_void};
@@ -43,12 +44,12 @@ pub(super) fn forget() {
 }
 
 /// A refusal: what was said before it has nothing to do with it.
-pub(super) fn note_refusal() {
+pub(in crate::guard) fn note_refusal() {
     let _ = LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed);
 }
 
 /// What the program said last, as far as it bears on its death, and has not gone on since.
-pub(super) fn last(last_bytes: u64) -> Option<Message> {
+fn last(last_bytes: u64) -> Option<Message> {
     match LAST.load(Relaxed) {
         MEMORY if notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed)) < last_bytes => {
             Some(Message::OutOfMemory)
@@ -57,6 +58,11 @@ pub(super) fn last(last_bytes: u64) -> Option<Message> {
         UNRELATED => Some(Message::Unrelated),
         _ => None,
     }
+}
+
+/// The same of a program that is dying now.
+pub(super) fn said(armed: &Armed) -> Option<Message> {
+    last(notes::last_bytes(armed))
 }
 
 /// Whether messages are read at all.
@@ -156,7 +162,7 @@ pub(super) fn hear(message: &[u8]) {
         && noted.tid == sys::process::tid()
         && !exhaustion::is_under_way()
     {
-        exhaustion::end(armed, noted.cause, Some(noted.request()));
+        exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
     match Message::of(message) {
         Some(Message::OutOfMemory) => {

@@ -2,11 +2,12 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{allocate, ends, faults, mappings, messages, notes, streams, threads};
+use super::{breaks, ends, faults, messages, streams, threads};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
 use crate::guard::startup::{program_name, read_environment, set_up};
+use crate::guard::{c_heap, mappings, notes};
 use crate::record::NOTE_NAME;
 use crate::sys;
 use core::ffi::{c_char, c_int};
@@ -34,7 +35,9 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     let variables = unsafe { Variables::new(envp) };
     SAYS_LIMIT.store(environment.limit.is_some(), Ordering::Relaxed);
     // SAFETY: the flag above lets only one constructor through.
-    unsafe { set_up(&Settings::UNSET, &environment, program, || 0..0) };
+    if unsafe { set_up(&Settings::UNSET, &environment, program, None, || 0..0) }.is_none() {
+        return;
+    }
     if variables.is(variable::HINTED, b"1") {
         messages::expect_hinted();
     }
@@ -44,7 +47,8 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     {
         variables.remove_all_of_ours(library);
     }
-    notes::begin();
+    IS_IN_CHARGE.store(true, Ordering::Relaxed);
+    notes::begin_only_here();
     faults::install();
     ends::watch_exit();
     // SAFETY: the handler lives as long as the process; libc keeps the first ones without allocating.
@@ -61,8 +65,9 @@ pub(super) fn environment_says_limit() -> bool {
 
 /// Asks the dynamic linker now, so that nobody has to later.
 fn resolve() {
-    allocate::resolve();
+    c_heap::resolve();
     mappings::resolve();
+    breaks::resolve();
     threads::resolve();
     messages::resolve();
     streams::resolve();
@@ -88,3 +93,11 @@ extern "C" fn in_child() {
         messages::forget();
     }
 }
+
+/// Whether this process is guarded by the library for other languages, and not by a guard of its own.
+pub(in crate::guard) fn is_in_charge() -> bool {
+    // Relaxed: written before `main`.
+    IS_IN_CHARGE.load(Ordering::Relaxed)
+}
+
+static IS_IN_CHARGE: AtomicBool = AtomicBool::new(false);

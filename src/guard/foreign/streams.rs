@@ -1,9 +1,10 @@
 //! What a dying program says through stdio, whose own writes never pass `write`: the functions that a message goes
 //! through, read for stderr and stdout once memory was refused. Of a formatted message only the format is read.
 
-use super::real::{Real, call_real};
-use super::{messages, notes};
+use super::messages;
 use crate::contract::Cause;
+use crate::guard::notes;
+use crate::guard::real::{Real, call_real};
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};

@@ -1,7 +1,8 @@
 //! pthread_create: a thread that could not be started for want of room for its stack.
 
-use super::real::{Real, call_real, weak};
 use crate::guard::interpose::{PthreadCreate, ThreadBody, create_thread};
+use crate::guard::notes::Asker;
+use crate::guard::real::{Real, call_real, weak};
 use core::ffi::{c_int, c_void};
 
 static PTHREAD_CREATE: Real = Real::new(c"pthread_create");
@@ -30,5 +31,5 @@ pub unsafe fn pthread_create(
     });
     let Some(real) = real else { return libc::EAGAIN };
     // SAFETY: the arguments are the caller's, whose contract is the same.
-    unsafe { create_thread(real, thread, attributes, body, argument) }
+    unsafe { create_thread(real, thread, attributes, body, argument, Asker::Other) }
 }

@@ -3,7 +3,8 @@
 //!
 //! A block is entered before the program gets it and taken out before the allocator gets it back, so no two threads
 //! ever handle the same address at once, and what orders them is the program's own handing over of the block. All
-//! orderings are relaxed for that reason.
+//! orderings are relaxed for that reason, but for a slot that changes hands: whoever takes it for another address has
+//! nothing else in common with the one that left it.
 
 use crate::profile::SiteIndex;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -74,8 +75,10 @@ impl Live {
                 continue;
             };
             for (key, value) in keys.iter().zip(values) {
+                // Acquire: pairs with the Release in `remove`. Without it our value might be stored before the one
+                // that left the slot has read its own. Nothing is read on failure.
                 if key.load(Ordering::Relaxed) == 0
-                    && key.compare_exchange(0, address as u64, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                    && key.compare_exchange(0, address as u64, Ordering::Acquire, Ordering::Relaxed).is_ok()
                 {
                     value.store(sample.encode(), Ordering::Relaxed);
                     return true;
@@ -95,7 +98,7 @@ impl Live {
             for (key, value) in keys.iter().zip(values) {
                 if key.load(Ordering::Relaxed) == address as u64 {
                     let sample = Sample::decode(value.load(Ordering::Relaxed));
-                    // Release, with the compare-exchange of whoever takes the slot: the value is read before.
+                    // Release: pairs with the Acquire of whoever takes the slot, so that the value is read before.
                     key.store(0, Ordering::Release);
                     leave(slot_of(address));
                     return Some(sample);

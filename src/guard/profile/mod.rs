@@ -2,15 +2,14 @@
 //! whoever looks after the process's death.
 //!
 //! The rule of the guard holds here all the more, as this code runs in the midst of allocations and of deaths: it
-//! allocates nothing, takes no lock, panics never, and waits for nothing.
+//! allocates nothing, takes no lock, panics never, and waits for nothing: where only one thread at a time may do
+//! something, a flag says that one does, and the others go on without.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `sampler` | the hot path: each thread's countdowns |
 //! | `distance` | the arithmetic of sampling; pure |
 //! | `live` | the samples that are live, and the filter that finds them |
-//! | `unwind`, `frame_rules` | call stacks |
-//! | `files` | the program and its libraries |
 //!
 //! ```text
 //!   allocation ── countdown over? ── sampler::event ── unwind ── site ── live ┐
@@ -18,18 +17,17 @@
 //! ```
 
 mod distance;
-mod files;
-mod frame_rules;
 mod live;
 mod sampler;
-mod unwind;
 
 pub(super) use sampler::{
     count_release, note_allocation, note_release, note_release_before_realloc, take_back,
 };
 
 use super::armed::{Armed, ReportTarget};
+use super::busy::Busy;
 use super::settings::Profile;
+use super::unwind;
 use crate::profile::{DEFAULT_DISTANCE, PROFILE_BYTES, Tables};
 use crate::record::ProfileState;
 use crate::report::Request;
@@ -46,7 +44,7 @@ struct Own {
     is_ours: AtomicU64,
     live: live::Live,
     rules: unwind::Rules,
-    files: files::Files,
+    files: unwind::Files,
 }
 
 /// All that the profiler ever takes.
@@ -121,7 +119,7 @@ unsafe fn begin(distance: u64) -> Option<()> {
     tables.begin(sys::process::pid(), distance, sys::process::coarse_ms());
     // SAFETY: a mapping of that size, just made, which is never unmapped; its words are atomics.
     let own_now = unsafe { &*own };
-    own_now.files.refresh(tables);
+    own_now.files.refresh(Some(tables));
     own_now.is_ours.store(1, Ordering::Relaxed);
     MEAN_DISTANCE.store(distance, Ordering::Relaxed);
     TABLES.store(at, Ordering::Relaxed);
@@ -146,20 +144,17 @@ pub(super) fn heap_use() -> HeapUse {
 #[inline(never)]
 pub(super) fn note_refusal(request: Request) {
     let Some(Profiling { own, tables }) = profiling() else { return };
-    static NOTING: AtomicBool = AtomicBool::new(false);
-    // One at a time, and nobody waits. Acquire and Release: the stores of the one before come before ours.
-    if NOTING.swap(true, Ordering::Acquire) {
-        return;
-    }
+    static NOTING: Busy = Busy::new();
+    // One at a time, and nobody waits.
+    let Some(_inside) = NOTING.try_enter() else { return };
     let stack = unwind::walk(unwind::here(), &own.rules, &own.files);
     tables.note_refused(request.bytes, stack.frames());
-    NOTING.store(false, Ordering::Release);
 }
 
 /// The process ends: what is still to be told.
 pub(super) fn note_end() {
     let Some(Profiling { own, tables }) = profiling() else { return };
-    own.files.refresh(tables);
+    own.files.refresh(Some(tables));
     tables.end(sys::process::coarse_ms());
 }
 
@@ -174,6 +169,7 @@ pub(super) fn write_beside(report: &ReportTarget, beside: &mut Text<BESIDE_MAX_B
     if !IS_OWN_MEMORY.load(Ordering::Relaxed) {
         return;
     }
+    beside.truncate(0);
     beside.push_bytes(path.to_bytes());
     beside.push(crate::contract::PROFILE_FILE_SUFFIX);
     beside.push_bytes(&[0]);

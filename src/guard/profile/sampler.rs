@@ -241,11 +241,11 @@ fn tell(here: &Here, Profiling { tables, .. }: Profiling) -> bool {
 fn sample(block: *mut u8, bytes: usize, registers: unwind::Registers) {
     let Some(Profiling { own, tables }) = profiling() else { return };
     let mut stack = unwind::walk(registers, &own.rules, &own.files);
-    if stack.met_unknown {
+    if stack.steps.met_unknown {
         own.files.refresh_now_and_then(tables);
         stack = unwind::walk(registers, &own.rules, &own.files);
     }
-    tables.note_walk(stack.by_table, stack.by_pointer, stack.is_cut);
+    tables.note_walk(stack.steps.by_table, stack.steps.by_pointer, stack.is_cut);
     let site = tables.site_of(stack.frames());
     // Relaxed: set before `main`.
     let sample = Sample::new(site, stands_for(bytes as u64, MEAN_DISTANCE.load(Ordering::Relaxed)));

@@ -115,7 +115,7 @@ pub(super) struct Bounded(pub(super) String);
 
 impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
+        for c in text.chars().map(crate::text::harmless) {
             if self.0.len() + c.len_utf8() + '…'.len_utf8() > NAME_MAX_BYTES {
                 self.0.push('…');
                 // Whoever writes need not go on.

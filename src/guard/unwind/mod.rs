@@ -4,11 +4,15 @@
 //! What a step needs (where the caller's frame is, and where it keeps its caller's registers) depends on the return
 //! address alone. It is worked out once, from `.eh_frame` (LSB core, 10.6; DWARF 5, 6.4), and kept in one word.
 
-use super::files::Files;
-use super::frame_rules::{Rule, rule_for};
+mod files;
+mod frame_rules;
+
+pub(super) use files::Files;
+
 use crate::profile::MAX_FRAMES;
 use crate::sys;
 use core::sync::atomic::{AtomicU64, Ordering};
+use frame_rules::{Rule, rule_for};
 
 /// The rules of the return addresses met so far. A slot's two words belong together if their XOR is the address: a
 /// slot that two threads wrote at once fits neither address, so no ordering is needed.
@@ -83,17 +87,111 @@ pub(super) fn here() -> Registers {
     Registers { pc, sp, fp, link }
 }
 
+/// The registers of the thread that a signal handler has interrupted.
+///
+/// # Safety
+/// `context` is the third argument of a signal handler that was installed with SA_SIGINFO.
+pub(super) unsafe fn interrupted(context: *mut libc::c_void) -> Registers {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    #[cfg(target_arch = "x86_64")]
+    {
+        let register = |number: i32| machine.gregs.get(number as usize).map_or(0, |value| *value as usize);
+        Registers {
+            pc: register(libc::REG_RIP),
+            sp: register(libc::REG_RSP),
+            fp: register(libc::REG_RBP),
+            link: 0,
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let register = |number: usize| machine.regs.get(number).map_or(0, |value| *value as usize);
+        Registers { pc: machine.pc as usize, sp: machine.sp as usize, fp: register(29), link: register(30) }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = machine;
+        Registers { pc: 0, sp: 0, fp: 0, link: 0 }
+    }
+}
+
+/// Has that thread go on at the beginning of `function`, on the stack that it was on.
+///
+/// # Safety
+/// As for `interrupted`; and nothing may rely on where the thread was.
+pub(super) unsafe fn divert(context: *mut libc::c_void, function: extern "C" fn() -> !) {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let machine = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    let start = function as *const () as usize;
+    #[cfg(target_arch = "x86_64")]
+    {
+        /// What a function may keep below its stack pointer (System V ABI, 3.2.2).
+        const RED_ZONE: i64 = 128;
+        let registers = &mut machine.gregs;
+        if let Some(sp) = registers.get_mut(libc::REG_RSP as usize) {
+            // As after a call: a return address below what is aligned.
+            *sp = ((*sp - RED_ZONE) & !15) - 8;
+        }
+        if let Some(pc) = registers.get_mut(libc::REG_RIP as usize) {
+            *pc = start as i64;
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        machine.pc = start as u64;
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = (machine, start);
+        function()
+    }
+}
+
+/// Whether that thread was waiting for another one, without a time limit: in a futex(2) that goes on when the handler
+/// comes back, as SA_RESTART has it.
+///
+/// # Safety
+/// As for `interrupted`.
+pub(super) unsafe fn waited_for_thread(context: *mut libc::c_void) -> bool {
+    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
+    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    // SAFETY: by contract.
+    let pc = unsafe { interrupted(context) }.pc;
+    // The number of the system call is back in its register, and its instruction is next.
+    #[cfg(target_arch = "x86_64")]
+    {
+        const SYSCALL: [u8; 2] = [0x0f, 0x05];
+        let number = machine.gregs.get(libc::REG_RAX as usize).copied();
+        // SAFETY: the thread was about to execute the instruction there, of which this is the whole.
+        number == Some(libc::SYS_futex) && unsafe { (pc as *const [u8; 2]).read() } == SYSCALL
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        const SVC_0: u32 = 0xd400_0001;
+        // SAFETY: the thread was about to execute the instruction there; instructions are aligned words.
+        machine.regs.get(8).copied() == Some(libc::SYS_futex as u64)
+            && unsafe { (pc as *const u32).read() } == SVC_0
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = (machine, pc);
+        false
+    }
+}
+
+/// Whether the unwind tables say how to leave the function that `pc` is in.
+pub(super) fn is_described(pc: usize, files: &Files) -> bool {
+    files.find(pc).and_then(|file| rule_for(pc, &file)).is_some_and(|rule| rule != Rule::NoTable)
+}
+
 /// A stack: return addresses from the innermost caller outwards.
 pub(super) struct Stack {
     frames: [u64; MAX_FRAMES],
     len: usize,
-    /// Steps by the unwind tables, and by frame pointers.
-    pub(super) by_table: u64,
-    pub(super) by_pointer: u64,
     /// It goes on, beyond what is kept.
     pub(super) is_cut: bool,
-    /// An address that is in no file known so far.
-    pub(super) met_unknown: bool,
+    pub(super) steps: Steps,
 }
 
 impl Stack {
@@ -116,28 +214,46 @@ impl Stack {
     }
 }
 
-/// Walks outwards from `registers`, whose own function is left out. Async-signal-safe.
-pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> Stack {
-    let mut stack = Stack {
-        frames: [0; MAX_FRAMES],
-        len: 0,
-        by_table: 0,
-        by_pointer: 0,
-        is_cut: false,
-        met_unknown: false,
-    };
+/// Walks outwards from `registers`, whose own function is left out, and keeps the stack. Async-signal-safe.
+pub(super) fn walk(registers: Registers, rules: &Rules, files: &Files) -> Stack {
+    let mut stack = Stack { frames: [0; MAX_FRAMES], len: 0, is_cut: false, steps: Steps::default() };
+    let steps = visit(registers, Some(rules), files, |pc| stack.push(pc));
+    Stack { steps, ..stack }
+}
+
+/// How a walk went.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Steps {
+    /// Steps by the unwind tables, and by frame pointers.
+    pub(super) by_table: u64,
+    pub(super) by_pointer: u64,
+    /// An address that is in no file known so far.
+    pub(super) met_unknown: bool,
+}
+
+/// Walks outwards from `registers`, whose own function is left out: `on_frame` gets each return address, and says
+/// whether to go on. Without `rules` each step is worked out anew. Async-signal-safe.
+pub(super) fn visit(
+    mut registers: Registers,
+    rules: Option<&Rules>,
+    files: &Files,
+    mut on_frame: impl FnMut(usize) -> bool,
+) -> Steps {
+    let mut steps = Steps::default();
     let mut memory = ReadableStack { page: registers.sp & !(PAGE - 1) };
     let mut innermost = true;
     loop {
-        let rule = rules.find(registers.pc).unwrap_or_else(|| {
+        let rule = rules.and_then(|rules| rules.find(registers.pc)).unwrap_or_else(|| {
             let rule = match files.find(registers.pc) {
                 Some(file) => rule_for(registers.pc, &file).unwrap_or(Rule::NoTable),
                 None => {
-                    stack.met_unknown = true;
+                    steps.met_unknown = true;
                     return Rule::NoTable;
                 }
             };
-            rules.keep(registers.pc, rule);
+            if let Some(rules) = rules {
+                rules.keep(registers.pc, rule);
+            }
             rule
         });
         let next = match rule {
@@ -158,7 +274,7 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                     Some(offset) => saved(&mut memory, offset),
                     None => Some(registers.fp),
                 };
-                stack.by_table += 1;
+                steps.by_table += 1;
                 // A frame is never empty; a function that has not built one yet may be innermost.
                 let goes_outwards = cfa > registers.sp || innermost && cfa == registers.sp;
                 pc.zip(fp).filter(|_| goes_outwards).map(|(pc, fp)| Registers { pc, sp: cfa, fp, link: 0 })
@@ -167,7 +283,7 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                 let fp = registers.fp;
                 let outer = memory.word(registers.sp, fp);
                 let pc = memory.word(registers.sp, fp.wrapping_add(8));
-                stack.by_pointer += 1;
+                steps.by_pointer += 1;
                 // The register may hold anything: only what leads outwards and into code is believed.
                 outer
                     .zip(pc)
@@ -175,10 +291,10 @@ pub(super) fn walk(mut registers: Registers, rules: &Rules, files: &Files) -> St
                     .map(|(outer, pc)| Registers { pc, sp: fp.wrapping_add(16), fp: outer, link: 0 })
             }
         };
-        let Some(mut next) = next else { return stack };
+        let Some(mut next) = next else { return steps };
         next.pc = without_signature(next.pc);
-        if next.pc == 0 || !stack.push(next.pc) {
-            return stack;
+        if next.pc == 0 || !on_frame(next.pc) {
+            return steps;
         }
         registers = next;
         innermost = false;

@@ -1,4 +1,5 @@
-//! The malloc family: forward, compare with null, and hand refusals over. `free` is not among them.
+//! The C library's heap: the malloc family, as C code calls it. Forward, compare with null, and hand refusals over.
+//! `free` is not among them.
 //!
 //! ```text
 //!  ENTRY:   first ──the constructor, or the first call──▶ real ◀──settled────┐
@@ -6,9 +7,10 @@
 //! ```
 //! Each function is one jump through its own pointer, so that counting costs nothing until it is needed.
 
-use super::{notes, real::Real};
+use super::notes::{self, Asker};
+use super::real::Real;
+use super::refusal;
 use crate::contract::Cause;
-use crate::guard::refusal;
 use crate::report::Request;
 use crate::sys;
 use core::ffi::{c_int, c_void};
@@ -32,10 +34,13 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
     }
     let mut block = null_mut();
     let request = Request { bytes: bytes as u64, align: align.map(|align| align as u64) };
-    refusal::handle(Cause::Heap, request, &mut || {
+    let survived = refusal::handle(Cause::Heap, Asker::Other, request, &mut || {
         block = again();
         !block.is_null()
     });
+    if !survived {
+        refusal::watch_for_unchecked();
+    }
     sys::fd::set_errno(libc::ENOMEM);
     block
 }
@@ -43,8 +48,8 @@ fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c
 /// The functions that are used before the real ones are known, and in a static program, which has no linker to ask:
 /// glibc's own, under the names that nobody hides.
 mod before {
-    use super::super::real::weak;
     use super::{c_void, null_mut, sys};
+    use crate::guard::real::weak;
 
     weak!(
         oomguard_libc_malloc "__libc_malloc",
@@ -76,18 +81,59 @@ mod before {
     }
 }
 
+/// What the names mean in this program, where they are not ours: for what Rust's allocator calls.
+mod linked {
+    use super::super::real::weak;
+
+    // Defined beside our names, and only there: see `anchor`.
+    weak!(
+        oomguard_table_of_malloc "oomguard_own_malloc",
+        oomguard_table_of_calloc "oomguard_own_calloc",
+        oomguard_table_of_realloc "oomguard_own_realloc",
+        oomguard_table_of_memalign "oomguard_own_memalign"
+    );
+
+    macro_rules! linked {
+        ($($name:ident $own:ident)*) => {
+            $(pub(super) fn $name() -> Option<usize> {
+                let linked = libc::$name as *const () as usize;
+                // Nothing of ours is in a program without a guard: then nobody asks.
+                $own.map(|own| own as *const () as usize).filter(|own| *own != linked).map(|_| linked)
+            })*
+        };
+    }
+
+    linked! {
+        malloc oomguard_table_of_malloc
+        calloc oomguard_table_of_calloc
+        realloc oomguard_table_of_realloc
+        memalign oomguard_table_of_memalign
+    }
+}
+
 macro_rules! family {
     ($(
         $(#[$doc:meta])*
-        $name:ident($($argument:ident: $type:ty),*) $symbol:literal, before $before:expr,
+        $name:ident($($argument:ident: $type:ty),*) $symbol:literal, linked $linked:expr, before $before:expr,
         bytes $bytes:expr, align $align:expr;
     )*) => {
         $(
-            mod $name {
+            pub(super) mod $name {
                 use super::*;
                 pub(super) type Signature = unsafe extern "C" fn($($type),*) -> *mut c_void;
-                pub(super) static REAL: Real = Real::new($symbol);
+                pub(super) static REAL: Real = Real::linked_as($symbol, $linked);
                 pub(super) static ENTRY: AtomicPtr<c_void> = AtomicPtr::new(first as Signature as *mut c_void);
+
+                /// The call without a look at what it gives, for Rust's allocator, which looks itself.
+                ///
+                /// # Safety
+                /// That of the C library's function of this name.
+                #[inline(always)]
+                #[allow(dead_code)] // Rust's allocator calls some.
+                pub(in crate::guard) unsafe fn call($($argument: $type),*) -> *mut c_void {
+                    // SAFETY: the arguments are the caller's, whose contract is the same.
+                    unsafe { entry()($($argument),*) }
+                }
 
                 #[inline(always)]
                 pub(super) fn entry() -> Signature {
@@ -98,7 +144,7 @@ macro_rules! family {
                 }
 
                 pub(super) fn real() -> Option<Signature> {
-                    let real = super::super::real::call_real!(REAL, Signature);
+                    let real = crate::guard::real::call_real!(REAL, Signature);
                     real.or_else(|| if REAL.is_nowhere() { before() } else { None })
                 }
 
@@ -149,6 +195,7 @@ macro_rules! family {
                     super::refused($bytes, $align, &mut || unsafe { entry()($($argument),*) })
                 }
 
+                #[allow(dead_code)] // A Rust program has the others looked up when they are called.
                 pub(super) fn resolve() {
                     if let Some(real) = real() {
                         ENTRY.store(real as *mut c_void, Ordering::Relaxed);
@@ -156,7 +203,9 @@ macro_rules! family {
                 }
 
                 pub(super) fn count(on: bool) {
-                    if let Some(real) = real() {
+                    let is_known = ENTRY.load(Ordering::Relaxed) != first as Signature as *mut c_void;
+                    // One that was never called is not looked up now, when memory may be gone.
+                    if is_known && let Some(real) = real() {
                         let entry = if on { counted as Signature } else { real };
                         ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
                     }
@@ -168,7 +217,7 @@ macro_rules! family {
             /// # Safety
             /// That of the C library's function of this name.
             #[inline(always)]
-            pub unsafe fn $name($($argument: $type),*) -> *mut c_void {
+            pub unsafe extern "C" fn $name($($argument: $type),*) -> *mut c_void {
                 // SAFETY: the arguments are the caller's, whose contract is the same.
                 let block = unsafe { $name::entry()($($argument),*) };
                 // SAFETY: as above.
@@ -177,6 +226,7 @@ macro_rules! family {
         )*
 
         /// Finds the real functions, so that nobody has to later.
+        #[cfg(feature = "shim")]
         pub(super) fn resolve() {
             $($name::resolve();)*
             let _ = POSIX_MEMALIGN.address();
@@ -189,30 +239,38 @@ macro_rules! family {
     };
 }
 
+/// Finds those of the real functions that Rust's allocator calls.
+pub(super) fn resolve_rusts() {
+    malloc::resolve();
+    calloc::resolve();
+    realloc::resolve();
+    memalign::resolve();
+}
+
 family! {
     /// malloc(3).
-    malloc(bytes: usize) c"malloc", before before::oomguard_libc_malloc,
+    malloc(bytes: usize) c"malloc", linked linked::malloc, before before::oomguard_libc_malloc,
         bytes bytes, align None;
     /// calloc(3).
-    calloc(number: usize, size: usize) c"calloc", before before::oomguard_libc_calloc,
+    calloc(number: usize, size: usize) c"calloc", linked linked::calloc, before before::oomguard_libc_calloc,
         bytes number.saturating_mul(size), align None;
     /// realloc(3). Of no bytes it frees the block, and null is no refusal.
-    realloc(block: *mut c_void, bytes: usize) c"realloc", before before::oomguard_libc_realloc,
+    realloc(block: *mut c_void, bytes: usize) c"realloc", linked linked::realloc, before before::oomguard_libc_realloc,
         bytes if bytes == 0 { usize::MAX } else { bytes }, align None;
     /// reallocarray(3).
-    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", before before::REALLOCARRAY,
+    reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", linked || None, before before::REALLOCARRAY,
         bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None;
     /// memalign(3).
-    memalign(align: usize, bytes: usize) c"memalign", before before::oomguard_libc_memalign,
+    memalign(align: usize, bytes: usize) c"memalign", linked linked::memalign, before before::oomguard_libc_memalign,
         bytes bytes, align Some(align);
     /// aligned_alloc(3).
-    aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", before before::oomguard_libc_memalign,
+    aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", linked || None, before before::oomguard_libc_memalign,
         bytes bytes, align Some(align);
     /// valloc(3).
-    valloc(bytes: usize) c"valloc", before before::oomguard_libc_valloc,
+    valloc(bytes: usize) c"valloc", linked || None, before before::oomguard_libc_valloc,
         bytes bytes, align None;
     /// pvalloc(3).
-    pvalloc(bytes: usize) c"pvalloc", before before::oomguard_libc_pvalloc,
+    pvalloc(bytes: usize) c"pvalloc", linked || None, before before::oomguard_libc_pvalloc,
         bytes bytes, align None;
 }
 
@@ -224,8 +282,8 @@ static POSIX_MEMALIGN: Real = Real::new(c"posix_memalign");
 /// # Safety
 /// That of the C library's function of this name.
 #[inline]
-pub unsafe fn posix_memalign(block: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
-    let real = super::real::call_real!(POSIX_MEMALIGN, PosixMemalign).or_else(|| {
+pub unsafe extern "C" fn posix_memalign(block: *mut *mut c_void, align: usize, bytes: usize) -> c_int {
+    let real = crate::guard::real::call_real!(POSIX_MEMALIGN, PosixMemalign).or_else(|| {
         // SAFETY: glibc's function of this purpose has this signature.
         before::oomguard_libc_posix_memalign
             .map(|before| unsafe { core::mem::transmute::<unsafe extern "C" fn(), PosixMemalign>(before) })
@@ -248,7 +306,7 @@ fn posix_memalign_refused(align: usize, bytes: usize, call: &dyn Fn() -> c_int) 
         return libc::ENOMEM;
     }
     let request = Request { bytes: bytes as u64, align: Some(align as u64) };
-    let survived = refusal::handle(Cause::Heap, request, &mut || call() == 0);
+    let survived = refusal::handle(Cause::Heap, Asker::Other, request, &mut || call() == 0);
     sys::fd::set_errno(errno);
     if survived { 0 } else { libc::ENOMEM }
 }

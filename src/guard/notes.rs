@@ -7,9 +7,9 @@
 //! throughout are relaxed: each number stands by itself, the thread that dies is mostly the one that was refused, and a
 //! race between two threads only shifts by one allocation what is a threshold anyhow.
 
-use super::{allocate, messages};
+use super::armed::{Armed, armed};
+use super::c_heap;
 use crate::contract::Cause;
-use crate::guard::armed::{Armed, armed};
 use crate::report::Request;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -26,14 +26,27 @@ static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
 /// When so many bytes have been allocated, counting ends.
 static ENOUGH_BYTES: AtomicU64 = AtomicU64::new(0);
 
+/// Who asked for what was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Rust's global allocator: whoever cannot go on without the block calls `handle_alloc_error`.
+    Rust,
+    /// Anybody else: whether the program copes shows in what it does next.
+    Other,
+}
+
 /// A refusal that the program has not got over yet.
 struct Note {
     /// Plus one; zero where there is none.
     bytes: AtomicU64,
     is_thread: AtomicBool,
+    is_rusts: AtomicBool,
     tid: AtomicU32,
+    ms_before: AtomicU64,
     allocations_before: AtomicU64,
     bytes_before: AtomicU64,
+    /// When so many bytes have been allocated since, the program has got over it.
+    enough_bytes: AtomicU64,
 }
 
 impl Note {
@@ -41,9 +54,12 @@ impl Note {
         Note {
             bytes: AtomicU64::new(0),
             is_thread: AtomicBool::new(false),
+            is_rusts: AtomicBool::new(false),
             tid: AtomicU32::new(0),
+            ms_before: AtomicU64::new(0),
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
+            enough_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -60,8 +76,11 @@ const TELLING_BYTES: u64 = 1 << 20;
 #[derive(Clone, Copy)]
 pub(super) struct Noted {
     pub(super) cause: Cause,
+    pub(super) asker: Asker,
     pub(super) bytes: u64,
     pub(super) tid: u32,
+    /// The time since then, in milliseconds.
+    pub(super) ms_since: u64,
     pub(super) allocations_since: u64,
     pub(super) bytes_since: u64,
 }
@@ -75,8 +94,31 @@ impl Noted {
 /// This process is guarded from now on; also in a child of fork(2).
 pub(super) fn begin() {
     OWNER.store(sys::process::pid(), Relaxed);
+    CLOSED_BYTES.store(0, Relaxed);
+    forget();
+}
+
+/// The library for other languages begins the notes of a child itself, at the fork.
+#[cfg(feature = "shim")]
+pub(super) fn begin_only_here() {
+    BEGINS_IN_CHILDREN.store(false, Relaxed);
+    begin();
+}
+
+static BEGINS_IN_CHILDREN: AtomicBool = AtomicBool::new(true);
+
+fn forget() {
     REQUESTED.bytes.store(0, Relaxed);
     MAPPED.bytes.store(0, Relaxed);
+}
+
+/// Whether the notes are this process's. A child that was forked begins its own with its first refusal; the library
+/// for other languages has begun them at the fork, and leaves a child of vfork(2) alone.
+fn are_ours() -> bool {
+    if BEGINS_IN_CHILDREN.load(Relaxed) && OWNER.load(Relaxed) != 0 && !is_guarded() {
+        begin();
+    }
+    is_guarded()
 }
 
 /// Whether this process's refusals are noted.
@@ -86,17 +128,20 @@ pub(super) fn is_guarded() -> bool {
 }
 
 /// Something was refused, and the refusal is passed on to the program.
-pub(in crate::guard) fn note(cause: Cause, request: Request) {
-    if !is_guarded() {
+pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
+    if !are_ours() {
         return;
     }
     let note = if cause == Cause::Mapping { &MAPPED } else { &REQUESTED };
     note.is_thread.store(cause == Cause::Thread, Relaxed);
+    note.is_rusts.store(asker == Asker::Rust, Relaxed);
     note.tid.store(sys::process::tid(), Relaxed);
+    note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
+    note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
-    messages::note_refusal();
+    CLOSED_BYTES.store(0, Relaxed);
     watch(request.bytes);
 }
 
@@ -105,14 +150,19 @@ pub(super) fn last_bytes(armed: &Armed) -> u64 {
     armed.limit.bytes().map_or(0, |limit| limit / 8).max(16 << 20)
 }
 
+/// How much a program that was refused so many bytes may allocate without having got over it.
+fn enough(armed: &Armed, bytes: u64) -> u64 {
+    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
+    if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed))
+}
+
 /// Counts from now on, at least until more than `bytes` have been allocated.
 pub(super) fn watch(bytes: u64) {
     let Some(armed) = armed() else { return };
-    let possible = armed.limit.bytes().unwrap_or(u64::MAX >> 1);
-    let enough = if bytes <= possible { bytes } else { 0 }.max(last_bytes(armed));
+    let enough = enough(armed, bytes);
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
     if !WATCHING.swap(true, Relaxed) {
-        allocate::count(true);
+        c_heap::count(true);
     }
 }
 
@@ -139,20 +189,51 @@ pub(super) fn count(bytes: usize) {
         }
     }
     if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, Relaxed) {
-        allocate::count(false);
-        REQUESTED.bytes.store(0, Relaxed);
-        MAPPED.bytes.store(0, Relaxed);
+        c_heap::count(false);
+        close();
     }
 }
 
+/// What the program got over last, by work: it may have been no more than a backtrace. The bytes plus one; zero for
+/// nothing.
+static CLOSED_BYTES: AtomicU64 = AtomicU64::new(0);
+static CLOSED_CAUSE: AtomicU32 = AtomicU32::new(0);
+static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
+
+fn close() {
+    if let Some(noted) = requested().or_else(mapped) {
+        let cause = CAUSES.iter().position(|cause| *cause == noted.cause).unwrap_or(0);
+        CLOSED_CAUSE.store(cause as u32, Relaxed);
+        CLOSED_BYTES.store(noted.bytes.saturating_add(1), Relaxed);
+        CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+    }
+    forget();
+}
+
+/// What was refused and not got over, or got over a moment ago: for who knows that it was a backtrace.
+pub(super) fn open_or_just_closed() -> Option<(Cause, Request)> {
+    const MOMENT_MS: u64 = 5000;
+    let open = requested().or_else(mapped).map(|noted| (noted.cause, noted.request()));
+    open.or_else(|| {
+        let bytes = CLOSED_BYTES.load(Relaxed).checked_sub(1)?;
+        let is_young = sys::process::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
+        let cause = CAUSES.get(CLOSED_CAUSE.load(Relaxed) as usize).copied()?;
+        (is_young && is_guarded()).then_some((cause, Request { bytes, align: None }))
+    })
+}
+
 /// The bytes that have been counted so far.
+#[cfg(feature = "shim")]
 pub(super) fn allocated_bytes() -> u64 {
     ALLOCATED_BYTES.load(Relaxed)
 }
 
 /// The last refusal of the malloc family or of a thread, if the program has not got over it.
 pub(super) fn requested() -> Option<Noted> {
-    noted(&REQUESTED, if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap })
+    let cause = if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap };
+    noted(&REQUESTED, cause)
 }
 
 /// The last refused mapping, likewise.
@@ -161,12 +242,21 @@ pub(super) fn mapped() -> Option<Noted> {
 }
 
 fn noted(note: &Note, cause: Cause) -> Option<Noted> {
+    if !is_guarded() {
+        return None;
+    }
     let bytes = note.bytes.load(Relaxed).checked_sub(1)?;
+    let bytes_since = ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed));
+    if bytes_since > note.enough_bytes.load(Relaxed) {
+        return None;
+    }
     Some(Noted {
         cause,
+        asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
         bytes,
         tid: note.tid.load(Relaxed),
+        ms_since: sys::process::monotonic_ms().saturating_sub(note.ms_before.load(Relaxed)),
         allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
-        bytes_since: ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed)),
+        bytes_since,
     })
 }

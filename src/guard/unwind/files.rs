@@ -5,14 +5,15 @@
 //! the later one holds, as the earlier one was unloaded.
 
 use crate::guard::backoff::Backoff;
+use crate::guard::busy::Busy;
 use crate::profile::{MAX_MODULES, ModuleFacts, Tables};
 use crate::sys;
 use crate::sys::fd::Lines;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The files that are known.
 #[repr(C)]
-pub(super) struct Files {
+pub(in crate::guard) struct Files {
     count: AtomicUsize,
     /// Start, end, unwind table, its length.
     entries: [[AtomicUsize; 4]; MAX_MODULES],
@@ -35,6 +36,14 @@ impl File {
 }
 
 impl Files {
+    /// None known yet.
+    pub(in crate::guard) const fn new() -> Files {
+        Files {
+            count: AtomicUsize::new(0),
+            entries: [const { [const { AtomicUsize::new(0) }; 4] }; MAX_MODULES],
+        }
+    }
+
     /// The file that an address is in. Async-signal-safe.
     pub(super) fn find(&self, address: usize) -> Option<File> {
         // Acquire: pairs with the Release in `add`, so that the entries are seen whole.
@@ -65,30 +74,51 @@ impl Files {
         true
     }
 
-    /// Looks for files that are not known yet, unless another thread is doing so. Makes system calls only; no lock, no
-    /// allocation.
-    pub(super) fn refresh(&self, tables: &Tables) {
-        static REFRESHING: AtomicBool = AtomicBool::new(false);
-        // Acquire and Release: each refresh sees what the one before it added.
-        if REFRESHING.swap(true, Ordering::Acquire) {
-            return;
+    /// Adds what is loaded already, as the dynamic linker tells it: at start-up, when nobody else can hold its lock. Takes
+    /// a microsecond, where reading the kernel's list takes fifty.
+    pub(in crate::guard) fn add_loaded(&self) {
+        unsafe extern "C" fn add(info: *mut libc::dl_phdr_info, _: usize, files: *mut libc::c_void) -> i32 {
+            // SAFETY: dl_iterate_phdr hands over a valid description for the length of this call.
+            let info = unsafe { &*info };
+            // SAFETY: the pointer to `self` below, which outlives the call.
+            let files = unsafe { &*files.cast_const().cast::<Files>() };
+            if !info.dlpi_phdr.is_null() {
+                // SAFETY: the program headers of a loaded object, dlpi_phnum of them, loaded as long as it is.
+                let headers =
+                    unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+                if let Some(file) = (Image { bias: info.dlpi_addr as usize, headers }).file() {
+                    files.add(file);
+                }
+            }
+            0
         }
-        self.read_maps(tables);
-        REFRESHING.store(false, Ordering::Release);
+        let files: *const Files = self;
+        // SAFETY: the callback gets the pointer to `self`, which outlives the call.
+        unsafe { libc::dl_iterate_phdr(Some(add), files.cast_mut().cast()) };
+    }
+
+    /// Looks for files that are not known yet, unless another thread is doing so, and adds them to the profile's tables
+    /// as well, where there are such. Makes system calls only; no lock, no allocation.
+    pub(in crate::guard) fn refresh(&self, tables: Option<&Tables>) {
+        static REFRESHING: Busy = Busy::new();
+        // Each refresh sees what the one before it added.
+        if let Some(_inside) = REFRESHING.try_enter() {
+            self.read_maps(tables);
+        }
     }
 
     /// The same, but not often: an unknown address may be of code that no file holds.
-    pub(super) fn refresh_now_and_then(&self, tables: &Tables) {
+    pub(in crate::guard) fn refresh_now_and_then(&self, tables: &Tables) {
         static BACKOFF: Backoff = Backoff::new();
         let before_ms = sys::process::monotonic_ms();
         if BACKOFF.is_due(before_ms) {
-            self.refresh(tables);
+            self.refresh(Some(tables));
             // As if it had taken that long: at most ten times in a second.
             BACKOFF.note_attempt(before_ms, sys::process::monotonic_ms() + 6);
         }
     }
 
-    fn read_maps(&self, tables: &Tables) {
+    fn read_maps(&self, tables: Option<&Tables>) {
         let Some(mut lines) = Lines::<512>::open(c"/proc/self/maps") else { return };
         // The mapping of a file's beginning that was seen last, and the file.
         let mut beginning = (0, 0);
@@ -105,13 +135,15 @@ impl Files {
         }
     }
 
-    fn add_if_new(&self, start: usize, path: &[u8], tables: &Tables) {
+    fn add_if_new(&self, start: usize, path: &[u8], tables: Option<&Tables>) {
         let Some(image) = Image::at(start) else { return };
         let Some(file) = image.file() else { return };
         if self.find(start).is_some_and(|known| known == file) {
             return;
         }
-        if self.add(file) {
+        let is_known = self.add(file);
+        let Some(tables) = tables else { return };
+        if is_known {
             tables.add_module(&ModuleFacts {
                 start: file.start as u64,
                 end: file.end as u64,

@@ -9,6 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Real {
     name: &'static CStr,
     address: AtomicUsize,
+    /// The definition that this program was linked with, where that is not ours.
+    linked: fn() -> Option<usize>,
 }
 
 /// Not looked up yet; and: looked up in vain. No function lies there.
@@ -17,11 +19,20 @@ const NOWHERE: usize = 1;
 
 impl Real {
     pub(super) const fn new(name: &'static CStr) -> Self {
-        Real { name, address: AtomicUsize::new(UNKNOWN) }
+        Real { name, address: AtomicUsize::new(UNKNOWN), linked: || None }
+    }
+
+    /// A function that is also called where our name for it does not stand: a sanitizer's runtime or an allocator in the
+    /// program may have defined it, and then hides ours.
+    pub(super) const fn linked_as(name: &'static CStr, linked: fn() -> Option<usize>) -> Self {
+        Real { name, address: AtomicUsize::new(UNKNOWN), linked }
     }
 
     /// Its address. `None`: there is none, or its being looked up is what made this call.
     pub(super) fn address(&self) -> Option<usize> {
+        if !super::anchor::FINDS_HIDDEN {
+            return None;
+        }
         // Relaxed, here and below: code is there from the start, and two threads find the same.
         match self.address.load(Ordering::Relaxed) {
             UNKNOWN => self.look_up(),
@@ -42,7 +53,9 @@ impl Real {
             return None;
         }
         let errno = sys::fd::errno();
-        let found = sys::symbols::next_definition(self.name);
+        let find =
+            if is_for_program() { sys::symbols::hidden_definition } else { sys::symbols::next_definition };
+        let found = (self.linked)().or_else(|| find(self.name));
         self.address.store(found.unwrap_or(NOWHERE), Ordering::Relaxed);
         sys::fd::set_errno(errno);
         LOOKING_UP.store(0, Ordering::Relaxed);
@@ -61,7 +74,7 @@ macro_rules! call_real {
         })
     };
 }
-pub(super) use call_real;
+pub(in crate::guard) use call_real;
 
 /// Functions under names of the C library's own that nobody hides. Weak, as another C library has none of them.
 macro_rules! weak {
@@ -77,8 +90,16 @@ macro_rules! weak {
             ".popsection"
         ),*);
         unsafe extern "C" {
-            $(pub(super) safe static $table: Option<unsafe extern "C" fn()>;)*
+            $(pub(in crate::guard) safe static $table: Option<unsafe extern "C" fn()>;)*
         }
     };
 }
-pub(super) use weak;
+pub(in crate::guard) use weak;
+
+weak!(oomguard_table_of_abort "oomguard_own_abort");
+
+/// Whether our names stand in a program, or a library, that has a guard of its own: see `anchor`. The library for other
+/// languages hides what comes after it.
+fn is_for_program() -> bool {
+    oomguard_table_of_abort.is_some()
+}

@@ -3,8 +3,7 @@
 
 use super::notes;
 use super::real::{Real, call_real};
-use crate::contract::Cause;
-use crate::guard::refusal;
+use super::refusal;
 use crate::report::Request;
 use crate::sys;
 use core::ffi::{c_int, c_void};
@@ -12,29 +11,21 @@ use core::ffi::{c_int, c_void};
 type Mmap = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
 type Mremap = unsafe extern "C" fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
 type Mprotect = unsafe extern "C" fn(*mut c_void, usize, c_int) -> c_int;
-type Brk = unsafe extern "C" fn(*mut c_void) -> c_int;
-type Sbrk = unsafe extern "C" fn(isize) -> *mut c_void;
-
-unsafe extern "C" {
-    /// The C library's other name for it: for a static program, where there is no linker to ask for the next definition.
-    fn __sbrk(more: isize) -> *mut c_void;
-}
 
 static MMAP: Real = Real::new(c"mmap");
 static MREMAP: Real = Real::new(c"mremap");
 static MPROTECT: Real = Real::new(c"mprotect");
-static BRK: Real = Real::new(c"brk");
-static SBRK: Real = Real::new(c"sbrk");
 
+#[cfg(feature = "shim")]
 pub(super) fn resolve() {
-    for real in [&MMAP, &MREMAP, &MPROTECT, &BRK, &SBRK] {
+    for real in [&MMAP, &MREMAP, &MPROTECT] {
         let _ = real.address();
     }
 }
 
 /// Takes note of what a mapping call gave.
 #[inline(always)]
-fn look(worked: bool, bytes: usize) {
+pub(super) fn look(worked: bool, bytes: usize) {
     if !worked || notes::is_watching() {
         look_closely(worked, bytes);
     }
@@ -44,12 +35,12 @@ fn look(worked: bool, bytes: usize) {
 #[inline(never)]
 fn look_closely(worked: bool, bytes: usize) {
     if worked {
-        notes::count(bytes);
+        refusal::count_mapping(bytes);
         return;
     }
     // A note leaves errno alone.
     if sys::fd::errno() == libc::ENOMEM && notes::is_guarded() {
-        refusal::note(Cause::Mapping, Request { bytes: bytes as u64, align: None });
+        refusal::note_mapping(Request { bytes: bytes as u64, align: None });
     }
 }
 
@@ -58,7 +49,7 @@ fn look_closely(worked: bool, bytes: usize) {
 /// # Safety
 /// That of mmap(2).
 #[inline]
-pub unsafe fn mmap(
+pub unsafe extern "C" fn mmap(
     at: *mut c_void,
     bytes: usize,
     protection: c_int,
@@ -85,7 +76,7 @@ pub unsafe fn mmap(
 /// # Safety
 /// That of mremap(2).
 #[inline]
-pub unsafe fn mremap(
+pub unsafe extern "C" fn mremap(
     at: *mut c_void,
     old_bytes: usize,
     bytes: usize,
@@ -107,7 +98,7 @@ pub unsafe fn mremap(
 /// # Safety
 /// That of mprotect(2).
 #[inline]
-pub unsafe fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
+pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
     let result = match call_real!(MPROTECT, Mprotect) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection) },
@@ -117,37 +108,4 @@ pub unsafe fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_in
     let counted = if protection & libc::PROT_WRITE != 0 || result != 0 { bytes } else { 0 };
     look(result == 0, counted);
     result
-}
-
-/// brk(2).
-///
-/// # Safety
-/// That of brk(2).
-pub unsafe fn brk(end: *mut c_void) -> c_int {
-    let result = match call_real!(BRK, Brk) {
-        // SAFETY: the argument is the caller's, whose contract is the same.
-        Some(real) => unsafe { real(end) },
-        None => {
-            // SAFETY: moves nothing.
-            let before = unsafe { __sbrk(0) } as isize;
-            // SAFETY: as above: to the end that the caller asks for.
-            let before = unsafe { __sbrk((end as isize).wrapping_sub(before)) };
-            if before == libc::MAP_FAILED { -1 } else { 0 }
-        }
-    };
-    // How much more this is, nobody says.
-    look(result == 0, 0);
-    result
-}
-
-/// sbrk(2).
-///
-/// # Safety
-/// That of sbrk(2).
-pub unsafe fn sbrk(more: isize) -> *mut c_void {
-    let real = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
-    // SAFETY: the argument is the caller's, whose contract is the same.
-    let before = unsafe { real(more) };
-    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0));
-    before
 }

@@ -1,0 +1,116 @@
+//! SIGABRT: the aborts that do not pass through our `abort`. Those inside the C library are looked at; a signal that
+//! somebody sent, and an abort for any other reason, do what they did before us.
+
+use super::armed::{Armed, armed};
+use super::exhaustion::{self, Own, Verdict};
+use super::{frames, threads, unwind, verdict};
+use crate::contract::{Cause, Evidence};
+use crate::sys;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The thread whose abort has been judged already, so that SIGABRT does not ask again.
+static JUDGED_HERE: AtomicU32 = AtomicU32::new(0);
+
+/// This thread's abort is its own affair.
+pub(super) fn acquit() {
+    // Relaxed: read back by the same thread, in its signal handler.
+    JUDGED_HERE.store(sys::process::tid(), Ordering::Relaxed);
+}
+
+/// Catches the aborts that do not pass through our `abort`: those inside the C library, and, where nothing can be
+/// interposed, all of them. A program that ignores SIGABRT goes on doing so.
+pub(super) fn install_handler(armed: &Armed) {
+    if armed.abort_action.sa_sigaction != libc::SIG_IGN {
+        sys::signals::install(libc::SIGABRT, on_signal);
+    }
+}
+
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some(armed) = armed() else { return };
+    let errno = sys::fd::errno();
+    // SAFETY: the kernel, and a handler that passes its arguments on, hand over a description, or nothing.
+    let info_here = unsafe { info.as_ref() };
+    if info_here.is_some_and(|info| info.si_code == libc::SI_TIMER) && !context.is_null() {
+        // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
+        let registers = unsafe { unwind::interrupted(context) };
+        // SAFETY: as above.
+        threads::look(armed, registers, unsafe { unwind::waited_for_thread(context) });
+        return sys::fd::set_errno(errno);
+    }
+    if info_here.is_none_or(is_raised_here) {
+        judge(armed, context);
+    }
+    pass_on(armed, signal, info, context);
+    sys::fd::set_errno(errno);
+}
+
+/// Whether our handler is the one that SIGABRT has now.
+pub(super) fn is_handled_by_us() -> bool {
+    sys::signals::disposition(libc::SIGABRT).sa_sigaction == on_signal as *const () as usize
+}
+
+/// Whether this process sent the signal to this very thread, as abort(3) does: not kill(2), and nobody else.
+fn is_raised_here(info: &libc::siginfo_t) -> bool {
+    // SAFETY: a signal sent by tgkill(2) carries its sender.
+    info.si_code == libc::SI_TKILL && unsafe { info.si_pid() }.unsigned_abs() == sys::process::pid()
+}
+
+fn judge(armed: &Armed, context: *mut libc::c_void) {
+    match exhaustion::standing() {
+        exhaustion::Standing::Dying => exhaustion::exit(armed),
+        exhaustion::Standing::Outlived => exhaustion::park(armed),
+        exhaustion::Standing::Alive => {}
+    }
+    // Relaxed: as in `acquit`.
+    if JUDGED_HERE.load(Ordering::Relaxed) == sys::process::tid() || context.is_null() {
+        return;
+    }
+    // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
+    let registers = unsafe { unwind::interrupted(context) };
+    if frames::was_in_alloc_error(&armed.alloc_error_code, registers) {
+        verdict::end_of_allocation(armed, Evidence::Exact);
+    }
+    if frames::was_in_thread_exit(registers) {
+        let (cause, evidence, own) = (Cause::Heap, Evidence::Exact, Own::ABORT);
+        exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+    }
+    if !super::anchor::INTERPOSES {
+        verdict::judge_abort(armed);
+    }
+}
+
+/// Does what SIGABRT did before us.
+fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let action = &armed.abort_action;
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // A handler of the program's own that calls the one before it: without us there would be none to call.
+            if !is_handled_by_us() {
+                return;
+            }
+            // The signal is blocked while we handle it. Unblocked here, as coming back to where it was raised takes a
+            // system call that a filter may not know of.
+            sys::signals::set_default(signal);
+            sys::signals::raise_here(signal);
+            sys::signals::unblock(signal);
+        }
+        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
+            let handler: sys::signals::Handler = unsafe { core::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
+            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
+/// The real hook, which nightly compilers let us set.
+#[cfg(feature = "nightly")]
+pub(super) fn alloc_error_hook(_layout: std::alloc::Layout) {
+    if let Some(armed) = armed() {
+        verdict::end_of_allocation(armed, Evidence::Exact);
+    }
+}

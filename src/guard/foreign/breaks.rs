@@ -1,0 +1,55 @@
+//! The program's break: brk(2) and sbrk(2), looked at as mappings are.
+
+use crate::guard::mappings::look;
+use crate::guard::real::{Real, call_real};
+use core::ffi::{c_int, c_void};
+
+type Brk = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Sbrk = unsafe extern "C" fn(isize) -> *mut c_void;
+
+unsafe extern "C" {
+    /// The C library's other name for it: for a static program, where there is no linker to ask for the next definition.
+    fn __sbrk(more: isize) -> *mut c_void;
+}
+
+static BRK: Real = Real::new(c"brk");
+static SBRK: Real = Real::new(c"sbrk");
+
+pub(super) fn resolve() {
+    for real in [&BRK, &SBRK] {
+        let _ = real.address();
+    }
+}
+
+/// brk(2).
+///
+/// # Safety
+/// That of brk(2).
+pub unsafe fn brk(end: *mut c_void) -> c_int {
+    let result = match call_real!(BRK, Brk) {
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        Some(real) => unsafe { real(end) },
+        None => {
+            // SAFETY: moves nothing.
+            let before = unsafe { __sbrk(0) } as isize;
+            // SAFETY: as above: to the end that the caller asks for.
+            let before = unsafe { __sbrk((end as isize).wrapping_sub(before)) };
+            if before == libc::MAP_FAILED { -1 } else { 0 }
+        }
+    };
+    // How much more this is, nobody says.
+    look(result == 0, 0);
+    result
+}
+
+/// sbrk(2).
+///
+/// # Safety
+/// That of sbrk(2).
+pub unsafe fn sbrk(more: isize) -> *mut c_void {
+    let real = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
+    // SAFETY: the argument is the caller's, whose contract is the same.
+    let before = unsafe { real(more) };
+    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0));
+    before
+}

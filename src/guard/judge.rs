@@ -1,0 +1,156 @@
+//! Whether the program dies of a refusal. It asked, was refused, and now it ends: evidence in the order of its weight.
+//!
+//! 1. It said so: a message about memory, and hardly anything allocated since.
+//! 2. It still could not have it: as much would be refused again now, and less than that was allocated since.
+//! 3. It did nothing else: hardly an allocation between the refusal and the end.
+//!
+//! A message that tells of another death speaks against all three. Of a request of Rust's own allocator the third is no
+//! evidence before an abort: who cannot go on without it would be inside `handle_alloc_error`.
+//!
+//! What the program said is for the caller to know: `said` is the last of it that bears on a death.
+
+use super::armed::Armed;
+use super::exhaustion::{Own, Verdict};
+use super::notes::{self, Asker, Noted};
+use super::refusal;
+use crate::contract::{Cause, Evidence};
+use crate::message::Message;
+use crate::report::Request;
+use crate::sys;
+
+/// Why the process ends, and how that is known.
+pub(super) struct Guilt {
+    pub(super) cause: Cause,
+    pub(super) request: Option<Request>,
+    pub(super) evidence: Evidence,
+}
+
+impl Guilt {
+    /// The end of a process that would have ended so by itself.
+    pub(super) fn verdict(self, own: Own) -> Verdict {
+        let Guilt { cause, request, evidence } = self;
+        Verdict { cause, request, evidence, own }
+    }
+}
+
+/// What a program may allocate on the straight way from a refusal to its end: a message, a flush, a handler.
+const STRAIGHT_ALLOCATIONS: u64 = 32;
+const STRAIGHT_BYTES: u64 = 64 << 10;
+
+/// What the C library takes from the kernel beside a block, at once (M_TOP_PAD in mallopt(3)), and a page for rounding:
+/// with less than both left, the block is refused although it alone would fit.
+const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
+
+/// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
+/// milliseconds.
+const UNSAID_MS: u64 = 1000;
+
+/// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
+/// something else only if the memory is still missing.
+pub(super) fn of_exit(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    judge(armed, said, |noted| match noted.asker {
+        Asker::Other => said != Some(Message::Unrelated) || would_be_refused(noted),
+        // What no machine has is not refused for the limit, and asked for only to be refused.
+        Asker::Rust => {
+            noted.ms_since <= UNSAID_MS
+                && would_be_refused(noted)
+                && sys::memory::machine_memory().is_none_or(|bytes| noted.bytes <= bytes)
+        }
+    })
+}
+
+/// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
+pub(super) fn of_abort(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    judge(armed, said, |noted| noted.asker == Asker::Other && would_be_refused(noted))
+}
+
+/// The program stops itself by an instruction that faults, as V8 and HotSpot do.
+#[cfg(feature = "shim")]
+pub(super) fn of_trap(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+    by_message(said).or_else(|| if said == Some(Message::OtherDeath) { None } else { by_size(armed) })
+}
+
+fn judge(armed: &Armed, said: Option<Message>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
+    by_message(said).or_else(|| {
+        if said == Some(Message::OtherDeath) {
+            None
+        } else {
+            by_size(armed).or_else(|| by_straightness(confirm_straight))
+        }
+    })
+}
+
+pub(super) fn by_message(said: Option<Message>) -> Option<Guilt> {
+    if said != Some(Message::OutOfMemory) {
+        return None;
+    }
+    // What was got over since may have been refused for the same reason; without any, a runtime's own limit spoke.
+    let (cause, request) = notes::requested().or_else(notes::mapped).map_or_else(
+        || refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request))),
+        |noted| (noted.cause, Some(noted.request())),
+    );
+    Some(Guilt { cause, request, evidence: Evidence::Said })
+}
+
+fn by_size(armed: &Armed) -> Option<Guilt> {
+    // A mapping that a program with a guard of its own was refused is no evidence by itself.
+    let mapped = notes::mapped().filter(|noted| noted.asker == Asker::Other);
+    [notes::requested(), mapped]
+        .into_iter()
+        .flatten()
+        .find(|noted| is_still_missing(armed, noted))
+        .map(|noted| guilt(&noted, Evidence::Missing))
+}
+
+fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
+    let bytes = noted.bytes.max(LEAST_STEP_BYTES);
+    let is_unsaid_too_long = noted.asker == Asker::Rust && noted.ms_since > UNSAID_MS;
+    armed.limit_now().map(|limit| limit.bytes).is_none_or(|limit| bytes <= limit)
+        && !is_unsaid_too_long
+        && noted.bytes_since < bytes
+        && would_be_refused(noted)
+}
+
+fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
+    notes::requested()
+        .filter(|noted| {
+            noted.allocations_since <= STRAIGHT_ALLOCATIONS && noted.bytes_since <= STRAIGHT_BYTES
+        })
+        .filter(|noted| confirm(noted))
+        .map(|noted| guilt(&noted, Evidence::Straight))
+}
+
+/// Whether little has happened since a thread was refused: words that would fit other errors as well are about that.
+pub(super) fn comes_straight_from_refused_thread() -> bool {
+    /// An error that is wrapped, perhaps several times, and formatted.
+    const MOST_ALLOCATIONS: u64 = 64;
+    notes::requested().is_some_and(|noted| {
+        noted.cause == Cause::Thread
+            && noted.allocations_since <= MOST_ALLOCATIONS
+            && noted.ms_since <= UNSAID_MS
+            && would_be_refused(&noted)
+    })
+}
+
+/// Whether hardly anything has happened since C code was refused what is still missing: its caller finds that it has got
+/// nothing, and gives up.
+pub(super) fn comes_straight_from_refusal() -> bool {
+    /// What a panic's message may take.
+    const MOST_ALLOCATIONS: u64 = 16;
+    notes::requested().is_some_and(|noted| {
+        noted.asker == Asker::Other
+            && noted.cause == Cause::Heap
+            && noted.allocations_since <= MOST_ALLOCATIONS
+            && noted.ms_since <= UNSAID_MS
+            && would_be_refused(&noted)
+    })
+}
+
+/// Whether as much would be refused again right now, possible or not.
+pub(super) fn would_be_refused(noted: &Noted) -> bool {
+    usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, sys::memory::would_be_refused)
+}
+
+pub(super) fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {
+    Guilt { cause: noted.cause, request: Some(noted.request()), evidence }
+}

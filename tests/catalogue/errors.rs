@@ -1,0 +1,124 @@
+//! Refusals that come back as errors: of a request that std or C code handles by giving up, of the C library's heap, and
+//! of a mapping. The program ends by a code, a panic or an abort of its own that says why, or says nothing.
+
+use super::own_fate::work;
+use super::{OUT_OF_HEAP, Role, fill};
+use std::ffi::c_void;
+use std::fs::File;
+use std::hint::black_box;
+use std::process::{abort, exit};
+use std::thread;
+
+/// More than the limit of 96 MiB, and less than any machine has.
+const TOO_MUCH: usize = 160 << 20;
+
+/// A backtrace may find no room either.
+const OUT_OF_MAPPINGS: super::Fate = super::Fate::OutOfMemory(&["mapping", "heap"]);
+
+pub const ROLES: &[Role] = &[
+    Role::new("a file is too large, unwrap", OUT_OF_HEAP, || drop(large_file().unwrap())).says(""),
+    Role::new("a file is too large, in a thread that main joins", OUT_OF_HEAP, || {
+        thread::spawn(|| drop(large_file().unwrap())).join().unwrap();
+    })
+    .says(""),
+    Role::new("a file is too large, a word and exit 1", OUT_OF_HEAP, || {
+        if let Err(error) = large_file() {
+            eprintln!("cannot load: {error}");
+            exit(1);
+        }
+    })
+    .says(""),
+    Role::new("a file is too large, exit 1 at once", OUT_OF_HEAP, || {
+        if large_file().is_err() {
+            exit(1);
+        }
+    }),
+    Role::new("a file is too large, _exit 1 at once", OUT_OF_HEAP, || {
+        if large_file().is_err() {
+            // SAFETY: takes no pointer and does not come back.
+            unsafe { libc::_exit(1) };
+        }
+    }),
+    Role::new("try_reserve, unwrap", OUT_OF_HEAP, || {
+        Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap();
+    })
+    .says(""),
+    Role::new("a panic hook of the program's own that says nothing", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        drop(large_file().unwrap());
+    }),
+    Role::new("C is refused, and exits 3 at once", OUT_OF_HEAP, || {
+        if c_block().is_null() {
+            exit(3);
+        }
+    }),
+    Role::new("C is refused, and aborts", OUT_OF_HEAP, || {
+        if c_block().is_null() {
+            abort();
+        }
+    }),
+    Role::new("C is refused, and its caller panics", OUT_OF_HEAP, || {
+        assert!(!c_block().is_null(), "no handle")
+    })
+    .says(""),
+    Role::new("C is refused, and does not check", OUT_OF_HEAP, || {
+        // SAFETY: none: the crash is what this role is for.
+        unsafe { libc::memset(c_block(), 1, 8) };
+    }),
+    Role::new("C is refused in a thread, and does not check", OUT_OF_HEAP, || {
+        // SAFETY: none: the crash is what this role is for.
+        let _ = thread::spawn(|| unsafe { libc::memset(c_block(), 1, 8) } as usize).join();
+    }),
+    Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || large_mapping().unwrap()).says(""),
+    // Handled, and ended for another reason later.
+    Role::exits("a file is too large, handled, then work and exit 3", 3, || {
+        assert!(large_file().is_err());
+        work();
+        exit(3);
+    })
+    .handling(),
+    Role::exits("a file is too large, logged, then work and exit 3 with other words", 3, || {
+        eprintln!("cannot load all of it: {}", large_file().unwrap_err());
+        work();
+        eprintln!("bad configuration");
+        exit(3);
+    })
+    .handling()
+    .says("bad configuration"),
+    Role::exits("C is refused, handled, then work and exit 3", 3, || {
+        assert!(c_block().is_null());
+        work();
+        exit(3);
+    })
+    .handling(),
+    Role::is_killed("C is refused, handled, then work and a write to null", libc::SIGSEGV, || {
+        assert!(c_block().is_null());
+        work();
+        // SAFETY: none: the crash is what this role is for.
+        unsafe { libc::memset(black_box(std::ptr::null_mut()), 1, 8) };
+    })
+    .handling(),
+    Role::is_killed("C is refused, handled, then a stack overflow", libc::SIGABRT, || {
+        assert!(c_block().is_null());
+        black_box(super::own_fate::without_end(1));
+    })
+    .handling()
+    .says("has overflowed its stack"),
+];
+
+/// A file of nothing but a hole, read whole.
+fn large_file() -> std::io::Result<Vec<u8>> {
+    let path = std::env::current_dir()?.join("large");
+    File::create(&path).and_then(|file| file.set_len(TOO_MUCH as u64)).expect("room for a hole");
+    std::fs::read(path)
+}
+
+/// What a C library asks for, from the C library's heap.
+fn c_block() -> *mut c_void {
+    // SAFETY: malloc takes any size.
+    black_box(unsafe { libc::malloc(black_box(TOO_MUCH)) })
+}
+
+fn large_mapping() -> std::io::Result<()> {
+    fill::map(TOO_MUCH).map(drop).ok_or_else(std::io::Error::last_os_error)
+}
