@@ -400,7 +400,7 @@ fn unwritten() {
 fn out_of_reach() {
     // SAFETY: takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
-        println!("skipped: only root can give up its privileges, or its root");
+        common::skip::skipped("only root can give up its privileges, or its root");
         return;
     }
     for (role, why) in [("lose privileges", "permission denied (errno 13)"), ("lose root", "no such")] {

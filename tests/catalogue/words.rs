@@ -7,7 +7,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::mem;
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
 
@@ -39,6 +39,7 @@ pub const ROLES: &[Role] = &[
     .needs_exact_reserve(),
     Role::dies("a hook maps 2 MiB itself in a program that watches its pressure", || {
         oomguard::on_pressure(1.0, || ()).unwrap();
+        wait_until_pressure_is_watched();
         oomguard::on_exhausted(map_and_say);
         fill::eat(64 << 10)
     })
@@ -237,6 +238,20 @@ fn allocate_and_say() {
     let block = black_box(vec![7u8; black_box(2 << 20)]);
     if block[1 << 20] == 7 {
         say(SAID);
+    }
+}
+
+/// A thread that has only been started may want memory for all that anybody knows. This one has looked, and sleeps.
+fn wait_until_pressure_is_watched() {
+    static WATCHER: AtomicI32 = AtomicI32::new(0);
+    // SAFETY: gettid takes no pointer and cannot fail.
+    oomguard::on_pressure(1e-6, || WATCHER.store(unsafe { libc::gettid() }, Ordering::Relaxed)).unwrap();
+    let sleeps = || {
+        let stat = format!("/proc/self/task/{}/stat", WATCHER.load(Ordering::Relaxed));
+        std::fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") S "))
+    };
+    while !sleeps() {
+        thread::yield_now();
     }
 }
 
