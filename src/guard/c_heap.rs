@@ -7,6 +7,9 @@
 //! ```
 //! Each function is one jump through its own pointer, so that counting costs nothing until it is needed.
 
+// A static program and another C library have none of these names.
+#![cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
+
 use super::notes::{self, Asker};
 use super::real::Real;
 use super::refusal;

@@ -1,6 +1,9 @@
 //! mmap and the like: look at the answer, and pass it on. A refused mapping is a note and never more: allocators and
 //! runtimes probe, are refused and go on.
 
+// A static program and another C library have none of these names.
+#![cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
+
 use super::notes;
 use super::real::{Real, call_real};
 use super::refusal;
