@@ -431,6 +431,7 @@ pub(super) fn watch_exit() {
 }
 
 /// `_exit(2)` and `_Exit(3)`, as the program and its libraries call them.
+#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
     at_exit(Some(code));
     loop {
@@ -439,9 +440,11 @@ pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
     }
 }
 
+#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 static QUICK_EXIT: Real = Real::new(c"quick_exit");
 
 /// `quick_exit(3)`: whose handlers are told no code.
+#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 pub(super) extern "C" fn quick_exit(code: i32) -> ! {
     at_exit(Some(code));
     if let Some(real) = call_real!(QUICK_EXIT, extern "C" fn(i32) -> !) {

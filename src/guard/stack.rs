@@ -59,6 +59,7 @@ pub(super) fn resolve() {
 ///
 /// # Safety
 /// That of mlockall(2).
+#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 pub(super) unsafe extern "C" fn mlockall(flags: i32) -> i32 {
     give_back();
     match call_real!(MLOCKALL, unsafe extern "C" fn(i32) -> i32) {
@@ -73,6 +74,7 @@ pub(super) unsafe extern "C" fn mlockall(flags: i32) -> i32 {
 static RESERVED_FROM: AtomicUsize = AtomicUsize::new(0);
 
 /// Unmaps what lies below the main stack's use. Only the main thread knows how far that goes.
+#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 fn give_back() {
     /// Signal handlers may come while this runs.
     const LEFT_BELOW: usize = 64 << 10;
