@@ -64,7 +64,7 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
     let mut words = before.and(PanicWords::of(piece.says));
     // Of a thread that could be had now, or that was refused long ago, the words are not.
     if !before.has(PanicWords::THREAD) {
-        let says_std = words.has(PanicWords::THREAD) && threads::is_one_still_refused();
+        let says_std = words.has(PanicWords::THREAD) && threads::is_one_refused();
         let is_about_thread = words.has(PanicWords::TRY_AGAIN) && judge::comes_straight_from_refused_thread();
         words.0 &= !PanicWords::THREAD.0;
         if says_std || is_about_thread {

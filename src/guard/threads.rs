@@ -22,8 +22,8 @@ static REFUSED_IN: AtomicU32 = AtomicU32::new(0);
 /// When, in monotonic milliseconds.
 static REFUSED_AT_MS: AtomicU64 = AtomicU64::new(0);
 
-/// For so long a panic that cannot be read may be about it.
-const UNREAD_MS: u64 = 1000;
+/// For so long a panic may be about it without another look at the memory.
+const LATELY_MS: u64 = 1000;
 
 // Relaxed for all three: the thread that is refused and the one that exits are the same, or joined; a race between two
 // threads that panic at once is decided either way by the memory that is left.
@@ -51,9 +51,14 @@ pub(super) fn is_still_refused(stack_bytes: u64) -> bool {
     usize::try_from(stack_bytes).map_or(true, sys::memory::would_be_refused)
 }
 
-/// Whether there is a refused thread whose stack would be refused right now.
-pub(super) fn is_one_still_refused() -> bool {
-    refused_stack().is_some_and(is_still_refused)
+/// Whether there is a refused thread that std's words can be about: it was refused a moment ago, or still would be. Others
+/// may have given memory back meanwhile, while the panic for it goes its way.
+pub(super) fn is_one_refused() -> bool {
+    refused_stack().is_some_and(|bytes| was_refused_lately() || is_still_refused(bytes))
+}
+
+fn was_refused_lately() -> bool {
+    sys::process::monotonic_ms().saturating_sub(REFUSED_AT_MS.load(Ordering::Relaxed)) <= LATELY_MS
 }
 
 /// Whether a panic that said this came about because a thread could not be started.
@@ -61,10 +66,7 @@ pub(super) fn is_why(words: PanicWords) -> Option<Guilt> {
     let bytes = refused_stack()?;
     let evidence = if words.has(PanicWords::THREAD) {
         Evidence::Said
-    } else if words.0 == 0
-        && sys::process::monotonic_ms().saturating_sub(REFUSED_AT_MS.load(Ordering::Relaxed)) <= UNREAD_MS
-        && is_still_refused(bytes)
-    {
+    } else if words.0 == 0 && was_refused_lately() && is_still_refused(bytes) {
         // The program has a panic hook of its own: is the memory still missing?
         Evidence::Missing
     } else {
@@ -80,6 +82,8 @@ pub(super) fn is_why(words: PanicWords) -> Option<Guilt> {
 /// How often, and how many times in a row it must be found at the same place, waiting for another thread.
 const LOOK_EVERY_MS: u64 = 100;
 const LOOKS: u32 = 50;
+/// The same where its stack could be had by now: too late for whoever waits for it.
+const LOOKS_TOO_LATE: u32 = 100;
 
 /// The thread that is looked at: process number and thread number; zero for none.
 static LOOKED_AT: AtomicU64 = AtomicU64::new(0);
@@ -95,13 +99,15 @@ fn me() -> u64 {
 /// A panic of this thread has said that a thread could not be started: sees to it that this is not how the program
 /// stands still for ever. The first such thread of a process is looked at, and the next when that one has gone on.
 pub(super) fn watch_for_standstill() {
-    let Some(bytes) = refused_stack() else { return };
+    if refused_stack().is_none() {
+        return;
+    }
     let this_process = u64::from(sys::process::pid());
     // That of a parent, or of a thread that has ended meanwhile, is in nobody's way.
     let is_gone =
         |looked_at: u64| looked_at >> 32 != this_process || !sys::process::has_thread(looked_at as u32);
     let free = |looked_at: u64| is_gone(looked_at).then(me);
-    if !super::aborts::is_handled_by_us() || !is_still_refused(bytes) {
+    if !super::aborts::is_handled_by_us() {
         return;
     }
     if LOOKED_AT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_err() {
@@ -141,7 +147,8 @@ pub(super) fn look(armed: &Armed, registers: Registers, waits_for_thread: bool) 
         FOUND.store(0, Ordering::Relaxed);
         return;
     }
-    if FOUND.fetch_add(1, Ordering::Relaxed) + 1 >= LOOKS && is_still_refused(bytes) {
+    let found = FOUND.fetch_add(1, Ordering::Relaxed) + 1;
+    if found >= LOOKS_TOO_LATE || found >= LOOKS && is_still_refused(bytes) {
         let request = Some(Request { bytes, align: None });
         let (cause, evidence, own) = (Cause::Thread, Evidence::Said, Own::Unknown);
         exhaustion::end(armed, Verdict { cause, request, evidence, own });
