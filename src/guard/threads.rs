@@ -91,6 +91,9 @@ static TIMER: AtomicI32 = AtomicI32::new(0);
 /// Where it was found last, and how often since.
 static FOUND_AT: AtomicUsize = AtomicUsize::new(0);
 static FOUND: AtomicU32 = AtomicU32::new(0);
+/// How often in a row it was found at something else.
+static GONE_ON: AtomicU32 = AtomicU32::new(0);
+const LOOKS_GONE_ON: u32 = 5;
 
 fn me() -> u64 {
     u64::from(sys::process::pid()) << 32 | u64::from(sys::process::tid())
@@ -114,6 +117,7 @@ pub(super) fn watch_for_standstill() {
         return;
     }
     FOUND.store(0, Ordering::Relaxed);
+    GONE_ON.store(0, Ordering::Relaxed);
     match sys::signals::start_timer_of_this_thread(libc::SIGABRT, LOOK_EVERY_MS) {
         Some(timer) => TIMER.store(timer, Ordering::Relaxed),
         None => LOOKED_AT.store(0, Ordering::Relaxed),
@@ -139,7 +143,13 @@ pub(super) fn look(armed: &Armed, registers: Registers, waits_for_thread: bool) 
         return;
     }
     let refused = refused_stack();
-    let has_gone_on = !waits_for_thread && !std::thread::panicking();
+    // Once may be on its way from the panic to where it waits.
+    let goes_on = !waits_for_thread && !std::thread::panicking();
+    let gone_on = if goes_on { GONE_ON.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+    if !goes_on {
+        GONE_ON.store(0, Ordering::Relaxed);
+    }
+    let has_gone_on = gone_on >= LOOKS_GONE_ON;
     let Some(bytes) = refused.filter(|_| !has_gone_on) else {
         return stop_looking();
     };
