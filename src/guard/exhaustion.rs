@@ -45,15 +45,11 @@ pub(super) enum Standing {
     Outlived,
 }
 
-fn me() -> u64 {
-    u64::from(sys::process::pid()) << 32 | u64::from(sys::process::tid())
-}
-
 pub(super) fn standing() -> Standing {
     // Relaxed, here and below: the value alone decides; what the winner writes is read by nobody else.
     match WINNER.load(Ordering::Relaxed) {
         0 => Standing::Alive,
-        winner if winner == me() => Standing::Dying,
+        winner if winner == sys::process::pid_and_tid() => Standing::Dying,
         winner if winner >> 32 == u64::from(sys::process::pid()) => Standing::Outlived,
         _ => Standing::Alive,
     }
@@ -157,7 +153,7 @@ pub(super) fn park(armed: &Armed) -> ! {
 
 /// Makes this thread the one that speaks, if nobody in this process is.
 fn win() -> bool {
-    let me = me();
+    let me = sys::process::pid_and_tid();
     let this_process = me >> 32;
     let claim = |winner: u64| if winner >> 32 == this_process { None } else { Some(me) };
     // Relaxed: as in `standing`.

@@ -92,22 +92,8 @@ unsafe extern "C" fn real_write(fd: c_int, bytes: *const c_void, len: usize) -> 
     }
 }
 
-/// The first bytes that the program wants to write, if they can be read: EFAULT must stay the kernel's answer to a bad
-/// address, not become a fault of ours. They are the caller's for the length of the call.
-fn readable<'a>(bytes: *const c_void, len: usize) -> Option<&'a [u8]> {
-    /// Less than a page, so that both its ends tell of all of it.
-    const MOST_BYTES: usize = 1024;
-    const PAGE: usize = 4096;
-    let len = len.min(MOST_BYTES);
-    let (first, last) = (bytes as usize, (bytes as usize).wrapping_add(len.checked_sub(1)?));
-    if !sys::memory::is_readable(first & !7)
-        || last / PAGE != first / PAGE && !sys::memory::is_readable(last & !7)
-    {
-        return None;
-    }
-    // SAFETY: both its pages were just found readable, and it is the caller's for the length of the call.
-    Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), len) })
-}
+/// So much of what is written is looked at.
+const SHOWN_BYTES: usize = 1024;
 
 /// A line that begins as std's own does: where it comes from `handle_alloc_error`, the process ends here.
 #[cold]
@@ -118,7 +104,9 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
     }
     let Some(armed) = armed() else { return };
     let errno = sys::fd::errno();
-    if readable(bytes, len).is_some_and(|text| text.starts_with(STD_LINE)) {
+    // SAFETY: the caller's for the length of the call.
+    let text = unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) };
+    if text.is_some_and(|text| text.starts_with(STD_LINE)) {
         match exhaustion::standing() {
             Standing::Alive if verdict::is_in_alloc_error(armed) => {
                 verdict::end_of_allocation(armed, Evidence::Exact)
@@ -157,9 +145,12 @@ unsafe extern "C" fn listening_write(fd: c_int, bytes: *const c_void, len: usize
     let errno = sys::fd::errno();
     // What the kernel could read can be read; where it did not come to that, it has to be found out.
     let text = match usize::try_from(written) {
-        // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
-        Ok(written) => Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), written.min(1024)) }),
-        Err(_) => readable(bytes, len),
+        Ok(written) => {
+            // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
+            Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), written.min(SHOWN_BYTES)) })
+        }
+        // SAFETY: the caller's for the length of the call.
+        Err(_) => unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) },
     };
     if let Some(text) = text {
         hear(text);

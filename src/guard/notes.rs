@@ -94,7 +94,7 @@ impl Noted {
 /// This process is guarded from now on; also in a child of fork(2).
 pub(super) fn begin() {
     OWNER.store(sys::process::pid(), Relaxed);
-    CLOSED_BYTES.store(0, Relaxed);
+    CLOSED.set(None);
     forget();
 }
 
@@ -141,7 +141,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
-    CLOSED_BYTES.store(0, Relaxed);
+    CLOSED.set(None);
     watch(request.bytes);
 }
 
@@ -194,33 +194,56 @@ pub(super) fn count(bytes: usize) {
     }
 }
 
-/// What the program got over last, by work: it may have been no more than a backtrace. The bytes plus one; zero for
-/// nothing.
-static CLOSED_BYTES: AtomicU64 = AtomicU64::new(0);
-static CLOSED_CAUSE: AtomicU32 = AtomicU32::new(0);
-static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// A refusal that is kept for later, in words that threads may race for.
+pub(super) struct Kept {
+    /// Plus one; zero where there is none.
+    bytes: AtomicU64,
+    /// Its place in `CAUSES`.
+    cause: AtomicU32,
+}
 
 const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
 
+impl Kept {
+    pub(super) const fn new() -> Self {
+        Kept { bytes: AtomicU64::new(0), cause: AtomicU32::new(0) }
+    }
+
+    pub(super) fn set(&self, refused: Option<(Cause, Request)>) {
+        let place = |cause| CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u32;
+        self.cause.store(refused.map_or(0, |(cause, _)| place(cause)), Relaxed);
+        self.bytes.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<(Cause, Request)> {
+        let bytes = self.bytes.load(Relaxed).checked_sub(1)?;
+        let cause = CAUSES.get(self.cause.load(Relaxed) as usize).copied()?;
+        Some((cause, Request { bytes, align: None }))
+    }
+}
+
+/// What the program got over last, by work: it may have been no more than a backtrace.
+static CLOSED: Kept = Kept::new();
+static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+
 fn close() {
-    if let Some(noted) = requested().or_else(mapped) {
-        let cause = CAUSES.iter().position(|cause| *cause == noted.cause).unwrap_or(0);
-        CLOSED_CAUSE.store(cause as u32, Relaxed);
-        CLOSED_BYTES.store(noted.bytes.saturating_add(1), Relaxed);
+    if let Some(open) = open() {
+        CLOSED.set(Some(open));
         CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
     forget();
 }
 
+fn open() -> Option<(Cause, Request)> {
+    requested().or_else(mapped).map(|noted| (noted.cause, noted.request()))
+}
+
 /// What was refused and not got over, or got over a moment ago: for who knows that it was a backtrace.
 pub(super) fn open_or_just_closed() -> Option<(Cause, Request)> {
     const MOMENT_MS: u64 = 5000;
-    let open = requested().or_else(mapped).map(|noted| (noted.cause, noted.request()));
-    open.or_else(|| {
-        let bytes = CLOSED_BYTES.load(Relaxed).checked_sub(1)?;
+    open().or_else(|| {
         let is_young = sys::process::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
-        let cause = CAUSES.get(CLOSED_CAUSE.load(Relaxed) as usize).copied()?;
-        (is_young && is_guarded()).then_some((cause, Request { bytes, align: None }))
+        CLOSED.get().filter(|_| is_young && is_guarded())
     })
 }
 

@@ -1,7 +1,8 @@
 //! What panics say, read as it goes to stderr: stable Rust has no other way to learn why a program gives up, as the
 //! panic hook is the program's.
 
-use super::{judge, notes, threads};
+use super::notes::{self, Kept};
+use super::{judge, threads};
 use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
 use crate::report::Request;
@@ -31,17 +32,16 @@ static LAST_TID: AtomicU32 = AtomicU32::new(0);
 static LAST_IN: AtomicU32 = AtomicU32::new(0);
 /// When, in monotonic milliseconds.
 static LAST_AT_MS: AtomicU64 = AtomicU64::new(0);
-/// What had been refused and not got over at that moment: its bytes plus one, zero for nothing. What a panic allocates
-/// for its backtrace is not the program getting over it.
-static LAST_REFUSED: AtomicU64 = AtomicU64::new(0);
-static LAST_REFUSED_CAUSE: AtomicU8 = AtomicU8::new(0);
+/// What had been refused and not got over at that moment. What a panic allocates for its backtrace is not the program
+/// getting over it.
+static LAST_REFUSED: Kept = Kept::new();
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
 /// Something was refused: panics before that were about something else.
 pub(super) fn forget() {
     LAST.store(0, Relaxed);
-    LAST_REFUSED.store(0, Relaxed);
+    LAST_REFUSED.set(None);
 }
 
 /// Takes in what a panicking thread has written.
@@ -95,8 +95,7 @@ fn note_last(words: PanicWords) {
         } else {
             None
         };
-        LAST_REFUSED.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
-        LAST_REFUSED_CAUSE.store(refused.map_or(0, |(cause, _)| code_of(cause)), Relaxed);
+        LAST_REFUSED.set(refused);
         LAST_TID.store(sys::process::tid(), Relaxed);
         LAST_IN.store(sys::process::pid(), Relaxed);
         LAST_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
@@ -125,15 +124,7 @@ pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
 
 /// What the last panic that spoke of memory was refused.
 pub(super) fn refused() -> Option<(Cause, Request)> {
-    let bytes = LAST_REFUSED.load(Relaxed).checked_sub(1)?;
-    let cause = CAUSES.get(usize::from(LAST_REFUSED_CAUSE.load(Relaxed))).copied()?;
-    Some((cause, Request { bytes, align: None }))
-}
-
-const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
-
-fn code_of(cause: Cause) -> u8 {
-    CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u8
+    LAST_REFUSED.get()
 }
 
 /// What the calling thread's panic has said, and how many refusals this thread had met before it said so.

@@ -95,10 +95,6 @@ static FOUND: AtomicU32 = AtomicU32::new(0);
 static GONE_ON: AtomicU32 = AtomicU32::new(0);
 const LOOKS_GONE_ON: u32 = 5;
 
-fn me() -> u64 {
-    u64::from(sys::process::pid()) << 32 | u64::from(sys::process::tid())
-}
-
 /// A panic of this thread has said that a thread could not be started: sees to it that this is not how the program
 /// stands still for ever. The first such thread of a process is looked at, and the next when that one has gone on.
 pub(super) fn watch_for_standstill() {
@@ -109,7 +105,7 @@ pub(super) fn watch_for_standstill() {
     // That of a parent, or of a thread that has ended meanwhile, is in nobody's way.
     let is_gone =
         |looked_at: u64| looked_at >> 32 != this_process || !sys::process::has_thread(looked_at as u32);
-    let free = |looked_at: u64| is_gone(looked_at).then(me);
+    let free = |looked_at: u64| is_gone(looked_at).then(sys::process::pid_and_tid);
     if !super::aborts::is_handled_by_us() {
         return;
     }
@@ -127,7 +123,7 @@ pub(super) fn watch_for_standstill() {
 /// This thread writes and does not panic: it has gone on.
 pub(super) fn note_gone_on() {
     let looked_at = LOOKED_AT.load(Ordering::Relaxed);
-    if looked_at != 0 && looked_at == me() {
+    if looked_at != 0 && looked_at == sys::process::pid_and_tid() {
         stop_looking();
     }
 }
@@ -139,7 +135,7 @@ fn stop_looking() {
 
 /// The timer's signal, in the thread that it was set for, which was interrupted with these registers.
 pub(super) fn look(armed: &Armed, registers: Registers, waits_for_thread: bool) {
-    if LOOKED_AT.load(Ordering::Relaxed) != me() {
+    if LOOKED_AT.load(Ordering::Relaxed) != sys::process::pid_and_tid() {
         return;
     }
     let refused = refused_stack();

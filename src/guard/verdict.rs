@@ -22,7 +22,8 @@ use core::cell::Cell;
 /// Whether there is anything by which a refused allocation that the program does not survive can be recognised: the
 /// function that it ends in is found on stacks, or std's own line is seen.
 pub(super) fn can_be_told(armed: &Armed) -> bool {
-    frames::describes(&armed.alloc_error_code) || interpose::has_write()
+    // The cheap question first: this is asked at each start.
+    interpose::has_write() || frames::describes(&armed.alloc_error_code)
 }
 
 /// Whether the calling thread is inside `handle_alloc_error`.

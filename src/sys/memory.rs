@@ -325,6 +325,23 @@ pub(crate) fn is_readable(address: usize) -> bool {
     result == 0 || super::fd::errno() != libc::EFAULT
 }
 
+/// The first bytes that a program wants to write, at most `most` of them, which is a page at the most, so that both ends
+/// tell of all; `None` where they cannot be read: EFAULT must stay the kernel's answer to a bad address, not become a
+/// fault of ours.
+///
+/// # Safety
+/// What is mapped there stays as it is for as long as the slice is used: the caller's, for the length of its call.
+pub(crate) unsafe fn readable<'a>(start: usize, len: usize, most: usize) -> Option<&'a [u8]> {
+    const PAGE: usize = 4096;
+    let shown = len.min(most);
+    let last = start.wrapping_add(shown.checked_sub(1)?);
+    if !is_readable(start & !7) || last / PAGE != start / PAGE && !is_readable(last & !7) {
+        return None;
+    }
+    // SAFETY: both its pages were just found readable, and it stays so by contract.
+    Some(unsafe { core::slice::from_raw_parts(start as *const u8, shown) })
+}
+
 /// Whether the page that `address` is in is mapped: mincore(2).
 fn is_mapped(address: usize) -> bool {
     const PAGE: usize = 4096;

@@ -132,6 +132,11 @@ pub(crate) fn is_filtered() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
 }
 
+/// The process and the calling thread in one number, the process in the upper half: who it is that an atomic word names.
+pub(crate) fn pid_and_tid() -> u64 {
+    u64::from(pid()) << 32 | u64::from(tid())
+}
+
 /// Whether a thread of this process has that number: tgkill(2) with no signal.
 pub(crate) fn has_thread(tid: u32) -> bool {
     // SAFETY: takes no pointer, and sends nothing.

@@ -2,6 +2,7 @@
 //!
 //! Not async-signal-safe: the linker takes its own lock. Ask at start-up and keep the answer.
 
+use super::objects::{self, Home};
 use core::ffi::CStr;
 use core::ops::Range;
 use once_cell::race::OnceBool;
@@ -30,21 +31,11 @@ pub(crate) fn hidden_definition(name: &CStr) -> Option<usize> {
 /// Whether this code lies in the program itself, not in one of its libraries.
 fn is_in_program() -> bool {
     static ANSWER: OnceBool = OnceBool::new();
-    ANSWER.get_or_init(|| {
-        // SAFETY: getauxval takes no pointer.
-        let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
-        headers != 0 && is_in_same_object(headers, is_in_program as *const () as usize)
-    })
+    ANSWER.get_or_init(|| matches!(objects::home_of(is_in_program as *const () as usize), Home::Program))
 }
 
 fn is_in_same_object(one: usize, other: usize) -> bool {
-    let base = |address: usize| {
-        // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
-        let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
-        // SAFETY: `info` is writable during the call, and any address may be asked about.
-        let is_known = unsafe { libc::dladdr(address as *const _, &raw mut info) } != 0;
-        is_known.then_some(info.dli_fbase as usize)
-    };
+    let base = |address| object_of(address).map(|(base, _)| base);
     base(one).is_some() && base(one) == base(other)
 }
 
@@ -74,7 +65,6 @@ pub(crate) fn is_loaded(part: &[u8]) -> bool {
 }
 
 /// The object that `address` lies in: where it begins, and the name it was loaded by. dladdr(3).
-#[cfg(feature = "shim")]
 pub(crate) fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
     // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
     let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };

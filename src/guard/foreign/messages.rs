@@ -130,20 +130,12 @@ const READ_BYTES: usize = 4096;
 #[cold]
 #[inline(never)]
 pub(super) fn look_at(parts: &[(usize, usize)]) {
-    const PAGE: usize = 4096;
     let errno = sys::fd::errno();
     for &(start, len) in parts {
-        let shown = len.min(READ_BYTES);
-        // EFAULT must stay the kernel's answer to a bad address, not become a fault of ours.
-        let last = start.wrapping_add(shown.saturating_sub(1));
-        if shown == 0
-            || !sys::memory::is_readable(start & !7)
-            || last / PAGE != start / PAGE && !sys::memory::is_readable(last & !7)
-        {
-            continue;
+        // SAFETY: the caller's for the length of the call.
+        if let Some(text) = unsafe { sys::memory::readable(start, len, READ_BYTES) } {
+            hear(text);
         }
-        // SAFETY: both its pages were just found readable, and it is the caller's for the length of the call.
-        hear(unsafe { core::slice::from_raw_parts(start as *const u8, shown) });
     }
     sys::fd::set_errno(errno);
 }
