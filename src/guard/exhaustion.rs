@@ -416,7 +416,7 @@ pub(super) fn watch_exit() {
     unsafe { on_exit(ask, core::ptr::null_mut()) };
 }
 
-/// As above; elsewhere a handler is not told the exit code.
+/// As above; musl tells a handler no exit code. In a static program its `exit` ends in our `_Exit`, which learns it.
 #[cfg(not(target_env = "gnu"))]
 pub(super) fn watch_exit() {
     extern "C" fn ask() {
@@ -427,7 +427,7 @@ pub(super) fn watch_exit() {
 }
 
 /// `_exit(2)` and `_Exit(3)`, as the program and its libraries call them.
-#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
+#[cfg_attr(not(any(target_env = "gnu", target_feature = "crt-static")), allow(dead_code))]
 pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
     at_exit(Some(code));
     loop {

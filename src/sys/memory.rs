@@ -1,5 +1,6 @@
 //! What the kernel says of this process's memory: limits, use, and whether an address can be read.
 
+use super::call::call;
 use super::fd::Lines;
 use crate::contract::Measure;
 use crate::text::leading_number;
@@ -259,14 +260,15 @@ pub(crate) fn data_limit_is_ignored() -> bool {
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 
-/// An anonymous mapping, by the raw call: `mmap` may be the one that the shim interposes.
+/// An anonymous mapping, by the raw call: `mmap` may be the one that the shim interposes. `errno` stays as it is.
 ///
 /// # Safety
 /// That of mmap(2): with MAP_FIXED it may replace what exists.
 unsafe fn map(at: usize, bytes: usize, protection: i32, flags: i32) -> Option<*mut libc::c_void> {
     // SAFETY: by contract.
-    let at = unsafe { libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, -1, 0usize) };
-    (at != -1).then_some(at as *mut libc::c_void)
+    let at = unsafe { call(libc::SYS_mmap, [at, bytes, protection as usize, flags as usize, usize::MAX, 0]) };
+    // An error is a small negative number, and no mapping begins on a page like that.
+    usize::try_from(at).ok().map(|at| at as *mut libc::c_void)
 }
 
 /// New zeros for `bytes`, for good: they take memory only where they are written to.
@@ -285,7 +287,7 @@ pub(crate) fn would_be_refused(bytes: usize) -> bool {
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let Some(at) = (unsafe { map(0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags) }) else { return true };
     // SAFETY: exactly the mapping made above, which nobody else knows.
-    unsafe { libc::munmap(at, bytes) };
+    unsafe { call(libc::SYS_munmap, [at as usize, bytes, 0, 0, 0, 0]) };
     false
 }
 

@@ -8,6 +8,8 @@
 //!
 //! This is one of the places where `unsafe` is allowed.
 
+pub(crate) mod bare;
+mod call;
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;

@@ -137,12 +137,6 @@ pub(crate) fn pid_and_tid() -> u64 {
     u64::from(pid()) << 32 | u64::from(tid())
 }
 
-/// Whether a thread of this process has that number: tgkill(2) with no signal.
-pub(crate) fn has_thread(tid: u32) -> bool {
-    // SAFETY: takes no pointer, and sends nothing.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid(), tid, 0) == 0 }
-}
-
 /// Lets other threads run.
 pub(crate) fn yield_now() {
     // SAFETY: sched_yield takes nothing.
@@ -169,45 +163,6 @@ pub(crate) fn executable_name_address() -> Option<usize> {
     // SAFETY: getauxval takes no pointer.
     let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
     usize::try_from(address).ok().filter(|address| *address != 0)
-}
-
-/// The stack of a second thread that does nothing but system calls.
-#[repr(align(16))]
-pub(crate) struct BareStack<const N: usize>(core::cell::UnsafeCell<[u8; N]>);
-
-// SAFETY: the bytes are only ever used by the one thread that `start_bare_thread` starts on them.
-unsafe impl<const N: usize> Sync for BareStack<N> {}
-
-impl<const N: usize> BareStack<N> {
-    pub(crate) const fn new() -> Self {
-        BareStack(core::cell::UnsafeCell::new([0; N]))
-    }
-}
-
-/// Starts a thread that the C library does not know, on a stack that exists already: nothing is allocated, so it
-/// starts however full the process is. All signals are blocked in it.
-///
-/// # Safety
-/// `body` must not return, must use no thread-local of its own (it shares the caller's, errno included) and must not
-/// need more than the stack. `stack` must not be in use.
-pub(crate) unsafe fn start_bare_thread<const N: usize>(
-    stack: &'static BareStack<N>,
-    body: extern "C" fn(*mut libc::c_void) -> i32,
-) -> bool {
-    // CLONE_THREAD wants CLONE_SIGHAND, which wants CLONE_VM; without CLONE_SETTLS it shares the caller's pointer.
-    let flags = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD
-        | libc::CLONE_SYSVSEM;
-    let before = super::signals::block_all();
-    // SAFETY: one past the end of the stack, which is aligned to 16 bytes as N is a multiple of 16.
-    let top = unsafe { stack.0.get().cast::<u8>().add(N) };
-    // SAFETY: the stack lives for ever and is free by contract; `body` keeps to what a bare thread may do.
-    let thread = unsafe { libc::clone(body, top.cast(), flags, core::ptr::null_mut()) };
-    super::signals::restore(before);
-    thread > 0
 }
 
 #[cfg(all(test, feature = "supervisor"))]

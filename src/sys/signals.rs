@@ -87,6 +87,28 @@ pub(crate) fn action_for(signal: i32, handler: Handler) -> libc::sigaction {
     action
 }
 
+/// Calls the handler of a disposition, if it has one, as the kernel would.
+pub(crate) fn call_handler(
+    action: &libc::sigaction,
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {}
+        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
+            let handler: Handler = unsafe { core::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
+            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
 pub(crate) fn set_default(signal: i32) {
     set_disposition(signal, &default_action());
 }
@@ -101,39 +123,6 @@ pub(crate) fn raise_here(signal: i32) {
     let (pid, tid) = (super::process::pid(), super::process::tid());
     // SAFETY: tgkill takes no pointer.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
-}
-
-/// Has the kernel send `signal` to the calling thread every `ms`, with SI_TIMER for its reason: timer_create(2), by the
-/// raw calls, which allocate nothing. The timer's number.
-pub(crate) fn start_timer_of_this_thread(signal: i32, ms: u64) -> Option<i32> {
-    // SAFETY: all-zero is a valid `sigevent`, a struct of numbers and of a pointer that is not used.
-    let mut event: libc::sigevent = unsafe { zeroed() };
-    event.sigev_notify = libc::SIGEV_THREAD_ID;
-    event.sigev_signo = signal;
-    event.sigev_notify_thread_id = super::process::tid().cast_signed();
-    let mut timer = 0i32;
-    let clock = libc::CLOCK_MONOTONIC;
-    // SAFETY: the event is readable and the number writable during the call.
-    let made = unsafe { libc::syscall(libc::SYS_timer_create, clock, &raw const event, &raw mut timer) };
-    if made != 0 {
-        return None;
-    }
-    let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
-    let times = libc::itimerspec { it_interval: span, it_value: span };
-    let no_old = core::ptr::null_mut::<u8>();
-    // SAFETY: the times are readable during the call; the old ones are not asked for.
-    let set = unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const times, no_old) };
-    if set != 0 {
-        stop_timer(timer);
-        return None;
-    }
-    Some(timer)
-}
-
-/// Ends a timer of `start_timer_of_this_thread`'s.
-pub(crate) fn stop_timer(timer: i32) {
-    // SAFETY: takes a number.
-    unsafe { libc::syscall(libc::SYS_timer_delete, timer) };
 }
 
 /// A set of signals as the kernel keeps it: signal N is bit N - 1.

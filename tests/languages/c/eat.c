@@ -50,7 +50,7 @@ static int fail(const char *what)
 static unsigned long work(void)
 {
     unsigned long sum = 0;
-    for (int round = 0; round < 2000; round++) {
+    for (int round = 0; round < 20000; round++) {
         char *block = malloc(BLOCK);
         if (!block)
             exit(77);
