@@ -328,7 +328,7 @@ mod tests {
     fn what_a_tracer_saw_counts_where_the_worker_says_nothing_itself() {
         let inferred = |pid| Some(Claims { pid, inferred: true, ..claims(State::Exhausted, 198) });
         let of = |raw, own: Option<Claims>, seen, ended_by| {
-            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, || None).is_memory()
+            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, 0, || None).is_memory()
         };
         assert!(of(exit(1), None, inferred(7), None));
         assert!(of(libc::SIGSEGV, None, inferred(7), None));

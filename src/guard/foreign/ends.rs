@@ -5,9 +5,9 @@ use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
-use crate::guard::notes;
 use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
+use crate::guard::{notes, record};
 use crate::message::asks_for_a_block;
 use crate::sys;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -184,7 +184,12 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     if code == 0 {
         return None;
     }
-    judge::of_exit(armed, messages::said(armed)).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
+    let guilt = judge::of_exit(armed, messages::said(armed));
+    if guilt.is_none() {
+        // Whoever reads what was said last must not think otherwise.
+        record::note_said(false);
+    }
+    guilt.map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
 
 /// abort(3).
