@@ -1,4 +1,4 @@
-//! syscall(2), for the calls that can be a program's last, or its last word on what it may call. Nothing but two
+//! syscall(2), for the calls that can be a program's last, that map memory, or that say what it may call. Nothing but
 //! comparisons and a jump for all others, which may have seven arguments.
 
 use guard::__shim as inner;
@@ -10,6 +10,12 @@ pub unsafe extern "C" fn syscall() {
     core::arch::naked_asm!(
         "cmp rdi, {exit_group}",
         "je 2f",
+        "cmp rdi, {mmap}",
+        "je {mapping}",
+        "cmp rdi, {mprotect}",
+        "je {mapping}",
+        "cmp rdi, {mremap}",
+        "je {mapping}",
         "cmp rdi, {seccomp}",
         "jne 3f",
         "2:",
@@ -54,6 +60,10 @@ pub unsafe extern "C" fn syscall() {
         "jmp {fail}",
         exit_group = const libc::SYS_exit_group,
         seccomp = const libc::SYS_seccomp,
+        mmap = const libc::SYS_mmap,
+        mprotect = const libc::SYS_mprotect,
+        mremap = const libc::SYS_mremap,
+        mapping = sym inner::mapping_syscall,
         before = sym inner::before_syscall,
         entry = sym inner::SYSCALL_ENTRY,
         fail = sym inner::fail_syscall,
@@ -67,6 +77,15 @@ pub unsafe extern "C" fn syscall() {
     core::arch::naked_asm!(
         "cmp x0, {exit_group}",
         "b.eq 2f",
+        "mov x16, {mmap}",
+        "cmp x0, x16",
+        "b.eq 6f",
+        "mov x16, {mprotect}",
+        "cmp x0, x16",
+        "b.eq 6f",
+        "mov x16, {mremap}",
+        "cmp x0, x16",
+        "b.eq 6f",
         "mov x16, {seccomp}",
         "cmp x0, x16",
         "b.ne 3f",
@@ -105,8 +124,14 @@ pub unsafe extern "C" fn syscall() {
         "5:",
         "neg w0, w0",
         "b {fail}",
+        "6:",
+        "b {mapping}",
         exit_group = const libc::SYS_exit_group,
         seccomp = const libc::SYS_seccomp,
+        mmap = const libc::SYS_mmap,
+        mprotect = const libc::SYS_mprotect,
+        mremap = const libc::SYS_mremap,
+        mapping = sym inner::mapping_syscall,
         before = sym inner::before_syscall,
         entry = sym inner::SYSCALL_ENTRY,
         fail = sym inner::fail_syscall,

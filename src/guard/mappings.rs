@@ -129,7 +129,9 @@ pub unsafe extern "C" fn mmap(
         Some(real) => unsafe { real(at, bytes, protection, flags, fd, offset) },
         // SAFETY: the system call behind it, with the same arguments.
         None => unsafe {
-            libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, fd, offset) as *mut c_void
+            let (protection, flags, fd) = (protection as usize, flags as usize, fd as usize);
+            sys::raw::call(libc::SYS_mmap, [at as usize, bytes, protection, flags, fd, offset as usize])
+                as *mut c_void
         },
     };
     look(mapped != libc::MAP_FAILED, bytes, is_data(protection, flags));
@@ -152,7 +154,10 @@ pub unsafe extern "C" fn mremap(
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, old_bytes, bytes, flags, to) },
         // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_mremap, at, old_bytes, bytes, flags, to) as *mut c_void },
+        None => unsafe {
+            sys::raw::call(libc::SYS_mremap, [at as usize, old_bytes, bytes, flags as usize, to as usize, 0])
+                as *mut c_void
+        },
     };
     look(mapped != libc::MAP_FAILED, bytes.saturating_sub(old_bytes), true);
     mapped
@@ -179,7 +184,9 @@ pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_i
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection) },
         // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_mprotect, at, bytes, protection) as c_int },
+        None => unsafe {
+            sys::raw::call(libc::SYS_mprotect, [at as usize, bytes, protection as usize, 0, 0, 0]) as c_int
+        },
     };
     let writable = protection & libc::PROT_WRITE != 0;
     // What was not all there was not all to be had: mprotect(2) says ENOMEM for that as well.

@@ -282,13 +282,15 @@ pub(crate) fn data_limit_is_ignored() -> bool {
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 
-/// An anonymous mapping, by the raw call: `mmap` may be the one that the shim interposes.
+/// An anonymous mapping, past whoever interposes `mmap`.
 ///
 /// # Safety
 /// That of mmap(2): with MAP_FIXED it may replace what exists.
 unsafe fn map(at: usize, bytes: usize, protection: i32, flags: i32) -> Option<*mut libc::c_void> {
     // SAFETY: by contract.
-    let at = unsafe { libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, -1, 0usize) };
+    let at = unsafe {
+        super::raw::call(libc::SYS_mmap, [at, bytes, protection as usize, flags as usize, usize::MAX, 0])
+    };
     (at != -1).then_some(at as *mut libc::c_void)
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod objects;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]

@@ -32,8 +32,8 @@ pub use crate::guard::mappings::{mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use ends::{
-    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, prctl, quick_exit,
-    raise,
+    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
+    prctl, quick_exit, raise,
 };
 pub use faults::{sigaction, signal};
 pub use formatted::{
