@@ -71,6 +71,10 @@ mod at {
     pub(super) const BUDGET: usize = 25;
     pub(super) const BUDGET_USED: usize = 26;
     pub(super) const WAITED_MS: usize = 27;
+    /// When the process said last that memory is gone, after a refusal that it has not got over, in monotonic milliseconds.
+    pub(super) const SAID_AT_MS: usize = 28;
+    /// What of the end the process could not tell: `UNTOLD_LINES`, `UNTOLD_RECORD`.
+    pub(super) const UNTOLD: usize = 29;
     /// Texts: the length plus one, then the bytes.
     pub(super) const PROGRAM: usize = 32;
     pub(super) const THREAD: usize = 48;
@@ -98,6 +102,9 @@ pub(crate) enum State {
     /// The process could not go on: cause, thread and request are known.
     Exhausted,
 }
+
+const UNTOLD_LINES: u64 = 1;
+const UNTOLD_RECORD: u64 = 2;
 
 const ARMED: u64 = 1;
 const EXHAUSTED: u64 = 2;
@@ -137,6 +144,13 @@ pub(crate) fn from_variable(value: &[u8]) -> Option<Place> {
     fields.next().is_none().then_some(Place { pid, fd, inode })
 }
 
+/// What a process could not tell of its end itself: the lines on stderr, the record where it was to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Untold {
+    pub(crate) lines: bool,
+    pub(crate) record: bool,
+}
+
 /// The page as the child sees it.
 #[repr(C)]
 pub(crate) struct Page {
@@ -170,6 +184,7 @@ impl Page {
         if let Some(token) = armed.token {
             self.write_text(at::TOKEN, token);
         }
+        self.write_said(None);
         self.store(at::LIMIT, encode(armed.limit));
         self.store(at::LIMIT_SOURCE, armed.limit_source.map_or(0, source_code));
         self.store(at::MEASURE, measure_code(armed.measure));
@@ -224,6 +239,17 @@ impl Page {
         self.store(at::WAITED_MS, encode(snapshot.waited_ms));
         self.write_use(&snapshot.memory);
         self.write_end(snapshot.cause, snapshot.tid, snapshot.request);
+    }
+
+    /// The process has said that memory is gone, and what it was refused is open; or has said something else since.
+    pub(crate) fn write_said(&self, at_ms: Option<u64>) {
+        self.store(at::SAID_AT_MS, encode(at_ms));
+    }
+
+    /// What of the end had nowhere to go: its descriptors were closed.
+    pub(crate) fn write_untold(&self, untold: Untold) {
+        let Untold { lines, record } = untold;
+        self.store(at::UNTOLD, u64::from(lines) * UNTOLD_LINES + u64::from(record) * UNTOLD_RECORD);
     }
 
     fn write_request(&self, request: Option<Request>) {
@@ -296,6 +322,8 @@ pub(crate) struct Claims {
     /// Written not by the process itself but by the tracer that followed it.
     pub(crate) inferred: bool,
     pub(crate) profile: Option<ProfileState>,
+    pub(crate) said_at_ms: Option<u64>,
+    pub(crate) untold: Untold,
 }
 
 #[cfg(feature = "supervisor")]
@@ -343,6 +371,11 @@ impl Claims {
             waited_ms: copy.number(at::WAITED_MS),
             inferred: false,
             profile: profile_from(copy.word(at::PROFILE)),
+            said_at_ms: copy.number(at::SAID_AT_MS),
+            untold: Untold {
+                lines: copy.word(at::UNTOLD) & UNTOLD_LINES != 0,
+                record: copy.word(at::UNTOLD) & UNTOLD_RECORD != 0,
+            },
         })
     }
 

@@ -71,9 +71,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
     }
-    if let Outcome::OutOfMemory(report) = &ended.outcome
-        && report.is_inferred()
-    {
+    if let Outcome::OutOfMemory(report) = &ended.outcome {
         speak_for_the_command(report, options);
     }
     keep(&ended);
@@ -255,11 +253,11 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
 
 /// A program without a guard has said nothing itself.
 fn speak_for_the_command(report: &Report, options: &Run) {
-    if !options.quiet {
+    if !options.quiet && !report.has_told_lines() {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
     let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
-    let Some(target) = target else { return };
+    let Some(target) = target.filter(|_| !report.has_told_record()) else { return };
     let line = format!("{}\n", report.to_json());
     let written = match target.to_str().and_then(|target| target.strip_prefix("fd:")) {
         Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),

@@ -23,6 +23,7 @@ use super::{aborts, arenas, frames, panics, refusal, said, standstill, startup, 
 use crate::contract::{Cause, Evidence};
 use crate::message::STD_LINE;
 use crate::report::Request;
+use crate::shortage::Asked;
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -285,7 +286,11 @@ pub(super) unsafe fn create_thread(
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
         // The C library maps the stack and its guard page in one piece.
-        if sys::memory::would_be_refused(stack_bytes + sys::memory::page_bytes() as usize) {
+        let with_guard_page = stack_bytes + sys::memory::page_bytes() as usize;
+        let is_by_limit = || {
+            armed().is_some_and(|armed| refusal::is_by_limit(armed, Asked::of_heap(with_guard_page as u64)))
+        };
+        if sys::memory::would_be_refused(with_guard_page) && is_by_limit() {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, asker, request, &mut || {
                 result = create();

@@ -4,7 +4,7 @@
 use super::armed::Armed;
 use crate::contract::Cause;
 use crate::profile::Tables;
-use crate::record::{self, FILE_BYTES, Page, Place, ProfileState, RECORD_BYTES};
+use crate::record::{self, FILE_BYTES, Page, Place, ProfileState, RECORD_BYTES, Untold};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::fd::Fd;
@@ -108,6 +108,21 @@ pub(super) fn note_profile(state: ProfileState) {
 pub(super) fn note_refusal(request: Request, refusals: u64) {
     if let Some(page) = page() {
         page.write_refusal(request, refusals);
+    }
+}
+
+/// Whether the process says now that memory is gone, after a refusal that it has not got over.
+#[cfg(feature = "shim")]
+pub(super) fn note_said(of_memory: bool) {
+    if let Some(page) = page() {
+        page.write_said(of_memory.then(sys::process::monotonic_ms));
+    }
+}
+
+/// What of the end had nowhere to go.
+pub(super) fn note_untold(untold: Untold) {
+    if let Some(page) = page() {
+        page.write_untold(untold);
     }
 }
 

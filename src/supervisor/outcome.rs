@@ -3,7 +3,7 @@
 use super::descendants::LeftBehind;
 use super::kernel_kills::OomKill;
 use super::report::{LastLook, Report};
-use crate::contract::EXIT_OUT_OF_MEMORY;
+use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence};
 use crate::record::{Claims, State};
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -154,6 +154,7 @@ pub(super) fn judge(
     claims: Option<&Claims>,
     inferred: Option<Claims>,
     ended_by: Option<EndedBy>,
+    ended_at_ms: u64,
     take_kill: impl FnOnce() -> Option<OomKill>,
 ) -> Outcome {
     let inferred = inferred.filter(|inferred| claims.is_none_or(|claims| claims.pid != inferred.pid));
@@ -162,6 +163,14 @@ pub(super) fn judge(
         (Some(code), _) => match claims {
             Some(claims) if claims.state == State::Exhausted && i32::from(claims.exit_code) == code => {
                 Outcome::OutOfMemory(Report::new(claims.clone()))
+            }
+            Some(claims) if says_so_to_the_end(claims, ended_at_ms) => {
+                Outcome::OutOfMemory(Report::new(Claims {
+                    inferred: true,
+                    evidence: Some(Evidence::Outside),
+                    own_exit_code: u8::try_from(code).ok(),
+                    ..claims.clone()
+                }))
             }
             _ => inferred.map_or(Outcome::Exited(code), |claims| Outcome::OutOfMemory(Report::new(claims))),
         },
@@ -173,6 +182,14 @@ pub(super) fn judge(
             None => Outcome::Signaled(signal.unwrap_or(0)),
         },
     }
+}
+
+/// Whether a worker that ended by a call that its guard does not see (exit_group(2), made by itself) had just said that
+/// memory is gone, after a refusal that it had not got over.
+fn says_so_to_the_end(claims: &Claims, ended_at_ms: u64) -> bool {
+    const LATELY_MS: u64 = 2000;
+    claims.state == State::Armed
+        && claims.said_at_ms.is_some_and(|said_ms| ended_at_ms.saturating_sub(said_ms) <= LATELY_MS)
 }
 
 /// The line for a log, where there is one.
@@ -214,6 +231,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::contract::{Cause, Measure};
+    use crate::record::Untold;
     use crate::report::Request;
     use crate::sys::memory::MemoryUse;
     use crate::text::Text;
@@ -244,6 +262,8 @@ mod tests {
             waited_ms: None,
             inferred: false,
             profile: None,
+            said_at_ms: None,
+            untold: Untold::default(),
         }
     }
 
@@ -253,7 +273,7 @@ mod tests {
         ended_by: Option<EndedBy>,
         kill: Option<OomKill>,
     ) -> Outcome {
-        judge(ExitStatus::from_raw(raw), claims.as_ref(), None, ended_by, || kill)
+        judge(ExitStatus::from_raw(raw), claims.as_ref(), None, ended_by, 0, || kill)
     }
 
     fn exit(code: i32) -> i32 {
@@ -308,7 +328,7 @@ mod tests {
     fn what_a_tracer_saw_counts_where_the_worker_says_nothing_itself() {
         let inferred = |pid| Some(Claims { pid, inferred: true, ..claims(State::Exhausted, 198) });
         let of = |raw, own: Option<Claims>, seen, ended_by| {
-            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, || None).is_memory()
+            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, 0, || None).is_memory()
         };
         assert!(of(exit(1), None, inferred(7), None));
         assert!(of(libc::SIGSEGV, None, inferred(7), None));

@@ -173,6 +173,16 @@ impl Report {
         self.claims.inferred
     }
 
+    /// Whether the worker has said on stderr itself what its `Display` says; it may have closed that before its end.
+    pub fn has_told_lines(&self) -> bool {
+        !self.claims.inferred && !self.claims.untold.lines
+    }
+
+    /// Whether its record was written to where it was to go, as far as the worker can: it may have closed that descriptor.
+    pub fn has_told_record(&self) -> bool {
+        !self.claims.inferred && !self.claims.untold.record
+    }
+
     /// The worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)

@@ -283,7 +283,9 @@ impl Running {
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
-        let mut outcome = judge(status, claims.as_ref(), inferred, self.ended_by, || self.before.take_kill());
+        let ended_at_ms = crate::sys::process::monotonic_ms();
+        let mut outcome =
+            judge(status, claims.as_ref(), inferred, self.ended_by, ended_at_ms, || self.before.take_kill());
         if let Outcome::OutOfMemory(report) = &mut outcome {
             report.attach_profile(profile.as_ref().map(|(profile, _)| Arc::clone(profile)));
         }

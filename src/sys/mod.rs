@@ -9,7 +9,6 @@
 //! This is one of the places where `unsafe` is allowed.
 
 pub(crate) mod bare;
-mod call;
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
@@ -18,6 +17,7 @@ pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod objects;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]

@@ -82,7 +82,8 @@ fn limit(more_bytes: Option<u64>) {
 
 fn data_in_use() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmData:")?.split_whitespace().next()?.parse().ok());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmData:")?.split_whitespace().next()?.parse().ok());
     kib.unwrap_or(0u64) << 10
 }
 
