@@ -148,6 +148,9 @@ fn command(options: &Run) -> Command {
     if let Some(report) = &options.report {
         command.env(variable::REPORT, report);
     }
+    if let Some(when) = &options.on_refusal {
+        command.env(variable::ON_REFUSAL, when);
+    }
     if options.no_inherit {
         command.env(variable::INHERIT, "0");
     }

@@ -43,6 +43,11 @@ fn play(arguments: &[String]) {
             let blocks: Vec<Vec<u8>> = (0..mib).map(|n| black_box(vec![n; 1 << 20])).collect();
             println!("{}", blocks.iter().map(|block| u64::from(block[black_box(7)])).sum::<u64>());
         }
+        // More than there is, which is no trouble to it.
+        [role] if role == "cope" => {
+            let refused = Vec::<u8>::new().try_reserve_exact(1 << 30).is_err();
+            println!("{}", if black_box(refused) { "refused" } else { "granted" });
+        }
         // All that there is, given back before the end.
         [role] if role == "give-back" => {
             let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
