@@ -100,6 +100,10 @@ pub struct Run {
     #[arg(long)]
     pub no_inherit: bool,
 
+    /// End, with the command, when whoever started oomguard ends
+    #[arg(long)]
+    pub die_with_parent: bool,
+
     /// Do not preload liboomguard: the limit holds, and the command dies of it in its own way
     #[arg(long)]
     pub no_preload: bool,

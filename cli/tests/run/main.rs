@@ -5,6 +5,7 @@ mod arguments;
 mod codes;
 #[path = "../../../tests/common/dispositions.rs"]
 mod dispositions;
+mod every_signal;
 mod inheritance;
 mod memory;
 mod signals;
@@ -28,6 +29,7 @@ fn main() {
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
     codes::add_to(&mut trials);
+    every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
     signals::add_to(&mut trials);
@@ -60,6 +62,8 @@ fn play(arguments: &[String]) {
             eprintln!("out of memory");
             std::process::exit(1);
         }
+        [role] if role == "catch" => every_signal::catch(),
+        [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         _ => panic!("no such role: {arguments:?}"),
     }
 }
