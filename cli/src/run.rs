@@ -7,7 +7,7 @@ use crate::screen::{json_line, say};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, Outcome, Report, Retry, Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -55,6 +55,9 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),
         code: EXIT_CANNOT_GUARD,
     })?;
+    if options.die_with_parent {
+        foreground.die_with_parent();
+    }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let expects_guard = library.is_some() && entrance == Entrance::Preload;
     let keep = keeper(options, entrance, wishes, expects_guard)?;
@@ -146,6 +149,9 @@ fn command(options: &Run) -> Command {
     if let Some(report) = &options.report {
         command.env(variable::REPORT, report);
     }
+    if let Some(when) = &options.on_refusal {
+        command.env(variable::ON_REFUSAL, when);
+    }
     if options.no_inherit {
         command.env(variable::INHERIT, "0");
     }
@@ -180,6 +186,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
+        .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(InferRefusals::WhereNothingPreloads);
     if options.quiet {
         worker = worker.quiet();

@@ -21,6 +21,8 @@ pub(crate) mod raw;
 pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]
+pub(crate) mod terminal;
+#[cfg(feature = "supervisor")]
 pub(crate) mod trace;
 pub(crate) mod valgrind;
 

@@ -82,6 +82,93 @@ pub(crate) fn coarse_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
+/// How process `pid` stands, in the letter of proc_pid_stat(5): `T` is stopped by a signal, `t` by a tracer. `None`: it
+/// is gone, or there is no `/proc`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn state_of(pid: u32) -> Option<u8> {
+    let mut stat = [0u8; 128];
+    let path = proc_path(pid, "stat");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    let len = super::fd::open_to_read(path)?.read(&mut stat);
+    // pid (name) state …, where the name is of 15 bytes at most, and may be any bytes.
+    let stat = stat.get(..len)?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(name_end + 2).copied()
+}
+
+/// The session of process `pid`, zero for this one.
+#[cfg(feature = "supervisor")]
+pub(crate) fn session_of(pid: u32) -> i32 {
+    // SAFETY: getsid takes no pointer.
+    unsafe { libc::getsid(pid.cast_signed()) }
+}
+
+/// Whether the environment that process `pid` was started with has this entry, which is not empty.
+#[cfg(feature = "supervisor")]
+pub(crate) fn environment_has(pid: u32, entry: &[u8]) -> bool {
+    let path = proc_path(pid, "environ");
+    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else { return false };
+    let Some(file) = super::fd::open_to_read(path) else { return false };
+    // How many bytes of the entry have been met; more than all of them: in another entry.
+    let mut met = 0;
+    let mut part = [0u8; 4096];
+    loop {
+        let len = file.read(&mut part);
+        for byte in part.get(..len).unwrap_or_default() {
+            met = match (entry.get(met), byte) {
+                (None, 0) if met == entry.len() => return true,
+                (_, 0) => 0,
+                (Some(expected), byte) if expected == byte => met + 1,
+                _ => usize::MAX,
+            };
+        }
+        if len == 0 {
+            return met == entry.len();
+        }
+    }
+}
+
+/// Calls `look` with the number of each process that there is: proc(5).
+#[cfg(feature = "supervisor")]
+pub(crate) fn for_each(mut look: impl FnMut(u32)) {
+    /// `struct linux_dirent64` without its name, in getdents64(2).
+    const HEAD_BYTES: usize = 19;
+    let Some(directory) = super::fd::open(c"/proc", libc::O_RDONLY | libc::O_DIRECTORY) else { return };
+    let mut entries = [0u8; 4096];
+    loop {
+        // SAFETY: the buffer is writable for its whole length during the call.
+        let len = unsafe {
+            libc::syscall(libc::SYS_getdents64, directory.number(), entries.as_mut_ptr(), entries.len())
+        };
+        let Some(mut rest) = usize::try_from(len).ok().and_then(|len| entries.get(..len)) else { return };
+        if rest.is_empty() {
+            return;
+        }
+        while let Some([low, high]) = rest.get(16..18) {
+            let len = usize::from(u16::from_ne_bytes([*low, *high]));
+            let name = rest.get(HEAD_BYTES..len).unwrap_or_default();
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            if let Some(pid) = crate::text::whole_number(name).and_then(|pid| u32::try_from(pid).ok()) {
+                look(pid);
+            }
+            rest = rest.get(len.max(HEAD_BYTES)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The process group that this process is in.
+#[cfg(feature = "supervisor")]
+pub(crate) fn group() -> u32 {
+    group_of(0)
+}
+
+/// The process group of process `pid`; zero where it is gone.
+#[cfg(feature = "supervisor")]
+pub(crate) fn group_of(pid: u32) -> u32 {
+    // SAFETY: getpgid takes no pointer.
+    u32::try_from(unsafe { libc::getpgid(pid.cast_signed()) }).unwrap_or(0)
+}
+
 /// The processor time that process `pid` has used, all its threads together, in nanoseconds; unknown where it is gone.
 #[cfg(feature = "supervisor")]
 pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {

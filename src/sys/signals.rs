@@ -140,6 +140,9 @@ impl Signals {
         self.0 & Signals::bit(signal) != 0
     }
 
+    /// All of them, the two that the C library keeps to itself included. Blocked, these are all that can be.
+    pub(crate) const ALL: Signals = Signals(!0);
+
     fn bit(signal: i32) -> u64 {
         1u64.checked_shl((signal - 1).cast_unsigned()).unwrap_or(0)
     }
@@ -186,10 +189,22 @@ pub(crate) fn set_ignored(signal: i32) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) signal: i32,
-    /// Sent by the kernel itself, as when a key is pressed on the terminal.
-    pub(crate) by_kernel: bool,
+    /// Why it was sent: `si_code` in sigaction(2).
+    pub(crate) code: i32,
     /// Who sent it, if a process of this PID namespace did.
     pub(crate) sender: u32,
+    /// The user of whoever sent it.
+    pub(crate) user: u32,
+    /// What sigqueue(3) sent along.
+    pub(crate) value: u64,
+}
+
+#[cfg(feature = "supervisor")]
+impl Arrival {
+    /// Sent by the kernel itself, as when a key is pressed on the terminal.
+    pub(crate) fn is_by_kernel(&self) -> bool {
+        self.code == libc::SI_KERNEL
+    }
 }
 
 /// A descriptor that brings the blocked `signals` as they arrive, and never waits: signalfd(2). Closed on exec.
@@ -219,7 +234,68 @@ pub(crate) fn next_arrival(arrivals: std::os::fd::BorrowedFd<'_>) -> Option<Arri
         return None;
     }
     let signal = info.ssi_signo.cast_signed();
-    Some(Arrival { signal, by_kernel: info.ssi_code == libc::SI_KERNEL, sender: info.ssi_pid })
+    Some(Arrival {
+        signal,
+        code: info.ssi_code,
+        sender: info.ssi_pid,
+        user: info.ssi_uid,
+        value: info.ssi_ptr,
+    })
+}
+
+/// Sends process `pid` a signal with the value that came along: sigqueue(3). Who sent it first stays who sent it.
+#[cfg(feature = "supervisor")]
+pub(crate) fn queue(pid: u32, arrival: Arrival) -> std::io::Result<()> {
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    info.si_signo = arrival.signal;
+    info.si_code = arrival.code;
+    /// What follows the three numbers that every `siginfo_t` begins with.
+    #[repr(C)]
+    struct Queued {
+        head: [i32; 3],
+        at_eight: [u64; 0],
+        sender: u32,
+        user: u32,
+        value: u64,
+    }
+    const { assert!(size_of::<Queued>() <= size_of::<libc::siginfo_t>()) };
+    let queued: *mut Queued = (&raw mut info).cast();
+    // SAFETY: within the structure, as just asserted, which is aligned for it and of which any bytes are valid.
+    let queued = unsafe { &mut *queued };
+    (queued.sender, queued.user, queued.value) = (arrival.sender, arrival.user, arrival.value);
+    // SAFETY: `info` is readable during the call.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, arrival.signal, &raw const info) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Takes one `signal` that waits for this process, in which it is blocked; who sent it. Async-signal-safe.
+#[cfg(feature = "supervisor")]
+pub(crate) fn take_waiting(signal: i32) -> Option<u32> {
+    let set = Signals::of(&[signal]);
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    let bytes = size_of::<Signals>();
+    // SAFETY: the set is readable for the length that is given, the time is readable and `info` writable during the call.
+    let got = unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, &raw mut info, &raw const at_once, bytes)
+    };
+    // SAFETY: filled in by the kernel for a signal that was sent; else zero.
+    (got == signal.into()).then(|| unsafe { info.si_pid() }.cast_unsigned())
+}
+
+/// Stops this process by `signal`, which is one that stops, as if it had its default action; until SIGCONT.
+#[cfg(feature = "supervisor")]
+pub(crate) fn stop_here(signal: i32) {
+    let set = Signals::of(&[signal]);
+    // SIGSTOP cannot be handled, and this changes nothing.
+    let before = disposition(signal);
+    set_default(signal);
+    raise_here(signal);
+    change_raw_mask(libc::SIG_UNBLOCK, set);
+    change_raw_mask(libc::SIG_BLOCK, set);
+    set_disposition(signal, &before);
 }
 
 /// Whether this thread has an alternate signal stack: sigaltstack(2).

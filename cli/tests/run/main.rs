@@ -5,6 +5,7 @@ mod arguments;
 mod codes;
 #[path = "../../../tests/common/dispositions.rs"]
 mod dispositions;
+mod every_signal;
 mod inheritance;
 mod memory;
 mod signals;
@@ -28,6 +29,7 @@ fn main() {
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
     codes::add_to(&mut trials);
+    every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
     signals::add_to(&mut trials);
@@ -43,6 +45,11 @@ fn play(arguments: &[String]) {
             let blocks: Vec<Vec<u8>> = (0..mib).map(|n| black_box(vec![n; 1 << 20])).collect();
             println!("{}", blocks.iter().map(|block| u64::from(block[black_box(7)])).sum::<u64>());
         }
+        // More than there is, which is no trouble to it.
+        [role] if role == "cope" => {
+            let refused = Vec::<u8>::new().try_reserve_exact(1 << 30).is_err();
+            println!("{}", if black_box(refused) { "refused" } else { "granted" });
+        }
         // All that there is, given back before the end.
         [role] if role == "give-back" => {
             let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
@@ -55,6 +62,8 @@ fn play(arguments: &[String]) {
             eprintln!("out of memory");
             std::process::exit(1);
         }
+        [role] if role == "catch" => every_signal::catch(),
+        [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         _ => panic!("no such role: {arguments:?}"),
     }
 }
