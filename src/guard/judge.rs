@@ -14,7 +14,7 @@
 use super::armed::Armed;
 use super::exhaustion::{Own, Verdict};
 use super::notes::{self, Asker, Noted};
-use crate::contract::{Cause, Evidence};
+use crate::contract::{Cause, Evidence, Measure};
 use crate::message::Message;
 use crate::report::Request;
 use crate::shortage::LEAST_STEP_BYTES;
@@ -176,9 +176,12 @@ pub(super) fn comes_straight_from_refusal() -> bool {
     })
 }
 
-/// Whether as much would be refused again right now, possible or not.
+/// Whether as much would be refused again right now, possible or not, and there is a limit that may be why.
 pub(super) fn would_be_refused(noted: &Noted) -> bool {
-    usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, sys::memory::would_be_refused)
+    let is_limited = |measure: Measure| sys::memory::rlimit(measure.into()).soft.is_some();
+    (is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
+        && usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES))
+            .map_or(true, sys::memory::would_be_refused)
 }
 
 pub(super) fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {

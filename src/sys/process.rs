@@ -234,7 +234,7 @@ pub(crate) fn sleep_ms(ms: u64) {
 /// PR_GET_SECCOMP in prctl(2).
 pub(crate) fn is_filtered() -> bool {
     // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) != 0 }
 }
 
 /// The process and the calling thread in one number, the process in the upper half: who it is that an atomic word names.
