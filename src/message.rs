@@ -59,11 +59,16 @@ const FAILED_FOR_MEMORY: [&[u8]; 48] = [
 /// Phrases that claim it only at the end of a sentence: "no memory", not "no memory leaks".
 const FAILED_FOR_MEMORY_AT_END: [&[u8]; 1] = [b"no memory"];
 
-/// What a Rust program says of a thread that could not be started: std, and pthread_create(3), which gives EAGAIN.
-const FAILED_TO_SPAWN: &[u8] = b"failed to spawn thread";
+/// What a Rust program says of a thread that could not be started, and of nothing else.
+const FAILED_TO_SPAWN: [&[u8]; 3] = [
+    b"failed to spawn thread",    // std
+    b"can't spawn worker thread", // tokio
+    b"threadpoolbuilderror",      // rayon
+];
 
-const FAILED_FOR_THREAD: [&[u8]; 5] =
-    [FAILED_TO_SPAWN, b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
+/// What may be said of that: pthread_create(3) gives EAGAIN.
+const TRY_AGAIN: [&[u8]; 4] =
+    [b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
 
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
 /// And another processor's memory is not ours.
@@ -179,7 +184,7 @@ impl Story {
 
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
-        if claims_failure_for_memory(line) || says(line, FAILED_TO_SPAWN) {
+        if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
             *self = Story { last: Some(Message::OutOfMemory), goes_on: false, is_chained: false };
         } else if says_any(line, &CHAINS) {
             self.is_chained = true;
@@ -306,8 +311,8 @@ impl PanicWords {
         let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         add(letters > 0, PanicWords::SOMETHING);
         add(text.split(|byte| *byte == b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
-        add(says(text, FAILED_TO_SPAWN), PanicWords::THREAD);
-        add(says_any(text, &FAILED_FOR_THREAD), PanicWords::TRY_AGAIN);
+        add(says_any(text, &FAILED_TO_SPAWN), PanicWords::THREAD);
+        add(says_any(text, &TRY_AGAIN), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
         add(says(text, b"any { .. }"), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);

@@ -139,7 +139,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
 /// That of write(2).
 unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     if fd != libc::STDERR_FILENO || len == 0 {
-        if !said::note_write_elsewhere() {
+        if !said::note_write_elsewhere(refusal::refused_here() > 0) {
             listen_no_more();
         }
         // SAFETY: the arguments are the caller's, whose contract is the same.
@@ -196,7 +196,7 @@ fn hear(text: &[u8]) {
         }
     } else {
         panics::is_over_here();
-        if !said::keep(text) {
+        if !said::keep(text, refusal::refused_here() > 0) {
             listen_no_more();
         }
     }
