@@ -11,7 +11,7 @@ use oomguard::supervisor::{
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,8 +38,8 @@ pub fn run(options: Run) -> u8 {
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
             say(&failure.line);
-            if options.json {
-                say_json(&failure.json());
+            if let Ok(Some(target)) = Target::of(options.json.as_deref(), "--json") {
+                target.write_or_say_why(&json_line(&failure.json()));
             }
             failure.code
         }
@@ -48,6 +48,7 @@ pub fn run(options: Run) -> u8 {
 
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let wishes = Wishes::of(options)?;
+    let json = Target::of(options.json.as_deref(), "--json")?;
     let command = command(options);
     let entrance = Entrance::of(&command);
     let program = command.get_program().to_string_lossy().into_owned();
@@ -71,14 +72,13 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
     }
-    if let Outcome::OutOfMemory(report) = &ended.outcome
-        && report.is_inferred()
-    {
+    if let Outcome::OutOfMemory(report) = &ended.outcome {
         speak_for_the_command(report, options);
     }
     keep(&ended);
-    if options.json {
-        say_json(&verdict.json(&ended, &wishes, line.filter(|_| verdict.died_while_loading)));
+    if let Some(json) = json {
+        let error = line.filter(|_| verdict.died_while_loading);
+        json.write_or_say_why(&json_line(&verdict.json(&ended, &wishes, error)));
     }
     Ok(verdict.code)
 }
@@ -99,6 +99,10 @@ impl Failure {
             "ran_for_ms": null,
             "inferred": null,
             "report": null,
+            "doubtful": null,
+            "refusals": null,
+            "last_refused": null,
+            "descendants": null,
         })
     }
 }
@@ -182,9 +186,13 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
+        .sufficient(options.verdict)
         .infer_refusals(InferRefusals::WhereNothingPreloads);
     if options.quiet {
         worker = worker.quiet();
+    }
+    if options.any_descendant {
+        worker = worker.any_descendant();
     }
     if options.hints {
         worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
@@ -253,21 +261,58 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
     Failure { line: format!("cannot run {program:?}: {error}; {hint}"), code }
 }
 
-/// A program without a guard has said nothing itself.
+/// Says what the process has not said itself: one without a guard, or one that had closed its stderr by then.
 fn speak_for_the_command(report: &Report, options: &Run) {
-    if !options.quiet {
+    if !options.quiet && !report.has_told_lines() {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
-    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
-    let Some(target) = target else { return };
-    let line = format!("{}\n", report.to_json());
-    let written = match target.to_str().and_then(|target| target.strip_prefix("fd:")) {
-        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-        None => File::options().append(true).create(true).open(&target),
+    if report.has_told_record() {
+        return;
     }
-    .and_then(|mut file| file.write_all(line.as_bytes()));
-    if let Err(error) = written {
-        say(&format!("cannot write the report to {target:?}: {error}"));
+    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
+    match Target::of(target.as_deref(), "the report") {
+        Ok(Some(target)) => target.write_or_say_why(&format!("{}\n", report.to_json())),
+        Ok(None) => {}
+        Err(failure) => say(&failure.line),
+    }
+}
+
+/// Where a line is to go.
+struct Target {
+    name: OsString,
+    /// `None`: stderr, which may be what cannot be opened again.
+    file: Option<File>,
+}
+
+impl Target {
+    /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
+    fn of(name: Option<&OsStr>, what: &str) -> Result<Option<Target>, Failure> {
+        let Some(name) = name else { return Ok(None) };
+        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
+            Some("2") => return Ok(Some(Target { name: name.to_owned(), file: None })),
+            Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+            None => File::options().append(true).create(true).open(name),
+        };
+        let cannot = |error| Failure {
+            line: format!(
+                "cannot write to {} ({what}): {error}; name a file, or fd:N for an open descriptor",
+                name.display()
+            ),
+            code: EXIT_CANNOT_GUARD,
+        };
+        let file = Some(opened.map_err(cannot)?);
+        Ok(Some(Target { name: name.to_owned(), file }))
+    }
+
+    fn write_or_say_why(self, line: &str) {
+        let written = match self.file {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            // Nobody may be listening any more.
+            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
+        };
+        if let Err(error) = written {
+            say(&format!("cannot write to {}: {error}", self.name.display()));
+        }
     }
 }
 
@@ -325,7 +370,7 @@ impl Verdict {
             _ => None,
         };
         let report: Option<Value> = match &ended.outcome {
-            Outcome::OutOfMemory(report) => serde_json::from_str(&report.to_json()).ok(),
+            Outcome::OutOfMemory(report) => Some(report_in_json(report)),
             _ => None,
         };
         json!({
@@ -341,10 +386,14 @@ impl Verdict {
             "ran_for_ms": u64::try_from(ended.ran_for.as_millis()).unwrap_or(u64::MAX),
             "inferred": matches!(&ended.outcome, Outcome::OutOfMemory(report) if report.is_inferred()),
             "report": report,
+            "doubtful": ended.doubtful.as_ref().map(report_in_json),
+            "refusals": ended.refusals,
+            "last_refused": ended.last_refused,
+            "descendants": ended.descendants.iter().map(report_in_json).collect::<Value>(),
         })
     }
 }
 
-fn say_json(line: &Value) {
-    let _ = io::stderr().lock().write_all(json_line(line).as_bytes());
+fn report_in_json(report: &Report) -> Value {
+    serde_json::from_str(&report.to_json()).unwrap_or_default()
 }

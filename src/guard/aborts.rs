@@ -3,7 +3,7 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{frames, threads, unwind, verdict};
+use super::{frames, record, threads, unwind, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -40,6 +40,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     if info_here.is_none_or(is_raised_here) {
         judge(armed, context);
     }
+    record::acquit();
     pass_on(armed, signal, info, context);
     sys::fd::set_errno(errno);
 }

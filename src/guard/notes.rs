@@ -8,8 +8,9 @@
 //! race between two threads only shifts by one allocation what is a threshold anyhow.
 
 use super::armed::{Armed, armed};
-use super::c_heap;
+use super::{c_heap, record};
 use crate::contract::Cause;
+use crate::record::Counted;
 use crate::report::Request;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -95,6 +96,7 @@ impl Noted {
 pub(super) fn begin() {
     OWNER.store(sys::process::pid(), Relaxed);
     CLOSED.set(None);
+    record::begin();
     forget();
 }
 
@@ -142,6 +144,12 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
     CLOSED.set(None);
+    // Rust's allocator has a function of its own for those who cannot go on.
+    if asker == Asker::Other {
+        let counted =
+            Counted { allocations: ALLOCATIONS.load(Relaxed), bytes: ALLOCATED_BYTES.load(Relaxed) };
+        record::note_open(cause, request.bytes, counted);
+    }
     watch(request.bytes);
 }
 
@@ -178,14 +186,18 @@ pub(super) fn count(bytes: usize) {
     if bytes == 0 || bytes > isize::MAX as u64 {
         return;
     }
-    ALLOCATIONS.fetch_add(1, Relaxed);
+    let allocations = ALLOCATIONS.fetch_add(1, Relaxed).saturating_add(1);
     let all = ALLOCATED_BYTES.fetch_add(bytes, Relaxed).saturating_add(bytes);
+    record::note_count(Counted { allocations, bytes: all });
     if bytes >= TELLING_BYTES {
         for note in [&REQUESTED, &MAPPED] {
             let noted = note.bytes.load(Relaxed);
             if noted > TELLING_BYTES && noted - 1 <= bytes {
                 note.bytes.store(0, Relaxed);
             }
+        }
+        if [&REQUESTED, &MAPPED].iter().all(|note| note.bytes.load(Relaxed) == 0) {
+            record::note_closed();
         }
     }
     if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, Relaxed) {
@@ -231,6 +243,7 @@ fn close() {
         CLOSED.set(Some(open));
         CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
+    record::note_closed();
     forget();
 }
 

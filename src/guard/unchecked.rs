@@ -8,6 +8,7 @@ use super::armed::armed;
 use super::exhaustion::{self, Own};
 use super::judge;
 use super::notes::{self, Asker, Noted};
+use super::record;
 use super::unwind;
 use crate::contract::Evidence;
 use crate::sys;
@@ -47,6 +48,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         unsafe { unwind::divert(context, end_here) };
         return sys::fd::set_errno(errno);
     }
+    record::acquit();
     // SAFETY: written before this handler was installed, and never again.
     let before = unsafe { &*BEFORE.0.get() };
     // SAFETY: as above.

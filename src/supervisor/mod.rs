@@ -86,7 +86,7 @@ pub use entrance::Entrance;
 pub use foreground::Foreground;
 pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
-pub use outcome::{Ended, EndedBy, Outcome};
+pub use outcome::{Ended, EndedBy, Outcome, Sufficient};
 pub use pool::{Job, Pool};
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;

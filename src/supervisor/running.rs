@@ -4,11 +4,11 @@ use super::descendants::{self, Lifeline, OnLeftBehind};
 use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
-use super::outcome::{Ended, EndedBy, Outcome, announce, judge};
+use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
 use super::output::Output;
-use super::report::LastLook;
+use super::report::{LastLook, Report};
 use crate::profile::{PROFILE_BYTES, Profile};
-use crate::record::{Claims, ProfileState, RECORD_BYTES};
+use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +33,8 @@ pub struct Running {
     lifeline: Option<Lifeline>,
     inference: Option<Inference>,
     on_left_behind: OnLeftBehind,
+    any_descendant: bool,
+    sufficient: Sufficient,
     before: Before,
     limit: Option<u64>,
     tries: u32,
@@ -49,6 +51,8 @@ pub(super) struct Equipment {
     pub(super) lifeline: Option<Lifeline>,
     pub(super) inference: Option<Inference>,
     pub(super) on_left_behind: OnLeftBehind,
+    pub(super) any_descendant: bool,
+    pub(super) sufficient: Sufficient,
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
     pub(super) time_limit: Option<Duration>,
@@ -68,6 +72,8 @@ impl Running {
             lifeline: equipment.lifeline,
             inference: equipment.inference,
             on_left_behind: equipment.on_left_behind,
+            any_descendant: equipment.any_descendant,
+            sufficient: equipment.sufficient,
             before: equipment.before,
             limit: equipment.limit,
             tries: equipment.tries,
@@ -253,7 +259,7 @@ impl Running {
 
     fn profile_tables(&self) -> Option<Vec<u8>> {
         let mut copy = vec![0; PROFILE_BYTES];
-        let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, RECORD_BYTES).ok()?;
+        let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, HEAD_BYTES).ok()?;
         copy.truncate(len);
         Some(copy)
     }
@@ -264,8 +270,15 @@ impl Running {
         Claims::read(&copy)
     }
 
+    fn descendants(&self) -> Vec<Claims> {
+        let mut copy = vec![0; HEAD_BYTES];
+        let read = sys::memfd::read_at(self.record.as_fd(), &mut copy, 0);
+        read.map_or_else(|_| Vec::new(), |len| Claims::read_descendants(copy.get(..len).unwrap_or_default()))
+    }
+
     /// The worker is dead: everything there is to know, and its number is given back.
     fn conclude(&mut self) -> io::Result<()> {
+        let at_ms = sys::process::monotonic_ms();
         let claims = self.claims();
         let is_profiled = claims.as_ref().is_some_and(|claims| claims.profile == Some(ProfileState::On));
         let tables = if is_profiled { self.profile_tables() } else { None };
@@ -283,8 +296,25 @@ impl Running {
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
-        let mut outcome = judge(status, claims.as_ref(), inferred, self.ended_by, || self.before.take_kill());
-        if let Outcome::OutOfMemory(report) = &mut outcome {
+        let descendants = self.descendants();
+        let seen = Seen {
+            status,
+            ended_by: self.ended_by,
+            claims: claims.as_ref(),
+            descendants: &descendants,
+            inferred,
+            at_ms,
+            any_descendant: self.any_descendant,
+            sufficient: self.sufficient,
+        };
+        let refused =
+            || claims.iter().chain(&descendants).chain(seen.inferred.as_ref().filter(|_| claims.is_none()));
+        let refusals = refused().map(|claims| claims.refusals).sum();
+        let last_refused = refused().find_map(|claims| claims.request).map(|request| request.bytes);
+        let (mut outcome, doubtful) = judge(seen, || self.before.take_kill());
+        if let Outcome::OutOfMemory(report) = &mut outcome
+            && claims.as_ref().is_some_and(|claims| claims.pid == report.pid())
+        {
             report.attach_profile(profile.as_ref().map(|(profile, _)| Arc::clone(profile)));
         }
         let mut output = self.output.take();
@@ -300,6 +330,14 @@ impl Running {
             limit: self.limit,
             resident_peak: reaped.resident_peak,
             last_look: claims.map(|claims| LastLook::new(claims, profile)),
+            descendants: descendants
+                .into_iter()
+                .filter(|claims| claims.state == State::Exhausted)
+                .map(Report::new)
+                .collect(),
+            refusals,
+            last_refused,
+            doubtful,
             ended_by: self.ended_by,
             traced_calls: self.inference.as_ref().map_or(0, Inference::stops),
             left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),

@@ -5,7 +5,7 @@ use super::descendants::{Lifeline, OnLeftBehind};
 use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
-use super::outcome::{Ended, Outcome};
+use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Running};
@@ -87,6 +87,8 @@ pub struct Worker {
     on_start: Option<OnStart>,
     by_limit: Option<ByLimit>,
     infer_refusals: InferRefusals,
+    any_descendant: bool,
+    sufficient: Sufficient,
 }
 
 type OnStart = Box<dyn FnMut(&Running) + Send>;
@@ -115,6 +117,8 @@ impl Worker {
             on_start: None,
             by_limit: None,
             infer_refusals: InferRefusals::default(),
+            any_descendant: false,
+            sufficient: Sufficient::default(),
         }
     }
 
@@ -288,6 +292,22 @@ impl Worker {
         self
     }
 
+    /// A descendant that ran out of memory counts for the outcome even if the worker did not pass its exit code on, as
+    /// `make` and tests do: [`Ended::descendants`]. It has to be guarded, and to find the worker's record:
+    /// [`preload`](Worker::preload).
+    #[must_use]
+    pub fn any_descendant(mut self) -> Worker {
+        self.any_descendant = true;
+        self
+    }
+
+    /// Which evidence suffices for [`Outcome::OutOfMemory`].
+    #[must_use]
+    pub fn sufficient(mut self, evidence: Sufficient) -> Worker {
+        self.sufficient = evidence;
+        self
+    }
+
     /// Starts the worker, once.
     ///
     /// # Errors
@@ -414,6 +434,8 @@ impl Worker {
             lifeline,
             inference,
             on_left_behind: self.on_left_behind,
+            any_descendant: self.any_descendant,
+            sufficient: self.sufficient,
             before,
             limit: bytes,
             time_limit: self.time_limit,

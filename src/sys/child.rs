@@ -69,6 +69,11 @@ pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether there is a process with this number, be it somebody else's.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    kill(pid, false, 0).map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
+}
+
 /// Sends a signal to the process behind a descriptor of [`pidfd`].
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = core::ptr::null::<libc::siginfo_t>();

@@ -5,9 +5,9 @@ use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
-use crate::guard::notes;
 use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
+use crate::guard::{notes, record};
 use crate::message::asks_for_a_block;
 use crate::sys;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -69,10 +69,11 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it.
     let code = code.cast_unsigned() as u8;
-    if code == 0 {
-        return None;
+    let guilt = if code == 0 { None } else { judge::of_exit(armed, messages::said(armed)) };
+    if guilt.is_none() {
+        record::acquit();
     }
-    judge::of_exit(armed, messages::said(armed)).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
+    guilt.map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
 
 /// abort(3).
@@ -114,8 +115,9 @@ pub(super) fn judge_abort(armed: &Armed) {
         Some(Exception::Other) => None,
         Some(Exception::OfSystem) | None => judge::of_abort(armed, messages::said(armed)),
     };
-    if let Some(guilt) = guilt {
-        exhaustion::end(armed, guilt.verdict(Own::ABORT));
+    match guilt {
+        Some(guilt) => exhaustion::end(armed, guilt.verdict(Own::ABORT)),
+        None => record::acquit(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own};
 use crate::guard::real::{Real, call_real};
 use crate::guard::refusal;
-use crate::guard::{judge, notes};
+use crate::guard::{judge, notes, record};
 use crate::message::Message;
 use crate::sys;
 use core::ffi::{c_int, c_void};
@@ -45,7 +45,9 @@ pub(super) fn forget() {
 
 /// A refusal: what was said before it has nothing to do with it.
 pub(in crate::guard) fn note_refusal() {
-    let _ = LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed);
+    if LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed).is_ok() {
+        record::note_said(None);
+    }
 }
 
 /// What the program said last, as far as it bears on its death, and has not gone on since.
@@ -161,10 +163,16 @@ pub(super) fn hear(message: &[u8]) {
             LAST.store(MEMORY, Relaxed);
             SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
             notes::watch(0);
+            record::note_said(Some(Message::OutOfMemory));
         }
-        Some(Message::OtherDeath) => LAST.store(OTHER, Relaxed),
+        Some(Message::OtherDeath) => {
+            LAST.store(OTHER, Relaxed);
+            record::note_said(Some(Message::OtherDeath));
+        }
         Some(Message::Unrelated) => {
-            let _ = LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed);
+            if LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed).is_ok() {
+                record::note_said(Some(Message::Unrelated));
+            }
         }
         None => {}
     }
