@@ -44,6 +44,9 @@ const WORDS: usize = RECORD_BYTES / 8;
 const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
 const LAYOUT: u64 = 1;
 
+/// A longer path is none.
+#[cfg(any(feature = "shim", feature = "supervisor"))]
+pub(crate) const PATH_MAX_BYTES: usize = (WORDS - at::PATH - 1) * 8;
 #[cfg(feature = "supervisor")]
 const PROGRAM_MAX_BYTES: usize = 64;
 #[cfg(feature = "supervisor")]
@@ -105,6 +108,10 @@ mod at {
     pub(super) const SAID: usize = 79;
     pub(super) const SAID_MS: usize = 80;
     pub(super) const SAID_AT_BYTES: usize = 81;
+    /// What the process is about to become, since when, and the program's path: a text as above.
+    pub(super) const BECOMING: usize = 82;
+    pub(super) const BECOMING_MS: usize = 83;
+    pub(super) const PATH: usize = 84;
 }
 
 /// What became of the wish for a profile.
@@ -276,6 +283,7 @@ impl Page {
         self.store(at::EXIT_CODE, encode(Some(armed.exit_code.into())));
         self.close();
         self.store(at::INNOCENT, 0);
+        self.store(at::BECOMING, 0);
         self.store_state(ARMED);
     }
 
@@ -323,6 +331,19 @@ impl Page {
     /// The process ends for a reason of its own, as far as the guard can tell.
     pub(crate) fn acquit(&self) {
         self.store(at::INNOCENT, 1);
+    }
+
+    /// The process is about to become another program: what it was refused as this one is over.
+    #[cfg(feature = "shim")]
+    pub(crate) fn write_becoming(&self, what: Becoming, path: &[u8]) {
+        let path = if path.len() <= PATH_MAX_BYTES { path } else { b"" };
+        if what != Becoming::Nothing {
+            self.close();
+            self.store(at::INNOCENT, 0);
+            self.store(at::BECOMING_MS, encode(Some(crate::sys::process::monotonic_ms())));
+            self.write_text(at::PATH, path);
+        }
+        self.store(at::BECOMING, if what == Becoming::Guarded { LOADING } else { 0 });
     }
 
     /// The process has told of its end itself.
@@ -432,6 +453,26 @@ pub(crate) struct Counted {
     pub(crate) bytes: u64,
 }
 
+/// What a process is about to become by execve(2).
+#[cfg(feature = "shim")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Becoming {
+    /// Nothing: it is the program that fills the page.
+    Nothing,
+    /// One with the same guard, which says so as soon as it has been loaded.
+    Guarded,
+    /// One that the guard does not get into, or does not see everything of.
+    Unguarded,
+}
+
+/// A program that its process had begun to load when it was last heard of.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy)]
+pub(crate) struct Loading {
+    pub(crate) since_ms: u64,
+    pub(crate) path: Text<PATH_MAX_BYTES>,
+}
+
 /// What a process has told of its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -490,6 +531,10 @@ pub(crate) struct Claims {
     pub(crate) open: Option<Open>,
     /// Which of the descendants' ends it was.
     pub(crate) order: u64,
+    /// The program that it was becoming, which would have a guard.
+    pub(crate) loading: Option<Loading>,
+    /// Its guard has looked at its end, and found that it is not of a refusal.
+    pub(crate) is_acquitted: bool,
 }
 
 #[cfg(feature = "supervisor")]
@@ -543,6 +588,8 @@ impl Claims {
             },
             open: if copy.word(at::INNOCENT) == 0 { copy.open() } else { None },
             order: copy.word(at::ENDS),
+            loading: if copy.word(at::BECOMING) == LOADING { copy.loading() } else { None },
+            is_acquitted: copy.word(at::INNOCENT) != 0,
         })
     }
 
@@ -612,6 +659,10 @@ impl Copied<'_> {
             bytes_since: since(at::BYTES, at::BYTES_BEFORE),
             said,
         })
+    }
+
+    fn loading(&self) -> Option<Loading> {
+        Some(Loading { since_ms: self.number(at::BECOMING_MS)?, path: self.text(at::PATH)? })
     }
 
     fn small(&self, word: usize) -> Option<u32> {
@@ -725,6 +776,8 @@ fn evidence_from(code: u64) -> Option<Evidence> {
         _ => None,
     }
 }
+
+const LOADING: u64 = 1;
 
 #[cfg(feature = "shim")]
 fn message_code(message: Message) -> u64 {

@@ -7,13 +7,15 @@ use crate::contract::Cause;
 #[cfg(feature = "shim")]
 use crate::message::Message;
 use crate::profile::Tables;
+#[cfg(feature = "shim")]
+use crate::record::Becoming;
 use crate::record::{self, Counted, FILE_BYTES, HEAD_BYTES, Head, Page, Place, ProfileState, Told};
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::fd::Fd;
 use crate::sys::memory::MemoryUse;
 use crate::text::Text;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 static HEAD: AtomicPtr<Head> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -74,6 +76,9 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
     }
     // Relaxed, here and below: start-up comes before everything that looks.
     HEAD.store(at, Ordering::Relaxed);
+    if place.pid.is_some() {
+        INODE.store(place.inode, Ordering::Relaxed);
+    }
     let pid = sys::process::pid();
     if !head.own.claim(pid) {
         head.begin(pid);
@@ -191,6 +196,34 @@ pub(super) fn acquit() {
         page.acquit();
     }
 }
+
+/// This process is about to become the program at `path`, or does not after all. Also in a child of vfork(2).
+#[cfg(feature = "shim")]
+pub(super) fn note_becoming(what: Becoming, path: &[u8]) {
+    let Some(head) = head() else { return };
+    let page = page().or_else(|| {
+        // Of one that is loaded in vain there is nobody else to tell.
+        let page =
+            if what == Becoming::Guarded { head.claim_for(sys::process::pid())? } else { return None };
+        write_armed(page, armed()?);
+        Some(page)
+    });
+    if let Some(page) = page {
+        page.write_becoming(what, path);
+    }
+}
+
+/// Has this process followed from outside from now on, if its record's keeper does so.
+#[cfg(feature = "shim")]
+pub(super) fn ask_to_be_followed() {
+    let inode = INODE.load(Ordering::Relaxed);
+    if inode != 0 {
+        sys::join::ask_to_be_followed(inode);
+    }
+}
+
+/// The record that stays its keeper's descriptor; zero where there is none.
+static INODE: AtomicU64 = AtomicU64::new(0);
 
 /// What has been told of the end.
 pub(super) fn note_told(told: Told) {

@@ -5,7 +5,7 @@
 //! thread may have held any lock at the moment of the fork. It is registered last, so the hooks that the command
 //! came with run before it, and unlimited.
 
-use super::entrance::Entrance;
+use super::entrance;
 use super::foreground::{CHANGED, Found};
 use super::inference::{self, Joining};
 use super::program;
@@ -187,9 +187,9 @@ impl Prepared {
         certain.then_some(program)
     }
 
-    /// Whether nothing can be preloaded into the program, as far as its file tells.
-    pub(super) fn nothing_preloads(&self) -> bool {
-        matches!(Entrance::of(&self.command), Entrance::Static | Entrance::Foreign)
+    /// Whether the program has to be seen from outside, as far as its file tells.
+    pub(super) fn is_seen_from_outside_only(&self) -> bool {
+        entrance::is_seen_from_outside_only(&self.command)
     }
 
     fn set_variable(&mut self, name: &'static str, value: &OsStr) {

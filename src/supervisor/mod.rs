@@ -39,6 +39,7 @@
 //! | `descendants` | what a worker left behind |
 //! | `kernel_kills` | whether the kernel's out-of-memory killer was at work |
 //! | `inference` | whether memory was refused to a worker that says nothing itself |
+//! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
@@ -57,6 +58,7 @@ mod command;
 mod descendants;
 mod elf;
 mod entrance;
+mod followers;
 mod foreground;
 mod inference;
 mod kernel_kills;

@@ -255,16 +255,18 @@ impl Seen<'_> {
 
     /// A shell, or another wrapper, passes on how its child ended.
     fn descendants_word(&self, code: i32) -> Option<Claims> {
-        let is_it =
-            |claims: &&Claims| claims.state == State::Exhausted && i32::from(claims.exit_code) == code;
+        let is_it = |claims: &&Claims| {
+            claims.state == State::Exhausted && !claims.inferred && i32::from(claims.exit_code) == code
+        };
         self.descendants.iter().rfind(is_it).cloned()
     }
 
     /// The process was gone before its guard could say anything: system calls of its own, or a crash without a stack.
     fn unsaid(&self) -> Option<Claims> {
         let inferred = self.inferred.as_ref();
-        let inferred =
-            inferred.filter(|inferred| self.claims.is_none_or(|claims| claims.pid != inferred.pid));
+        let inferred = inferred.filter(|inferred| {
+            self.claims.is_none_or(|claims| !claims.is_acquitted || claims.pid != inferred.pid)
+        });
         self.claims
             .filter(|claims| claims.state == State::Armed)
             .filter(|claims| claims.open.is_some_and(|open| is_fatal(&open, self.at_ms)))
@@ -399,6 +401,8 @@ mod tests {
             told: None,
             open: None,
             order: 0,
+            loading: None,
+            is_acquitted: false,
         }
     }
 
@@ -485,9 +489,13 @@ mod tests {
         assert!(!of(exit(0), None, inferred(7), None));
         assert!(!of(libc::SIGSEGV, None, inferred(7), Some(EndedBy::Kill)));
         assert!(!of(libc::SIGKILL, None, inferred(7), None));
-        let armed = || Some(claims(State::Armed, 198));
-        assert!(!of(exit(1), armed(), inferred(7), None), "a guarded program knows better");
-        assert!(of(exit(1), armed(), inferred(8), None), "a guarded wrapper does not speak for its child");
+        let armed = |is_acquitted| Some(Claims { is_acquitted, ..claims(State::Armed, 198) });
+        assert!(!of(exit(1), armed(true), inferred(7), None), "a guarded program knows better …");
+        assert!(of(exit(1), armed(false), inferred(7), None), "… if it was asked");
+        assert!(
+            of(exit(1), armed(true), inferred(8), None),
+            "a guarded wrapper does not speak for its child"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A started worker, until its verdict.
 
 use super::descendants::{self, Lifeline, OnLeftBehind};
+use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
@@ -32,6 +33,7 @@ pub struct Running {
     record: OwnedFd,
     lifeline: Option<Lifeline>,
     inference: Option<Inference>,
+    followers: Option<Followers>,
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
     sufficient: Sufficient,
@@ -50,6 +52,7 @@ pub(super) struct Equipment {
     pub(super) record: OwnedFd,
     pub(super) lifeline: Option<Lifeline>,
     pub(super) inference: Option<Inference>,
+    pub(super) followers: Option<Followers>,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
     pub(super) sufficient: Sufficient,
@@ -71,6 +74,7 @@ impl Running {
             record: equipment.record,
             lifeline: equipment.lifeline,
             inference: equipment.inference,
+            followers: equipment.followers,
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
             sufficient: equipment.sufficient,
@@ -186,7 +190,8 @@ impl Running {
                 return Ok(ended.clone());
             }
             let drained = self.output.as_ref().is_none_or(Output::is_closed);
-            let dead = if drained && self.deadline.is_none() && look_up.is_none() {
+            let blind = self.deadline.is_none() && self.followers.is_none() && look_up.is_none();
+            let dead = if drained && blind {
                 sys::child::wait_dead(self.pid, true)?
             } else {
                 let (dead, looked) = self.wait_a_little(look_up.map(|_| Instant::now() + EVERY), None)?;
@@ -238,7 +243,11 @@ impl Running {
             (None, -1) => OFTEN_MS,
             (None, patience_ms) => patience_ms.min(OFTEN_MS),
         };
-        let happened = sys::child::poll([pidfd, stdout, stderr, arrivals], patience_ms)?;
+        let askers = self.followers.as_ref().map(Followers::arrivals);
+        let happened = sys::child::poll([pidfd, stdout, stderr, arrivals, askers], patience_ms)?;
+        if let Some(followers) = &mut self.followers {
+            followers.attend();
+        }
         if let Some(output) = &mut self.output {
             output.drain();
         }
@@ -296,7 +305,12 @@ impl Running {
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
-        let descendants = self.descendants();
+        let followers = self.followers.as_ref();
+        let inferred = inferred.or_else(|| followers.and_then(|followers| followers.verdict(status)));
+        let mut descendants = self.descendants();
+        let own = claims.as_ref().map_or(self.pid, |claims| claims.pid);
+        let fallen = followers.map(Followers::fallen).unwrap_or_default();
+        descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));
         let seen = Seen {
             status,
             ended_by: self.ended_by,
@@ -339,7 +353,8 @@ impl Running {
             last_refused,
             doubtful,
             ended_by: self.ended_by,
-            traced_calls: self.inference.as_ref().map_or(0, Inference::stops),
+            traced_calls: self.inference.as_ref().map_or(0, Inference::stops)
+                + followers.map_or(0, Followers::stops),
             left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),
             tries: self.tries,
             ran_for,
@@ -350,6 +365,7 @@ impl Running {
         self.pidfd = None;
         self.lifeline = None;
         self.inference = None;
+        self.followers = None;
         announce(&ended);
         self.ended = Some(ended);
         Ok(())

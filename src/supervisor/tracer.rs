@@ -41,6 +41,7 @@ pub(super) const FALLEN_AT: usize = RECORD_BYTES;
 pub(super) const NOTES_AT: usize = 2 * RECORD_BYTES;
 
 /// What the worker was started with.
+#[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) measure: Measure,
     pub(super) exit_code: u8,
@@ -113,14 +114,15 @@ impl Tracer {
         Box::new(Tracer { terms, worker: 0, started_ms, troubled: [None; MOST_PROCESSES], next: 0 })
     }
 
-    /// The life of the tracer: until nobody is left to follow.
-    pub(super) fn run(&mut self, socket: RawFd, findings: RawFd) {
+    /// The life of the tracer: until nobody is left to follow. `descendant`: whom it is for, where that is not the worker.
+    pub(super) fn run(&mut self, socket: RawFd, findings: RawFd, descendant: Option<u32>) {
         sys::trace::withdraw(c"oomguard-tracer", [socket, findings]);
         lift_own_limits();
         if let (Some(findings), Some(calls)) = (map_findings(findings), map_calls(self.terms.numbers))
-            && let Some(worker) = sys::trace::answer(socket)
+            && let Some(followed) = sys::trace::answer(socket, descendant)
         {
-            self.worker = worker;
+            // Of the end of a descendant nobody else tells how it was.
+            self.worker = if descendant.is_some() { 0 } else { followed };
             self.follow(findings, calls);
         }
     }
@@ -498,10 +500,16 @@ fn used_ns(pid: u32) -> u64 {
 }
 
 /// Starts a tracer in a process of its own.
-pub(super) fn start(tracer: &mut Tracer, socket: RawFd, findings: RawFd) -> io::Result<u32> {
+pub(super) fn start(
+    tracer: &mut Tracer,
+    socket: RawFd,
+    findings: RawFd,
+    descendant: Option<u32>,
+) -> io::Result<u32> {
     // SAFETY: `run` makes system calls, touches atomics, mappings of its own and the memory it was given, which was
     // allocated before; and it has no way to panic.
-    unsafe { sys::trace::start_unseen(|| tracer.run(socket, findings)) }.map_err(io::Error::from_raw_os_error)
+    unsafe { sys::trace::start_unseen(|| tracer.run(socket, findings, descendant)) }
+        .map_err(io::Error::from_raw_os_error)
 }
 
 /// Starts a process that joins, and ends.

@@ -2,6 +2,7 @@
 
 use super::command::{Prepared, SetLimit, Start};
 use super::descendants::{Lifeline, OnLeftBehind};
+use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
@@ -314,7 +315,7 @@ impl Worker {
     /// Those of [`Command::spawn`]; those of memfd_create(2) and pipe(2); a token that is too long
     /// (`InvalidInput`).
     pub fn spawn(&mut self) -> io::Result<Running> {
-        self.start(self.limit, 1)
+        self.start(self.limit, 1, false)
     }
 
     /// Runs the worker to its end, with retries. Piped output is read and dropped.
@@ -364,7 +365,7 @@ impl Worker {
     }
 
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
-        let mut running = self.start(limit, tries)?;
+        let mut running = self.start(limit, tries, true)?;
         running.keep_output(self.keep_output)?;
         running.wait_in(foreground)
     }
@@ -383,12 +384,13 @@ impl Worker {
         tries: u32,
         look_up: Option<&dyn Fn()>,
     ) -> io::Result<Ended> {
-        let mut running = self.start(limit, tries)?;
+        let mut running = self.start(limit, tries, true)?;
         running.keep_output(self.keep_output)?;
         running.wait_looking_up(look_up)
     }
 
-    fn start(&mut self, limit: Option<Limit>, tries: u32) -> io::Result<Running> {
+    /// `is_waited_for`: from the start to the end, by this thread.
+    fn start(&mut self, limit: Option<Limit>, tries: u32, is_waited_for: bool) -> io::Result<Running> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
@@ -407,6 +409,15 @@ impl Worker {
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
             set_limit: self.set_limit,
             variables,
+        };
+        // What is followed as a whole needs nobody to ask for it. Without listeners, nobody is followed.
+        let wants_followers =
+            self.preload.is_some() && bytes.is_some() && inference.is_none() && is_waited_for;
+        let followers = if wants_followers && self.infer_refusals != InferRefusals::Never {
+            sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
+                .and_then(|inode| Followers::listen(inode, self.terms(measure)).ok())
+        } else {
+            None
         };
         let before = Before::now();
         let child = if start.die_with_parent {
@@ -433,6 +444,7 @@ impl Worker {
             record,
             lifeline,
             inference,
+            followers,
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
@@ -458,7 +470,7 @@ impl Worker {
         limit.is_some()
             && match self.infer_refusals {
                 InferRefusals::Never => false,
-                InferRefusals::WhereNothingPreloads => self.prepared.nothing_preloads(),
+                InferRefusals::WhereNothingPreloads => self.prepared.is_seen_from_outside_only(),
                 InferRefusals::Always => true,
             }
     }

@@ -11,6 +11,7 @@
 //! | `threads` | pthread_create |
 //! | `messages`, `streams` | what a dying program says, by `write` and by stdio |
 //! | `ends` | exit, _exit, abort, failed assertions |
+//! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
 //! | `api` | the functions of `oomguard.h` |
 
@@ -18,6 +19,7 @@ mod api;
 mod breaks;
 mod ends;
 mod environment;
+mod execs;
 mod faults;
 mod messages;
 mod startup;
@@ -29,6 +31,7 @@ pub use crate::guard::mappings::{mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use ends::{abort, assert_fail, exit_at_once};
+pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
 pub(super) use messages::note_refusal;
 pub use messages::{write, writev};

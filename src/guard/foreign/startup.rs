@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, faults, messages, streams, threads};
+use super::{breaks, ends, execs, faults, messages, streams, threads};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -72,6 +72,7 @@ fn resolve() {
     messages::resolve();
     streams::resolve();
     ends::resolve();
+    execs::resolve();
     faults::resolve();
 }
 
