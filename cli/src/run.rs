@@ -57,8 +57,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         code: EXIT_CANNOT_GUARD,
     })?;
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
-    let expects_guard = library.is_some() && entrance == Entrance::Preload;
-    let keep = keeper(options, entrance, wishes, expects_guard)?;
+    let keep = keeper(options, entrance, wishes)?;
     let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
     if let Some(library) = library {
         worker = worker.preload(library);
@@ -67,7 +66,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         worker = worker.infer_refusals(InferRefusals::Always);
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
-    let verdict = Verdict::of(&ended, &wishes, expects_guard);
+    let verdict = Verdict::of(&ended, &wishes);
     let line = verdict.line(&program, &ended);
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
@@ -228,7 +227,6 @@ fn keeper(
     options: &Run,
     entrance: Entrance,
     wishes: Wishes,
-    expects_guard: bool,
 ) -> Result<impl Fn(&Ended) + Clone + Send + 'static, Failure> {
     let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
     let made = options.postmortem.as_deref().map(make).transpose();
@@ -238,7 +236,7 @@ fn keeper(
     })?;
     Ok(move |ended: &Ended| {
         if let Some(postmortem) = &postmortem {
-            let verdict = Verdict::of(ended, &wishes, expects_guard);
+            let verdict = Verdict::of(ended, &wishes);
             postmortem.write(ended, verdict.json(ended, &wishes, None));
         }
     })
@@ -320,19 +318,13 @@ impl Target {
 struct Verdict {
     code: u8,
     word: &'static str,
-    /// The dynamic linker gave up before the guard's constructor could run.
+    /// There was no room to load the program.
     died_while_loading: bool,
 }
 
 impl Verdict {
-    fn of(ended: &Ended, wishes: &Wishes, expects_guard: bool) -> Verdict {
-        let died_while_loading = expects_guard
-            && ended.limit.is_some()
-            && ended.last_look.is_none()
-            && matches!(
-                ended.outcome,
-                Outcome::Exited(127) | Outcome::Signaled(libc::SIGKILL | libc::SIGSEGV)
-            );
+    fn of(ended: &Ended, wishes: &Wishes) -> Verdict {
+        let died_while_loading = ended.could_not_load;
         let (code, word) = match &ended.outcome {
             _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), CANNOT_START),
             Outcome::Success => (0, "success"),

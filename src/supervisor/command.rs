@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -185,6 +185,12 @@ impl Prepared {
         let certain = program.is_absolute()
             || self.command.get_current_dir().is_none() && program.components().nth(1).is_some();
         certain.then_some(program)
+    }
+
+    /// The file that will be executed, through scripts, where it is one that the library can be preloaded into.
+    pub(super) fn preloadable_file(&self) -> Option<PathBuf> {
+        let file = entrance::program_of(&self.command)?;
+        (entrance::Entrance::of(&self.command) == entrance::Entrance::Preload).then_some(file)
     }
 
     /// Whether the program has to be seen from outside, as far as its file tells.

@@ -65,7 +65,7 @@ fn missing_beside(linker: &Path, library: &Path) -> Option<Option<String>> {
 }
 
 /// The file that a command would execute, through scripts.
-fn program_of(command: &Command) -> Option<PathBuf> {
+pub(super) fn program_of(command: &Command) -> Option<PathBuf> {
     let set = command.get_envs().find(|(name, _)| *name == "PATH");
     let path = match set {
         Some((_, path)) => path.map(OsStr::to_owned),

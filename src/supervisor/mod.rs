@@ -42,6 +42,7 @@
 //! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
+//! | `loading` | programs that ended before there was a guard in them |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
 //! | `retry` | `Retry`: the next limit; pure |
@@ -62,6 +63,7 @@ mod followers;
 mod foreground;
 mod inference;
 mod kernel_kills;
+mod loading;
 mod outcome;
 mod output;
 mod pool;

@@ -106,6 +106,9 @@ pub struct Ended {
     /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were many.
     /// Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
     pub descendants: Vec<Report>,
+    /// The worker's program ended while it was being loaded, with the guard that is preloaded: there was no room for it
+    /// under the limit, and there would be without.
+    pub could_not_load: bool,
     /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other than
     /// memory, they were survived.
     pub refusals: u64,
@@ -189,6 +192,8 @@ pub(super) struct Seen<'a> {
     pub(super) descendants: &'a [Claims],
     /// What tracers make of it: less than what a process says itself, but the only word about one that says nothing.
     pub(super) inferred: Option<Claims>,
+    /// A descendant that could not be loaded, and whose end it passed on.
+    pub(super) unloaded: Option<&'a Claims>,
     /// When it ended, by the clock that all processes share.
     pub(super) at_ms: u64,
     /// Whether a descendant counts whose end the worker did not pass on.
@@ -280,6 +285,7 @@ impl Seen<'_> {
                 };
                 self.descendants.iter().find(fallen).map(|claims| self.speak_for(claims, None, None))
             })
+            .or_else(|| self.unloaded.map(|claims| self.speak_for(claims, self.status.code(), None)))
     }
 
     /// The report that a process would have made.
@@ -290,6 +296,7 @@ impl Seen<'_> {
             state: State::Exhausted,
             inferred: true,
             cause: open.map_or(claims.cause, |open| open.cause),
+            refusals: claims.refusals.max(1),
             thread: Text::from_bytes(if claims.tid == claims.pid { b"main" } else { b"?" }),
             request: open.map(|open| Request { bytes: open.bytes, align: None }),
             limit_refused: Some(true),
@@ -415,6 +422,7 @@ mod tests {
             claims,
             descendants: &[],
             inferred: None,
+            unloaded: None,
             at_ms: NOW_MS,
             any_descendant: false,
             sufficient: Sufficient::Likely,

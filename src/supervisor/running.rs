@@ -5,15 +5,20 @@ use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
+use super::loading::{self, Room, may_be_end_of_loading};
 use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
+use crate::contract::{Cause, Measure};
 use crate::profile::{PROFILE_BYTES, Profile};
 use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
+use crate::text::Text;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +39,7 @@ pub struct Running {
     lifeline: Option<Lifeline>,
     inference: Option<Inference>,
     followers: Option<Followers>,
+    loaded: Option<Loaded>,
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
     sufficient: Sufficient,
@@ -47,12 +53,21 @@ pub struct Running {
     ended: Option<Ended>,
 }
 
+/// How a worker with a preloaded guard is loaded.
+pub(super) struct Loaded {
+    /// Its program's file, where that loads the guard.
+    pub(super) file: Option<PathBuf>,
+    pub(super) preload: OsString,
+    pub(super) measure: Measure,
+}
+
 /// What a worker is given to run with.
 pub(super) struct Equipment {
     pub(super) record: OwnedFd,
     pub(super) lifeline: Option<Lifeline>,
     pub(super) inference: Option<Inference>,
     pub(super) followers: Option<Followers>,
+    pub(super) loaded: Option<Loaded>,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
     pub(super) sufficient: Sufficient,
@@ -75,6 +90,7 @@ impl Running {
             lifeline: equipment.lifeline,
             inference: equipment.inference,
             followers: equipment.followers,
+            loaded: equipment.loaded,
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
             sufficient: equipment.sufficient,
@@ -285,6 +301,45 @@ impl Running {
         read.map_or_else(|_| Vec::new(), |len| Claims::read_descendants(copy.get(..len).unwrap_or_default()))
     }
 
+    /// Whether the worker ended while its program, or the one that it became, was being loaded, for want of room.
+    fn could_not_load(&self, status: ExitStatus, claims: Option<&Claims>) -> bool {
+        let Some(loaded) = &self.loaded else { return false };
+        let program = match claims {
+            None => loaded.file.as_deref(),
+            Some(claims) => claims.loading.as_ref().map(|loading| loading::path(loading.path.as_bytes())),
+        };
+        self.ended_by.is_none()
+            && may_be_end_of_loading(status.code(), status.signal())
+            && program.is_some_and(|program| self.has_no_room_for(loaded, program))
+    }
+
+    /// The descendant that ended so last, if the worker passed that on.
+    fn unloaded(&self, status: ExitStatus, descendants: &[Claims]) -> Option<Claims> {
+        let loaded = self.loaded.as_ref()?;
+        if !may_be_end_of_loading(status.code(), None) {
+            return None;
+        }
+        let (claims, loading) = descendants
+            .iter()
+            .filter_map(|claims| Some((claims, claims.loading.as_ref()?)))
+            .max_by_key(|(_, loading)| loading.since_ms)?;
+        let program = loading::path(loading.path.as_bytes());
+        let name = program.file_name().unwrap_or_default();
+        let is_it = !sys::child::is_alive(claims.pid) && self.has_no_room_for(loaded, program);
+        is_it.then(|| Claims {
+            program: Text::from_bytes(name.as_encoded_bytes()),
+            tid: claims.pid,
+            request: None,
+            cause: Cause::Mapping,
+            ..claims.clone()
+        })
+    }
+
+    fn has_no_room_for(&self, loaded: &Loaded, program: &Path) -> bool {
+        let room = |limit| Room { measure: loaded.measure, limit, preload: &loaded.preload };
+        self.limit.is_some_and(|limit| room(limit).is_too_little_for(program))
+    }
+
     /// The worker is dead: everything there is to know, and its number is given back.
     fn conclude(&mut self) -> io::Result<()> {
         let at_ms = sys::process::monotonic_ms();
@@ -311,8 +366,11 @@ impl Running {
         let own = claims.as_ref().map_or(self.pid, |claims| claims.pid);
         let fallen = followers.map(Followers::fallen).unwrap_or_default();
         descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));
+        let could_not_load = self.could_not_load(status, claims.as_ref());
+        let unloaded = if could_not_load { None } else { self.unloaded(status, &descendants) };
         let seen = Seen {
             status,
+            unloaded: unloaded.as_ref(),
             ended_by: self.ended_by,
             claims: claims.as_ref(),
             descendants: &descendants,
@@ -349,6 +407,7 @@ impl Running {
                 .filter(|claims| claims.state == State::Exhausted)
                 .map(Report::new)
                 .collect(),
+            could_not_load,
             refusals,
             last_refused,
             doubtful,

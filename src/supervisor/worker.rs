@@ -9,7 +9,7 @@ use super::kernel_kills::Before;
 use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
-use super::running::{Equipment, Running};
+use super::running::{Equipment, Loaded, Running};
 use super::tracer::Terms;
 use super::{resolve, starter};
 use crate::Limit;
@@ -445,6 +445,11 @@ impl Worker {
             lifeline,
             inference,
             followers,
+            loaded: self.preload.clone().map(|preload| Loaded {
+                file: self.prepared.preloadable_file(),
+                preload,
+                measure,
+            }),
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,

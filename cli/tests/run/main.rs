@@ -8,6 +8,7 @@ mod descendants;
 mod dispositions;
 mod inheritance;
 mod memory;
+mod outside;
 mod signals;
 #[path = "../../../tests/common/skip.rs"]
 mod skip;
@@ -32,6 +33,7 @@ fn main() {
     descendants::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
+    outside::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
