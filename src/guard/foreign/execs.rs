@@ -46,8 +46,10 @@ pub unsafe fn execve(path: *const c_char, arguments: List, environment: List) ->
         // SAFETY: the system call behind it, with the caller's arguments.
         return unsafe { libc::syscall(libc::SYS_execve, path, arguments, environment) as c_int };
     };
+    // SAFETY: the caller's arguments, but for an environment that is as good.
+    let exec = |environment| unsafe { real(path, arguments, environment) };
     // SAFETY: the caller's arguments.
-    unsafe { become_it(path, environment, find_nowhere, |environment| real(path, arguments, environment)) }
+    unsafe { become_it(path, environment, find_nowhere, exec) }
 }
 
 /// execv(3).
@@ -68,8 +70,10 @@ pub unsafe fn execvpe(name: *const c_char, arguments: List, environment: List) -
         sys::fd::set_errno(libc::ENOSYS);
         return -1;
     };
+    // SAFETY: the caller's arguments, but for an environment that is as good.
+    let exec = |environment| unsafe { real(name, arguments, environment) };
     // SAFETY: the caller's arguments.
-    unsafe { become_it(name, environment, find_in_path, |environment| real(name, arguments, environment)) }
+    unsafe { become_it(name, environment, find_in_path, exec) }
 }
 
 /// execvp(3).
@@ -94,12 +98,10 @@ pub unsafe fn posix_spawn(
     environment: List,
 ) -> c_int {
     let Some(real) = call_real!(POSIX_SPAWN, Spawn) else { return libc::ENOSYS };
+    // SAFETY: the caller's arguments, but for an environment that is as good.
+    let spawn = |environment| unsafe { real(pid, path, actions, attributes, arguments, environment) };
     // SAFETY: the caller's arguments.
-    unsafe {
-        start_it(path, environment, find_nowhere, |environment| {
-            real(pid, path, actions, attributes, arguments, environment)
-        })
-    }
+    unsafe { start_it(path, environment, find_nowhere, spawn) }
 }
 
 /// posix_spawnp(3).
@@ -115,12 +117,10 @@ pub unsafe fn posix_spawnp(
     environment: List,
 ) -> c_int {
     let Some(real) = call_real!(POSIX_SPAWNP, Spawn) else { return libc::ENOSYS };
+    // SAFETY: the caller's arguments, but for an environment that is as good.
+    let spawn = |environment| unsafe { real(pid, name, actions, attributes, arguments, environment) };
     // SAFETY: the caller's arguments.
-    unsafe {
-        start_it(name, environment, find_in_path, |environment| {
-            real(pid, name, actions, attributes, arguments, environment)
-        })
-    }
+    unsafe { start_it(name, environment, find_in_path, spawn) }
 }
 
 type Path = Text<1024>;
@@ -249,18 +249,18 @@ unsafe fn variable(list: List, name: &str) -> Option<&'static [u8]> {
 unsafe fn without_library(list: List, call: &impl Fn(List) -> c_int) -> c_int {
     const MOST_ENTRIES: usize = 1024;
     let mut kept = [core::ptr::null::<c_char>(); MOST_ENTRIES];
-    let mut count = 0;
     let is_ours = |entry: &CStr| {
         let list = value_of(entry.to_bytes(), PRELOAD);
         list.is_some_and(|list| this_library().is_some_and(|library| library.to_bytes() == list))
     };
     // SAFETY: by contract.
-    for entry in unsafe { entries(list) }.filter(|entry| !is_ours(entry)) {
+    let others = unsafe { entries(list) }.filter(|entry| !is_ours(entry));
+    for (count, entry) in others.enumerate() {
         match kept.get_mut(count) {
+            // The last one stays null: the list's end.
             Some(slot) if count + 1 < MOST_ENTRIES => *slot = entry.as_ptr(),
             _ => return call(list),
         }
-        count += 1;
     }
     call(kept.as_ptr())
 }

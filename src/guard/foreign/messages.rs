@@ -169,11 +169,9 @@ pub(super) fn hear(message: &[u8]) {
             LAST.store(OTHER, Relaxed);
             record::note_said(Some(Message::OtherDeath));
         }
-        Some(Message::Unrelated) => {
-            if LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed).is_ok() {
-                record::note_said(Some(Message::Unrelated));
-            }
+        Some(Message::Unrelated) if LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed).is_ok() => {
+            record::note_said(Some(Message::Unrelated));
         }
-        None => {}
+        Some(Message::Unrelated) | None => {}
     }
 }
