@@ -13,11 +13,11 @@ use crate::message::Message;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
 /// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
-const STRAIGHT_NS: u64 = 600_000;
+const STRAIGHT_NS: u64 = 300_000;
 
 /// What each call that gives memory back adds to that: it is stopped at, which costs the program tens of microseconds of its
 /// own, and more on a busy machine.
-const RELEASE_NS: u64 = 100_000;
+const RELEASE_NS: u64 = 25_000;
 
 /// The same, after it has said that memory is gone: a backtrace, what other threads do.
 const ANNOUNCED_NS: u64 = 100_000_000;
