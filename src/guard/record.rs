@@ -56,7 +56,7 @@ fn write_armed(page: &Page, armed: &Armed) {
 
 fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
     let opened = match place.pid {
-        Some(pid) => Some(sys::memfd::open_of(pid, place.fd)?),
+        Some(pid) => Some(open_or_ask(pid, place)?),
         None => None,
     };
     let fd = opened.as_ref().map_or(place.fd, Fd::number);
@@ -89,6 +89,12 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
         TABLES.store(whole.wrapping_add(HEAD_BYTES).cast(), Ordering::Relaxed);
     }
     Some(&head.own)
+}
+
+/// The record of another process. Another user may not open it, and in another PID namespace it is not found.
+fn open_or_ask(pid: u32, place: Place) -> Option<Fd> {
+    let is_it = |fd: &Fd| sys::memfd::sealed_inode(fd.number(), FILE_BYTES) == Some(place.inode);
+    sys::memfd::open_of(pid, place.fd).filter(is_it).or_else(|| sys::memfd::ask_for(place.inode))
 }
 
 fn head() -> Option<&'static Head> {

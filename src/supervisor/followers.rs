@@ -1,12 +1,17 @@
-//! Descendants that ask to be followed: a guarded process that becomes a program which its guard does not get into (a
-//! static one, Go, musl) says so first, at a socket that is named after the worker's record. Each gets a tracer of its own,
-//! so a worker whose descendants all have the guard runs without any.
+//! Descendants that ask for something, at a socket that is named after the worker's record.
+//!
+//! A guarded process that becomes a program which its guard does not get into (a static one, Go, musl) asks to be followed
+//! first. Each gets a tracer of its own, so a worker whose descendants all have the guard runs without any.
+//!
+//! One that cannot open the record asks for that: another user's, or one in another PID namespace.
 
+use super::descendants;
 use super::inference::Inference;
 use super::tracer::Terms;
 use crate::record::Claims;
 use crate::sys;
 use crate::sys::join::ASKS_TO_BE_FOLLOWED;
+use crate::sys::memfd::ASKS_FOR_THE_RECORD;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -22,7 +27,8 @@ const MOST_KEPT: usize = 64;
 
 pub(super) struct Followers {
     listener: UnixListener,
-    terms: Terms,
+    /// `None`: nobody is followed.
+    terms: Option<Terms>,
     followed: Vec<Inference>,
     /// What was found of those that are not kept.
     stops: u64,
@@ -30,8 +36,8 @@ pub(super) struct Followers {
 
 impl Followers {
     /// Listens for the descendants of a worker whose record has this inode.
-    pub(super) fn listen(inode: u64, terms: Terms) -> io::Result<Followers> {
-        let address = SocketAddr::from_abstract_name(sys::join::name_of(inode).as_bytes())?;
+    pub(super) fn listen(inode: u64, terms: Option<Terms>) -> io::Result<Followers> {
+        let address = SocketAddr::from_abstract_name(sys::memfd::keepers_name(inode).as_bytes())?;
         let listener = UnixListener::bind_addr(&address)?;
         listener.set_nonblocking(true)?;
         Ok(Followers { listener, terms, followed: Vec::new(), stops: 0 })
@@ -42,29 +48,35 @@ impl Followers {
         self.listener.as_fd()
     }
 
-    /// Gives everybody who has come what it asks for. One that fails goes on without.
-    pub(super) fn attend(&mut self) {
+    /// Gives everybody who has come what it asks for, if it descends from `worker`. One that gets nothing goes on without.
+    pub(super) fn attend(&mut self, worker: u32, record: BorrowedFd<'_>) {
         while let Ok((stream, _)) = self.listener.accept() {
-            if let Ok(inference) = self.follow(stream) {
+            if let Ok(Some(inference)) = self.answer(stream, worker, record) {
                 self.forget_the_oldest();
                 self.followed.push(inference);
             }
         }
     }
 
-    fn follow(&self, mut stream: UnixStream) -> io::Result<Inference> {
-        let (pid, user) = sys::join::peer(stream.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
-        // Whose process it is the kernel asks again when it is to be traced.
-        if pid == 0 || user != sys::process::effective_user() {
+    fn answer(
+        &self,
+        mut stream: UnixStream,
+        worker: u32,
+        record: BorrowedFd<'_>,
+    ) -> io::Result<Option<Inference>> {
+        let pid = sys::join::peer(stream.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
+        if !descendants::descends_from(pid, worker) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut asked = [0];
         stream.read_exact(&mut asked)?;
-        if asked != [ASKS_TO_BE_FOLLOWED] {
-            return Err(io::ErrorKind::InvalidData.into());
+        match (asked, self.terms) {
+            ([ASKS_FOR_THE_RECORD], _) => sys::memfd::hand_over(stream.as_fd(), record).map(|()| None),
+            // Whether it may be traced, the kernel asks again.
+            ([ASKS_TO_BE_FOLLOWED], Some(terms)) => Inference::follow(stream, pid, terms).map(Some),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
-        Inference::follow(stream, pid, self.terms)
     }
 
     fn forget_the_oldest(&mut self) {

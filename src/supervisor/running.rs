@@ -262,7 +262,7 @@ impl Running {
         let askers = self.followers.as_ref().map(Followers::arrivals);
         let happened = sys::child::poll([pidfd, stdout, stderr, arrivals, askers], patience_ms)?;
         if let Some(followers) = &mut self.followers {
-            followers.attend();
+            followers.attend(self.pid, self.record.as_fd());
         }
         if let Some(output) = &mut self.output {
             output.drain();

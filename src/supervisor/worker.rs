@@ -410,12 +410,13 @@ impl Worker {
             set_limit: self.set_limit,
             variables,
         };
-        // What is followed as a whole needs nobody to ask for it. Without listeners, nobody is followed.
-        let wants_followers =
-            self.preload.is_some() && bytes.is_some() && inference.is_none() && is_waited_for;
-        let followers = if wants_followers && self.infer_refusals != InferRefusals::Never {
+        let followers = if self.preload.is_some() && is_waited_for {
+            // What is followed as a whole needs nobody to ask for it.
+            let follows =
+                bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
+            let terms = follows.then(|| self.terms(measure));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
-                .and_then(|inode| Followers::listen(inode, self.terms(measure)).ok())
+                .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
             None
         };

@@ -47,6 +47,11 @@ pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
 }
 
 impl Fd {
+    /// Takes over a descriptor that the kernel has just made, and that nobody else knows. `None`: it has not.
+    pub(crate) fn own(number: i32) -> Option<Fd> {
+        (number >= 0).then_some(Fd(number))
+    }
+
     pub(crate) fn number(&self) -> i32 {
         self.0
     }

@@ -2,7 +2,6 @@
 //! memory. For processes that have been forked, or are about to become another program: nothing here allocates or locks.
 
 use super::fd::errno;
-use crate::text::Text;
 use core::mem::offset_of;
 
 /// The architecture as seccomp names it (linux/audit.h), where this crate knows it.
@@ -28,40 +27,20 @@ pub(crate) enum Step {
     Filter = 3,
 }
 
-/// What a process asks of the supervisor that keeps its record, in the first byte that it sends.
+/// What a process asks of the supervisor that keeps its record, in the first byte that it sends: a tracer. The other wish
+/// is in `memfd`.
 pub(crate) const ASKS_TO_BE_FOLLOWED: u8 = b'F';
 
-/// The name of the socket where it does so: abstract, as unix(7) has it, and after the record.
-pub(crate) fn name_of(inode: u64) -> Text<48> {
-    let mut name = Text::new();
-    name.push("oomguard-record-");
-    name.push_number(inode);
-    name
-}
-
-/// Who is at the other end: process and user, as they are known here.
+/// The process at the other end, by its number here.
 #[cfg(feature = "supervisor")]
-pub(crate) fn peer(socket: i32) -> Option<(u32, u32)> {
+pub(crate) fn peer(socket: i32) -> Option<u32> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: both are writable during the call, and the length is that of the struct.
     let result = unsafe {
         libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut found).cast(), &raw mut len)
     };
-    (result == 0).then_some((found.pid.unsigned_abs(), found.uid))
-}
-
-#[cfg(feature = "shim")]
-fn address_of(inode: u64) -> (libc::sockaddr_un, libc::socklen_t) {
-    // SAFETY: all-zero is a valid address, a struct of numbers.
-    let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let name = name_of(inode);
-    for (to, from) in address.sun_path.iter_mut().skip(1).zip(name.as_bytes()) {
-        *to = *from as libc::c_char;
-    }
-    let len = offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
-    (address, len as libc::socklen_t)
+    (result == 0 && found.pid > 0).then_some(found.pid.unsigned_abs())
 }
 
 /// Has this process, and what it becomes, followed by the supervisor that keeps the record, if there is one that would.
@@ -69,14 +48,8 @@ fn address_of(inode: u64) -> (libc::sockaddr_un, libc::socklen_t) {
 #[cfg(feature = "shim")]
 pub(crate) fn ask_to_be_followed(inode: u64) -> bool {
     const PATIENCE_MS: i32 = 2000;
-    // SAFETY: takes numbers.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return false;
-    }
-    let (address, len) = address_of(inode);
-    // SAFETY: an address of that length, readable during the call.
-    let is_connected = unsafe { libc::connect(socket, (&raw const address).cast(), len) } == 0;
+    let Some(keeper) = super::memfd::connect_to_keeper(inode) else { return false };
+    let socket = keeper.number();
     let ask = || {
         if !super::fd::write_patiently(socket, &[ASKS_TO_BE_FOLLOWED], PATIENCE_MS) {
             return false;
@@ -88,9 +61,7 @@ pub(crate) fn ask_to_be_followed(inode: u64) -> bool {
         }
         join(socket, u32::from_ne_bytes(tracer)).is_ok()
     };
-    let is_followed = is_connected && ask();
-    super::fd::close_number(socket);
-    is_followed
+    ask()
 }
 
 /// Has the tracer at the other end of `socket` follow this process, and installs the filter. Where the first is

@@ -13,13 +13,6 @@ pub(crate) fn parent_pid() -> u32 {
     unsafe { libc::getppid() }.unsigned_abs()
 }
 
-/// The user whose rights this process has.
-#[cfg(feature = "supervisor")]
-pub(crate) fn effective_user() -> u32 {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 /// The calling thread's number; the same as `pid` in the main thread.
 pub(crate) fn tid() -> u32 {
     // SAFETY: gettid takes nothing and cannot fail.

@@ -1,7 +1,7 @@
 //! Who may speak: a wrapper that passes an end on, a descendant whose end was swallowed, a program that could not speak.
 
 use crate::add;
-use crate::started::{Seen, launcher, run_shell, seen};
+use crate::started::{Seen, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::process::Command;
@@ -60,6 +60,23 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
         let none = seen(&mut run_shell(&["-m", "64Mi", "--any-descendant"], "exit 2"));
         assert_eq!(none.code, Some(2));
+    });
+    add(trials, "who_may_not_open_the_record_or_finds_it_not_is_given_it", || {
+        let program = child("need 100");
+        for wrapper in ["unshare -U -r", "unshare -U -r -p -f --mount-proc", "runuser -u nobody --"] {
+            let can = seen(&mut shell(&format!("{wrapper} true")));
+            let reach =
+                seen(&mut shell(&format!("{wrapper} test -x {}", program.split(' ').next().unwrap())));
+            if can.code != Some(0) || reach.code != Some(0) {
+                crate::skip::skipped(format!("{wrapper}: not allowed here"));
+                continue;
+            }
+            for script in [format!("exec {wrapper} {program}"), format!("{wrapper} {program}; exit $?")] {
+                let seen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+                assert_eq!((seen.code, reports(&seen)), (Some(198), 1), "{script}: {}", seen.stderr);
+                assert_eq!(told(&seen)["outcome"], "out_of_memory", "{script}");
+            }
+        }
     });
     add(trials, "descendants_are_told_in_the_order_of_their_ends", || {
         let names: String = (0..40)
