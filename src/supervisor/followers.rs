@@ -95,6 +95,11 @@ impl Followers {
         self.followed.iter().filter_map(Inference::fallen).collect()
     }
 
+    /// What those that were followed were refused, whether they got over it or not.
+    pub(super) fn refused(&self) -> Vec<Claims> {
+        self.followed.iter().filter_map(Inference::refused).collect()
+    }
+
     pub(super) fn stops(&self) -> u64 {
         self.followed.iter().map(Inference::stops).sum::<u64>() + self.stops
     }

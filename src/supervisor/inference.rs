@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 ///
 /// The worker and its descendants are followed by ptrace(2), and stopped by a seccomp(2) filter at nothing but the
 /// calls that map memory: mmap, mremap, mprotect to writable, brk. After a refusal, the thread that met it is
-/// stopped at each of its next 10,000 calls as well. A death that a refusal by the limit led to, and that nothing
+/// stopped at each of its calls as well, for a second of its processor time. A death that a refusal by the limit led to, and that nothing
 /// made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that [is
 /// inferred](super::Report::is_inferred).
 ///
@@ -155,6 +155,13 @@ impl Inference {
             }
             sys::process::sleep_ms(1);
         }
+    }
+
+    /// What the worker was refused, whether it got over it or not.
+    pub(super) fn refused(&self) -> Option<Claims> {
+        let mut copy = [0; RECORD_BYTES];
+        self.findings.read_exact_at(&mut copy, OWN_AT as u64).ok()?;
+        Claims::read(&copy)
     }
 
     /// What was seen of a process that ended so.

@@ -379,8 +379,10 @@ impl Running {
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
         };
-        let refused =
-            || claims.iter().chain(&descendants).chain(seen.inferred.as_ref().filter(|_| claims.is_none()));
+        let from_outside = self.inference.as_ref().and_then(Inference::refused).filter(|_| claims.is_none());
+        let followed = followers.map(Followers::refused).unwrap_or_default();
+        let guarded = descendants.iter().filter(|claims| !claims.inferred);
+        let refused = || claims.iter().chain(guarded.clone()).chain(&from_outside).chain(&followed);
         let refusals = refused().map(|claims| claims.refusals).sum();
         let last_refused = refused().find_map(|claims| claims.request).map(|request| request.bytes);
         let (mut outcome, doubtful) = judge(seen, || self.before.take_kill());

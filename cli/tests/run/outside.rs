@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// `eat die`: of a refusal that it tells of. `eat own CODE`: of itself. `eat start PROGRAM ARGS...`: as a shell does.
+/// `eat die`: of a refusal that it tells of. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
+/// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does.
 const EAT: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,12 +32,23 @@ int main(int count, char **words)
         return WEXITSTATUS(status);
     }
     for (;;) {
+        static char *held[64];
+        static int count;
         char *block = malloc(1 << 20);
+        if (!block && !strcmp(words[1], "survive"))
+            return 0;
+        if (!block && !strcmp(words[1], "log"))
+            for (int line = 0; line < 20000; line++)
+                if (write(3, "row\n", 4) != 4)
+                    return 77;
+        if (!block && !strcmp(words[1], "log"))
+            while (count)
+                free(held[--count]);
         if (!block) {
             perror("malloc");
             return 5;
         }
-        memset(block, 7, 1 << 20);
+        held[count++] = memset(block, 7, 1 << 20);
     }
 }
 "#;
@@ -104,6 +116,26 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(told(&plain)["descendants"][0]["program"], "eat");
         let any = seen(&mut run_shell(&["-m", "64Mi", "--any-descendant"], &script));
         assert_eq!((any.code, reports(&any)), (Some(198), 1), "{}", any.stderr);
+    });
+    add(trials, "a_program_that_writes_much_before_it_says_what_it_dies_of_is_heard", || {
+        let Some((directory, program)) = eat("cc", &["-static"]) else { return };
+        let log = directory.path().join("log");
+        let script = format!("exec {} log 3>{}", program.display(), log.display());
+        let fallen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 80_000);
+    });
+    add(trials, "what_was_survived_is_told_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let mut command = launcher();
+        command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).arg("survive");
+        for survived in
+            [seen(&mut command), below("env", &program, "survive"), below("shell", &program, "survive")]
+        {
+            assert_eq!(survived.code, Some(0), "{}", survived.stderr);
+            assert!(told(&survived)["refusals"].as_u64() >= Some(1), "{}", survived.stderr);
+            assert!(told(&survived)["last_refused"].as_u64() >= Some(1 << 20), "{}", survived.stderr);
+        }
     });
     add(trials, "what_a_static_program_starts_speaks_for_itself", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
