@@ -4,7 +4,6 @@ use super::death::{DEBUG, OOMGUARD, clean, finish, make_pipe, make_texts, report
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -90,15 +89,8 @@ fn a_death_of_memory_leaves_everything_and_says_where() {
 #[test]
 fn a_command_line_is_for_nobody_elses_eyes() {
     let run = Run::new();
-    let open = |command: &mut Command| {
-        // SAFETY: umask takes a number.
-        unsafe { command.pre_exec(|| Ok(drop(libc::umask(0)))) };
-    };
-    let mut launcher = clean(Command::new(OOMGUARD));
-    launcher.args(["run", "-m", "40Mi", "--postmortem"]).arg(run.path("deaths/of/today")).arg("--");
-    launcher.args([&run.indexer(), "texts"]).current_dir(run.path(""));
-    open(&mut launcher);
-    assert_eq!(finish(launcher).status.code(), Some(198));
+    let output = run.run(&["-m", "40Mi"], &[&run.indexer(), "texts"], &[]);
+    assert_eq!(output.status.code(), Some(198), "{}", stderr(&output));
     let deaths = run.deaths();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&deaths[0]), 0o700);
