@@ -186,7 +186,8 @@ impl Sufficient {
 pub(super) struct Seen<'a> {
     pub(super) status: ExitStatus,
     pub(super) ended_by: Option<EndedBy>,
-    /// What it said itself.
+    pub(super) pid: u32,
+    /// What it said itself; or, where it says nothing, the first one of its descendants that does.
     pub(super) claims: Option<&'a Claims>,
     /// What its descendants said: those that ended of a refusal in the order of their ends.
     pub(super) descendants: &'a [Claims],
@@ -273,7 +274,7 @@ impl Seen<'_> {
             self.claims.is_none_or(|claims| !claims.is_acquitted || claims.pid != inferred.pid)
         });
         self.claims
-            .filter(|claims| claims.state == State::Armed)
+            .filter(|claims| claims.state == State::Armed && claims.pid == self.pid)
             .filter(|claims| claims.open.is_some_and(|open| is_fatal(&open, self.at_ms)))
             .map(|claims| self.speak_for(claims, self.status.code(), self.status.signal()))
             .or_else(|| inferred.cloned())
@@ -419,6 +420,7 @@ mod tests {
         Seen {
             status: ExitStatus::from_raw(raw),
             ended_by: None,
+            pid: 7,
             claims,
             descendants: &[],
             inferred: None,
@@ -554,6 +556,11 @@ mod tests {
             assert_eq!((report.evidence(), report.own_exit_code()), (Some(Evidence::Outside), Some(2)));
             assert!(report.is_inferred());
             assert!(of(libc::SIGSEGV, Some(open)).is_memory());
+            let another = Claims { pid: 8, open: Some(open), ..claims(State::Armed, 198) };
+            assert!(
+                !judge(seen(exit(2), Some(&another)), || None).0.is_memory(),
+                "a descendant's, which may live"
+            );
             for raw in [0, libc::SIGTERM, libc::SIGKILL] {
                 assert!(!of(raw, Some(open)).is_memory(), "{raw}");
             }

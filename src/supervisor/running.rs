@@ -372,6 +372,7 @@ impl Running {
             status,
             unloaded: unloaded.as_ref(),
             ended_by: self.ended_by,
+            pid: self.pid,
             claims: claims.as_ref(),
             descendants: &descendants,
             inferred,
