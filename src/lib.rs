@@ -95,6 +95,7 @@ mod profile;
 mod record;
 mod report;
 mod resolution;
+mod shortage;
 #[cfg(feature = "supervisor")]
 pub mod supervisor;
 #[allow(unsafe_code)]

@@ -58,6 +58,12 @@ pub struct Run {
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u8).range(1..))]
     pub exit_code: Option<u8>,
 
+    /// What becomes of a request that is refused: deferred (the command gets null, and is ended if it does not cope) or
+    /// immediate (it is ended at once: for batch jobs that go on after a MemoryError and come to nothing)
+    /// [default: $OOMGUARD_ON_REFUSAL, else deferred]
+    #[arg(long, value_name = "WHEN", value_parser = ["deferred", "immediate"])]
+    pub on_refusal: Option<String>,
+
     /// Append the report, a line of JSON, to a file, or write it to an open descriptor (fd:N)
     #[arg(long, value_name = "PATH|fd:N")]
     pub report: Option<OsString>,
@@ -103,6 +109,10 @@ pub struct Run {
     /// Leave what the command starts alone: it gets no guard, but keeps the limit, as rlimits are inherited
     #[arg(long)]
     pub no_inherit: bool,
+
+    /// End, with the command, when whoever started oomguard ends
+    #[arg(long)]
+    pub die_with_parent: bool,
 
     /// Do not preload liboomguard: the limit holds, and the command dies of it in its own way
     #[arg(long)]

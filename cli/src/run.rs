@@ -7,7 +7,7 @@ use crate::screen::{json_line, say};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, Outcome, Report, Retry, Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -56,6 +56,9 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),
         code: EXIT_CANNOT_GUARD,
     })?;
+    if options.die_with_parent {
+        foreground.die_with_parent();
+    }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let keep = keeper(options, entrance, wishes)?;
     let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
@@ -151,6 +154,9 @@ fn command(options: &Run) -> Command {
     if let Some(report) = &options.report {
         command.env(variable::REPORT, report);
     }
+    if let Some(when) = &options.on_refusal {
+        command.env(variable::ON_REFUSAL, when);
+    }
     if options.no_inherit {
         command.env(variable::INHERIT, "0");
     }
@@ -186,6 +192,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .keep_lower_limit()
         .inherit_token()
         .sufficient(options.verdict)
+        .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(InferRefusals::WhereNothingPreloads);
     if options.quiet {
         worker = worker.quiet();

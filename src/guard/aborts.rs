@@ -3,7 +3,7 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{frames, record, threads, unwind, verdict};
+use super::{frames, record, standstill, unwind, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -30,14 +30,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     let errno = sys::fd::errno();
     // SAFETY: the kernel, and a handler that passes its arguments on, hand over a description, or nothing.
     let info_here = unsafe { info.as_ref() };
-    if info_here.is_some_and(|info| info.si_code == libc::SI_TIMER) && !context.is_null() {
-        // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
-        let registers = unsafe { unwind::interrupted(context) };
-        // SAFETY: as above.
-        threads::look(armed, registers, unsafe { unwind::waited_for_thread(context) });
-        return sys::fd::set_errno(errno);
-    }
     if info_here.is_none_or(is_raised_here) {
+        standstill::end_if_found(armed);
         judge(armed, context);
     }
     record::acquit();
@@ -45,8 +39,13 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     sys::fd::set_errno(errno);
 }
 
+/// Whatever the program has made of SIGABRT: its next one is for us.
+pub(super) fn handle_again() {
+    sys::signals::install(libc::SIGABRT, on_signal);
+}
+
 /// Whether our handler is the one that SIGABRT has now.
-pub(super) fn is_handled_by_us() -> bool {
+fn is_handled_by_us() -> bool {
     sys::signals::disposition(libc::SIGABRT).sa_sigaction == on_signal as *const () as usize
 }
 
@@ -95,16 +94,7 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
             sys::signals::raise_here(signal);
             sys::signals::unblock(signal);
         }
-        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
-            let handler: sys::signals::Handler = unsafe { core::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
-            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
-            handler(signal);
-        }
+        _ => sys::signals::call_handler(action, signal, info, context),
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn link_into_program<A, S: Source>() {
     {
         define_write();
         define!("abort", super::interpose::abort);
-        #[cfg(not(target_feature = "crt-static"))]
+        #[cfg(any(not(target_feature = "crt-static"), target_env = "musl"))]
         define!("pthread_create", super::interpose::pthread_create);
     }
     #[cfg(all(
@@ -67,9 +67,17 @@ pub(super) fn link_into_program<A, S: Source>() {
         define!("mremap", mappings::mremap);
         define!("mprotect", mappings::mprotect);
         define!("mlockall", super::stack::mlockall);
+        define!("quick_exit", super::exhaustion::quick_exit);
+        define!("__assert_fail", super::unchecked::assert_fail);
+    }
+    // In a static program `exit` ends in them, too.
+    #[cfg(all(
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        any(target_env = "gnu", target_feature = "crt-static")
+    ))]
+    {
         define!("_exit", super::exhaustion::exit_at_once);
         define!("_Exit", super::exhaustion::exit_at_once);
-        define!("quick_exit", super::exhaustion::quick_exit);
     }
 }
 

@@ -221,8 +221,19 @@ struct RefusedBy {
     had_no_room: Option<bool>,
 }
 
-/// The guard's own limit, unless it had plenty of room and an rlimit of the other measure had not.
+/// The limit that was seen to refuse; where none was, the guard's own, unless it had plenty of room and an rlimit of the
+/// other measure had not.
 fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
+    if let Some(full) = refusal::last_full().filter(|_| request.is_some()) {
+        let then = Rlimit { soft: Some(full.limit), ..rlimit(full.measure.into()) };
+        let held = match armed.limit_as_of(then) {
+            Some(own) if full.measure == armed.measure => (own.bytes, own.source),
+            _ if Some(full.limit) == armed.other_limit => (full.limit, LimitSource::Rlimit),
+            _ => (full.limit, LimitSource::Changed),
+        };
+        let (measure, limit, source) = (full.measure, Some(held.0), Some(held.1));
+        return RefusedBy { measure, limit, source, had_no_room: Some(true) };
+    }
     let no_room = |measure, limit: Option<u64>| {
         // A program that gives its memory back before it ends was refused nearer to its peak.
         let (limit, in_use) = (limit?, memory.of(measure)?.max(memory.resident_peak.unwrap_or(0)));
@@ -424,7 +435,7 @@ pub(super) fn watch_exit() {
     unsafe { on_exit(ask, core::ptr::null_mut()) };
 }
 
-/// As above; elsewhere a handler is not told the exit code.
+/// As above; musl tells a handler no exit code. In a static program its `exit` ends in our `_Exit`, which learns it.
 #[cfg(not(target_env = "gnu"))]
 pub(super) fn watch_exit() {
     extern "C" fn ask() {
@@ -435,13 +446,11 @@ pub(super) fn watch_exit() {
 }
 
 /// `_exit(2)` and `_Exit(3)`, as the program and its libraries call them.
-#[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
+#[cfg_attr(not(any(target_env = "gnu", target_feature = "crt-static")), allow(dead_code))]
 pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
     at_exit(Some(code));
-    loop {
-        // SAFETY: exit_group takes no pointer and does not come back.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
-    }
+    // A parent sees no more of it.
+    sys::process::exit_now(code.cast_unsigned() as u8)
 }
 
 #[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]

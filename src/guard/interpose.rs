@@ -12,22 +12,24 @@
 //!                      └──a refusal, the end──▶ listening
 //! ```
 
-// A static program cannot reach the `pthread_create` that ours would hide, so it has none of ours.
-#![cfg_attr(target_feature = "crt-static", allow(dead_code))]
+// A static program of glibc's cannot reach the `pthread_create` that ours would hide, so it has none of ours.
+#![cfg_attr(all(target_feature = "crt-static", target_env = "gnu"), allow(dead_code))]
 
 use super::armed::armed;
 use super::exhaustion::{self, Standing};
 use super::notes::Asker;
 use super::real::{Real, call_real, weak};
-use super::{aborts, arenas, frames, panics, refusal, said, startup, threads, verdict};
+use super::{aborts, arenas, frames, panics, refusal, said, standstill, startup, threads, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::message::STD_LINE;
 use crate::report::Request;
+use crate::shortage::Asked;
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
+// "C-unwind": write(2) is a cancellation point, and glibc unwinds a cancelled thread through its callers.
+type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, usize) -> isize;
 type Abort = extern "C" fn() -> !;
 pub(super) type ThreadBody = extern "C" fn(*mut c_void) -> *mut c_void;
 pub(super) type PthreadCreate =
@@ -72,7 +74,11 @@ pub(super) const LOOKED_AT_BYTES: usize = STD_LINE.len();
 ///
 /// # Safety
 /// That of write(2).
-pub(super) unsafe extern "C" fn write_of_that_length(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+pub(super) unsafe extern "C-unwind" fn write_of_that_length(
+    fd: c_int,
+    bytes: *const c_void,
+    len: usize,
+) -> isize {
     look_at_beginning(fd, bytes, len);
     let entry = WRITE_ENTRY.load(Ordering::Relaxed);
     // SAFETY: only functions of this signature are stored there.
@@ -83,7 +89,7 @@ pub(super) unsafe extern "C" fn write_of_that_length(fd: c_int, bytes: *const c_
 
 /// # Safety
 /// That of write(2).
-unsafe extern "C" fn real_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+unsafe extern "C-unwind" fn real_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     match call_real!(WRITE, Write) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(fd, bytes, len) },
@@ -131,7 +137,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
 ///
 /// # Safety
 /// That of write(2).
-unsafe extern "C" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     if fd != libc::STDERR_FILENO || len == 0 {
         if !said::note_write_elsewhere() {
             listen_no_more();
@@ -186,7 +192,7 @@ fn hear(text: &[u8]) {
     if std::thread::panicking() {
         panics::hear(text, refusal::refused_here());
         if panics::of_this_thread().0.has(crate::message::PanicWords::THREAD) {
-            threads::watch_for_standstill();
+            standstill::watch();
         }
     } else {
         panics::is_over_here();
@@ -217,6 +223,22 @@ pub(super) extern "C" fn abort() -> ! {
     sys::process::exit_now(127)
 }
 
+/// The C library's other name for it, in a static program of musl's, where the usual one is a weak alias.
+#[cfg(all(target_env = "musl", target_feature = "crt-static"))]
+const PTHREAD_CREATE_OF_LIBC: Option<PthreadCreate> = {
+    unsafe extern "C" {
+        fn __pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const libc::pthread_attr_t,
+            body: ThreadBody,
+            argument: *mut c_void,
+        ) -> c_int;
+    }
+    Some(__pthread_create)
+};
+#[cfg(not(all(target_env = "musl", target_feature = "crt-static")))]
+const PTHREAD_CREATE_OF_LIBC: Option<PthreadCreate> = None;
+
 /// How often a thread is asked for again that was refused while there is room for its stack.
 const SPAWN_TRIES: u32 = 3;
 
@@ -230,7 +252,9 @@ pub(super) unsafe extern "C" fn pthread_create(
     body: ThreadBody,
     argument: *mut c_void,
 ) -> c_int {
-    let Some(real) = call_real!(PTHREAD_CREATE, PthreadCreate) else { return libc::EAGAIN };
+    let Some(real) = call_real!(PTHREAD_CREATE, PthreadCreate).or(PTHREAD_CREATE_OF_LIBC) else {
+        return libc::EAGAIN;
+    };
     // SAFETY: the arguments are the caller's, whose contract is the same.
     unsafe { create_thread(real, thread, attributes, body, argument, Asker::Rust) }
 }
@@ -262,7 +286,11 @@ pub(super) unsafe fn create_thread(
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
         // The C library maps the stack and its guard page in one piece.
-        if sys::memory::would_be_refused(stack_bytes + sys::memory::page_bytes() as usize) {
+        let with_guard_page = stack_bytes + sys::memory::page_bytes() as usize;
+        let is_by_limit = || {
+            armed().is_some_and(|armed| refusal::is_by_limit(armed, Asked::of_heap(with_guard_page as u64)))
+        };
+        if sys::memory::would_be_refused(with_guard_page) && is_by_limit() {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, asker, request, &mut || {
                 result = create();

@@ -28,7 +28,7 @@
 //! | `verdict` | whether a guarded program dies of a refusal: what only a Rust program shows |
 //! | `judge` | the same for every program, whoever asked |
 //! | `aborts` | SIGABRT: those of the C library's, and everybody else's |
-//! | `threads` | threads that were refused, and programs that stand still for it |
+//! | `threads`, `standstill` | threads that were refused, and programs that stand still for it |
 //! | `unchecked` | C code that does not check what malloc gives |
 //! | `interpose` | the calls where std meets the C library on its way out: `write`, `abort`, `pthread_create` |
 //! | `c_heap`, `mappings` | the C library's heap and mappings, as C code and plugins call them |
@@ -74,6 +74,7 @@ mod refusal;
 mod said;
 pub(crate) mod settings;
 mod stack;
+mod standstill;
 mod startup;
 pub(crate) mod status;
 mod threads;

@@ -2,7 +2,7 @@
 //! panic hook is the program's.
 
 use super::notes::{self, Kept};
-use super::{judge, threads};
+use super::{judge, standstill, threads};
 use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
 use crate::report::Request;
@@ -111,7 +111,7 @@ pub(super) fn is_over_here() {
     }
     here.words.set(0);
     here.is_over.set(false);
-    threads::note_gone_on();
+    standstill::note_gone_on();
 }
 
 /// What the last panic since the refusal said, if it may be why the process ends now: within `most_ms`.

@@ -6,13 +6,17 @@
 
 use super::armed::armed;
 use super::exhaustion::{self, Own};
+use super::interpose;
 use super::judge;
 use super::notes::{self, Asker, Noted};
+use super::real::{Real, call_real};
 use super::record;
 use super::unwind;
 use crate::contract::Evidence;
+use crate::message::asks_for_a_block;
 use crate::sys;
 use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_uint};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,11 +43,37 @@ pub(super) fn watch() {
     sys::signals::install(libc::SIGSEGV, on_fault);
 }
 
+static ASSERT_FAIL: Real = Real::new(c"__assert_fail");
+type AssertFail = unsafe extern "C" fn(*const c_char, *const c_char, c_uint, *const c_char) -> !;
+
+/// `__assert_fail`, which `assert` in C calls: `assert(block)` is all the checking that some code does.
+///
+/// # Safety
+/// Texts and line of the assertion.
+pub(super) unsafe extern "C" fn assert_fail(
+    expression: *const c_char,
+    file: *const c_char,
+    line: c_uint,
+    function: *const c_char,
+) -> ! {
+    if let (Some(armed), Some(noted), false) = (armed(), missing_block(), expression.is_null()) {
+        // SAFETY: a C string, by contract.
+        if asks_for_a_block(unsafe { CStr::from_ptr(expression) }.to_bytes()) {
+            exhaustion::end(armed, judge::guilt(&noted, Evidence::Straight).verdict(Own::ABORT));
+        }
+    }
+    if let Some(real) = call_real!(ASSERT_FAIL, AssertFail) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        unsafe { real(expression, file, line, function) }
+    }
+    interpose::abort()
+}
+
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let errno = sys::fd::errno();
     // SAFETY: the kernel hands a handler with SA_SIGINFO its description.
-    let info = unsafe { &*info };
-    if is_of_missing_block(info) && !context.is_null() {
+    let info_here = unsafe { &*info };
+    if is_of_missing_block(info_here) && !context.is_null() {
         // SAFETY: the kernel's context; the function never comes back.
         unsafe { unwind::divert(context, end_here) };
         return sys::fd::set_errno(errno);
@@ -53,10 +83,15 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let before = unsafe { &*BEFORE.0.get() };
     // SAFETY: as above.
     let before = unsafe { before.assume_init_ref() };
-    sys::signals::set_disposition(signal, before);
-    // A fault happens again by itself; a signal that was sent does not, and comes when we return.
-    if info.si_code <= 0 {
-        sys::signals::raise_here(signal);
+    if sys::signals::disposition(signal).sa_sigaction == on_fault as *const () as usize {
+        sys::signals::set_disposition(signal, before);
+        // A fault happens again by itself; a signal that was sent does not, and comes when we return.
+        if info_here.si_code <= 0 {
+            sys::signals::raise_here(signal);
+        }
+    } else {
+        // A handler that the program installed since has called us. It stays.
+        sys::signals::call_handler(before, signal, info, context);
     }
     sys::fd::set_errno(errno);
 }

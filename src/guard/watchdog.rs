@@ -7,10 +7,11 @@
 use super::armed::armed;
 use crate::contract::EXIT_OUT_OF_MEMORY;
 use crate::sys;
-use crate::sys::process::BareStack;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::bare::{self, BareStack};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static STACK: BareStack<{ 16 << 10 }> = BareStack::new();
+static LIVES: AtomicI32 = AtomicI32::new(0);
 
 /// When to end the process, in monotonic milliseconds.
 static DEADLINE_MS: AtomicU64 = AtomicU64::new(0);
@@ -22,7 +23,7 @@ static DEADLINE_MS: AtomicU64 = AtomicU64::new(0);
 pub(super) unsafe fn start(patience_ms: u64) {
     extend(patience_ms);
     // SAFETY: `watch` keeps to what a bare thread may do; the stack is used once, by contract.
-    let started = unsafe { sys::process::start_bare_thread(&STACK, watch) };
+    let started = unsafe { bare::start(&STACK, &LIVES, watch) };
     if !started {
         sys::signals::install(libc::SIGALRM, on_alarm);
         sys::signals::unblock(libc::SIGALRM);

@@ -33,6 +33,7 @@
 //! | `entrance` | how the guard can get into a program |
 //! | `elf` | the file of a program, as far as those two ask |
 //! | `foreground` | `Foreground`: a process that stands in for its worker |
+//! | `witness` | a second process beside that one: what was sent to all of the group, and who goes on |
 //! | `starter` | the thread that starts workers which must not outlive this process |
 //! | `running` | `Running`: a started worker, until its verdict |
 //! | `output` | what a worker wrote, drained while it runs |
@@ -79,6 +80,9 @@ pub mod symbols;
 // Unsafe code is allowed here: a forked process, and memory that it shares with this one.
 #[allow(unsafe_code)]
 mod tracer;
+// Unsafe code is allowed here: a forked process.
+#[allow(unsafe_code)]
+mod witness;
 mod worker;
 
 pub use crate::profile::{Lost, Method, Module, Moment, Profile, Site};

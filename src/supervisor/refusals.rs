@@ -10,6 +10,7 @@
 //! shows in what it said since, in whether it could have the memory now, and in how much it has worked since.
 
 use crate::message::Message;
+use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
 /// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
@@ -36,9 +37,6 @@ const SPOKEN_MS: u64 = 2_000;
 
 /// So long what a process says and gives back is looked at, which costs it at each call: then it has gone on.
 const WATCHED_NS: u64 = 1_000_000_000;
-
-/// What a C library takes from the kernel beside a block, at once (M_TOP_PAD in mallopt(3)), and a page for rounding.
-const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
 
 /// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
 const LEAST_RELEASE_BYTES: u64 = 1 << 20;

@@ -227,6 +227,7 @@ impl Running {
         drop(self.stdin.take());
         loop {
             if let Some(ended) = &self.ended {
+                foreground.stand_in_for(None);
                 return Ok(ended.clone());
             }
             let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);

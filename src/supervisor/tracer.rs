@@ -13,6 +13,7 @@ use crate::contract::{Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
+use crate::shortage::Asked;
 use crate::sys;
 use crate::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::sys::trace::{CallStop, Event, MappingCall};
@@ -416,23 +417,14 @@ impl Facts {
         }
     }
 
-    /// Whether one of the process's limits had no room for so much; which one is noted. The kernel has other reasons
-    /// to say ENOMEM: an address that is not there, too many mappings, a whole system without memory.
+    /// Whether one of the process's limits had no room for so much; which one is noted.
     fn explain(&mut self, pid: u32, bytes: u64, writable: bool, first: Measure) -> bool {
-        for measure in [first, first.other()] {
-            let Some(limit) = sys::memory::soft_limit_of(pid, measure.into()) else { continue };
-            // Other threads may have given some back since.
-            let room = limit / 16;
-            let is_full = self
-                .memory
-                .of(measure)
-                .is_none_or(|used| used.saturating_add(bytes).saturating_add(room) > limit);
-            if is_full && (writable || measure == Measure::AddressSpace) {
-                (self.measure, self.limit) = (measure, Some(limit));
-                return true;
-            }
-        }
-        false
+        // Which mappings are an allocator's cannot be seen from outside.
+        let asked = Asked { bytes, writable, by_allocator: true };
+        let limit_of = |measure: Measure| sys::memory::soft_limit_of(pid, measure.into());
+        let Some(full) = asked.refused_by(first, limit_of, &self.memory) else { return false };
+        (self.measure, self.limit) = (full.measure, Some(full.limit));
+        true
     }
 }
 

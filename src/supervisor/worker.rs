@@ -11,6 +11,7 @@ use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Loaded, Running};
 use super::tracer::Terms;
+use super::witness::Ward;
 use super::{resolve, starter};
 use crate::Limit;
 use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, TOKEN_MAX_BYTES, variable};
@@ -90,6 +91,13 @@ pub struct Worker {
     infer_refusals: InferRefusals,
     any_descendant: bool,
     sufficient: Sufficient,
+}
+
+/// Which thread forks a worker whose death is to be this process's: the kernel looks at the thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Starter {
+    LongLived,
+    ThisThread,
 }
 
 type OnStart = Box<dyn FnMut(&Running) + Send>;
@@ -365,7 +373,11 @@ impl Worker {
     }
 
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
-        let mut running = self.start(limit, tries, true)?;
+        foreground.prepare();
+        // This thread waits for the worker, so that its end is this process's.
+        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true)?;
+        let dies_with_us = self.on_supervisor_death == OnSupervisorDeath::Kill;
+        foreground.stand_in_for(Some(Ward { pid: running.id(), dies_with_us, mark }));
         running.keep_output(self.keep_output)?;
         running.wait_in(foreground)
     }
@@ -389,8 +401,19 @@ impl Worker {
         running.wait_looking_up(look_up)
     }
 
-    /// `is_waited_for`: from the start to the end, by this thread.
     fn start(&mut self, limit: Option<Limit>, tries: u32, is_waited_for: bool) -> io::Result<Running> {
+        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for)?.0)
+    }
+
+    /// The worker, and the variable that all that it starts inherits and nobody else has, if there is one.
+    /// `is_waited_for`: from the start to the end, by this thread.
+    fn start_from(
+        &mut self,
+        limit: Option<Limit>,
+        tries: u32,
+        starter: Starter,
+        is_waited_for: bool,
+    ) -> io::Result<(Running, Text<80>)> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
@@ -398,6 +421,7 @@ impl Worker {
             .and_then(|limit| resolve(limit, ""))
             .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let variables = self.variables(limit, bytes, measure, &record)?;
+        let mark = self.mark(&variables);
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
         let mut inference =
             self.wants_inference(bytes).then(|| Inference::start(self.terms(measure)).ok()).flatten();
@@ -421,7 +445,7 @@ impl Worker {
             None
         };
         let before = Before::now();
-        let child = if start.die_with_parent {
+        let child = if start.die_with_parent && starter == Starter::LongLived {
             // The command goes to the starter thread and comes back.
             let mut prepared = std::mem::replace(&mut self.prepared, Prepared::new(Command::new("")));
             let (prepared, child) = starter::run_there(move || {
@@ -463,7 +487,18 @@ impl Worker {
         if let Some(look) = &mut self.on_start {
             look(&running);
         }
-        Ok(running)
+        Ok((running, mark))
+    }
+
+    fn mark(&self, variables: &[(&'static str, OsString)]) -> Text<80> {
+        let mut mark = Text::new();
+        let place = variables.iter().find(|(name, _)| self.preload.is_some() && *name == variable::RECORD);
+        if let Some((name, value)) = place {
+            mark.push(name);
+            mark.push("=");
+            mark.push_bytes(value.as_bytes());
+        }
+        mark
     }
 
     /// The most that a worker can get: the hard limit stays, and perhaps the soft one.

@@ -114,6 +114,16 @@ pub(crate) fn reap_strangers(ours: &[u32]) {
     }
 }
 
+/// The signal that stopped child `pid`, if it is stopped and nobody was told so before.
+pub(crate) fn take_stop(pid: u32) -> Option<i32> {
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    // SAFETY: `info` is writable during the call.
+    let result = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, libc::WSTOPPED | libc::WNOHANG) };
+    // SAFETY: filled in for a child's signal, as its number tells; else zero.
+    (result == 0 && info.si_signo == libc::SIGCHLD).then(|| unsafe { info.si_status() })
+}
+
 /// Whether this process leads its session: setsid(2).
 pub(crate) fn leads_session() -> bool {
     // SAFETY: getsid takes no pointer.
@@ -205,6 +215,12 @@ pub(crate) fn keep_across_exec(fd: i32, keep: bool) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Has the kernel send SIGKILL to this process when the thread that forked it ends, where no more is known of that one.
+pub(crate) fn die_with_whoever_is_parent() {
+    // SAFETY: PR_SET_PDEATHSIG takes an integer.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// Has the kernel send SIGKILL to this process when the thread that forked it ends, unless that has happened already.

@@ -8,6 +8,7 @@
 //!
 //! This is one of the places where `unsafe` is allowed.
 
+pub(crate) mod bare;
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
@@ -20,8 +21,11 @@ pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod objects;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod signals;
 pub(crate) mod symbols;
+#[cfg(feature = "supervisor")]
+pub(crate) mod terminal;
 #[cfg(feature = "supervisor")]
 pub(crate) mod trace;
 pub(crate) mod valgrind;

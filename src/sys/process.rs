@@ -82,6 +82,93 @@ pub(crate) fn coarse_ms() -> u64 {
     now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
+/// How process `pid` stands, in the letter of proc_pid_stat(5): `T` is stopped by a signal, `t` by a tracer. `None`: it
+/// is gone, or there is no `/proc`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn state_of(pid: u32) -> Option<u8> {
+    let mut stat = [0u8; 128];
+    let path = proc_path(pid, "stat");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    let len = super::fd::open_to_read(path)?.read(&mut stat);
+    // pid (name) state …, where the name is of 15 bytes at most, and may be any bytes.
+    let stat = stat.get(..len)?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(name_end + 2).copied()
+}
+
+/// The session of process `pid`, zero for this one.
+#[cfg(feature = "supervisor")]
+pub(crate) fn session_of(pid: u32) -> i32 {
+    // SAFETY: getsid takes no pointer.
+    unsafe { libc::getsid(pid.cast_signed()) }
+}
+
+/// Whether the environment that process `pid` was started with has this entry, which is not empty.
+#[cfg(feature = "supervisor")]
+pub(crate) fn environment_has(pid: u32, entry: &[u8]) -> bool {
+    let path = proc_path(pid, "environ");
+    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else { return false };
+    let Some(file) = super::fd::open_to_read(path) else { return false };
+    // How many bytes of the entry have been met; more than all of them: in another entry.
+    let mut met = 0;
+    let mut part = [0u8; 4096];
+    loop {
+        let len = file.read(&mut part);
+        for byte in part.get(..len).unwrap_or_default() {
+            met = match (entry.get(met), byte) {
+                (None, 0) if met == entry.len() => return true,
+                (_, 0) => 0,
+                (Some(expected), byte) if expected == byte => met + 1,
+                _ => usize::MAX,
+            };
+        }
+        if len == 0 {
+            return met == entry.len();
+        }
+    }
+}
+
+/// Calls `look` with the number of each process that there is: proc(5).
+#[cfg(feature = "supervisor")]
+pub(crate) fn for_each(mut look: impl FnMut(u32)) {
+    /// `struct linux_dirent64` without its name, in getdents64(2).
+    const HEAD_BYTES: usize = 19;
+    let Some(directory) = super::fd::open(c"/proc", libc::O_RDONLY | libc::O_DIRECTORY) else { return };
+    let mut entries = [0u8; 4096];
+    loop {
+        // SAFETY: the buffer is writable for its whole length during the call.
+        let len = unsafe {
+            libc::syscall(libc::SYS_getdents64, directory.number(), entries.as_mut_ptr(), entries.len())
+        };
+        let Some(mut rest) = usize::try_from(len).ok().and_then(|len| entries.get(..len)) else { return };
+        if rest.is_empty() {
+            return;
+        }
+        while let Some([low, high]) = rest.get(16..18) {
+            let len = usize::from(u16::from_ne_bytes([*low, *high]));
+            let name = rest.get(HEAD_BYTES..len).unwrap_or_default();
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            if let Some(pid) = crate::text::whole_number(name).and_then(|pid| u32::try_from(pid).ok()) {
+                look(pid);
+            }
+            rest = rest.get(len.max(HEAD_BYTES)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The process group that this process is in.
+#[cfg(feature = "supervisor")]
+pub(crate) fn group() -> u32 {
+    group_of(0)
+}
+
+/// The process group of process `pid`; zero where it is gone.
+#[cfg(feature = "supervisor")]
+pub(crate) fn group_of(pid: u32) -> u32 {
+    // SAFETY: getpgid takes no pointer.
+    u32::try_from(unsafe { libc::getpgid(pid.cast_signed()) }).unwrap_or(0)
+}
+
 /// The processor time that process `pid` has used, all its threads together, in nanoseconds; unknown where it is gone.
 #[cfg(feature = "supervisor")]
 pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {
@@ -91,6 +178,24 @@ pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {
     // SAFETY: `used` is writable during the call.
     let result = unsafe { libc::clock_gettime(clock, &raw mut used) };
     (result == 0).then(|| used.tv_sec.unsigned_abs() * 1_000_000_000 + used.tv_nsec.unsigned_abs())
+}
+
+/// What this process has done so far, all its threads together: getrusage(2).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Doings {
+    /// Processor time, in milliseconds.
+    pub(crate) processor_ms: u64,
+    /// How often a thread has waited for something: a client, a disk, another thread.
+    pub(crate) waits: u64,
+}
+
+pub(crate) fn doings() -> Doings {
+    // SAFETY: all-zero is a valid `rusage`, a struct of integers.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: `usage` is writable during the call.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let ms = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1000 + time.tv_usec.unsigned_abs() / 1000;
+    Doings { processor_ms: ms(usage.ru_utime) + ms(usage.ru_stime), waits: usage.ru_nvcsw.unsigned_abs() }
 }
 
 /// Nanoseconds since the same moment.
@@ -129,18 +234,12 @@ pub(crate) fn sleep_ms(ms: u64) {
 /// PR_GET_SECCOMP in prctl(2).
 pub(crate) fn is_filtered() -> bool {
     // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_GET_SECCOMP) != 0 }
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) != 0 }
 }
 
 /// The process and the calling thread in one number, the process in the upper half: who it is that an atomic word names.
 pub(crate) fn pid_and_tid() -> u64 {
     u64::from(pid()) << 32 | u64::from(tid())
-}
-
-/// Whether a thread of this process has that number: tgkill(2) with no signal.
-pub(crate) fn has_thread(tid: u32) -> bool {
-    // SAFETY: takes no pointer, and sends nothing.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid(), tid, 0) == 0 }
 }
 
 /// Lets other threads run.
@@ -151,7 +250,19 @@ pub(crate) fn yield_now() {
 
 /// Ends the process, all its threads included, without running anything else.
 pub(crate) fn exit_now(code: u8) -> ! {
-    // The raw call: `_exit` may be the one that the shim interposes.
+    // The instruction: `_exit` and `syscall` may be those that the shim interposes.
+    let status = i64::from(code);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: exit_group takes no pointer and does not come back.
+    unsafe {
+        core::arch::asm!("syscall", in("rax") libc::SYS_exit_group, in("rdi") status, options(noreturn, nostack))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!("svc 0", in("x8") libc::SYS_exit_group, in("x0") status, options(noreturn, nostack))
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     loop {
         // SAFETY: exit_group takes no pointer and does not come back.
         unsafe { libc::syscall(libc::SYS_exit_group, i32::from(code)) };
@@ -169,45 +280,6 @@ pub(crate) fn executable_name_address() -> Option<usize> {
     // SAFETY: getauxval takes no pointer.
     let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
     usize::try_from(address).ok().filter(|address| *address != 0)
-}
-
-/// The stack of a second thread that does nothing but system calls.
-#[repr(align(16))]
-pub(crate) struct BareStack<const N: usize>(core::cell::UnsafeCell<[u8; N]>);
-
-// SAFETY: the bytes are only ever used by the one thread that `start_bare_thread` starts on them.
-unsafe impl<const N: usize> Sync for BareStack<N> {}
-
-impl<const N: usize> BareStack<N> {
-    pub(crate) const fn new() -> Self {
-        BareStack(core::cell::UnsafeCell::new([0; N]))
-    }
-}
-
-/// Starts a thread that the C library does not know, on a stack that exists already: nothing is allocated, so it
-/// starts however full the process is. All signals are blocked in it.
-///
-/// # Safety
-/// `body` must not return, must use no thread-local of its own (it shares the caller's, errno included) and must not
-/// need more than the stack. `stack` must not be in use.
-pub(crate) unsafe fn start_bare_thread<const N: usize>(
-    stack: &'static BareStack<N>,
-    body: extern "C" fn(*mut libc::c_void) -> i32,
-) -> bool {
-    // CLONE_THREAD wants CLONE_SIGHAND, which wants CLONE_VM; without CLONE_SETTLS it shares the caller's pointer.
-    let flags = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD
-        | libc::CLONE_SYSVSEM;
-    let before = super::signals::block_all();
-    // SAFETY: one past the end of the stack, which is aligned to 16 bytes as N is a multiple of 16.
-    let top = unsafe { stack.0.get().cast::<u8>().add(N) };
-    // SAFETY: the stack lives for ever and is free by contract; `body` keeps to what a bare thread may do.
-    let thread = unsafe { libc::clone(body, top.cast(), flags, core::ptr::null_mut()) };
-    super::signals::restore(before);
-    thread > 0
 }
 
 #[cfg(all(test, feature = "supervisor"))]

@@ -87,6 +87,28 @@ pub(crate) fn action_for(signal: i32, handler: Handler) -> libc::sigaction {
     action
 }
 
+/// Calls the handler of a disposition, if it has one, as the kernel would.
+pub(crate) fn call_handler(
+    action: &libc::sigaction,
+    signal: i32,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {}
+        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: a handler that was installed with SA_SIGINFO takes these three arguments.
+            let handler: Handler = unsafe { core::mem::transmute(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: a handler that was installed without SA_SIGINFO takes the signal's number.
+            let handler: extern "C" fn(i32) = unsafe { core::mem::transmute(handler) };
+            handler(signal);
+        }
+    }
+}
+
 pub(crate) fn set_default(signal: i32) {
     set_disposition(signal, &default_action());
 }
@@ -103,39 +125,6 @@ pub(crate) fn raise_here(signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
 }
 
-/// Has the kernel send `signal` to the calling thread every `ms`, with SI_TIMER for its reason: timer_create(2), by the
-/// raw calls, which allocate nothing. The timer's number.
-pub(crate) fn start_timer_of_this_thread(signal: i32, ms: u64) -> Option<i32> {
-    // SAFETY: all-zero is a valid `sigevent`, a struct of numbers and of a pointer that is not used.
-    let mut event: libc::sigevent = unsafe { zeroed() };
-    event.sigev_notify = libc::SIGEV_THREAD_ID;
-    event.sigev_signo = signal;
-    event.sigev_notify_thread_id = super::process::tid().cast_signed();
-    let mut timer = 0i32;
-    let clock = libc::CLOCK_MONOTONIC;
-    // SAFETY: the event is readable and the number writable during the call.
-    let made = unsafe { libc::syscall(libc::SYS_timer_create, clock, &raw const event, &raw mut timer) };
-    if made != 0 {
-        return None;
-    }
-    let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
-    let times = libc::itimerspec { it_interval: span, it_value: span };
-    let no_old = core::ptr::null_mut::<u8>();
-    // SAFETY: the times are readable during the call; the old ones are not asked for.
-    let set = unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const times, no_old) };
-    if set != 0 {
-        stop_timer(timer);
-        return None;
-    }
-    Some(timer)
-}
-
-/// Ends a timer of `start_timer_of_this_thread`'s.
-pub(crate) fn stop_timer(timer: i32) {
-    // SAFETY: takes a number.
-    unsafe { libc::syscall(libc::SYS_timer_delete, timer) };
-}
-
 /// A set of signals as the kernel keeps it: signal N is bit N - 1.
 #[cfg(feature = "supervisor")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +139,9 @@ impl Signals {
     pub(crate) fn has(self, signal: i32) -> bool {
         self.0 & Signals::bit(signal) != 0
     }
+
+    /// All of them, the two that the C library keeps to itself included. Blocked, these are all that can be.
+    pub(crate) const ALL: Signals = Signals(!0);
 
     fn bit(signal: i32) -> u64 {
         1u64.checked_shl((signal - 1).cast_unsigned()).unwrap_or(0)
@@ -197,10 +189,22 @@ pub(crate) fn set_ignored(signal: i32) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) signal: i32,
-    /// Sent by the kernel itself, as when a key is pressed on the terminal.
-    pub(crate) by_kernel: bool,
+    /// Why it was sent: `si_code` in sigaction(2).
+    pub(crate) code: i32,
     /// Who sent it, if a process of this PID namespace did.
     pub(crate) sender: u32,
+    /// The user of whoever sent it.
+    pub(crate) user: u32,
+    /// What sigqueue(3) sent along.
+    pub(crate) value: u64,
+}
+
+#[cfg(feature = "supervisor")]
+impl Arrival {
+    /// Sent by the kernel itself, as when a key is pressed on the terminal.
+    pub(crate) fn is_by_kernel(&self) -> bool {
+        self.code == libc::SI_KERNEL
+    }
 }
 
 /// A descriptor that brings the blocked `signals` as they arrive, and never waits: signalfd(2). Closed on exec.
@@ -230,7 +234,68 @@ pub(crate) fn next_arrival(arrivals: std::os::fd::BorrowedFd<'_>) -> Option<Arri
         return None;
     }
     let signal = info.ssi_signo.cast_signed();
-    Some(Arrival { signal, by_kernel: info.ssi_code == libc::SI_KERNEL, sender: info.ssi_pid })
+    Some(Arrival {
+        signal,
+        code: info.ssi_code,
+        sender: info.ssi_pid,
+        user: info.ssi_uid,
+        value: info.ssi_ptr,
+    })
+}
+
+/// Sends process `pid` a signal with the value that came along: sigqueue(3). Who sent it first stays who sent it.
+#[cfg(feature = "supervisor")]
+pub(crate) fn queue(pid: u32, arrival: Arrival) -> std::io::Result<()> {
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    info.si_signo = arrival.signal;
+    info.si_code = arrival.code;
+    /// What follows the three numbers that every `siginfo_t` begins with.
+    #[repr(C)]
+    struct Queued {
+        head: [i32; 3],
+        at_eight: [u64; 0],
+        sender: u32,
+        user: u32,
+        value: u64,
+    }
+    const { assert!(size_of::<Queued>() <= size_of::<libc::siginfo_t>()) };
+    let queued: *mut Queued = (&raw mut info).cast();
+    // SAFETY: within the structure, as just asserted, which is aligned for it and of which any bytes are valid.
+    let queued = unsafe { &mut *queued };
+    (queued.sender, queued.user, queued.value) = (arrival.sender, arrival.user, arrival.value);
+    // SAFETY: `info` is readable during the call.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, arrival.signal, &raw const info) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Takes one `signal` that waits for this process, in which it is blocked; who sent it. Async-signal-safe.
+#[cfg(feature = "supervisor")]
+pub(crate) fn take_waiting(signal: i32) -> Option<u32> {
+    let set = Signals::of(&[signal]);
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    let bytes = size_of::<Signals>();
+    // SAFETY: the set is readable for the length that is given, the time is readable and `info` writable during the call.
+    let got = unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, &raw mut info, &raw const at_once, bytes)
+    };
+    // SAFETY: filled in by the kernel for a signal that was sent; else zero.
+    (got == signal.into()).then(|| unsafe { info.si_pid() }.cast_unsigned())
+}
+
+/// Stops this process by `signal`, which is one that stops, as if it had its default action; until SIGCONT.
+#[cfg(feature = "supervisor")]
+pub(crate) fn stop_here(signal: i32) {
+    let set = Signals::of(&[signal]);
+    // SIGSTOP cannot be handled, and this changes nothing.
+    let before = disposition(signal);
+    set_default(signal);
+    raise_here(signal);
+    change_raw_mask(libc::SIG_UNBLOCK, set);
+    change_raw_mask(libc::SIG_BLOCK, set);
+    set_disposition(signal, &before);
 }
 
 /// Whether this thread has an alternate signal stack: sigaltstack(2).

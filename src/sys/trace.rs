@@ -236,12 +236,29 @@ pub(crate) fn reap_unseen(pid: u32) -> bool {
     got != 0 && !(got < 0 && errno() == libc::EINTR)
 }
 
+/// Reaps a process that `start_unseen` started, and waits for its end if need be.
+pub(crate) fn reap_unseen_at_its_end(pid: u32) {
+    loop {
+        let no_status = core::ptr::null_mut();
+        // SAFETY: neither status nor usage is asked for.
+        let got = unsafe { libc::wait4(pid.cast_signed(), no_status, libc::__WALL, core::ptr::null_mut()) };
+        if got >= 0 || errno() != libc::EINTR {
+            return;
+        }
+    }
+}
+
 /// Cuts this process off from what it was forked from: its terminal, process group, directory, signals and
 /// descriptors, but for those in `keep`.
 pub(crate) fn withdraw(name: &core::ffi::CStr, keep: [i32; 2]) {
     super::signals::block_all();
     // SAFETY: setsid takes nothing.
     unsafe { libc::setsid() };
+    step_back(name, keep);
+}
+
+/// The same, but it stays in its session and process group, and its signals as they are.
+pub(crate) fn step_back(name: &core::ffi::CStr, keep: [i32; 2]) {
     // SAFETY: a C string that outlives the call.
     unsafe { libc::chdir(c"/".as_ptr()) };
     // SAFETY: PR_SET_NAME reads a C string of at most 16 bytes.

@@ -70,6 +70,9 @@ pub const ROLES: &[Role] = &[
         // SAFETY: none: the crash is what this role is for.
         let _ = thread::spawn(|| unsafe { libc::memset(c_block(), 1, 8) } as usize).join();
     }),
+    Role::new("C is refused, and asserts that it is not", OUT_OF_HEAP, || {
+        assert_in_c(c"block != NULL", c_block())
+    }),
     Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || large_mapping().unwrap()).says(""),
     // Handled, and ended for another reason later.
     Role::exits("a file is too large, handled, then work and exit 3", 3, || {
@@ -140,6 +143,19 @@ pub const ROLES: &[Role] = &[
         unsafe { libc::memset(black_box(std::ptr::null_mut()), 1, 8) };
     })
     .handling(),
+    Role::is_killed("C is refused, handled, and asserts something else", libc::SIGABRT, || {
+        assert!(c_block().is_null());
+        assert_in_c(c"rows == 4", std::ptr::null_mut());
+    })
+    .handling()
+    .says("rows == 4"),
+    Role::is_killed("C is refused, handled, then work and a block that it asserts", libc::SIGABRT, || {
+        assert!(c_block().is_null());
+        work();
+        assert_in_c(c"block", std::ptr::null_mut());
+    })
+    .handling()
+    .says("block"),
     Role::is_killed("C is refused, handled, then a stack overflow", libc::SIGABRT, || {
         assert!(c_block().is_null());
         black_box(super::own_fate::without_end(1));
@@ -163,4 +179,20 @@ fn c_block() -> *mut c_void {
 
 fn large_mapping() -> std::io::Result<()> {
     fill::map(TOO_MUCH).map(drop).ok_or_else(std::io::Error::last_os_error)
+}
+
+/// What `assert(expression)` does in C where it does not hold, as it is for a block that there is not.
+fn assert_in_c(expression: &'static std::ffi::CStr, block: *mut c_void) {
+    unsafe extern "C" {
+        fn __assert_fail(
+            expression: *const std::ffi::c_char,
+            file: *const std::ffi::c_char,
+            line: std::ffi::c_uint,
+            function: *const std::ffi::c_char,
+        ) -> !;
+    }
+    if black_box(block).is_null() {
+        // SAFETY: three C strings.
+        unsafe { __assert_fail(expression.as_ptr(), c"errors.c".as_ptr(), 7, c"main".as_ptr()) }
+    }
 }

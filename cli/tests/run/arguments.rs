@@ -29,6 +29,8 @@ const TABLE: &[Row] = &[
     (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code"),
     (&["run", "--exit-code", "256", "--", "echo", "x"], 125, "", "255"),
     (&["run", "--grow", "1", "--", "echo", "x"], 125, "", "above 1"),
+    (&["run", "--on-refusal", "never", "--", "echo", "x"], 125, "", "immediate"),
+    (&["run", "--on-refusal", "deferred", "--", "echo", "x"], 0, "x\n", ""),
     (&["run", "--retries", "-1", "--", "echo", "x"], 125, "", "-1"),
     (&["run", "--report", "fd:77", "--", "echo", "x"], 125, "", "fd:77"),
     (

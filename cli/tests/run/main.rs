@@ -6,6 +6,7 @@ mod codes;
 mod descendants;
 #[path = "../../../tests/common/dispositions.rs"]
 mod dispositions;
+mod every_signal;
 mod inheritance;
 mod memory;
 mod outside;
@@ -31,6 +32,7 @@ fn main() {
     arguments::add_to(&mut trials);
     codes::add_to(&mut trials);
     descendants::add_to(&mut trials);
+    every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
     outside::add_to(&mut trials);
@@ -46,6 +48,11 @@ fn play(arguments: &[String]) {
             let mib: u8 = mib.parse().unwrap();
             let blocks: Vec<Vec<u8>> = (0..mib).map(|n| black_box(vec![n; 1 << 20])).collect();
             println!("{}", blocks.iter().map(|block| u64::from(block[black_box(7)])).sum::<u64>());
+        }
+        // More than there is, which is no trouble to it.
+        [role] if role == "cope" => {
+            let refused = Vec::<u8>::new().try_reserve_exact(1 << 30).is_err();
+            println!("{}", if black_box(refused) { "refused" } else { "granted" });
         }
         // All that there is, given back before the end.
         [role] if role == "give-back" => {
@@ -84,6 +91,8 @@ fn play(arguments: &[String]) {
             drop(refused);
             std::process::exit(2);
         }
+        [role] if role == "catch" => every_signal::catch(),
+        [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         _ => panic!("no such role: {arguments:?}"),
     }
 }
@@ -103,8 +112,14 @@ fn fill() -> Vec<Vec<u8>> {
 
 /// exit_group(2), by nobody's function.
 fn leave(code: i32) -> ! {
-    loop {
-        // SAFETY: takes an integer, and does not come back.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the kernel ends this process; nothing comes back.
+    unsafe {
+        std::arch::asm!("syscall", in("rax") libc::SYS_exit_group, in("rdi") code, options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") libc::SYS_exit_group, in("x0") code, options(noreturn))
     }
 }

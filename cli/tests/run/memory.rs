@@ -63,6 +63,22 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert!(ours(&seen)[0].contains("out of memory: a?31mX (pid "), "{}", seen.stderr);
         assert_eq!(last_line(&seen)["report"]["program"], "a\u{9b}31mX");
     });
+    add(trials, "what_becomes_of_a_refusal_is_a_choice", || {
+        let coping = |options: &[&str]| {
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi"]).args(options).arg("--").arg(std::env::current_exe().unwrap());
+            command.args(["role", "cope"]);
+            command
+        };
+        for options in [&[][..], &["--on-refusal", "deferred"]] {
+            assert_eq!(seen(&mut coping(options)).stdout, "refused\n", "{options:?}");
+        }
+        let immediate = ["--on-refusal", "immediate"];
+        assert_eq!(seen(&mut coping(&immediate)).code, Some(198));
+        let environment = |command: &mut Command| seen(command.env("OOMGUARD_ON_REFUSAL", "immediate"));
+        assert_eq!(environment(&mut coping(&[])).code, Some(198));
+        assert_eq!(environment(&mut coping(&["--on-refusal", "deferred"])).code, Some(0));
+    });
     add(trials, "the_exit_code_is_a_choice", || {
         assert_eq!(seen(&mut hungry(&["-m", "64Mi", "--exit-code", "77"], 100)).code, Some(77));
         let from_environment = seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_EXIT_CODE", "78"));

@@ -1,6 +1,7 @@
 //! Signals that the launcher gets are the command's; those that the command has got already are not sent again.
 
 use crate::add;
+use crate::every_signal::stopped_by;
 use crate::started::{Started, State, in_state, launcher, run_shell, wait_until};
 use libtest_mimic::Trial;
 use std::os::unix::process::CommandExt;
@@ -34,8 +35,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let mut sleeping = String::new();
         wait_until("the command runs", || {
             let id = started.id();
-            sleeping = read(&format!("/proc/{id}/task/{id}/children")).trim().to_owned();
-            read(&format!("/proc/{sleeping}/comm")) == "sleep\n"
+            let children = read(&format!("/proc/{id}/task/{id}/children"));
+            let is_sleep = |pid: &&str| read(&format!("/proc/{pid}/comm")) == "sleep\n";
+            sleeping = children.split_ascii_whitespace().find(is_sleep).unwrap_or_default().to_owned();
+            !sleeping.is_empty()
         });
         started.send(libc::SIGTERM);
         wait_until("the signal waits", || {
@@ -73,16 +76,97 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert_eq!(started.end(), (Some(end), String::new()), "{name}");
         }
     });
-    add(trials, "stop_and_continue_are_left_to_job_control", || {
-        let mut command = run_shell(&[], "echo $$; read line; exit 3");
-        // A group that nobody would continue is not stopped (setpgid(2), "orphaned"): this one has us as its parent.
-        let mut started = Started::new(command.process_group(0));
-        let command = started.line();
+    add(trials, "a_command_that_handles_the_key_to_stop_is_not_stopped_and_nor_is_the_launcher", || {
+        let script = "trap 'echo got; exit 3' TSTP; echo ready; while :; do sleep 0.02; done";
+        let mut started = Started::new(in_state(&mut run_shell(&[], script), OWN_GROUP));
+        assert_eq!(started.line(), "ready");
         started.send(libc::SIGTSTP);
-        wait_until("the launcher stops", || state_of(&started.id().to_string()) == 'T');
-        assert_ne!(state_of(&command), 'T');
-        started.send(libc::SIGCONT);
-        assert_eq!(started.end().0, Some(3));
+        assert_eq!(started.end(), (Some(3), "got\n".into()));
+    });
+    add(trials, "a_command_that_stops_itself_and_goes_on_takes_the_launcher_along", || {
+        // Nobody but a process that the command started lets it go on.
+        let script = "(while ! grep -q '^State:.T' /proc/$$/status; do sleep 0.02; done; sleep 0.2; kill -CONT $$) & \
+                      kill -STOP $$; wait; exit 4";
+        let started = Started::new(in_state(&mut run_shell(&[], script), OWN_GROUP));
+        assert_eq!(stopped_by(&started), libc::SIGSTOP);
+        assert_eq!(started.end().0, Some(4));
+    });
+    add(trials, "a_stopped_command_that_is_killed_ends_the_launcher", || {
+        let mut started = Started::new(in_state(&mut run_shell(&[], "echo $$; kill -STOP $$"), OWN_GROUP));
+        let command: i32 = started.line().parse().unwrap();
+        assert_eq!(stopped_by(&started), libc::SIGSTOP);
+        // SAFETY: kill takes no pointer; its parent has not reaped it.
+        unsafe { libc::kill(command, libc::SIGKILL) };
+        assert_eq!(started.end().0, Some(128 + libc::SIGKILL));
+    });
+    add(trials, "a_killed_launcher_leaves_nobody_behind", || {
+        for options in [&[][..], &["--no-preload"]] {
+            // With a descendant in a process group of its own, where nothing but the library's variables tells of it.
+            let script = "set -m; sleep 77 & echo $$ $!; wait";
+            let mut started = Started::new(&mut run_shell(options, script));
+            let line = started.line();
+            let pids: Vec<&str> = line.split(' ').collect();
+            started.send(libc::SIGKILL);
+            wait_until("the command ends", || is_gone(pids[0]));
+            if options.is_empty() {
+                wait_until("its descendant ends", || is_gone(pids[1]));
+            } else {
+                // SAFETY: kill takes no pointer; it runs for longer than this test.
+                unsafe { libc::kill(pids[1].parse().unwrap(), libc::SIGKILL) };
+            }
+        }
+    });
+    add(trials, "a_daemon_lives_on_when_the_launcher_is_killed", || {
+        let script = "setsid sleep 77 >/dev/null & echo $!; read line";
+        let mut command = run_shell(&[], script);
+        let mut started = Started::new(command.stdin(std::process::Stdio::piped()));
+        let daemon = started.line();
+        wait_until("it is one", || read(&format!("/proc/{daemon}/comm")) == "sleep\n");
+        let id = started.id();
+        let children = read(&format!("/proc/{id}/task/{id}/children"));
+        started.send(libc::SIGKILL);
+        for pid in children.split_ascii_whitespace() {
+            wait_until("the command and the witness end", || is_gone(pid));
+        }
+        assert!(!is_gone(&daemon));
+        // SAFETY: kill takes no pointer; it runs for longer than this test.
+        unsafe { libc::kill(daemon.parse().unwrap(), libc::SIGKILL) };
+    });
+    add(trials, "a_launcher_dies_with_its_parent_if_it_is_told_to", || {
+        for (option, dies) in [("--die-with-parent", true), ("", false)] {
+            let oomguard = env!("CARGO_BIN_EXE_oomguard");
+            // Its parent ends once the command runs.
+            let script = format!(
+                "{oomguard} run {option} -- sh -c 'echo $PPID $$; exec sleep 77 >/dev/null' & read line"
+            );
+            let mut command = crate::started::shell(&script);
+            let mut started = Started::new(command.stdin(std::process::Stdio::piped()));
+            let line = started.line();
+            let pids: Vec<&str> = line.split(' ').collect();
+            started.send(libc::SIGKILL);
+            if dies {
+                for pid in &pids {
+                    wait_until("both end", || is_gone(pid));
+                }
+            } else {
+                drop(started);
+                assert!(pids.iter().all(|pid| !is_gone(pid)));
+                // SAFETY: kill takes no pointer; it runs for longer than this test.
+                unsafe { libc::kill(pids[0].parse().unwrap(), libc::SIGKILL) };
+            }
+        }
+    });
+    add(trials, "a_clock_that_was_set_before_the_launcher_ends_the_command", || {
+        // alarm(2) survives execve(2), as those know who write `perl -e 'alarm 5; exec @ARGV'`.
+        let mut command = run_shell(&[], "exec sleep 77");
+        let set = || {
+            // SAFETY: alarm takes a number.
+            unsafe { libc::alarm(1) };
+            Ok(())
+        };
+        // SAFETY: the closure makes a system call only.
+        unsafe { command.pre_exec(set) };
+        assert_eq!(Started::new(&mut command).end().0, Some(128 + libc::SIGALRM));
     });
     add(trials, "orphans_are_reaped", || {
         let state = State { reaper: true, ..State::default() };
@@ -117,6 +201,15 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     trials.push(as_first);
 }
 
+const OWN_GROUP: State<'_> =
+    State { blocked: &[], ignored: &[], closed: &[], reaper: false, own_group: true };
+
+/// Dead, though perhaps nobody has reaped it yet.
+fn is_gone(pid: &str) -> bool {
+    let stat = read(&format!("/proc/{pid}/stat"));
+    stat.is_empty() || stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
 /// A grandchild whose parent ends first; the end of it is seen once nobody keeps its number any more.
 const ORPHAN: &str = "\
 orphan=$(/bin/sh -c 'sleep 0.1 >/dev/null & echo $!')
@@ -143,7 +236,7 @@ fn read(path: &str) -> String {
 }
 
 /// proc_pid_stat(5): the letter behind the name.
-fn state_of(pid: &str) -> char {
+pub fn state_of(pid: &str) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ pub struct State<'a> {
 }
 
 pub fn launcher() -> Command {
-    bare(env!("CARGO_BIN_EXE_oomguard"))
+    bare(Path::new(env!("CARGO_BIN_EXE_oomguard")))
 }
 
 /// `oomguard run OPTIONS -- sh -c SCRIPT`.
@@ -32,13 +33,13 @@ pub fn run_shell(options: &[&str], script: &str) -> Command {
 }
 
 pub fn shell(script: &str) -> Command {
-    let mut command = bare("/bin/sh");
+    let mut command = bare(Path::new("/bin/sh"));
     command.args(["-c", script]);
     command
 }
 
 /// Nothing of what whoever runs the tests may have set.
-fn bare(program: &str) -> Command {
+pub fn bare(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let ours = name.to_string_lossy().starts_with("OOMGUARD_");

@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, execs, faults, messages, streams, threads};
+use super::{breaks, ends, execs, faults, formatted, messages, streams, threads, words};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -71,6 +71,8 @@ fn resolve() {
     threads::resolve();
     messages::resolve();
     streams::resolve();
+    formatted::resolve();
+    words::resolve();
     ends::resolve();
     execs::resolve();
     faults::resolve();
@@ -102,3 +104,16 @@ pub(in crate::guard) fn is_in_charge() -> bool {
 }
 
 static IS_IN_CHARGE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program has set a filter for its own system calls, and so may be killed for one of ours. What it was
+/// started under lets a program start, and so lets files be opened.
+pub(in crate::guard) fn has_filter_of_its_own() -> bool {
+    // Relaxed: set by the thread that makes the call, before it does.
+    HAS_FILTER.load(Ordering::Relaxed)
+}
+
+pub(super) fn note_filter() {
+    HAS_FILTER.store(true, Ordering::Relaxed);
+}
+
+static HAS_FILTER: AtomicBool = AtomicBool::new(false);

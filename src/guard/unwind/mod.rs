@@ -148,38 +148,6 @@ pub(super) unsafe fn divert(context: *mut libc::c_void, function: extern "C" fn(
     }
 }
 
-/// Whether that thread was waiting for another one, without a time limit: in a futex(2) that goes on when the handler
-/// comes back, as SA_RESTART has it.
-///
-/// # Safety
-/// As for `interrupted`.
-pub(super) unsafe fn waited_for_thread(context: *mut libc::c_void) -> bool {
-    // SAFETY: by contract it points to a ucontext_t for as long as the handler runs.
-    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
-    // SAFETY: by contract.
-    let pc = unsafe { interrupted(context) }.pc;
-    // The number of the system call is back in its register, and its instruction is next.
-    #[cfg(target_arch = "x86_64")]
-    {
-        const SYSCALL: [u8; 2] = [0x0f, 0x05];
-        let number = machine.gregs.get(libc::REG_RAX as usize).copied();
-        // SAFETY: the thread was about to execute the instruction there, of which this is the whole.
-        number == Some(libc::SYS_futex) && unsafe { (pc as *const [u8; 2]).read() } == SYSCALL
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        const SVC_0: u32 = 0xd400_0001;
-        // SAFETY: the thread was about to execute the instruction there; instructions are aligned words.
-        machine.regs.get(8).copied() == Some(libc::SYS_futex as u64)
-            && unsafe { (pc as *const u32).read() } == SVC_0
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = (machine, pc);
-        false
-    }
-}
-
 /// Whether the unwind tables say how to leave the function that `pc` is in.
 pub(super) fn is_described(pc: usize, files: &Files) -> bool {
     files.find(pc).and_then(|file| rule_for(pc, &file)).is_some_and(|rule| rule != Rule::NoTable)

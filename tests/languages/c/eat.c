@@ -50,7 +50,7 @@ static int fail(const char *what)
 static unsigned long work(void)
 {
     unsigned long sum = 0;
-    for (int round = 0; round < 2000; round++) {
+    for (int round = 0; round < 20000; round++) {
         char *block = malloc(BLOCK);
         if (!block)
             exit(77);
@@ -95,6 +95,10 @@ int main(int argc, char **argv)
         fill(48);
         return fail("malloc");
     } else if (!strcmp(way, "huge")) {
+        if (!malloc((size_t)1 << 40))
+            return fail("malloc");
+    } else if (!strcmp(way, "impossible")) {
+        /* Whatever the limit: no process can have so much. */
         if (!malloc(SIZE_MAX / 4))
             return fail("malloc");
     } else if (!strcmp(way, "abort")) {
