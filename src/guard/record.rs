@@ -76,7 +76,8 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
     }
     // Relaxed, here and below: start-up comes before everything that looks.
     HEAD.store(at, Ordering::Relaxed);
-    if place.pid.is_some() {
+    if let Some(keeper) = place.pid {
+        KEEPER.store(keeper, Ordering::Relaxed);
         INODE.store(place.inode, Ordering::Relaxed);
     }
     let pid = sys::process::pid();
@@ -230,6 +231,20 @@ pub(super) fn ask_to_be_followed() {
 
 /// The record that stays its keeper's descriptor; zero where there is none.
 static INODE: AtomicU64 = AtomicU64::new(0);
+
+/// The process whose descriptor that is; zero where there is none.
+static KEEPER: AtomicU32 = AtomicU32::new(0);
+
+/// The program of the record's keeper, with a NUL at the end, if there is one.
+#[cfg(feature = "shim")]
+pub(super) fn keepers_program() -> Option<Text<48>> {
+    let keeper = KEEPER.load(Ordering::Relaxed);
+    let mut path = Text::new();
+    path.push("/proc/");
+    path.push_number(u64::from(keeper));
+    path.push("/exe\0");
+    (keeper != 0).then_some(path)
+}
 
 /// What has been told of the end.
 pub(super) fn note_told(told: Told) {

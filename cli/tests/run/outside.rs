@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// `eat die`: of a refusal that it tells of. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
+/// `eat die`: of a refusal that it tells of. `eat say`: its own words, and a variable. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
 /// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does.
 const EAT: &str = r#"
 #include <stdio.h>
@@ -22,6 +22,8 @@ int main(int count, char **words)
 {
     if (!strcmp(words[1], "own"))
         return atoi(words[2]);
+    if (!strcmp(words[1], "say"))
+        return printf("%s %s %s\n", words[0], words[1], getenv("EAT")) < 0;
     if (!strcmp(words[1], "start")) {
         int status;
         if (fork() == 0) {
@@ -108,6 +110,36 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             Ok(())
         }));
     }
+    add(trials, "what_is_spawned_is_seen_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        // Python has posix_spawn(3) by its name.
+        let spawn = |words: &str| {
+            format!(
+                "import os, sys\n\
+                 words = ['eat'] + {words:?}.split()\n\
+                 pid = os.posix_spawn({:?}, words, dict(os.environ, EAT='eaten'))\n\
+                 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
+                program.display().to_string()
+            )
+        };
+        if !Command::new("python3")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            return skipped("python3 is not there");
+        }
+        let run = |words: &str| {
+            let mut command = launcher();
+            seen(command.args(["run", "-m", "100Mi", "--json", "--", "python3", "-c", &spawn(words)]))
+        };
+        let fallen = run("die");
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert_eq!(told(&fallen)["report"]["program"], "eat");
+        assert_eq!(run("own 7").code, Some(7));
+        assert_eq!(run("say").stdout, "eat say eaten\n");
+    });
     add(trials, "an_end_from_outside_that_was_swallowed_counts_if_that_is_wanted", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
         let script = format!("{} die; exit 0", program.display());

@@ -8,11 +8,13 @@
 
 use super::environment::{PRELOAD, this_library, value_of};
 use super::startup::is_in_charge;
+use crate::contract::BECOME;
 use crate::guard::real::{Real, call_real};
 use crate::guard::record;
 use crate::record::Becoming;
 use crate::sys;
 use crate::sys::image::Image;
+use crate::sys::memory::{Resource, rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
@@ -98,10 +100,10 @@ pub unsafe fn posix_spawn(
     environment: List,
 ) -> c_int {
     let Some(real) = call_real!(POSIX_SPAWN, Spawn) else { return libc::ENOSYS };
-    // SAFETY: the caller's arguments, but for an environment that is as good.
-    let spawn = |environment| unsafe { real(pid, path, actions, attributes, arguments, environment) };
+    // SAFETY: the caller's arguments, but for a path and lists that are as good.
+    let spawn = |path, list, environment| unsafe { real(pid, path, actions, attributes, list, environment) };
     // SAFETY: the caller's arguments.
-    unsafe { start_it(path, environment, find_nowhere, spawn) }
+    unsafe { start_it(path, arguments, environment, find_nowhere, spawn) }
 }
 
 /// posix_spawnp(3).
@@ -117,10 +119,10 @@ pub unsafe fn posix_spawnp(
     environment: List,
 ) -> c_int {
     let Some(real) = call_real!(POSIX_SPAWNP, Spawn) else { return libc::ENOSYS };
-    // SAFETY: the caller's arguments, but for an environment that is as good.
-    let spawn = |environment| unsafe { real(pid, name, actions, attributes, arguments, environment) };
+    // SAFETY: the caller's arguments, but for a path and lists that are as good.
+    let spawn = |name, list, environment| unsafe { real(pid, name, actions, attributes, list, environment) };
     // SAFETY: the caller's arguments.
-    unsafe { start_it(name, environment, find_in_path, spawn) }
+    unsafe { start_it(name, arguments, environment, find_in_path, spawn) }
 }
 
 type Path = Text<1024>;
@@ -167,22 +169,68 @@ unsafe fn become_it(
     result
 }
 
-/// The same for a child of this process's, in which nothing of ours runs.
+/// The same for a child of this process's, in which nothing of ours runs: where it has to ask for something, the record's
+/// keeper is started in its place, which becomes it.
 ///
 /// # Safety
-/// As for `become_it`.
+/// As for `become_it`; `list` is null or a list of C strings.
 unsafe fn start_it(
     name: *const c_char,
+    list: List,
     environment: List,
     find: Find,
-    spawn: impl Fn(List) -> c_int,
+    spawn: impl Fn(*const c_char, List, List) -> c_int,
 ) -> c_int {
     // SAFETY: by contract.
     match unsafe { program(name, find) } {
         // SAFETY: by contract.
-        Some((_, Image::OtherLinker | Image::Foreign)) => unsafe { without_library(environment, &spawn) },
-        _ => spawn(environment),
+        Some((_, Image::OtherLinker | Image::Foreign)) => unsafe {
+            without_library(environment, &|environment| spawn(name, list, environment))
+        },
+        Some((path, Image::Static | Image::CallsByItself)) if has_room_for_keeper() => {
+            // SAFETY: by contract.
+            unsafe { by_keeper(&path, list, &|name, list| spawn(name, list, environment)) }
+                .unwrap_or_else(|| spawn(name, list, environment))
+        }
+        _ => spawn(name, list, environment),
     }
+}
+
+/// Whether the keeper's program, which is larger than what it is started for, can be loaded: it needs a tenth of that.
+fn has_room_for_keeper() -> bool {
+    let has = |resource, bytes| rlimit(resource).soft.is_none_or(|soft| soft >= bytes);
+    has(Resource::AddressSpace, 256 << 20) && has(Resource::Data, 32 << 20)
+}
+
+/// Starts the keeper, which becomes the program. `None`: there is none, or none that would be guarded and so could ask.
+///
+/// # Safety
+/// As for `entries`.
+#[inline(never)]
+unsafe fn by_keeper(path: &Path, list: List, spawn: &impl Fn(*const c_char, List) -> c_int) -> Option<c_int> {
+    const MOST_WORDS: usize = 1024;
+    const BEFORE: usize = 3;
+    let keeper = record::keepers_program()?;
+    let program = CStr::from_bytes_until_nul(keeper.as_bytes()).ok()?;
+    let path = CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    // SAFETY: a C string that outlives the call.
+    let may_execute = unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0;
+    if !may_execute || sys::image::look(program) != Some(Image::Preloads) {
+        return None;
+    }
+    let mut words = [core::ptr::null::<c_char>(); MOST_WORDS];
+    let ours = [program, BECOME, path].map(CStr::as_ptr);
+    // SAFETY: by contract.
+    let theirs = unsafe { entries(list) }.map(CStr::as_ptr);
+    for (count, word) in ours.into_iter().chain(theirs).enumerate() {
+        match words.get_mut(count) {
+            // The last one stays null: the list's end.
+            Some(slot) if count + 1 < MOST_WORDS => *slot = word,
+            _ => return None,
+        }
+    }
+    // Without a name of its own it would take its path for that.
+    (!words.get(BEFORE)?.is_null()).then(|| spawn(program.as_ptr(), words.as_ptr()))
 }
 
 /// # Safety
