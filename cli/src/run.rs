@@ -11,7 +11,7 @@ use oomguard::supervisor::{
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,8 +38,8 @@ pub fn run(options: Run) -> u8 {
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
             say(&failure.line);
-            if options.json {
-                say_json(&failure.json());
+            if let Ok(Some(target)) = Target::of(options.json.as_deref(), "--json") {
+                target.write_or_say_why(&json_line(&failure.json()));
             }
             failure.code
         }
@@ -48,6 +48,7 @@ pub fn run(options: Run) -> u8 {
 
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let wishes = Wishes::of(options)?;
+    let json = Target::of(options.json.as_deref(), "--json")?;
     let command = command(options);
     let entrance = Entrance::of(&command);
     let program = command.get_program().to_string_lossy().into_owned();
@@ -59,8 +60,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         foreground.die_with_parent();
     }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
-    let expects_guard = library.is_some() && entrance == Entrance::Preload;
-    let keep = keeper(options, entrance, wishes, expects_guard)?;
+    let keep = keeper(options, entrance, wishes)?;
     let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
     if let Some(library) = library {
         worker = worker.preload(library);
@@ -69,7 +69,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         worker = worker.infer_refusals(InferRefusals::Always);
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
-    let verdict = Verdict::of(&ended, &wishes, expects_guard);
+    let verdict = Verdict::of(&ended, &wishes);
     let line = verdict.line(&program, &ended);
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
@@ -78,8 +78,9 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         speak_for_the_command(report, options);
     }
     keep(&ended);
-    if options.json {
-        say_json(&verdict.json(&ended, &wishes, line.filter(|_| verdict.died_while_loading)));
+    if let Some(json) = json {
+        let error = line.filter(|_| verdict.died_while_loading);
+        json.write_or_say_why(&json_line(&verdict.json(&ended, &wishes, error)));
     }
     Ok(verdict.code)
 }
@@ -100,6 +101,10 @@ impl Failure {
             "ran_for_ms": null,
             "inferred": null,
             "report": null,
+            "doubtful": null,
+            "refusals": null,
+            "last_refused": null,
+            "descendants": null,
         })
     }
 }
@@ -186,10 +191,14 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
+        .sufficient(options.verdict)
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(InferRefusals::WhereNothingPreloads);
     if options.quiet {
         worker = worker.quiet();
+    }
+    if options.any_descendant {
+        worker = worker.any_descendant();
     }
     if options.hints {
         worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
@@ -225,7 +234,6 @@ fn keeper(
     options: &Run,
     entrance: Entrance,
     wishes: Wishes,
-    expects_guard: bool,
 ) -> Result<impl Fn(&Ended) + Clone + Send + 'static, Failure> {
     let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
     let made = options.postmortem.as_deref().map(make).transpose();
@@ -235,7 +243,7 @@ fn keeper(
     })?;
     Ok(move |ended: &Ended| {
         if let Some(postmortem) = &postmortem {
-            let verdict = Verdict::of(ended, &wishes, expects_guard);
+            let verdict = Verdict::of(ended, &wishes);
             postmortem.write(ended, verdict.json(ended, &wishes, None));
         }
     })
@@ -258,21 +266,58 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
     Failure { line: format!("cannot run {program:?}: {error}; {hint}"), code }
 }
 
-/// A program without a guard has said nothing itself.
+/// Says what the process has not said itself: one without a guard, or one that had closed its stderr by then.
 fn speak_for_the_command(report: &Report, options: &Run) {
     if !options.quiet && !report.has_told_lines() {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
-    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
-    let Some(target) = target.filter(|_| !report.has_told_record()) else { return };
-    let line = format!("{}\n", report.to_json());
-    let written = match target.to_str().and_then(|target| target.strip_prefix("fd:")) {
-        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-        None => File::options().append(true).create(true).open(&target),
+    if report.has_told_record() {
+        return;
     }
-    .and_then(|mut file| file.write_all(line.as_bytes()));
-    if let Err(error) = written {
-        say(&format!("cannot write the report to {target:?}: {error}"));
+    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
+    match Target::of(target.as_deref(), "the report") {
+        Ok(Some(target)) => target.write_or_say_why(&format!("{}\n", report.to_json())),
+        Ok(None) => {}
+        Err(failure) => say(&failure.line),
+    }
+}
+
+/// Where a line is to go.
+struct Target {
+    name: OsString,
+    /// `None`: stderr, which may be what cannot be opened again.
+    file: Option<File>,
+}
+
+impl Target {
+    /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
+    fn of(name: Option<&OsStr>, what: &str) -> Result<Option<Target>, Failure> {
+        let Some(name) = name else { return Ok(None) };
+        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
+            Some("2") => return Ok(Some(Target { name: name.to_owned(), file: None })),
+            Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+            None => File::options().append(true).create(true).open(name),
+        };
+        let cannot = |error| Failure {
+            line: format!(
+                "cannot write to {} ({what}): {error}; name a file, or fd:N for an open descriptor",
+                name.display()
+            ),
+            code: EXIT_CANNOT_GUARD,
+        };
+        let file = Some(opened.map_err(cannot)?);
+        Ok(Some(Target { name: name.to_owned(), file }))
+    }
+
+    fn write_or_say_why(self, line: &str) {
+        let written = match self.file {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            // Nobody may be listening any more.
+            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
+        };
+        if let Err(error) = written {
+            say(&format!("cannot write to {}: {error}", self.name.display()));
+        }
     }
 }
 
@@ -280,19 +325,13 @@ fn speak_for_the_command(report: &Report, options: &Run) {
 struct Verdict {
     code: u8,
     word: &'static str,
-    /// The dynamic linker gave up before the guard's constructor could run.
+    /// There was no room to load the program.
     died_while_loading: bool,
 }
 
 impl Verdict {
-    fn of(ended: &Ended, wishes: &Wishes, expects_guard: bool) -> Verdict {
-        let died_while_loading = expects_guard
-            && ended.limit.is_some()
-            && ended.last_look.is_none()
-            && matches!(
-                ended.outcome,
-                Outcome::Exited(127) | Outcome::Signaled(libc::SIGKILL | libc::SIGSEGV)
-            );
+    fn of(ended: &Ended, wishes: &Wishes) -> Verdict {
+        let died_while_loading = ended.could_not_load;
         let (code, word) = match &ended.outcome {
             _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), CANNOT_START),
             Outcome::Success => (0, "success"),
@@ -330,7 +369,7 @@ impl Verdict {
             _ => None,
         };
         let report: Option<Value> = match &ended.outcome {
-            Outcome::OutOfMemory(report) => serde_json::from_str(&report.to_json()).ok(),
+            Outcome::OutOfMemory(report) => Some(report_in_json(report)),
             _ => None,
         };
         json!({
@@ -346,10 +385,14 @@ impl Verdict {
             "ran_for_ms": u64::try_from(ended.ran_for.as_millis()).unwrap_or(u64::MAX),
             "inferred": matches!(&ended.outcome, Outcome::OutOfMemory(report) if report.is_inferred()),
             "report": report,
+            "doubtful": ended.doubtful.as_ref().map(report_in_json),
+            "refusals": ended.refusals,
+            "last_refused": ended.last_refused,
+            "descendants": ended.descendants.iter().map(report_in_json).collect::<Value>(),
         })
     }
 }
 
-fn say_json(line: &Value) {
-    let _ = io::stderr().lock().write_all(json_line(line).as_bytes());
+fn report_in_json(report: &Report) -> Value {
+    serde_json::from_str(&report.to_json()).unwrap_or_default()
 }

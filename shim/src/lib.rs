@@ -82,6 +82,29 @@ export! {
     fn kill(pid: libc::pid_t, signal: c_int) -> c_int => inner::kill;
     fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int => inner::prctl;
 
+    fn execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
+        => inner::execve;
+    fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int => inner::execv;
+    fn execvp(name: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
+    fn execvpe(name: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
+        => inner::execvpe;
+    fn posix_spawn(
+        pid: *mut libc::pid_t,
+        path: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: *const *const c_char,
+        environment: *const *const c_char
+    ) -> c_int => inner::posix_spawn;
+    fn posix_spawnp(
+        pid: *mut libc::pid_t,
+        name: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
+        arguments: *const *const c_char,
+        environment: *const *const c_char
+    ) -> c_int => inner::posix_spawnp;
+
     fn oomguard_arm(limit: *const c_char) -> c_int => inner::arm_with_limit;
     fn oomguard_status(status: *mut c_void, size: usize) -> c_int => inner::status;
 }

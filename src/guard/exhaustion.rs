@@ -14,7 +14,7 @@ use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
 use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
-use crate::record::Untold;
+use crate::record::Told;
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
@@ -121,8 +121,7 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
-    let is_closed = |error: Option<i32>| error == Some(libc::EBADF);
-    record::note_untold(Untold { lines: is_closed(lines), record: is_closed(unwritten) });
+    record::note_told(Told { lines, record: unwritten.is_none() });
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -299,22 +298,21 @@ fn write_record(
     }
 }
 
-/// `unwritten`: why the record was not written. Why the lines were not, if so: errno.
+/// `unwritten`: why the record was not written. Whether the lines are, or nobody wants them.
 fn write_lines(
     armed: &Armed,
     snapshot: &Snapshot<'_>,
     unwritten: Option<i32>,
     lines: &mut Text<2048>,
-) -> Option<i32> {
-    if !armed.quiet {
-        snapshot.write_lines(lines);
-        if let Some(errno) = unwritten {
-            push_unwritten(&armed.report, errno, lines);
-        }
-        let is_written = sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS);
-        return (!is_written).then(sys::fd::errno);
+) -> bool {
+    if armed.quiet {
+        return true;
     }
-    None
+    snapshot.write_lines(lines);
+    if let Some(errno) = unwritten {
+        push_unwritten(&armed.report, errno, lines);
+    }
+    sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS)
 }
 
 fn push_unwritten(target: &ReportTarget, errno: i32, lines: &mut Text<2048>) {
@@ -483,8 +481,9 @@ fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it. Where the code is not told, nothing is.
     let code = code.map_or(0, |code| code.cast_unsigned() as u8);
-    if code == 0 {
-        return None;
+    let verdict = if code == 0 { None } else { verdict::of_exit(armed, code) };
+    if verdict.is_none() {
+        record::acquit();
     }
-    verdict::of_exit(armed, code).map(|verdict| (armed, verdict))
+    verdict.map(|verdict| (armed, verdict))
 }

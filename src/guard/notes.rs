@@ -8,8 +8,9 @@
 //! race between two threads only shifts by one allocation what is a threshold anyhow.
 
 use super::armed::{Armed, armed};
-use super::{c_heap, refusal};
+use super::{c_heap, record, refusal};
 use crate::contract::Cause;
+use crate::record::Counted;
 use crate::report::Request;
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
@@ -183,6 +184,7 @@ pub(super) fn begin() {
     refusal::forget_full();
     OWNER.store(sys::process::pid(), Relaxed);
     CLOSED.set(None);
+    record::begin();
     forget();
 }
 
@@ -230,6 +232,12 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
     CLOSED.set(None);
+    // Rust's allocator has a function of its own for those who cannot go on.
+    if asker == Asker::Other {
+        let counted =
+            Counted { allocations: ALLOCATIONS.load(Relaxed), bytes: ALLOCATED_BYTES.load(Relaxed) };
+        record::note_open(cause, request.bytes, counted);
+    }
     watch(request.bytes);
 }
 
@@ -304,8 +312,9 @@ pub(super) fn count(bytes: usize) {
     if bytes == 0 || bytes > isize::MAX as u64 {
         return;
     }
-    ALLOCATIONS.fetch_add(1, Relaxed);
+    let allocations = ALLOCATIONS.fetch_add(1, Relaxed).saturating_add(1);
     let all = ALLOCATED_BYTES.fetch_add(bytes, Relaxed).saturating_add(bytes);
+    record::note_count(Counted { allocations, bytes: all });
     if bytes >= TELLING_BYTES {
         for note in [&REQUESTED, &MAPPED] {
             let noted = note.bytes.load(Relaxed);
@@ -313,6 +322,7 @@ pub(super) fn count(bytes: usize) {
                 note.bytes.store(0, Relaxed);
             }
         }
+        close_record();
     }
     if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, SeqCst) {
         count_as_watched();
@@ -365,13 +375,19 @@ fn close() {
         CLOSED.set(Some(open));
         CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
-    #[cfg(feature = "shim")]
-    super::record::note_said(false);
     // What another thread was refused in this very moment stands.
     for note in [&REQUESTED, &MAPPED] {
         if note.bytes_since() > note.enough_bytes.load(Relaxed) {
             note.bytes.store(0, Relaxed);
         }
+    }
+    close_record();
+}
+
+/// Nothing is open any more, if that is so.
+fn close_record() {
+    if [&REQUESTED, &MAPPED].iter().all(|note| note.bytes.load(Relaxed) == 0) {
+        record::note_closed();
     }
 }
 

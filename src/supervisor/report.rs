@@ -173,14 +173,15 @@ impl Report {
         self.claims.inferred
     }
 
-    /// Whether the worker has said on stderr itself what its `Display` says; it may have closed that before its end.
+    /// Whether the process has written the lines itself. It has not where the report is inferred, or where it had closed
+    /// its stderr: a supervisor may want to say them then.
     pub fn has_told_lines(&self) -> bool {
-        !self.claims.inferred && !self.claims.untold.lines
+        self.claims.told.is_some_and(|told| told.lines)
     }
 
-    /// Whether its record was written to where it was to go, as far as the worker can: it may have closed that descriptor.
+    /// The same of the record.
     pub fn has_told_record(&self) -> bool {
-        !self.claims.inferred && !self.claims.untold.record
+        self.claims.told.is_some_and(|told| told.record)
     }
 
     /// The worker's token.

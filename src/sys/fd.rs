@@ -46,14 +46,12 @@ pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
     open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK)
 }
 
-/// Whether the file at `path` has the extended attribute `name`: getxattr(2).
-#[cfg(feature = "supervisor")]
-pub(crate) fn has_attribute(path: &CStr, name: &CStr) -> bool {
-    // SAFETY: two C strings that outlive the call; with no buffer, only the length is told.
-    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), core::ptr::null_mut(), 0) > 0 }
-}
-
 impl Fd {
+    /// Takes over a descriptor that the kernel has just made, and that nobody else knows. `None`: it has not.
+    pub(crate) fn own(number: i32) -> Option<Fd> {
+        (number >= 0).then_some(Fd(number))
+    }
+
     pub(crate) fn number(&self) -> i32 {
         self.0
     }

@@ -12,6 +12,10 @@ pub(crate) mod bare;
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+pub(crate) mod image;
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+pub(crate) mod join;
 pub(crate) mod local;
 pub(crate) mod memfd;
 pub(crate) mod memory;

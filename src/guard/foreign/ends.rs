@@ -206,13 +206,9 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it.
     let code = code.cast_unsigned() as u8;
-    if code == 0 {
-        return None;
-    }
-    let guilt = judge::of_exit(armed, messages::said(armed));
+    let guilt = if code == 0 { None } else { judge::of_exit(armed, messages::said(armed)) };
     if guilt.is_none() {
-        // Whoever reads what was said last must not think otherwise.
-        record::note_said(false);
+        record::acquit();
     }
     guilt.map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
@@ -256,8 +252,9 @@ pub(super) fn judge_abort(armed: &Armed) {
         Some(Exception::Other) => None,
         Some(Exception::OfSystem) | None => judge::of_abort(armed, messages::said(armed)),
     };
-    if let Some(guilt) = guilt {
-        exhaustion::end(armed, guilt.verdict(Own::ABORT));
+    match guilt {
+        Some(guilt) => exhaustion::end(armed, guilt.verdict(Own::ABORT)),
+        None => record::acquit(),
     }
 }
 

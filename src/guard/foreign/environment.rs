@@ -86,9 +86,9 @@ impl Variables {
     }
 }
 
-const PRELOAD: &str = "LD_PRELOAD";
+pub(super) const PRELOAD: &str = "LD_PRELOAD";
 
-fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
     entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 

@@ -9,7 +9,7 @@ use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing};
 use crate::guard::real::{Real, call_real};
-use crate::guard::{judge, notes, unwind};
+use crate::guard::{judge, notes, record, unwind};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -178,8 +178,11 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
         }
         _ => judge::of_trap(armed, messages::said(armed)),
     };
-    if let Some(guilt) = guilt {
-        exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
+    match guilt {
+        Some(guilt) => {
+            exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)))
+        }
+        None => record::acquit(),
     }
 }
 

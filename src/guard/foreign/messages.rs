@@ -76,6 +76,7 @@ pub(in crate::guard) fn note_refusal() {
     };
     if is_over {
         put(Story::default());
+        record::note_said(None);
     }
 }
 
@@ -209,7 +210,7 @@ pub(super) fn hear(message: &[u8]) {
         SAID_AT.set_now();
     }
     put(now);
-    record::note_said(now.last == Some(Message::OutOfMemory));
+    record::note_said(now.last);
 }
 
 fn is_said_anew(before: Story, message: &[u8]) -> bool {

@@ -12,6 +12,7 @@
 //! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
 //! | `words` | gettext and strerror: what it is about to say in the user's language |
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
+//! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
 //! | `api` | the functions of `oomguard.h` |
 
@@ -19,6 +20,7 @@ mod api;
 mod breaks;
 mod ends;
 mod environment;
+mod execs;
 mod faults;
 mod formatted;
 mod messages;
@@ -35,6 +37,7 @@ pub use ends::{
     SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
     prctl, quick_exit, raise,
 };
+pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
 pub use formatted::{
     before_err, before_error, before_errx, before_fprintf, before_fprintf_chk, before_printf,

@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, faults, formatted, messages, streams, threads, words};
+use super::{breaks, ends, execs, faults, formatted, messages, streams, threads, words};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -74,6 +74,7 @@ fn resolve() {
     formatted::resolve();
     words::resolve();
     ends::resolve();
+    execs::resolve();
     faults::resolve();
 }
 
