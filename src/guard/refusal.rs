@@ -248,9 +248,18 @@ fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
 pub(super) fn may_ask() -> bool {
     #[cfg(feature = "shim")]
     if super::foreign::is_in_charge() {
-        return !super::foreign::has_filter_of_its_own();
+        return !has_filter_of_its_own();
     }
     !sys::process::is_filtered()
+}
+
+/// Whether the program has set a filter for its own calls, as far as that was seen.
+pub(super) fn has_filter_of_its_own() -> bool {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return super::foreign::has_filter_of_its_own();
+    }
+    false
 }
 
 /// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a
