@@ -399,6 +399,7 @@ int main(int count, char **arguments) {
     WAY("survives under a filter") { char *held = malloc(half); forbid(); if (malloc(half) != NULL) broken(); free(held); handle(); exit(3); }
     WAY("over a reservation") {
         char *place = reserve((size_t)1 << 30);
+        if (mmap(place, (size_t)1 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) exit(21);
         for (size_t at = 0; at < (size_t)1 << 30; at += 4 << 20)
             if (mmap(place + at, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
                 exit(at >= (size_t)200 << 20 && at <= (size_t)256 << 20 ? 0 : 20);
