@@ -47,7 +47,11 @@ pub(super) fn refused_count() -> u64 {
     // Relaxed: a counter that observes; nothing is ordered by it.
     let refused = REFUSED.load(Ordering::Relaxed);
     // Asked for each line that a program writes: no system call for one that was never refused anything.
-    if refused != 0 && refused >> COUNT_BITS == u64::from(sys::process::pid()) { refused & MOST_COUNTED } else { 0 }
+    if refused != 0 && refused >> COUNT_BITS == u64::from(sys::process::pid()) {
+        refused & MOST_COUNTED
+    } else {
+        0
+    }
 }
 
 /// Counts one more.
