@@ -46,7 +46,12 @@ const MOST_COUNTED: u64 = (1 << COUNT_BITS) - 1;
 pub(super) fn refused_count() -> u64 {
     // Relaxed: a counter that observes; nothing is ordered by it.
     let refused = REFUSED.load(Ordering::Relaxed);
-    if refused >> COUNT_BITS == u64::from(sys::process::pid()) { refused & MOST_COUNTED } else { 0 }
+    // Asked for each line that a program writes: no system call for one that was never refused anything.
+    if refused != 0 && refused >> COUNT_BITS == u64::from(sys::process::pid()) {
+        refused & MOST_COUNTED
+    } else {
+        0
+    }
 }
 
 /// Counts one more.
@@ -248,9 +253,18 @@ fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
 pub(super) fn may_ask() -> bool {
     #[cfg(feature = "shim")]
     if super::foreign::is_in_charge() {
-        return !super::foreign::has_filter_of_its_own();
+        return !has_filter_of_its_own();
     }
     !sys::process::is_filtered()
+}
+
+/// Whether the program has set a filter for its own calls, as far as that was seen.
+pub(super) fn has_filter_of_its_own() -> bool {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return super::foreign::has_filter_of_its_own();
+    }
+    false
 }
 
 /// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a

@@ -168,8 +168,8 @@ pub unsafe fn kill(pid: libc::pid_t, signal: c_int) -> c_int {
     }
 }
 
-/// A program that ends itself by a signal as others do by `abort`. Where it handles the signal, it may still end for what
-/// led to it.
+/// A program that ends itself by a signal as others do by `exit`. Without a word of memory it may as well pass on what it
+/// was sent. Where it handles the signal, it may still end for what led to it.
 fn before_signal_to_itself(signal: c_int) {
     const ENDS: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP];
     let Some(armed) = armed() else { return };
@@ -177,7 +177,7 @@ fn before_signal_to_itself(signal: c_int) {
         return;
     }
     let errno = sys::fd::errno();
-    if let Some(guilt) = judge::of_abort(armed, messages::said(armed)) {
+    if let Some(guilt) = judge::by_message(messages::said(armed)) {
         if sys::signals::disposition(signal).sa_sigaction == libc::SIG_DFL {
             exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
         }
