@@ -123,7 +123,6 @@ fn handle_armed(
         Standing::Outlived => exhaustion::park(armed),
         Standing::Alive => {}
     }
-    // What Python needs to tell what it dies of.
     #[cfg(feature = "shim")]
     if super::foreign::is_asking_python() {
         return exhaustion::lend_reserve(armed, again);
@@ -158,6 +157,19 @@ fn handle_armed(
         }
     }
     survived
+}
+
+/// A mapping was refused: what Python needs to tell what it dies of comes from the reserve, as what it gets by malloc does.
+#[cold]
+pub(super) fn lend_to_python(again: &mut dyn FnMut() -> bool) {
+    #[cfg(feature = "shim")]
+    if let Some(armed) = armed()
+        && super::foreign::is_asking_python()
+        && exhaustion::standing() == Standing::Alive
+    {
+        exhaustion::lend_reserve(armed, again);
+    }
+    let _ = again;
 }
 
 /// Whether this thread is inside `handle` already. A child that a callback forks is as much inside as its parent: it must

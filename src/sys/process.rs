@@ -234,16 +234,16 @@ pub(crate) fn effort() -> Effort {
     Effort { processor_ns: clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID), new_pages }
 }
 
-/// How many calls of this process have read or written so far, as the kernel counts them: proc_pid_io(5).
+/// How many calls of this process have written so far, as the kernel counts them: proc_pid_io(5).
 #[cfg(feature = "shim")]
-pub(crate) fn calls_that_read_or_wrote() -> Option<u64> {
+pub(crate) fn calls_that_wrote() -> Option<u64> {
     let mut lines = super::fd::Lines::<256>::open(c"/proc/self/io")?;
-    let mut calls = 0;
     while let Some(line) = lines.next() {
-        let count = line.strip_prefix(b"syscr: ").or_else(|| line.strip_prefix(b"syscw: "));
-        calls += count.and_then(crate::text::whole_number).unwrap_or(0);
+        if let Some(calls) = line.strip_prefix(b"syscw: ") {
+            return crate::text::whole_number(calls);
+        }
     }
-    Some(calls)
+    None
 }
 
 /// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3), which is not

@@ -6,7 +6,7 @@
 //!
 //! - nothing was allocated or mapped, by any thread (V8 near its limit is refused hundreds of thousands of times, and gets
 //!   what it needs in between);
-//! - no page was touched for the first time, by any thread, and hardly a byte read or written;
+//! - no page was touched for the first time, by any thread, and hardly a byte written (we read ourselves);
 //! - those threads that were refused were at work for all of that time: one that sleeps between its tries waits, and may
 //!   be right to;
 //! - the other threads were not.
@@ -28,8 +28,8 @@ const LOOKED_AT: u32 = 64;
 /// With fewer, a thread is not in a loop.
 const LEAST_REFUSALS: u64 = 1000;
 
-/// So many pages a loop may touch for the first time, by our own trims as well, and so many calls may read or write: a
-/// library that warns once.
+/// So many pages a loop may touch for the first time, by our own trims as well, and so many calls may write: a library
+/// that warns once.
 const FEW_PAGES: u64 = 64;
 const FEW_CALLS: u64 = 64;
 
@@ -51,11 +51,12 @@ thread_own!(fn here() -> Here, "oomguard_stall_here");
 static TIMES: AtomicU64 = AtomicU64::new(1);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static PAGES: AtomicU64 = AtomicU64::new(0);
+static AT_NS: AtomicU64 = AtomicU64::new(0);
 static PROCESSOR_NS: AtomicU64 = AtomicU64::new(0);
 /// What the refused threads have spent since, and their refusals.
 static SPENT_NS: AtomicU64 = AtomicU64::new(0);
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
-/// How many calls had read or written when half of the time was over, plus one; zero before.
+/// How many calls had written when half of the time was over, plus one; zero before.
 static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// A child of fork(2) begins anew.
@@ -66,6 +67,7 @@ pub(super) fn forget() {
 fn begin(allocations: u64, effort: &Effort) {
     ALLOCATIONS.store(allocations, Relaxed);
     PAGES.store(effort.new_pages, Relaxed);
+    AT_NS.store(sys::process::monotonic_ns(), Relaxed);
     PROCESSOR_NS.store(effort.processor_ns, Relaxed);
     SPENT_NS.store(0, Relaxed);
     REFUSALS.store(0, Relaxed);
@@ -99,17 +101,23 @@ fn look(cause: Cause, request: Request) {
     if spent_ns < stall_ns / 2 || refusals < LEAST_REFUSALS {
         return;
     }
-    // Read twice, as each time is a call that reads.
-    let calls = || sys::process::calls_that_read_or_wrote().unwrap_or(0) + 1;
+    // Where no file may be opened, the other signs have to do.
+    let calls = || if refusal::may_ask() { sys::process::calls_that_wrote().unwrap_or(0) + 1 } else { 1 };
     if CALLS.load(Relaxed) == 0 {
         CALLS.store(calls(), Relaxed);
     }
     if spent_ns < stall_ns {
         return;
     }
+    // A machine may have much else to do; but who sleeps between its tries is at work for far less.
+    let waits = sys::process::monotonic_ns().saturating_sub(AT_NS.load(Relaxed)) / 10 > spent_ns;
     let all_ns = effort.processor_ns.saturating_sub(PROCESSOR_NS.load(Relaxed));
     let others_work = all_ns.saturating_sub(spent_ns) > spent_ns / 4;
-    if others_work || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS || !is_still_refused(request) {
+    if waits
+        || others_work
+        || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS
+        || !is_still_refused(request)
+    {
         begin(allocations, &effort);
     } else {
         let (evidence, own) = (Evidence::Missing, Own::Unknown);
