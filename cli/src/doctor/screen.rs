@@ -102,6 +102,17 @@ fn plans(found: &Examination, screen: &mut Screen) {
         screen.row(name, &pair.join(" "), "");
         name = "";
     }
+    // The same for every machine; but who asks what will hurt has to choose.
+    screen.row(
+        "batch jobs",
+        "--on-refusal immediate",
+        "where nothing in them handles a MemoryError on purpose",
+    );
+    screen.row(
+        "services",
+        "--exit-on-uncaught",
+        "or they live on, full, when a request or a thread dies of one",
+    );
 }
 
 fn planned(plan: &Plan) -> (String, String) {

@@ -60,11 +60,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def request():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # Threads that are still at work when the interpreter ends may need memory to end themselves.
+    server.daemon_threads = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         urllib.request.urlopen("http://127.0.0.1:%d/big" % server.server_port).read()
     except OSError:
         pass
+    server.shutdown()
+    server.server_close()
 
 
 def logged():

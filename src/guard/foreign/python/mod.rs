@@ -21,6 +21,7 @@ mod interpreter;
 
 use super::uncaught;
 use crate::contract::{Cause, Evidence};
+use crate::guard::armed::armed;
 use crate::guard::judge::Guilt;
 use crate::guard::real::{Real, call_real};
 use crate::guard::{notes, refusal};
@@ -408,6 +409,8 @@ fn is_interpreter() -> bool {
 
 static SAID_BY: AtomicU32 = AtomicU32::new(0);
 static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// What had been allocated by then.
+static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// The program says something.
 pub(super) fn hear(message: &[u8]) {
@@ -421,6 +424,8 @@ pub(super) fn hear(message: &[u8]) {
         Some(line) if names_memory_error(line) => {
             SAID_BY.store(here, Relaxed);
             SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+            SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+            notes::watch(0);
         }
         // It speaks of something else, such as how many tests have failed.
         Some(_) => {
@@ -451,9 +456,12 @@ fn names_memory_error(message: &[u8]) -> bool {
     })
 }
 
-/// Whether this thread has just named its `MemoryError`: a program that logs its exception, and then leaves.
+/// Whether this thread has just named its `MemoryError`, and not gone on with its work since: a program that logs its
+/// exception, and then leaves.
 fn has_just_said() -> bool {
     const MOMENT_MS: u64 = 1000;
-    SAID_BY.load(Relaxed) == sys::process::tid()
+    let since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
+    armed().is_some_and(|armed| since < notes::last_bytes(armed))
+        && SAID_BY.load(Relaxed) == sys::process::tid()
         && sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) < MOMENT_MS
 }
