@@ -97,22 +97,13 @@ fn plans(found: &Examination, screen: &mut Screen) {
     if names.is_empty() {
         names.push("nothing".into());
     }
+    // No line of its own, so that all of it is on one screen.
     let mut name = "run --hints";
+    let mut choices = "services: --exit-on-uncaught; batch jobs: --on-refusal immediate";
     for pair in names.chunks(2) {
-        screen.row(name, &pair.join(" "), "");
-        name = "";
+        screen.row(name, &pair.join(" "), choices);
+        (name, choices) = ("", "");
     }
-    // The same for every machine; but who asks what will hurt has to choose.
-    screen.row(
-        "batch jobs",
-        "--on-refusal immediate",
-        "where nothing in them handles a MemoryError on purpose",
-    );
-    screen.row(
-        "services",
-        "--exit-on-uncaught",
-        "or they live on, full, when a request or a thread dies of one",
-    );
 }
 
 fn planned(plan: &Plan) -> (String, String) {

@@ -120,7 +120,7 @@ fn expect(command: &mut Command, code: i32, evidence: Option<&str>) -> Result<()
 fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
     // Way, code, evidence.
     const OWN: Option<&str> = None;
-    const ENDS: [(&str, i32, Option<&str>); 23] = [
+    const ENDS: [(&str, i32, Option<&str>); 25] = [
         ("d-exit-at-once", 198, Some("exact")),
         ("d-exit-word", 198, Some("exact")),
         ("d-exit-raised", 198, Some("exact")),
@@ -139,6 +139,8 @@ fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
         ("h-exit-later", 3, OWN),
         ("h-full-exit", 3, OWN),
         ("h-words", 3, OWN),
+        ("h-logged-and-worked", 3, OWN),
+        ("h-logged-and-told", 3, OWN),
         ("h-thread", 3, OWN),
         ("h-forked", 3, OWN),
         ("h-raised", 1, OWN),

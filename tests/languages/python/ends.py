@@ -140,6 +140,16 @@ if way == "h-words":
     handled()
     print("using jemalloc; no memory leaks found", file=sys.stderr)
     sys.exit(code)
+if way == "h-logged-and-worked":
+    handled()
+    print("MemoryError: job 1 left out", file=sys.stderr)
+    sum(len(bytearray(64 << 10)) for _ in range(2000))
+    sys.exit(code)
+if way == "h-logged-and-told":
+    handled()
+    print("job 1: MemoryError", file=sys.stderr)
+    print("1 of 7 jobs have failed", file=sys.stderr)
+    sys.exit(code)
 if way == "h-thread":
     thread = threading.Thread(target=handled)
     thread.start()
