@@ -206,7 +206,7 @@ fn add_stalls(trials: &mut Vec<Trial>) {
         ("allocates", "100ms", "1000", 0),
         ("writes", "100ms", "1000", 0),
         ("waits", "50ms", "3000", 0),
-        ("others-work", "100ms", "1000", 0),
+        ("others-work", "500ms", "3000", 0),
     ];
     for (way, stall, ms, code) in stalls {
         let program = program.clone();

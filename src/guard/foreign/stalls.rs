@@ -112,7 +112,7 @@ fn look(cause: Cause, request: Request) {
     // A machine may have much else to do; but who sleeps between its tries is at work for far less.
     let waits = sys::process::monotonic_ns().saturating_sub(AT_NS.load(Relaxed)) / 10 > spent_ns;
     let all_ns = effort.processor_ns.saturating_sub(PROCESSOR_NS.load(Relaxed));
-    let others_work = all_ns.saturating_sub(spent_ns) > spent_ns / 4;
+    let others_work = all_ns.saturating_sub(spent_ns) > spent_ns / 16;
     if waits
         || others_work
         || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS
