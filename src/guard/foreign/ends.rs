@@ -1,6 +1,6 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `quick_exit`, `abort`, a failed assertion, a signal to itself.
 
-use super::{messages, startup};
+use super::{messages, python, startup};
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
@@ -53,6 +53,9 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
 
 /// `_exit(2)` and `_Exit(3)`.
 pub fn exit_at_once(code: c_int) -> ! {
+    if notes::is_guarded() {
+        python::look_at_handled();
+    }
     if let Some((armed, verdict)) = verdict_on_exit(code) {
         exhaustion::end(armed, verdict);
     }
@@ -206,7 +209,12 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it.
     let code = code.cast_unsigned() as u8;
-    let guilt = if code == 0 { None } else { judge::of_exit(armed, messages::said(armed)) };
+    let guilt = match python::answer(code) {
+        _ if code == 0 => None,
+        python::Answer::Memory(guilt) => Some(guilt),
+        python::Answer::Other => None,
+        python::Answer::Unknown => judge::of_exit(armed, messages::said(armed)),
+    };
     if guilt.is_none() {
         record::acquit();
     }
