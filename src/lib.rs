@@ -91,6 +91,7 @@ pub mod contract;
 mod guard;
 mod limit;
 mod message;
+mod outer;
 mod profile;
 mod record;
 mod report;

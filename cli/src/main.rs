@@ -17,6 +17,7 @@ mod report;
 mod run;
 mod screen;
 mod shim;
+mod target;
 
 use arguments::{Arguments, Task};
 use clap::{CommandFactory, Parser};

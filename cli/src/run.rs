@@ -4,6 +4,7 @@ use crate::arguments::Run;
 use crate::environment::asked;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
+use crate::target::Target;
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
@@ -12,7 +13,6 @@ use oomguard::supervisor::{
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
@@ -62,6 +62,10 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let expects_guard = library.is_some() && entrance == Entrance::Preload;
     let keep = keeper(options, entrance, wishes, expects_guard)?;
     let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
+    let target = Target::of(options.report.as_deref());
+    if let Some(target) = &target {
+        worker = target.given_to(worker).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })?;
+    }
     if let Some(library) = library {
         worker = worker.preload(library);
     } else if entrance == Entrance::Preload && !options.no_preload {
@@ -77,7 +81,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     if let Outcome::OutOfMemory(report) = &ended.outcome
         && report.is_inferred()
     {
-        speak_for_the_command(report, options);
+        speak_for_the_command(report, target.as_ref(), options);
     }
     keep(&ended);
     if options.json {
@@ -148,9 +152,6 @@ fn command(options: &Run) -> Command {
     let mut words = options.command.iter();
     let mut command = Command::new(words.next().map_or(OsStr::new(""), |word| word));
     command.args(words);
-    if let Some(report) = &options.report {
-        command.env(variable::REPORT, report);
-    }
     if let Some(when) = &options.on_refusal {
         command.env(variable::ON_REFUSAL, when);
     }
@@ -190,6 +191,9 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .inherit_token()
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(InferRefusals::WhereNothingPreloads);
+    if options.limit.is_some() {
+        worker = worker.said_on_command_line();
+    }
     if options.quiet {
         worker = worker.quiet();
     }
@@ -261,20 +265,13 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
 }
 
 /// A program without a guard has said nothing itself.
-fn speak_for_the_command(report: &Report, options: &Run) {
+fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run) {
     if !options.quiet {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
-    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
     let Some(target) = target else { return };
-    let line = format!("{}\n", report.to_json());
-    let written = match target.to_str().and_then(|target| target.strip_prefix("fd:")) {
-        Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-        None => File::options().append(true).create(true).open(&target),
-    }
-    .and_then(|mut file| file.write_all(line.as_bytes()));
-    if let Err(error) = written {
-        say(&format!("cannot write the report to {target:?}: {error}"));
+    if let Err(error) = target.write(&format!("{}\n", report.to_json())) {
+        say(&format!("cannot write the report: {error}"));
     }
 }
 

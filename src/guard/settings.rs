@@ -139,6 +139,7 @@ pub(super) struct Environment<'a> {
     /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
     pub(super) arenas_are_set: bool,
     pub(super) record: Option<&'a [u8]>,
+    pub(super) outer: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -155,6 +156,7 @@ impl<'a> Environment<'a> {
             (variable::QUIET, &mut self.quiet),
             (variable::INJECT, &mut self.inject),
             (variable::RECORD, &mut self.record),
+            (variable::OUTER, &mut self.outer),
             (variable::PROFILE, &mut self.profile),
         ];
         for (name, slot) in variables {

@@ -131,6 +131,13 @@ pub(crate) struct FileId {
     inode: u64,
 }
 
+impl FileId {
+    /// Device and inode.
+    pub(crate) fn numbers(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 pub(crate) fn file_id(fd: i32) -> Option<FileId> {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };

@@ -109,6 +109,7 @@ fn planned(plan: &Plan) -> (String, String) {
     let Some(limit) = plan.limit else { return ("no limit".into(), String::new()) };
     let origin = match limit.source {
         LimitSource::Environment => "from OOMGUARD_LIMIT",
+        LimitSource::CommandLine => "from an outer --limit",
         LimitSource::Source => "from the source code",
         LimitSource::Cgroup => "90 % of the container's limit",
         LimitSource::Rlimit => "the rlimit that is there",

@@ -72,8 +72,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             more.push(line.split_once('=').unwrap().0);
         }
         more.sort_unstable();
-        let ours =
-            ["LD_PRELOAD", "OOMGUARD_EXIT_CODE", "OOMGUARD_LIMIT", "OOMGUARD_MEASURE", "OOMGUARD_RECORD"];
+        let ours = [
+            "LD_PRELOAD",
+            "OOMGUARD_EXIT_CODE",
+            "OOMGUARD_LIMIT",
+            "OOMGUARD_MEASURE",
+            "OOMGUARD_OUTER",
+            "OOMGUARD_RECORD",
+        ];
         assert_eq!(more, ours, "{}", with.stdout);
         assert_eq!(with.stdout.lines().count(), direct.stdout.lines().count() + ours.len());
     });

@@ -8,6 +8,7 @@ mod dispositions;
 mod every_signal;
 mod inheritance;
 mod memory;
+mod nested;
 mod signals;
 #[path = "../../../tests/common/skip.rs"]
 mod skip;
@@ -32,6 +33,7 @@ fn main() {
     every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
+    nested::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

@@ -32,7 +32,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             .args(["role", "give-back"]);
         let seen = seen(&mut command);
         assert_eq!(seen.code, Some(198), "{}", seen.stderr);
-        assert!(seen.stderr.contains("try: a larger OOMGUARD_LIMIT"), "{}", seen.stderr);
+        assert!(seen.stderr.contains("try: a larger --limit (-m)"), "{}", seen.stderr);
     });
     add(trials, "a_command_out_of_memory_ends_with_198_and_says_why", || {
         for measure in ["data", "address-space"] {
