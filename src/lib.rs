@@ -93,6 +93,8 @@ mod limit;
 mod message;
 mod outer;
 mod profile;
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+mod program_file;
 mod record;
 mod report;
 mod resolution;

@@ -96,7 +96,7 @@ pub struct Run {
     #[arg(long)]
     pub hints: bool,
 
-    /// Leave what the command starts alone: it gets no guard, but keeps the limit, as rlimits are inherited
+    /// Leave what the command starts alone: it gets neither guard nor limit; what the command only forks keeps both
     #[arg(long)]
     pub no_inherit: bool,
 

@@ -47,9 +47,15 @@ pub fn run(options: Run) -> u8 {
 }
 
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
-    let wishes = Wishes::of(options)?;
+    let mut wishes = Wishes::of(options)?;
     let command = command(options);
     let entrance = Entrance::of(&command);
+    if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
+        wishes.limit = Limit::Off;
+        if !options.quiet {
+            say("the command has a sanitizer, which reserves terabytes: it runs without a limit");
+        }
+    }
     let program = command.get_program().to_string_lossy().into_owned();
     let mut foreground = Foreground::enter().map_err(|error| Failure {
         line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),

@@ -69,6 +69,29 @@ export! {
         => inner::sigaction;
     fn signal(signal: c_int, handler: usize) -> usize => inner::signal;
 
+    fn execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
+        => inner::execve;
+    fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int => inner::execv;
+    fn execvp(file: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
+    fn execvpe(file: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
+        => inner::execvpe;
+    fn posix_spawn(
+        pid: *mut libc::pid_t,
+        path: *const c_char,
+        actions: *const libc::posix_spawn_file_actions_t,
+        attributes: *const libc::posix_spawnattr_t,
+        arguments: *const *const c_char,
+        environment: *const *const c_char
+    ) -> c_int => inner::posix_spawn;
+    fn posix_spawnp(
+        pid: *mut libc::pid_t,
+        file: *const c_char,
+        actions: *const libc::posix_spawn_file_actions_t,
+        attributes: *const libc::posix_spawnattr_t,
+        arguments: *const *const c_char,
+        environment: *const *const c_char
+    ) -> c_int => inner::posix_spawnp;
+
     fn oomguard_arm(limit: *const c_char) -> c_int => inner::arm_with_limit;
     fn oomguard_status(status: *mut c_void, size: usize) -> c_int => inner::status;
 }

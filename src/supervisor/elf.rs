@@ -25,8 +25,6 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// A 64-bit file of this machine's byte order.
 pub(super) struct Elf {
-    /// The processor that it is for: `e_machine`.
-    pub(super) machine: u16,
     segments: Vec<Segment>,
 }
 
@@ -62,7 +60,7 @@ impl Elf {
                 address: u64_at(&entry, 16)?,
             });
         }
-        Some(Elf { machine: u16_at(&header, 18)?, segments })
+        Some(Elf { segments })
     }
 
     pub(super) fn segments(&self, kind: u32) -> impl Iterator<Item = Segment> {

@@ -3,6 +3,7 @@
 
 use super::elf::Elf;
 use super::program;
+use crate::program_file::{self, Kind};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +19,9 @@ pub enum Entrance {
     Guarded,
     /// It is linked dynamically against glibc: [`Worker::preload`](super::Worker::preload) works.
     Preload,
+    /// The same with a sanitizer (AddressSanitizer and the like), which wants to be the first to define malloc, cannot be
+    /// traced, and reserves terabytes: no rlimit suits it.
+    Sanitized,
     /// It is linked statically: it runs no code of anybody else.
     Static,
     /// It has another dynamic linker than glibc's, such as musl's, or is for another processor.
@@ -112,33 +116,19 @@ fn look(path: &Path) -> Entrance {
     if program::arms_itself(path) {
         return Entrance::Guarded;
     }
-    let Ok(file) = File::open(path) else { return Entrance::Unknown };
-    let Some(elf) = Elf::read(&file) else {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Entrance::Unknown };
+    match program_file::kind_of(&path) {
+        Kind::Native => Entrance::Preload,
+        Kind::Sanitized => Entrance::Sanitized,
+        Kind::Static => Entrance::Static,
         // Another kind of program, which the kernel may well know: 32-bit, or by binfmt_misc.
-        return Entrance::Foreign;
-    };
-    if elf.machine != MACHINE {
-        return Entrance::Foreign;
-    }
-    match elf.interpreter(&file) {
-        None => Entrance::Static,
-        Some(linker) if is_glibcs(&linker) => Entrance::Preload,
-        Some(_) => Entrance::Foreign,
+        Kind::Foreign | Kind::Unknown => Entrance::Foreign,
     }
 }
-
-/// `e_machine` of this program: elf(5).
-const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 
 /// Where programs of this machine have glibc's dynamic linker.
 const USUAL_LINKER: &str =
     if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
-
-/// `/lib64/ld-linux-x86-64.so.2` and the like; musl's is `/lib/ld-musl-x86_64.so.1`.
-fn is_glibcs(linker: &[u8]) -> bool {
-    let name = linker.rsplit(|byte| *byte == b'/').next().unwrap_or(linker);
-    name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so")
-}
 
 /// capabilities(7): a file that has some runs in secure-execution mode, as a set-user-ID one does.
 fn has_capabilities(path: &Path) -> bool {
@@ -206,19 +196,5 @@ mod tests {
         // One that has other versions than are needed.
         std::fs::copy(library, directory.path().join("libc.so.6")).unwrap();
         assert!(missing(&linker).unwrap().unwrap().starts_with("GLIBC_"));
-    }
-
-    #[test]
-    fn the_linkers_of_other_libraries_are_not_glibcs() {
-        for (linker, glibcs) in [
-            ("/lib64/ld-linux-x86-64.so.2", true),
-            ("/lib/ld-linux-aarch64.so.1", true),
-            ("/gnu/store/x/lib/ld-linux-x86-64.so.2", true),
-            ("/lib/ld-musl-x86_64.so.1", false),
-            ("/system/bin/linker64", false),
-            ("", false),
-        ] {
-            assert_eq!(is_glibcs(linker.as_bytes()), glibcs, "{linker}");
-        }
     }
 }

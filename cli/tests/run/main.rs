@@ -16,6 +16,7 @@ mod started;
 mod terminal;
 #[path = "../../../tests/common/trials.rs"]
 mod trials;
+mod worlds;
 
 use libtest_mimic::Arguments;
 use std::hint::black_box;
@@ -36,6 +37,7 @@ fn main() {
     nested::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
+    worlds::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

@@ -10,6 +10,7 @@
 //! | `breaks` | brk and sbrk |
 //! | `threads` | pthread_create |
 //! | `messages`, `streams` | what a dying program says, by `write` and by stdio |
+//! | `executed` | exec and posix_spawn: programs that cannot have the library see nothing of it |
 //! | `ends` | exit, _exit, abort, failed assertions |
 //! | `faults` | the signals of a crash, and how they look untouched |
 //! | `api` | the functions of `oomguard.h` |
@@ -18,6 +19,7 @@ mod api;
 mod breaks;
 mod ends;
 mod environment;
+mod executed;
 mod faults;
 mod messages;
 mod startup;
@@ -29,6 +31,7 @@ pub use crate::guard::mappings::{mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use ends::{abort, assert_fail, exit_at_once};
+pub use executed::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
 pub(super) use messages::note_refusal;
 pub use messages::{write, writev};

@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, faults, messages, streams, threads};
+use super::{breaks, ends, executed, faults, messages, streams, threads};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -46,6 +46,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
         && let Some(library) = this_library()
     {
         variables.remove_all_of_ours(library);
+        executed::lift_limit_of_others();
     }
     IS_IN_CHARGE.store(true, Ordering::Relaxed);
     notes::begin_only_here();
@@ -72,6 +73,7 @@ fn resolve() {
     messages::resolve();
     streams::resolve();
     ends::resolve();
+    executed::resolve();
     faults::resolve();
 }
 
