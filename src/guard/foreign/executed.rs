@@ -88,8 +88,10 @@ pub unsafe fn execve(path: *const c_char, arguments: Strings, environment: Strin
     let Some(real) = real_or_weak!(EXECVE, oomguard_table_of_execve, Execve) else {
         return no_such_function();
     };
-    // SAFETY: by contract, here and in the call.
-    unsafe { pass_on(path, false, environment, |environment| real(path, arguments, environment)) }
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let call = |environment| unsafe { real(path, arguments, environment) };
+    // SAFETY: by contract.
+    unsafe { pass_on(path, false, environment, call) }
 }
 
 /// execv(3).
@@ -109,8 +111,10 @@ pub unsafe fn execvpe(file: *const c_char, arguments: Strings, environment: Stri
     let Some(real) = real_or_weak!(EXECVPE, oomguard_table_of_execvpe, Execve) else {
         return no_such_function();
     };
-    // SAFETY: by contract, here and in the call.
-    unsafe { pass_on(file, true, environment, |environment| real(file, arguments, environment)) }
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let call = |environment| unsafe { real(file, arguments, environment) };
+    // SAFETY: by contract.
+    unsafe { pass_on(file, true, environment, call) }
 }
 
 /// execvp(3).
@@ -135,12 +139,10 @@ pub unsafe fn posix_spawn(
     environment: Strings,
 ) -> c_int {
     let Some(real) = real_or_weak!(SPAWN, oomguard_table_of_posix_spawn, Spawn) else { return libc::ENOSYS };
-    // SAFETY: by contract, here and in the call.
-    unsafe {
-        pass_on(path, false, environment, |environment| {
-            real(pid, path, actions, attributes, arguments, environment)
-        })
-    }
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let call = |environment| unsafe { real(pid, path, actions, attributes, arguments, environment) };
+    // SAFETY: by contract.
+    unsafe { pass_on(path, false, environment, call) }
 }
 
 /// posix_spawnp(3).
@@ -158,12 +160,10 @@ pub unsafe fn posix_spawnp(
     let Some(real) = real_or_weak!(SPAWNP, oomguard_table_of_posix_spawnp, Spawn) else {
         return libc::ENOSYS;
     };
-    // SAFETY: by contract, here and in the call.
-    unsafe {
-        pass_on(file, true, environment, |environment| {
-            real(pid, file, actions, attributes, arguments, environment)
-        })
-    }
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let call = |environment| unsafe { real(pid, file, actions, attributes, arguments, environment) };
+    // SAFETY: by contract.
+    unsafe { pass_on(file, true, environment, call) }
 }
 
 /// Makes the call with the environment that suits the program.
