@@ -575,7 +575,9 @@ impl Worker {
             variables.push((variable::REPORT, target.to_owned()));
         }
         let outer = outer::variable_value(soft, said.as_deref(), report);
-        variables.push((variable::OUTER, outer));
+        if !outer.is_empty() {
+            variables.push((variable::OUTER, outer));
+        }
         if let (Some(by_limit), Some(bytes)) = (&self.by_limit, bytes) {
             variables.extend(by_limit(bytes));
         }
