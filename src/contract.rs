@@ -142,7 +142,8 @@ impl Measure {
 
     pub(crate) const fn parse(word: &[u8]) -> Result<Measure, ParseMeasureError> {
         match word {
-            b"address-space" => Ok(Measure::AddressSpace),
+            // The second is the report's word, which people copy.
+            b"address-space" | b"address_space" => Ok(Measure::AddressSpace),
             b"data" => Ok(Measure::Data),
             _ => Err(ParseMeasureError(())),
         }

@@ -12,6 +12,7 @@ mod arguments;
 mod doctor;
 mod environment;
 mod hints;
+mod input;
 mod postmortem;
 mod report;
 mod run;

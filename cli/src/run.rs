@@ -2,19 +2,21 @@
 
 use crate::arguments::Run;
 use crate::environment::asked;
+use crate::input::Input;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
 use crate::target::Target;
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Surroundings,
+    Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -67,7 +69,12 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let expects_guard = library.is_some() && entrance == Entrance::Preload;
     let keep = keeper(options, entrance, wishes, expects_guard)?;
-    let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
+    let (worker, input) = worker(command, options, &wishes);
+    let between = keep.clone();
+    let mut worker = worker.retry(retry(options).between(move |ended| {
+        between(ended);
+        input.rewind();
+    }));
     let target = Target::of(options.report.as_deref());
     if let Some(target) = &target {
         worker = target.given_to(worker).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })?;
@@ -76,7 +83,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         worker = worker.preload(library);
     } else if entrance == Entrance::Preload && !options.no_preload {
         // Its C library is too old for ours.
-        worker = worker.infer_refusals(InferRefusals::Always);
+        worker = worker.infer_refusals(infers(options, InferRefusals::Always));
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
     let verdict = Verdict::of(&ended, &wishes, expects_guard);
@@ -188,7 +195,8 @@ fn can_preload(entrance: Entrance) -> bool {
     matches!(entrance, Entrance::Preload | Entrance::Guarded | Entrance::Static)
 }
 
-fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
+/// The worker, and its stdin, which another try is to find as the first one did.
+fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
     let mut worker = Worker::new(command)
         .limit(wishes.limit)
         .measure(wishes.measure)
@@ -196,7 +204,10 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .keep_lower_limit()
         .inherit_token()
         .on_supervisor_death(OnSupervisorDeath::Kill)
-        .infer_refusals(InferRefusals::WhereNothingPreloads);
+        .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
+    if options.hard {
+        worker = worker.hard_limit();
+    }
     if options.limit.is_some() {
         worker = worker.said_on_command_line();
     }
@@ -211,14 +222,38 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
     }
     let tries = tries(options);
     let (quiet, mut this_try) = (options.quiet, 0);
-    worker.on_start(move |running| {
+    let input = Input::now();
+    let told = input.clone();
+    let unawares = is_unlimited_unawares(wishes);
+    let worker = worker.on_start(move |running| {
         this_try += 1;
+        if this_try == 1 && unawares && !quiet {
+            say(NOTHING_IS_LIMITED);
+        }
         if this_try > 1 && !quiet {
             let limit = running.limit().map_or_else(String::new, |bytes| format!(" with {}", size(bytes)));
-            say(&format!("starting again{limit}, try {this_try} of {tries}"));
+            let lost = if this_try == 2 && told.is_lost() {
+                "; what the first try has read from stdin is gone"
+            } else {
+                ""
+            };
+            say(&format!("starting again{limit}, try {this_try} of {tries}{lost}"));
         }
-    })
+    });
+    (worker, input)
 }
+
+fn infers(options: &Run, when: InferRefusals) -> InferRefusals {
+    if options.no_infer { InferRefusals::Never } else { when }
+}
+
+/// `auto` without a container is no limit, which nobody may have meant.
+fn is_unlimited_unawares(wishes: &Wishes) -> bool {
+    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, wishes.measure).is_some();
+    wishes.limit != Limit::Off && !is_limited()
+}
+
+const NOTHING_IS_LIMITED: &str = "nothing is limited: there is neither --limit (-m) nor a container with a limit; say -m off if that is meant";
 
 fn tries(options: &Run) -> u32 {
     options.retries.saturating_add(1)
@@ -242,7 +277,10 @@ fn keeper(
     let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
     let made = options.postmortem.as_deref().map(make).transpose();
     let postmortem = made.map(|made| made.map(Arc::new)).map_err(|error| Failure {
-        line: format!("cannot make {:?} (--postmortem): {error}; name a directory", options.postmortem),
+        line: format!(
+            "cannot make \"{}\" (--postmortem): {error}; name a directory",
+            options.postmortem.as_deref().unwrap_or(Path::new("")).display()
+        ),
         code: EXIT_CANNOT_GUARD,
     })?;
     Ok(move |ended: &Ended| {

@@ -4,7 +4,7 @@ use crate::contract::{
     DEFAULT_RESERVE_BYTES, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError, TOKEN_MAX_BYTES,
     variable,
 };
-use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, parse_size};
+use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
 use crate::text::{Text, whole_number};
 
 /// What the source code says, checked at compile time. Made by [`guard!`](crate::guard!).
@@ -213,8 +213,17 @@ impl BadVariable<'_> {
         line.push(if self.value.len() > shown { "…\"" } else { "\"" });
         line.push(" in the environment: ");
         line.push(self.reason);
-        line.push("; accepted: ");
-        line.push(self.accepted);
+        match meant(self.value).filter(|_| self.name == variable::LIMIT) {
+            Some(words) => {
+                line.push("; did you mean ");
+                line.push_bytes(words.as_bytes());
+                line.push("?");
+            }
+            None => {
+                line.push("; accepted: ");
+                line.push(self.accepted);
+            }
+        }
     }
 }
 

@@ -86,6 +86,7 @@ pub struct Worker {
     watch_descendants: bool,
     preload: Option<OsString>,
     keep_lower_limit: bool,
+    hard: bool,
     is_said_on_command_line: bool,
     report: Option<(OsString, (u64, u64))>,
     on_start: Option<OnStart>,
@@ -124,6 +125,7 @@ impl Worker {
             watch_descendants: false,
             preload: None,
             keep_lower_limit: false,
+            hard: false,
             is_said_on_command_line: false,
             report: None,
             on_start: None,
@@ -274,6 +276,14 @@ impl Worker {
     #[must_use]
     pub fn keep_lower_limit(mut self) -> Worker {
         self.keep_lower_limit = true;
+        self
+    }
+
+    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A guard then
+    /// has its last words from what it keeps back below the limit.
+    #[must_use]
+    pub fn hard_limit(mut self) -> Worker {
+        self.hard = true;
         self
     }
 
@@ -431,6 +441,7 @@ impl Worker {
             self.wants_inference(bytes).then(|| Inference::start(self.terms(measure)).ok()).flatten();
         let start = Start {
             soft_limit,
+            hard: self.hard,
             record_fd: self.preload.is_none().then(|| record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
             joining: inference.as_ref().and_then(Inference::joining),

@@ -92,6 +92,7 @@ fn plans(found: &Examination, screen: &mut Screen) {
         let (limit, origin) = planned(plan);
         screen.row(name, &limit, &origin);
     }
+    screen.row("held by", "the soft rlimit", "which ulimit, su and sudo may lift: run --hard");
     let mut names: Vec<String> =
         found.hints.iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
     if names.is_empty() {

@@ -100,7 +100,18 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "streams_directory_and_arguments_are_the_commands", || {
         let mut command = launcher();
-        command.args(["run", "--", "/bin/sh", "-c", "cat; pwd; echo \"$0|$1|$2\" >&2", "a b", "--json", ""]);
+        command.args([
+            "run",
+            "-m",
+            "off",
+            "--",
+            "/bin/sh",
+            "-c",
+            "cat; pwd; echo \"$0|$1|$2\" >&2",
+            "a b",
+            "--json",
+            "",
+        ]);
         let output = {
             use std::io::Write;
             command.current_dir("/usr").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
