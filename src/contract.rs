@@ -283,6 +283,11 @@ impl Evidence {
     }
 }
 
+/// The launcher's first argument where it is to become another program at once: the path and the arguments follow. A guarded
+/// program starts it so in place of one that has to be followed and that it cannot speak for (posix_spawn(3)).
+#[doc(hidden)]
+pub const BECOME: &std::ffi::CStr = c"--become";
+
 /// What the allocator does with a refusal that nothing could cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum OnRefusal {

@@ -93,11 +93,10 @@ mod limit;
 mod message;
 mod outer;
 mod profile;
-#[cfg(any(feature = "supervisor", feature = "shim"))]
-mod program_file;
 mod record;
 mod report;
 mod resolution;
+mod shortage;
 #[cfg(feature = "supervisor")]
 pub mod supervisor;
 #[allow(unsafe_code)]

@@ -3,42 +3,144 @@
 // The guard of a Rust program reads panics and last words, the library for other languages every message.
 #![cfg_attr(not(any(feature = "shim", feature = "supervisor")), allow(dead_code))]
 
-/// What programs say when memory is gone, in small letters, and who says it.
-const OUT_OF_MEMORY: [&[u8]; 26] = [
-    b"malloc",                         // C programs, of all kinds
-    b"no memory",                      // C programs
-    b"allowed memory size",            // PHP
-    b"out of memory",                  // Perl, PHP, V8, Go, git
-    b"outofmemory",                    // Java, .NET
-    b"memoryerror",                    // CPython; NoMemoryError of Ruby
-    b"bad_alloc",                      // libstdc++
-    b"bad_array_new_length",           // libstdc++
-    b"cannot allocate",                // ENOMEM in glibc; musl
-    b"can't allocate",                 // tar, ffmpeg
-    b"could not allocate",             // OpenSSL, SQLite's shell
-    b"could not reserve",              // HotSpot, whose whole heap is reserved at the start
-    b"failed to allocate",             // Ruby, std's signal stack
-    b"unable to allocate",             // numpy
-    b"array buffer allocation",        // V8
-    b"not enough memory",              // Lua
-    b"insufficient memory",            // HotSpot
-    b"allocation failed",              // V8
-    b"allocation failure",             // LLVM
-    b"memory allocation of",           // Rust's std
-    b"memory exhausted",               // GNU programs
-    b"virtual memory",                 // GNU programs
+/// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
+/// the words of whoever says them. One table for all who listen.
+const FAILED_FOR_MEMORY: [&[u8]; 48] = [
+    b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
+    b"outofmemory",               // std::io::ErrorKind
+    b"outofmemoryerror",          // Java, Julia
+    b"outofmemoryexception",      // .NET
+    b"out_of_memory",             // OCaml
+    b"memoryerror",               // CPython
+    b"nomemoryerror",             // Ruby
+    b"bad_alloc",                 // libstdc++, libc++
+    b"bad_array_new_length",      // the same
+    b"allocerr",                  // bumpalo
+    b"allocerror",                // std::collections::TryReserveErrorKind
+    b"memory allocation of",      // Rust's std
+    b"memory allocation failed",  // std::collections::TryReserveError
+    b"memory allocation failure", // C programs
+    b"memory allocation error",   // C programs
+    b"memory allocation still failed", // OpenBLAS
+    b"allocation failed",         // V8
+    b"allocation failure",        // LLVM
+    b"allocation error : not enough memory", // zstd
+    b"cannot allocate",           // ENOMEM in glibc and musl; bash
+    b"can't allocate",            // tar, gawk, ffmpeg
+    b"could not allocate",        // OpenSSL, SQLite's shell
+    b"couldn't allocate",         // sed
+    b"failed to allocate",        // Ruby, std's signal stack
+    b"unable to allocate",        // numpy
+    b"unable to alloc",           // Tcl
+    b"could not reserve",         // HotSpot, whose whole heap is reserved at the start
+    b"not enough memory",         // Lua
+    b"insufficient memory",       // HotSpot
+    b"no more memory",            // C programs
+    b"memory exhausted",          // GNU programs
+    b"heap exhausted",            // SBCL, GHC
+    b"out of space",              // dash
+    b"malloc failed",             // C programs, of all kinds
+    b"malloc() failed",
+    b"malloc failure", // OpenSSL
+    b"malloc error",
+    b"malloc returned null",
+    b"failed to malloc",
+    b"cannot malloc",
+    b"could not malloc",
     b"enomem",                         // Node
+    b"os error 12",                    // ENOMEM in std's words
+    b"code: 12,",                      // the same, for debugging
+    b"errno 12",                       // CPython
     b"can't start new thread",         // CPython
     b"unable to create native thread", // HotSpot
-    b"failed to spawn thread",         // Rust's std
+    b"pthread_create failed",          // OpenBLAS
 ];
 
-/// What programs say when they die of something else.
-const OTHER_DEATH: [&[u8]; 3] = [
-    b"assertion",    // C, CPython, Rust
-    b"panicked at",  // Rust
-    b"check failed", // V8, Chromium
+/// Phrases that claim it only at the end of a sentence: "no memory", not "no memory leaks".
+const FAILED_FOR_MEMORY_AT_END: [&[u8]; 1] = [b"no memory"];
+
+/// What a Rust program says of a thread that could not be started, and of nothing else.
+const FAILED_TO_SPAWN: [&[u8]; 3] = [
+    b"failed to spawn thread",    // std
+    b"can't spawn worker thread", // tokio
+    b"threadpoolbuilderror",      // rayon
 ];
+
+/// What may be said of that: pthread_create(3) gives EAGAIN.
+const TRY_AGAIN: [&[u8]; 4] =
+    [b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
+
+/// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
+/// And another processor's memory is not ours.
+const TAKES_BACK: [&[u8]; 16] = [
+    b"no",
+    b"not",
+    b"without",
+    b"never",
+    b"avoid",
+    b"avoids",
+    b"avoiding",
+    b"prevent",
+    b"prevents",
+    b"if",
+    b"when",
+    b"on",
+    b"zero",
+    b"survived",
+    b"cuda",
+    b"gpu",
+];
+
+/// What else can be refused in the same words: "cannot allocate TTY", and ld.so's for a library that was built to be
+/// loaded at the start.
+const NOT_OF_MEMORY: [&[u8]; 8] = [
+    b"tty",
+    b"pty",
+    b"port",
+    b"lock",
+    b"address",
+    b"device",
+    b"memory in static tls block",
+    b"requested address",
+];
+
+/// What a runtime says at the limit of its own heap.
+#[cfg(feature = "shim")]
+const OF_RUNTIME_HEAP: [&[u8]; 3] =
+    [b"javascript heap out of memory", b"java.lang.outofmemoryerror", b"system.outofmemoryexception"];
+
+/// What programs say when they end for something else, whatever was refused before.
+const OTHER_DEATH: [&[u8]; 7] = [
+    b"assertion",                     // C, CPython, Rust
+    b"panicked at",                   // Rust
+    b"check failed",                  // V8, Chromium
+    b"overflowed its stack",          // Rust
+    b"keyboardinterrupt",             // CPython
+    b"terminating connection due to", // PostgreSQL
+    b"allowed memory size",           // PHP, at a limit of its own
+];
+
+/// What programs say that failed at something else: what they said of memory before was not the end of it.
+const OTHER_FAILURE: [&[u8]; 14] = [
+    b"no such file",
+    b"permission denied",
+    b"operation not permitted",
+    b"is a directory",
+    b"not a directory",
+    b"file exists",
+    b"no space left on device",
+    b"connection refused",
+    b"connection reset",
+    b"address already in use",
+    b"timed out",
+    b"syntax error",
+    b"does not exist",
+    b"command not found",
+];
+
+/// Between two exceptions of CPython's: the second one came of the first.
+const CHAINS: [&[u8]; 2] =
+    [b"during handling of the above exception", b"the above exception was the direct cause"];
 
 /// What has fewer letters is no message: a line's end, a number, a sign of progress.
 const LEAST_LETTERS: usize = 8;
@@ -57,50 +159,122 @@ pub(crate) enum Message {
 impl Message {
     /// `None`: no message at all.
     pub(crate) fn of(text: &[u8]) -> Option<Message> {
-        if OUT_OF_MEMORY.iter().any(|phrase| contains(text, phrase)) {
-            Some(Message::OutOfMemory)
-        } else if OTHER_DEATH.iter().any(|phrase| contains(text, phrase)) {
-            Some(Message::OtherDeath)
-        } else {
-            let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-            (letters >= LEAST_LETTERS).then_some(Message::Unrelated)
+        let mut story = Story::default();
+        story.hear(text);
+        story.last
+    }
+}
+
+/// What a program has said so far, line by line: what it said last counts, as far as that bears on a death.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Story {
+    pub(crate) last: Option<Message>,
+    /// Something else was said since, which takes nothing back.
+    pub(crate) goes_on: bool,
+    /// The next exception came of the last one.
+    pub(crate) is_chained: bool,
+}
+
+impl Story {
+    pub(crate) fn hear(&mut self, text: &[u8]) {
+        for line in text.split(|byte| *byte == b'\n') {
+            self.hear_line(line);
+        }
+    }
+
+    fn hear_line(&mut self, line: &[u8]) {
+        let says_of_memory = self.last == Some(Message::OutOfMemory);
+        if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
+            *self = Story { last: Some(Message::OutOfMemory), goes_on: false, is_chained: false };
+        } else if says_any(line, &CHAINS) {
+            self.is_chained = true;
+        } else if says_any(line, &OTHER_DEATH) {
+            *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
+        } else if names_an_exception(line) {
+            // Memory was refused, and that came of it.
+            if !(self.is_chained && says_of_memory) {
+                *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
+            }
+            self.is_chained = false;
+        } else if says_any(line, &OTHER_FAILURE) {
+            if self.last != Some(Message::OtherDeath) {
+                self.last = Some(Message::Unrelated);
+            }
+        } else if line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS {
+            self.last = self.last.or(Some(Message::Unrelated));
+            self.goes_on |= says_of_memory && !goes_on(line);
         }
     }
 }
 
-/// What a Rust program says of a request that came back as an error, in small letters: whole words that claim a failure.
-const FAILED_FOR_MEMORY: [&[u8]; 21] = [
-    b"outofmemory",              // std::io::ErrorKind
-    b"out of memory",            // std::io::ErrorKind, bumpalo, SQLite
-    b"allocerr",                 // bumpalo
-    b"allocerror",               // std::collections::TryReserveErrorKind
-    b"memory allocation failed", // std::collections::TryReserveError
-    b"memory allocation of",     // std's own line, in a plugin that has no guard
-    b"cannot allocate memory",   // ENOMEM in glibc
-    b"os error 12",              // ENOMEM in std's words
-    b"code: 12,",                // the same, for debugging
-    b"failed to allocate",       // std's signal stack, and many
-    b"unable to allocate",
-    b"could not allocate",
-    b"couldn't allocate",
-    b"can't allocate",
-    b"allocation error : not enough memory", // zstd
-    b"not enough memory",
-    b"insufficient memory",
-    b"allocation failed",
-    b"bad_alloc",
-    b"enomem",
-    b"memory exhausted",
-];
+/// Whether a line claims that memory was refused.
+pub(crate) fn claims_failure_for_memory(line: &[u8]) -> bool {
+    let claims = |phrase: &&[u8]| {
+        places(line, phrase, is_of_word).any(|at| {
+            let after = line.get(at + phrase.len()..).unwrap_or(&[]);
+            !is_taken_back(line.get(..at).unwrap_or(&[])) && !is_of_something_else(after)
+        })
+    };
+    let ends = |phrase: &&[u8]| {
+        places(line, phrase, is_of_word).any(|at| {
+            let after = line.get(at + phrase.len()..).unwrap_or(&[]);
+            let next = after.iter().find(|byte| !byte.is_ascii_whitespace());
+            !next.is_some_and(u8::is_ascii_alphanumeric) && !is_taken_back(line.get(..at).unwrap_or(&[]))
+        })
+    };
+    // Names that end so: numpy's.
+    let is_kind_of_memory_error = |name: &[u8]| name.len() > 11 && name.ends_with(b"MemoryError");
+    FAILED_FOR_MEMORY.iter().any(claims)
+        || FAILED_FOR_MEMORY_AT_END.iter().any(ends)
+        || names_in(line).any(is_kind_of_memory_error)
+}
 
-/// What it says of a thread that could not be started: pthread_create(3) gives EAGAIN.
-const FAILED_FOR_THREAD: [&[u8]; 5] = [
-    b"failed to spawn thread",
-    b"os error 11",
-    b"code: 11,",
-    b"wouldblock",
-    b"resource temporarily unavailable",
-];
+/// Whether it claims so in the words of a runtime at the limit of its own heap.
+#[cfg(feature = "shim")]
+pub(crate) fn is_of_runtime_heap(text: &[u8]) -> bool {
+    says_any(text, &OF_RUNTIME_HEAP)
+}
+
+/// Whether one of the last words before the phrase takes it back.
+fn is_taken_back(before: &[u8]) -> bool {
+    const WORDS: usize = 2;
+    let end = before.iter().rposition(|byte| b".:;,!?".contains(byte)).map_or(0, |at| at + 1);
+    let words = before.get(end..).unwrap_or(&[]).split(|byte| !byte.is_ascii_alphabetic());
+    words
+        .filter(|word| !word.is_empty())
+        .rev()
+        .take(WORDS)
+        .any(|word| TAKES_BACK.iter().any(|known| word.eq_ignore_ascii_case(known)))
+}
+
+fn is_of_something_else(after: &[u8]) -> bool {
+    let after = after.trim_ascii_start();
+    NOT_OF_MEMORY.iter().any(|thing| {
+        after.get(..thing.len()).is_some_and(|start| start.eq_ignore_ascii_case(thing))
+            && !after.get(thing.len()).is_some_and(u8::is_ascii_alphanumeric)
+    })
+}
+
+/// The names in a line, as programming languages write them.
+fn names_in(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| !is_of_word(byte)).filter(|name| !name.is_empty())
+}
+
+/// Whether a line tells of an exception by its name, as what ended something: `KeyError: 'id'`, `… (TypeError)`.
+fn names_an_exception(line: &[u8]) -> bool {
+    let mut start = 0;
+    while let Some(name) = line.get(start..).and_then(|rest| names_in(rest).next()) {
+        let at = name.as_ptr() as usize - line.as_ptr() as usize;
+        start = at + name.len();
+        let is_name = name.first().is_some_and(u8::is_ascii_uppercase)
+            && [&b"Error"[..], b"Exception"].iter().any(|end| name.len() > end.len() && name.ends_with(end));
+        let after = line.get(start..).unwrap_or(&[]);
+        if is_name && (after.is_empty() || matches!(after, [b':' | b')' | b'\r', ..])) {
+            return true;
+        }
+    }
+    false
+}
 
 /// What std's own line begins with, and what follows it.
 pub(crate) const STD_LINE: &[u8] = b"memory allocation of ";
@@ -136,9 +310,9 @@ impl PanicWords {
         };
         let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         add(letters > 0, PanicWords::SOMETHING);
-        add(says_any(text, &FAILED_FOR_MEMORY), PanicWords::MEMORY);
-        add(says(text, b"failed to spawn thread"), PanicWords::THREAD);
-        add(says_any(text, &FAILED_FOR_THREAD), PanicWords::TRY_AGAIN);
+        add(text.split(|byte| *byte == b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
+        add(says_any(text, &FAILED_TO_SPAWN), PanicWords::THREAD);
+        add(says_any(text, &TRY_AGAIN), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
         add(says(text, b"any { .. }"), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
@@ -191,7 +365,7 @@ pub(crate) fn last_word(text: &[u8]) -> Option<Message> {
     let mut last = None;
     for line in text.split(|byte| *byte == b'\n') {
         let letters = line.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-        if says_any(line, &FAILED_FOR_MEMORY) {
+        if claims_failure_for_memory(line) {
             last = Some(Message::OutOfMemory);
         } else if says(line, b"has overflowed its stack") || says(line, b"stack overflow") {
             last = Some(Message::OtherDeath);
@@ -224,23 +398,29 @@ fn says_any(text: &[u8], phrases: &[&[u8]]) -> bool {
 
 /// Whether `phrase`, in small letters, is part of the text, in letters of any size and as whole words.
 fn says(text: &[u8], phrase: &[u8]) -> bool {
-    let Some(first) = phrase.first() else { return false };
-    let is_letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_alphanumeric);
-    text.iter().enumerate().any(|(at, byte)| {
-        let end = at + phrase.len();
-        byte.to_ascii_lowercase() == *first
-            && text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
-            && !is_letter(at.checked_sub(1))
-            && !is_letter(Some(end))
-    })
+    places(text, phrase, u8::is_ascii_alphanumeric).next().is_some()
 }
 
-/// Whether `phrase`, in small letters, is part of the message, in letters of any size.
-fn contains(message: &[u8], phrase: &[u8]) -> bool {
-    let Some(first) = phrase.first() else { return false };
-    message.iter().enumerate().any(|(at, byte)| {
-        byte.to_ascii_lowercase() == *first
-            && message.get(at..at + phrase.len()).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
+/// What a name in a program is made of: `my_enomem_flag` does not say `enomem`.
+fn is_of_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'_'
+}
+
+/// Where `phrase`, in small letters, is in the text, in letters of any size, and not within a longer word.
+fn places<'a>(
+    text: &'a [u8],
+    phrase: &'a [u8],
+    is_of_word: fn(&u8) -> bool,
+) -> impl Iterator<Item = usize> + 'a {
+    let is_letter = move |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(is_of_word);
+    let first = phrase.first().copied();
+    text.iter().enumerate().filter_map(move |(at, byte)| {
+        let end = at + phrase.len();
+        let is_it = Some(byte.to_ascii_lowercase()) == first
+            && text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
+            && !is_letter(at.checked_sub(1))
+            && !is_letter(Some(end));
+        is_it.then_some(at)
     })
 }
 

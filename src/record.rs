@@ -1,15 +1,20 @@
-//! The record: one page that a supervisor and its guarded child share, so that the parent knows how the child stood
+//! The record: memory that a supervisor and its guarded child share, so that the parent knows how the child stood
 //! when it died, whatever it died of. This is the layout that both sides read; neither acts here.
 //!
-//! The parent makes the page and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`, or
-//! `proc:PID:N:INODE` for a descriptor that stays the parent's. It is an array of
-//! 64-bit words, all zero at first; only the child writes. A number is stored plus one, so that zero is "not known".
+//! ```text
+//!   the child's page | a page for each descendant that was refused something | the child's profile
+//! ```
+//! The parent makes it and says in `OOMGUARD_RECORD` where the child finds it: `fd:N:INODE`, or
+//! `proc:PID:N:INODE` for a descriptor that stays the parent's: then descendants find it, too. A page is an array of
+//! 64-bit words, all zero at first; only the process that it belongs to writes. A number is stored plus one, so that zero is "not known".
 //! The writer neither allocates nor waits. The reader takes a copy and trusts nothing in it: lengths are clamped,
 //! words that mean nothing are unknown, and every number is a claim of that child about itself.
 
 #[cfg(feature = "supervisor")]
 use crate::contract::TOKEN_MAX_BYTES;
 use crate::contract::{Cause, Evidence, LimitSource, Measure};
+#[cfg(any(feature = "shim", feature = "supervisor"))]
+use crate::message::Message;
 use crate::profile::PROFILE_BYTES;
 use crate::report::{Request, Snapshot};
 #[cfg(feature = "supervisor")]
@@ -26,15 +31,22 @@ pub(crate) const NOTE_NAME: &[u8] = b"oomguard\0";
 #[cfg(feature = "supervisor")]
 pub(crate) const NOTE_LAYOUT: u32 = LAYOUT as u32;
 
-/// The bytes of a record.
-pub(crate) const RECORD_BYTES: usize = 4096;
-/// The bytes of the file that holds it: the profile's tables lie behind it. What nobody writes takes no memory.
-pub(crate) const FILE_BYTES: usize = RECORD_BYTES + PROFILE_BYTES;
+/// The bytes of a process's page.
+pub(crate) const RECORD_BYTES: usize = 1024;
+/// How many descendants can have a page at once; those that have got over their refusals give way, then the oldest.
+const MOST_DESCENDANTS: usize = 31;
+/// The bytes of all pages; the profile's tables lie behind them.
+pub(crate) const HEAD_BYTES: usize = RECORD_BYTES * (1 + MOST_DESCENDANTS);
+/// The bytes of the file that holds it all. What nobody writes takes no memory.
+pub(crate) const FILE_BYTES: usize = HEAD_BYTES + PROFILE_BYTES;
 const WORDS: usize = RECORD_BYTES / 8;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
 const LAYOUT: u64 = 1;
 
+/// A longer path is none.
+#[cfg(any(feature = "shim", feature = "supervisor"))]
+pub(crate) const PATH_MAX_BYTES: usize = (WORDS - at::PATH - 1) * 8;
 #[cfg(feature = "supervisor")]
 const PROGRAM_MAX_BYTES: usize = 64;
 #[cfg(feature = "supervisor")]
@@ -71,10 +83,35 @@ mod at {
     pub(super) const BUDGET: usize = 25;
     pub(super) const BUDGET_USED: usize = 26;
     pub(super) const WAITED_MS: usize = 27;
+    /// What has been told by the process itself: bits.
+    pub(super) const TOLD: usize = 28;
+    /// Which of the descendants' ends this was; in the child's own page, how many there were.
+    pub(super) const ENDS: usize = 29;
+    /// It came to an end that the guard looked at, and not of a refusal.
+    pub(super) const INNOCENT: usize = 30;
+    /// The descendant's page was left behind: its number is another process's now.
+    pub(super) const PAST: usize = 31;
     /// Texts: the length plus one, then the bytes.
     pub(super) const PROGRAM: usize = 32;
     pub(super) const THREAD: usize = 48;
     pub(super) const TOKEN: usize = 56;
+    /// The refusal that is open, of which the words below tell; zero where there is none.
+    pub(super) const OPEN: usize = 72;
+    pub(super) const OPEN_CAUSE: usize = 73;
+    pub(super) const OPEN_SINCE_MS: usize = 74;
+    /// What was allocated before it, and by now: blocks and bytes.
+    pub(super) const ALLOCATIONS_BEFORE: usize = 75;
+    pub(super) const BYTES_BEFORE: usize = 76;
+    pub(super) const ALLOCATIONS: usize = 77;
+    pub(super) const BYTES: usize = 78;
+    /// What was said since, when, and what had been allocated then.
+    pub(super) const SAID: usize = 79;
+    pub(super) const SAID_MS: usize = 80;
+    pub(super) const SAID_AT_BYTES: usize = 81;
+    /// What the process is about to become, since when, and the program's path: a text as above.
+    pub(super) const BECOMING: usize = 82;
+    pub(super) const BECOMING_MS: usize = 83;
+    pub(super) const PATH: usize = 84;
 }
 
 /// What became of the wish for a profile.
@@ -137,13 +174,83 @@ pub(crate) fn from_variable(value: &[u8]) -> Option<Place> {
     fields.next().is_none().then_some(Place { pid, fd, inode })
 }
 
-/// The page as the child sees it.
+/// All pages, as the processes that fill them see them.
+#[repr(C)]
+pub(crate) struct Head {
+    pub(crate) own: Page,
+    descendants: [Page; MOST_DESCENDANTS],
+}
+
+impl Head {
+    /// The page of descendant `pid`, if it has one.
+    pub(crate) fn page_of(&self, pid: u32) -> Option<&Page> {
+        let me = encode(Some(pid.into()));
+        self.descendants.iter().find(|page| page.load(at::OWNER) == me && page.load(at::PAST) == 0)
+    }
+
+    /// A page for descendant `pid`: a free one, that of a process which has got over its refusals, or the oldest.
+    pub(crate) fn claim_for(&self, pid: u32) -> Option<&Page> {
+        if let Some(page) = self.page_of(pid) {
+            return Some(page);
+        }
+        if let Some(page) = self.descendants.iter().find(|page| page.claim(pid)) {
+            return Some(page);
+        }
+        let rank = |page: &&Page| {
+            let is_dead = page.load(at::STATE) == EXHAUSTED;
+            (is_dead, page.load(at::OPEN) != 0, page.load(at::ENDS), page.load(at::OPEN_SINCE_MS))
+        };
+        self.descendants.iter().min_by_key(rank).filter(|page| page.take_over(pid))
+    }
+
+    /// Process `pid` begins to run a program: what was noted under its number is another program's, or another
+    /// process's that is dead.
+    pub(crate) fn begin(&self, pid: u32) {
+        while let Some(page) = self.page_of(pid) {
+            if page.load(at::STATE) == EXHAUSTED {
+                page.store(at::PAST, 1);
+            } else {
+                page.store_state(0);
+                page.store(at::OPEN, 0);
+                page.store(at::OWNER, 0);
+            }
+        }
+    }
+
+    /// The process that fills `page` ends of what it was refused: gives its end a number.
+    pub(crate) fn count_end(&self, page: &Page) {
+        if core::ptr::eq(page, &raw const self.own) {
+            return;
+        }
+        let Some(ends) = self.own.words.get(at::ENDS) else { return };
+        // Relaxed: each gets a number of its own, and the order of two at once is of no matter.
+        page.store(at::ENDS, ends.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+}
+
+/// The page of one process, as that sees it.
 #[repr(C)]
 pub(crate) struct Page {
     words: [AtomicU64; WORDS],
 }
 
 impl Page {
+    /// Makes `pid` the process that fills a page which others fill no more.
+    fn take_over(&self, pid: u32) -> bool {
+        let Some(owner) = self.words.get(at::OWNER) else { return false };
+        let before = owner.load(Ordering::Relaxed);
+        let me = encode(Some(pid.into()));
+        // Relaxed: who wins writes what the others read.
+        if owner.compare_exchange(before, me, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        self.store_state(0);
+        for word in (0..WORDS).filter(|word| !matches!(*word, at::OWNER | at::STATE)) {
+            self.store(word, 0);
+        }
+        true
+    }
+
     /// Makes `pid` the process that fills the record, unless there is another one already.
     pub(crate) fn claim(&self, pid: u32) -> bool {
         let Some(owner) = self.words.get(at::OWNER) else { return false };
@@ -174,7 +281,74 @@ impl Page {
         self.store(at::LIMIT_SOURCE, armed.limit_source.map_or(0, source_code));
         self.store(at::MEASURE, measure_code(armed.measure));
         self.store(at::EXIT_CODE, encode(Some(armed.exit_code.into())));
+        self.close();
+        self.store(at::INNOCENT, 0);
+        self.store(at::BECOMING, 0);
         self.store_state(ARMED);
+    }
+
+    /// A refusal is open from now on, until it is closed or the process is gone. That of a mapping, which is often a
+    /// probe, gives way to others.
+    pub(crate) fn open(&self, cause: Cause, tid: u32, bytes: u64, now_ms: u64, counted: Counted) {
+        let has_other = self.load(at::OPEN) != 0 && self.load(at::OPEN_CAUSE) != cause_code(Cause::Mapping);
+        if cause == Cause::Mapping && has_other {
+            return;
+        }
+        self.store(at::TID, encode(Some(tid.into())));
+        self.store(at::OPEN_CAUSE, cause_code(cause));
+        self.store(at::OPEN_SINCE_MS, encode(Some(now_ms)));
+        self.store(at::ALLOCATIONS_BEFORE, counted.allocations);
+        self.store(at::BYTES_BEFORE, counted.bytes);
+        self.count(counted);
+        self.store(at::INNOCENT, 0);
+        self.store(at::OPEN, encode(Some(bytes)));
+    }
+
+    /// Since when a refusal is open.
+    pub(crate) fn is_open_since_ms(&self) -> Option<u64> {
+        if self.load(at::OPEN) == 0 { None } else { self.load(at::OPEN_SINCE_MS).checked_sub(1) }
+    }
+
+    /// The refusals are got over.
+    pub(crate) fn close(&self) {
+        self.store(at::OPEN, 0);
+    }
+
+    /// So much has been allocated by now.
+    pub(crate) fn count(&self, counted: Counted) {
+        self.store(at::ALLOCATIONS, counted.allocations);
+        self.store(at::BYTES, counted.bytes);
+    }
+
+    #[cfg(feature = "shim")]
+    /// The process has said something that bears on its death; `None` takes it back.
+    pub(crate) fn say(&self, message: Option<Message>, now_ms: u64) {
+        self.store(at::SAID_MS, encode(Some(now_ms)));
+        self.store(at::SAID_AT_BYTES, self.load(at::BYTES));
+        self.store(at::SAID, message.map_or(0, message_code));
+    }
+
+    /// The process ends for a reason of its own, as far as the guard can tell.
+    pub(crate) fn acquit(&self) {
+        self.store(at::INNOCENT, 1);
+    }
+
+    /// The process is about to become another program: what it was refused as this one is over.
+    #[cfg(feature = "shim")]
+    pub(crate) fn write_becoming(&self, what: Becoming, path: &[u8]) {
+        let path = if path.len() <= PATH_MAX_BYTES { path } else { b"" };
+        if what != Becoming::Nothing {
+            self.close();
+            self.store(at::INNOCENT, 0);
+            self.store(at::BECOMING_MS, encode(Some(crate::sys::process::monotonic_ms())));
+            self.write_text(at::PATH, path);
+        }
+        self.store(at::BECOMING, if what == Becoming::Guarded { LOADING } else { 0 });
+    }
+
+    /// The process has told of its end itself.
+    pub(crate) fn write_told(&self, told: Told) {
+        self.store(at::TOLD, 1 | u64::from(told.lines) << 1 | u64::from(told.record) << 2);
     }
 
     /// What the process was found to use.
@@ -242,6 +416,11 @@ impl Page {
         self.store(word, encode(Some(text.len() as u64)));
     }
 
+    fn load(&self, word: usize) -> u64 {
+        // Relaxed: what another process writes meanwhile is found or not.
+        self.words.get(word).map_or(0, |slot| slot.load(Ordering::Relaxed))
+    }
+
     fn store(&self, word: usize, value: u64) {
         if let Some(slot) = self.words.get(word) {
             // Relaxed: the parent reads when this process is dead, or takes what it finds.
@@ -265,6 +444,56 @@ pub(crate) struct Armed<'a> {
     pub(crate) limit_source: Option<LimitSource>,
     pub(crate) measure: Measure,
     pub(crate) exit_code: u8,
+}
+
+/// What was allocated while that was counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Counted {
+    pub(crate) allocations: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a process is about to become by execve(2).
+#[cfg(feature = "shim")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Becoming {
+    /// Nothing: it is the program that fills the page.
+    Nothing,
+    /// One with the same guard, which says so as soon as it has been loaded.
+    Guarded,
+    /// One that the guard does not get into, or does not see everything of.
+    Unguarded,
+}
+
+/// A program that its process had begun to load when it was last heard of.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy)]
+pub(crate) struct Loading {
+    pub(crate) since_ms: u64,
+    pub(crate) path: Text<PATH_MAX_BYTES>,
+}
+
+/// What a process has told of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The lines on stderr, or nobody wants them.
+    pub(crate) lines: bool,
+    /// The report, or nobody wants it.
+    pub(crate) record: bool,
+}
+
+/// A refusal that a process had not got over when it was last heard of.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) cause: Cause,
+    pub(crate) bytes: u64,
+    /// Of the clock that all processes share.
+    pub(crate) since_ms: u64,
+    pub(crate) allocations_since: u64,
+    pub(crate) bytes_since: u64,
+    /// What was said since, when, and how many bytes were allocated after that.
+    pub(crate) said: Option<(Message, u64, u64)>,
 }
 
 #[cfg(feature = "supervisor")]
@@ -296,6 +525,16 @@ pub(crate) struct Claims {
     /// Written not by the process itself but by the tracer that followed it.
     pub(crate) inferred: bool,
     pub(crate) profile: Option<ProfileState>,
+    /// What it has told itself of its end; `None`: it did not come to that.
+    pub(crate) told: Option<Told>,
+    /// `None`, too, where its guard found that it ends for another reason.
+    pub(crate) open: Option<Open>,
+    /// Which of the descendants' ends it was.
+    pub(crate) order: u64,
+    /// The program that it was becoming, which would have a guard.
+    pub(crate) loading: Option<Loading>,
+    /// Its guard has looked at its end, and found that it is not of a refusal.
+    pub(crate) is_acquitted: bool,
 }
 
 #[cfg(feature = "supervisor")]
@@ -343,7 +582,25 @@ impl Claims {
             waited_ms: copy.number(at::WAITED_MS),
             inferred: false,
             profile: profile_from(copy.word(at::PROFILE)),
+            told: match copy.word(at::TOLD) {
+                0 => None,
+                told => Some(Told { lines: told & 2 != 0, record: told & 4 != 0 }),
+            },
+            open: if copy.word(at::INNOCENT) == 0 { copy.open() } else { None },
+            order: copy.word(at::ENDS),
+            loading: if copy.word(at::BECOMING) == LOADING { copy.loading() } else { None },
+            is_acquitted: copy.word(at::INNOCENT) != 0,
         })
+    }
+
+    /// The pages of descendants that were refused something, in a copy of the head; those that ended of it in the order of
+    /// their ends.
+    pub(crate) fn read_descendants(head: &[u8]) -> Vec<Claims> {
+        let pages = head.chunks_exact(RECORD_BYTES).skip(1).take(MOST_DESCENDANTS);
+        let mut claims: Vec<Claims> =
+            pages.filter_map(|page| Claims::read(page.first_chunk::<RECORD_BYTES>()?)).collect();
+        claims.sort_by_key(|claims| claims.order);
+        claims
     }
 
     /// The same for the report's two forms.
@@ -387,6 +644,25 @@ impl Copied<'_> {
 
     fn number(&self, word: usize) -> Option<u64> {
         self.word(word).checked_sub(1)
+    }
+
+    fn open(&self) -> Option<Open> {
+        let bytes = self.number(at::OPEN)?;
+        let since = |now, before| self.word(now).saturating_sub(self.word(before));
+        let said = message_from(self.word(at::SAID))
+            .and_then(|said| Some((said, self.number(at::SAID_MS)?, since(at::BYTES, at::SAID_AT_BYTES))));
+        Some(Open {
+            cause: cause_from(self.word(at::OPEN_CAUSE)),
+            bytes,
+            since_ms: self.number(at::OPEN_SINCE_MS)?,
+            allocations_since: since(at::ALLOCATIONS, at::ALLOCATIONS_BEFORE),
+            bytes_since: since(at::BYTES, at::BYTES_BEFORE),
+            said,
+        })
+    }
+
+    fn loading(&self) -> Option<Loading> {
+        Some(Loading { since_ms: self.number(at::BECOMING_MS)?, path: self.text(at::PATH)? })
     }
 
     fn small(&self, word: usize) -> Option<u32> {
@@ -499,6 +775,27 @@ fn evidence_from(code: u64) -> Option<Evidence> {
         4 => Some(Evidence::Missing),
         5 => Some(Evidence::Straight),
         6 => Some(Evidence::Outside),
+        _ => None,
+    }
+}
+
+const LOADING: u64 = 1;
+
+#[cfg(feature = "shim")]
+fn message_code(message: Message) -> u64 {
+    match message {
+        Message::OutOfMemory => 1,
+        Message::OtherDeath => 2,
+        Message::Unrelated => 3,
+    }
+}
+
+#[cfg(feature = "supervisor")]
+fn message_from(code: u64) -> Option<Message> {
+    match code {
+        1 => Some(Message::OutOfMemory),
+        2 => Some(Message::OtherDeath),
+        3 => Some(Message::Unrelated),
         _ => None,
     }
 }

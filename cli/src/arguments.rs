@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,9 +68,18 @@ pub struct Run {
     #[arg(long, value_name = "PATH|fd:N")]
     pub report: Option<OsString>,
 
-    /// Say how the command ended, as a line of JSON on stderr
+    /// Say how the command ended, as a line of JSON: on stderr, appended to a file, or on an open descriptor (fd:N)
+    #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = "fd:2")]
+    pub json: Option<OsString>,
+
+    /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
+    /// exit code is what the command's own would have been
+    #[arg(long, value_name = "EVIDENCE", default_value = "likely", value_parser = sufficient)]
+    pub verdict: Sufficient,
+
+    /// Leave with 198, and try again, when any descendant ran out of memory, even if the command did not pass that on
     #[arg(long)]
-    pub json: bool,
+    pub any_descendant: bool,
 
     /// Start the command again with more memory when it ran out, up to so many times
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
@@ -196,6 +206,14 @@ pub fn limit(text: &str) -> Result<Limit, String> {
 /// `--measure` and `OOMGUARD_MEASURE`.
 pub fn measure(text: &str) -> Result<Measure, String> {
     text.parse().map_err(|error: oomguard::ParseMeasureError| error.to_string())
+}
+
+fn sufficient(text: &str) -> Result<Sufficient, String> {
+    match text {
+        "likely" => Ok(Sufficient::Likely),
+        "exact" => Ok(Sufficient::Exact),
+        _ => Err("not a kind of evidence; accepted: likely, exact".into()),
+    }
 }
 
 fn factor(text: &str) -> Result<f64, String> {

@@ -22,7 +22,7 @@ mod target;
 
 use arguments::{Arguments, Task};
 use clap::{CommandFactory, Parser};
-use oomguard::contract::EXIT_CANNOT_GUARD;
+use oomguard::contract::{BECOME, EXIT_CANNOT_GUARD};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -35,6 +35,10 @@ use std::os::unix::ffi::OsStringExt;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let count = usize::try_from(count).unwrap_or(0);
+    if count > 3 {
+        // SAFETY: there are more than three arguments.
+        unsafe { become_another(arguments) };
+    }
     let arguments = (0..count).map(|index| {
         // SAFETY: there are `count` of them, by contract.
         let argument = unsafe { arguments.add(index) };
@@ -47,6 +51,26 @@ pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> 
     let code = act(arguments.collect());
     // Writes out what stdout still holds, which Rust's own start-up code would have done after `main`.
     std::process::exit(i32::from(code))
+}
+
+/// Becomes another program, if the first argument says so, before anything has been changed that it inherits. Comes back
+/// where that does not work.
+///
+/// # Safety
+/// There are more than three arguments, C strings up to a null pointer.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+unsafe fn become_another(arguments: *const *const c_char) {
+    // SAFETY: by contract.
+    let at = |index| unsafe { arguments.add(index) };
+    // SAFETY: by contract.
+    let word = |index| unsafe { at(index).read() };
+    // SAFETY: a C string, by contract.
+    if unsafe { CStr::from_ptr(word(1)) } == BECOME {
+        // SAFETY: a path and a list of arguments, by contract.
+        unsafe { libc::execv(word(2), at(3)) };
+        std::process::exit(127);
+    }
 }
 
 fn act(arguments: Vec<OsString>) -> u8 {

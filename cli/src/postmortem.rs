@@ -13,7 +13,8 @@ use oomguard::{Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -79,20 +80,20 @@ impl Postmortem {
     }
 
     fn write_evidence(&self, ended: &Ended, ending: Value, has_profile: bool) -> io::Result<PathBuf> {
-        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let place = self.new_place(&time, ended.pid)?;
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         let mut whole = json!({ "time": time, "command": words });
         if let (Some(whole), Value::Object(ending)) = (whole.as_object_mut(), ending) {
             whole.extend(ending);
         }
-        fs::write(place.join(ENDING_FILE), json_line(&whole))?;
+        new_file(&place.join(ENDING_FILE))?.write_all(json_line(&whole).as_bytes())?;
         if let Outcome::OutOfMemory(report) = &ended.outcome {
-            fs::write(place.join(RECORD_FILE), format!("{}\n", report.to_json()))?;
+            let line = format!("{}\n", report.to_json());
+            new_file(&place.join(RECORD_FILE))?.write_all(line.as_bytes())?;
         }
         if let Some(look) = ended.last_look.as_ref().filter(|_| has_profile) {
-            let mut file = File::create_new(place.join(format!("{RECORD_FILE}{PROFILE_FILE_SUFFIX}")))?;
-            look.write_profile(&mut file)?;
+            look.write_profile(&mut new_file(&place.join(format!("{RECORD_FILE}{PROFILE_FILE_SUFFIX}")))?)?;
         }
         Ok(place)
     }
@@ -106,7 +107,7 @@ impl Postmortem {
         let name = format!("{}-{program}-{pid}", time.replace(':', "-"));
         let mut place = self.directory.join(&name);
         for number in 2..100 {
-            match DirBuilder::new().create(&place) {
+            match DirBuilder::new().mode(0o700).create(&place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => return created.map(|()| place),
             }
@@ -128,6 +129,11 @@ impl Postmortem {
     }
 }
 
+/// A file for its owner's eyes only: a command line may hold a password.
+fn new_file(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// `Err` says what is missing.
 fn make_report(place: &Path) -> Result<(), String> {
     let with_names = run_report(place, &[]);
@@ -141,7 +147,9 @@ fn make_report(place: &Path) -> Result<(), String> {
 }
 
 fn run_report(place: &Path, options: &[&str]) -> Result<(), String> {
-    let text = File::create(place.join(TEXT_FILE)).map_err(|error| error.to_string())?;
+    let text =
+        File::options().write(true).create(true).truncate(true).mode(0o600).open(place.join(TEXT_FILE));
+    let text = text.map_err(|error| error.to_string())?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("report").arg(place).args(options);
     command.arg("--flamegraph").arg(place.join(FLAME_GRAPH_FILE));

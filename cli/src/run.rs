@@ -5,7 +5,7 @@ use crate::environment::asked;
 use crate::input::Input;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
-use crate::target::Target;
+use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
@@ -40,8 +40,8 @@ pub fn run(options: Run) -> u8 {
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
             say(&failure.line);
-            if options.json {
-                say_json(&failure.json());
+            if let Some(Ok(door)) = options.json.as_deref().map(|name| open(name, "--json")) {
+                door.write_or_say_why(&json_line(&failure.json()));
             }
             failure.code
         }
@@ -50,6 +50,7 @@ pub fn run(options: Run) -> u8 {
 
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let mut wishes = Wishes::of(options)?;
+    let json = options.json.as_deref().map(|name| open(name, "--json")).transpose()?;
     let command = command(options);
     let entrance = Entrance::of(&command);
     if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
@@ -67,8 +68,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         foreground.die_with_parent();
     }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
-    let expects_guard = library.is_some() && entrance == Entrance::Preload;
-    let keep = keeper(options, entrance, wishes, expects_guard)?;
+    let keep = keeper(options, entrance, wishes)?;
     let (worker, input) = worker(command, options, &wishes);
     let between = keep.clone();
     let mut worker = worker.retry(retry(options).between(move |ended| {
@@ -86,19 +86,18 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         worker = worker.infer_refusals(infers(options, InferRefusals::Always));
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
-    let verdict = Verdict::of(&ended, &wishes, expects_guard);
+    let verdict = Verdict::of(&ended, &wishes);
     let line = verdict.line(&program, &ended);
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
     }
-    if let Outcome::OutOfMemory(report) = &ended.outcome
-        && report.is_inferred()
-    {
+    if let Outcome::OutOfMemory(report) = &ended.outcome {
         speak_for_the_command(report, target.as_ref(), options);
     }
     keep(&ended);
-    if options.json {
-        say_json(&verdict.json(&ended, &wishes, line.filter(|_| verdict.died_while_loading)));
+    if let Some(json) = json {
+        let error = line.filter(|_| verdict.died_while_loading);
+        json.write_or_say_why(&json_line(&verdict.json(&ended, &wishes, error)));
     }
     Ok(verdict.code)
 }
@@ -119,6 +118,10 @@ impl Failure {
             "ran_for_ms": null,
             "inferred": null,
             "report": null,
+            "doubtful": null,
+            "refusals": null,
+            "last_refused": null,
+            "descendants": null,
         })
     }
 }
@@ -203,6 +206,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
+        .sufficient(options.verdict)
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
     if options.hard {
@@ -213,6 +217,9 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
     }
     if options.quiet {
         worker = worker.quiet();
+    }
+    if options.any_descendant {
+        worker = worker.any_descendant();
     }
     if options.hints {
         worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
@@ -272,7 +279,6 @@ fn keeper(
     options: &Run,
     entrance: Entrance,
     wishes: Wishes,
-    expects_guard: bool,
 ) -> Result<impl Fn(&Ended) + Clone + Send + 'static, Failure> {
     let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
     let made = options.postmortem.as_deref().map(make).transpose();
@@ -285,7 +291,7 @@ fn keeper(
     })?;
     Ok(move |ended: &Ended| {
         if let Some(postmortem) = &postmortem {
-            let verdict = Verdict::of(ended, &wishes, expects_guard);
+            let verdict = Verdict::of(ended, &wishes);
             postmortem.write(ended, verdict.json(ended, &wishes, None));
         }
     })
@@ -308,34 +314,33 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
     Failure { line: format!("cannot run {program:?}: {error}; {hint}"), code }
 }
 
-/// A program without a guard has said nothing itself.
+/// Says what the process has not said itself: one without a guard, or one that had closed its stderr by then.
 fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run) {
-    if !options.quiet {
+    if !options.quiet && !report.has_told_lines() {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
-    let Some(target) = target else { return };
-    if let Err(error) = target.write(&format!("{}\n", report.to_json())) {
-        say(&format!("cannot write the report: {error}"));
+    let Some(target) = target.filter(|_| !report.has_told_record()) else { return };
+    match target.open("the report") {
+        Ok(door) => door.write_or_say_why(&format!("{}\n", report.to_json())),
+        Err(line) => say(&line),
     }
+}
+
+fn open(name: &OsStr, what: &str) -> Result<Door, Failure> {
+    Door::of(name, what).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
 }
 
 /// The end, as it is told.
 struct Verdict {
     code: u8,
     word: &'static str,
-    /// The dynamic linker gave up before the guard's constructor could run.
+    /// There was no room to load the program.
     died_while_loading: bool,
 }
 
 impl Verdict {
-    fn of(ended: &Ended, wishes: &Wishes, expects_guard: bool) -> Verdict {
-        let died_while_loading = expects_guard
-            && ended.limit.is_some()
-            && ended.last_look.is_none()
-            && matches!(
-                ended.outcome,
-                Outcome::Exited(127) | Outcome::Signaled(libc::SIGKILL | libc::SIGSEGV)
-            );
+    fn of(ended: &Ended, wishes: &Wishes) -> Verdict {
+        let died_while_loading = ended.could_not_load;
         let (code, word) = match &ended.outcome {
             _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), CANNOT_START),
             Outcome::Success => (0, "success"),
@@ -373,7 +378,7 @@ impl Verdict {
             _ => None,
         };
         let report: Option<Value> = match &ended.outcome {
-            Outcome::OutOfMemory(report) => serde_json::from_str(&report.to_json()).ok(),
+            Outcome::OutOfMemory(report) => Some(report_in_json(report)),
             _ => None,
         };
         json!({
@@ -389,10 +394,14 @@ impl Verdict {
             "ran_for_ms": u64::try_from(ended.ran_for.as_millis()).unwrap_or(u64::MAX),
             "inferred": matches!(&ended.outcome, Outcome::OutOfMemory(report) if report.is_inferred()),
             "report": report,
+            "doubtful": ended.doubtful.as_ref().map(report_in_json),
+            "refusals": ended.refusals,
+            "last_refused": ended.last_refused,
+            "descendants": ended.descendants.iter().map(report_in_json).collect::<Value>(),
         })
     }
 }
 
-fn say_json(line: &Value) {
-    let _ = io::stderr().lock().write_all(json_line(line).as_bytes());
+fn report_in_json(report: &Report) -> Value {
+    serde_json::from_str(&report.to_json()).unwrap_or_default()
 }

@@ -35,14 +35,16 @@ fn provide_in(place: &Path) -> io::Result<PathBuf> {
         path.is_absolute()
             && !path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b' ' | b':' | b'$'))
     };
-    // Where others may rename what is ours, they may put theirs in its place.
-    let mode = fs::metadata(place)?.mode();
-    let is_safe = mode & 0o022 == 0 || mode & libc::S_ISVTX != 0;
+    // Where others may rename what is ours, they may put theirs in its place: those who may write there, and whoever it
+    // belongs to.
+    let user = rustix::process::geteuid().as_raw();
+    let found = fs::metadata(place)?;
+    let is_safe = (found.uid() == user || found.uid() == 0)
+        && (found.mode() & 0o022 == 0 || found.mode() & libc::S_ISVTX != 0);
     if !is_plain(place) || !is_safe || rustix::fs::statvfs(place)?.f_flag.contains(StatVfsMountFlags::NOEXEC)
     {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    let user = rustix::process::geteuid().as_raw();
     let directory = place.join(format!("oomguard-{user}"));
     match DirBuilder::new().mode(0o755).create(&directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

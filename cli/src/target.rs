@@ -1,6 +1,7 @@
 //! Where the report goes: what the option or the environment says, made absolute once and tried once. It is the launcher's,
 //! so that it is an error only here: a descendant may have closed the descriptor, or see other files.
 
+use crate::screen::say;
 use oomguard::contract::variable;
 use oomguard::supervisor::{Worker, inherits_report};
 use std::ffi::{OsStr, OsString};
@@ -41,13 +42,43 @@ impl Target {
         })
     }
 
-    /// Appends a line, in the command's place.
-    pub fn write(&self, line: &str) -> io::Result<()> {
-        match self.value.to_str().and_then(|target| target.strip_prefix("fd:")) {
+    /// To write there in the command's place.
+    pub fn open(&self, what: &str) -> Result<Door, String> {
+        Door::of(&self.value, what)
+    }
+}
+
+/// Where a line is to go, opened.
+pub struct Door {
+    name: OsString,
+    /// `None`: stderr, which may be what cannot be opened again.
+    file: Option<File>,
+}
+
+impl Door {
+    /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
+    pub fn of(name: &OsStr, what: &str) -> Result<Door, String> {
+        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
+            Some("2") => return Ok(Door { name: name.to_owned(), file: None }),
             Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-            None => File::options().append(true).create(true).open(&self.value),
-        }?
-        .write_all(line.as_bytes())
+            None => File::options().append(true).create(true).open(name),
+        };
+        let file = opened.map_err(|error| {
+            let name = name.display();
+            format!("cannot write to {name} ({what}): {error}; name a file, or fd:N for an open descriptor")
+        })?;
+        Ok(Door { name: name.to_owned(), file: Some(file) })
+    }
+
+    pub fn write_or_say_why(self, line: &str) {
+        let written = match self.file {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            // Nobody may be listening any more.
+            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
+        };
+        if let Err(error) = written {
+            say(&format!("cannot write to {}: {error}", self.name.display()));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! fprintf and its kin, which take as many arguments as their callers like: naked functions that keep all argument
+//! fprintf, error and their kin, which take as many arguments as their callers like: naked functions that keep all argument
 //! registers, let `before_…` look at the first ones, and jump to the function whose address it gives.
 
 use guard::__shim as inner;
@@ -91,3 +91,10 @@ pass_on!(fprintf, inner::before_fprintf);
 pass_on!(vfprintf, inner::before_vfprintf);
 pass_on!(__fprintf_chk, inner::before_fprintf_chk);
 pass_on!(__vfprintf_chk, inner::before_vfprintf_chk);
+pass_on!(printf, inner::before_printf);
+pass_on!(__printf_chk, inner::before_printf_chk);
+pass_on!(error, inner::before_error);
+pass_on!(err, inner::before_err);
+pass_on!(errx, inner::before_errx);
+pass_on!(warn, inner::before_warn);
+pass_on!(warnx, inner::before_warnx);

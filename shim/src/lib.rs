@@ -6,8 +6,9 @@
 #![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
 
 mod formatted;
+mod system_call;
 
-use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use guard::__shim as inner;
 
 /// Early among the constructors, so that allocations of the others are already guarded.
@@ -61,33 +62,45 @@ export! {
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
     fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;
     fn fputs(text: *const c_char, stream: *mut c_void) -> c_int => inner::fputs;
+    fn puts(text: *const c_char) -> c_int => inner::puts;
     fn perror(text: *const c_char) -> () => inner::perror;
     fn strerror(number: c_int) -> *mut c_char => inner::strerror;
+    fn strerror_r(number: c_int, text: *mut c_char, len: usize) -> *mut c_char => inner::strerror_r;
+    fn strerror_l(number: c_int, locale: *mut c_void) -> *mut c_char => inner::strerror_l;
+    fn gettext(text: *const c_char) -> *mut c_char => inner::gettext;
+    fn dgettext(domain: *const c_char, text: *const c_char) -> *mut c_char => inner::dgettext;
+    fn dcgettext(domain: *const c_char, text: *const c_char, category: c_int) -> *mut c_char => inner::dcgettext;
+    fn ngettext(one: *const c_char, more: *const c_char, number: c_ulong) -> *mut c_char => inner::ngettext;
+    fn setlocale(category: c_int, locale: *const c_char) -> *mut c_char => inner::setlocale;
+    fn iconv_open(to: *const c_char, from: *const c_char) -> *mut c_void => inner::iconv_open;
     fn __assert_fail(expression: *const c_char, file: *const c_char, line: c_uint, function: *const c_char) -> !
         => inner::assert_fail;
     fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int
         => inner::sigaction;
     fn signal(signal: c_int, handler: usize) -> usize => inner::signal;
+    fn raise(signal: c_int) -> c_int => inner::raise;
+    fn kill(pid: libc::pid_t, signal: c_int) -> c_int => inner::kill;
+    fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int => inner::prctl;
 
     fn execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
         => inner::execve;
     fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int => inner::execv;
-    fn execvp(file: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
-    fn execvpe(file: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
+    fn execvp(name: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
+    fn execvpe(name: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
         => inner::execvpe;
     fn posix_spawn(
         pid: *mut libc::pid_t,
         path: *const c_char,
-        actions: *const libc::posix_spawn_file_actions_t,
-        attributes: *const libc::posix_spawnattr_t,
+        actions: *const c_void,
+        attributes: *const c_void,
         arguments: *const *const c_char,
         environment: *const *const c_char
     ) -> c_int => inner::posix_spawn;
     fn posix_spawnp(
         pid: *mut libc::pid_t,
-        file: *const c_char,
-        actions: *const libc::posix_spawn_file_actions_t,
-        attributes: *const libc::posix_spawnattr_t,
+        name: *const c_char,
+        actions: *const c_void,
+        attributes: *const c_void,
         arguments: *const *const c_char,
         environment: *const *const c_char
     ) -> c_int => inner::posix_spawnp;
@@ -109,6 +122,11 @@ pub extern "C" fn _exit(code: c_int) -> ! {
 #[unsafe(no_mangle)]
 pub extern "C" fn _Exit(code: c_int) -> ! {
     inner::exit_at_once(code)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn quick_exit(code: c_int) -> ! {
+    inner::quick_exit(code)
 }
 
 #[unsafe(no_mangle)]

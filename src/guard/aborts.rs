@@ -3,7 +3,7 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{frames, standstill, unwind, verdict};
+use super::{frames, record, standstill, unwind, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -34,6 +34,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         standstill::end_if_found(armed);
         judge(armed, context);
     }
+    record::acquit();
     pass_on(armed, signal, info, context);
     sys::fd::set_errno(errno);
 }

@@ -4,7 +4,7 @@ use super::limits::{Resolved, holding, raised_for_last_words};
 use super::settings::{Profile, WhenRefused};
 use crate::contract::{LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
-use crate::sys::memory::rlimit;
+use crate::sys::memory::{Rlimit, rlimit};
 use crate::text::Text;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
@@ -43,7 +43,11 @@ impl Armed {
     /// The limit that holds now: the soft rlimit, which the program and others may have moved since it was set. Makes one
     /// system call, and may run while the process dies.
     pub(super) fn limit_now(&self) -> Option<Resolved> {
-        let now = rlimit(self.measure.into());
+        self.limit_as_of(rlimit(self.measure.into()))
+    }
+
+    /// The same of a moment at which the rlimit was `now`.
+    pub(super) fn limit_as_of(&self, now: Rlimit) -> Option<Resolved> {
         let set = self.limit.get();
         let raised = raised_for_last_words(set.map(|set| set.bytes), self.reserve_bytes, now.hard);
         holding(set, [self.limit.lowered(), raised], now.soft)

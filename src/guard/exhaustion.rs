@@ -14,6 +14,7 @@ use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
 use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
+use crate::record::Told;
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
@@ -119,7 +120,8 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     let snapshot = snapshot(armed, verdict, &thread);
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
-    write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
+    let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
+    record::note_told(Told { lines, record: unwritten.is_none() });
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -219,8 +221,19 @@ struct RefusedBy {
     had_no_room: Option<bool>,
 }
 
-/// The guard's own limit, unless it had plenty of room and an rlimit of the other measure had not.
+/// The limit that was seen to refuse; where none was, the guard's own, unless it had plenty of room and an rlimit of the
+/// other measure had not.
 fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
+    if let Some(full) = refusal::last_full().filter(|_| request.is_some()) {
+        let then = Rlimit { soft: Some(full.limit), ..rlimit(full.measure.into()) };
+        let held = match armed.limit_as_of(then) {
+            Some(own) if full.measure == armed.measure => (own.bytes, own.source),
+            _ if Some(full.limit) == armed.other_limit => (full.limit, LimitSource::Rlimit),
+            _ => (full.limit, LimitSource::Changed),
+        };
+        let (measure, limit, source) = (full.measure, Some(held.0), Some(held.1));
+        return RefusedBy { measure, limit, source, had_no_room: Some(true) };
+    }
     let no_room = |measure, limit: Option<u64>| {
         // A program that gives its memory back before it ends was refused nearer to its peak.
         let (limit, in_use) = (limit?, memory.of(measure)?.max(memory.resident_peak.unwrap_or(0)));
@@ -285,15 +298,21 @@ fn write_record(
     }
 }
 
-/// `unwritten`: why the record was not written.
-fn write_lines(armed: &Armed, snapshot: &Snapshot<'_>, unwritten: Option<i32>, lines: &mut Text<2048>) {
-    if !armed.quiet {
-        snapshot.write_lines(lines);
-        if let Some(errno) = unwritten {
-            push_unwritten(&armed.report, errno, lines);
-        }
-        sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS);
+/// `unwritten`: why the record was not written. Whether the lines are, or nobody wants them.
+fn write_lines(
+    armed: &Armed,
+    snapshot: &Snapshot<'_>,
+    unwritten: Option<i32>,
+    lines: &mut Text<2048>,
+) -> bool {
+    if armed.quiet {
+        return true;
     }
+    snapshot.write_lines(lines);
+    if let Some(errno) = unwritten {
+        push_unwritten(&armed.report, errno, lines);
+    }
+    sys::fd::write_patiently(libc::STDERR_FILENO, lines.as_bytes(), STDERR_PATIENCE_MS)
 }
 
 fn push_unwritten(target: &ReportTarget, errno: i32, lines: &mut Text<2048>) {
@@ -430,10 +449,8 @@ pub(super) fn watch_exit() {
 #[cfg_attr(not(any(target_env = "gnu", target_feature = "crt-static")), allow(dead_code))]
 pub(super) extern "C" fn exit_at_once(code: i32) -> ! {
     at_exit(Some(code));
-    loop {
-        // SAFETY: exit_group takes no pointer and does not come back.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
-    }
+    // A parent sees no more of it.
+    sys::process::exit_now(code.cast_unsigned() as u8)
 }
 
 #[cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
@@ -464,8 +481,9 @@ fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it. Where the code is not told, nothing is.
     let code = code.map_or(0, |code| code.cast_unsigned() as u8);
-    if code == 0 {
-        return None;
+    let verdict = if code == 0 { None } else { verdict::of_exit(armed, code) };
+    if verdict.is_none() {
+        record::acquit();
     }
-    verdict::of_exit(armed, code).map(|verdict| (armed, verdict))
+    verdict.map(|verdict| (armed, verdict))
 }

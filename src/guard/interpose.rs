@@ -23,6 +23,7 @@ use super::{aborts, arenas, frames, panics, refusal, said, standstill, startup, 
 use crate::contract::{Cause, Evidence};
 use crate::message::STD_LINE;
 use crate::report::Request;
+use crate::shortage::Asked;
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -138,7 +139,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
 /// That of write(2).
 unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     if fd != libc::STDERR_FILENO || len == 0 {
-        if !said::note_write_elsewhere() {
+        if !said::note_write_elsewhere(refusal::refused_here() > 0) {
             listen_no_more();
         }
         // SAFETY: the arguments are the caller's, whose contract is the same.
@@ -195,7 +196,7 @@ fn hear(text: &[u8]) {
         }
     } else {
         panics::is_over_here();
-        if !said::keep(text) {
+        if !said::keep(text, refusal::refused_here() > 0) {
             listen_no_more();
         }
     }
@@ -285,7 +286,11 @@ pub(super) unsafe fn create_thread(
         // SAFETY: null or the caller's attributes.
         let stack_bytes = unsafe { stack_bytes(attributes) };
         // The C library maps the stack and its guard page in one piece.
-        if sys::memory::would_be_refused(stack_bytes + sys::memory::page_bytes() as usize) {
+        let with_guard_page = stack_bytes + sys::memory::page_bytes() as usize;
+        let is_by_limit = || {
+            armed().is_some_and(|armed| refusal::is_by_limit(armed, Asked::of_heap(with_guard_page as u64)))
+        };
+        if sys::memory::would_be_refused(with_guard_page) && is_by_limit() {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, asker, request, &mut || {
                 result = create();

@@ -4,18 +4,20 @@
 //! 2. It still could not have it: as much would be refused again now, and less than that was allocated since.
 //! 3. It did nothing else: hardly an allocation between the refusal and the end.
 //!
-//! A message that tells of another death speaks against all three. Of a request of Rust's own allocator the third is no
+//! A message that tells of another death speaks against all three. The second and the third are evidence only for as long as
+//! a program takes for its way out. Of a request of Rust's own allocator the third is no
 //! evidence before an abort: who cannot go on without it would be inside `handle_alloc_error`.
 //!
-//! What the program said is for the caller to know: `said` is the last of it that bears on a death.
+//! What the program said is for the caller to know: `said` is the last of it that bears on a death, and what was refused
+//! and not got over when it said so.
 
 use super::armed::Armed;
 use super::exhaustion::{Own, Verdict};
 use super::notes::{self, Asker, Noted};
-use super::refusal;
-use crate::contract::{Cause, Evidence};
+use crate::contract::{Cause, Evidence, Measure};
 use crate::message::Message;
 use crate::report::Request;
+use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
 
 /// Why the process ends, and how that is known.
@@ -37,19 +39,36 @@ impl Guilt {
 const STRAIGHT_ALLOCATIONS: u64 = 32;
 const STRAIGHT_BYTES: u64 = 64 << 10;
 
-/// What the C library takes from the kernel beside a block, at once (M_TOP_PAD in mallopt(3)), and a page for rounding:
-/// with less than both left, the block is refused although it alone would fit.
-const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
-
 /// How long a request of Rust's own may be unanswered and still be why the program ends without a word, in
 /// milliseconds.
 pub(super) const UNSAID_MS: u64 = 1000;
 
+/// What a program has said last.
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    pub(super) message: Message,
+    /// What it was about, where it was about memory.
+    pub(super) about: Option<(Cause, Request)>,
+}
+
+impl Said {
+    fn is(said: Option<Said>, message: Message) -> bool {
+        said.is_some_and(|said| said.message == message)
+    }
+
+    /// That memory is gone, where something was refused and is not got over.
+    pub(super) fn of_open_refusal(message: Message) -> Said {
+        let open = notes::requested().or_else(notes::mapped);
+        let about = open.map(|noted| (noted.cause, noted.request()));
+        Said { message, about: about.filter(|_| message == Message::OutOfMemory) }
+    }
+}
+
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if the memory is still missing.
-pub(super) fn of_exit(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+pub(super) fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     judge(armed, said, |noted| match noted.asker {
-        Asker::Other => said != Some(Message::Unrelated) || would_be_refused(noted),
+        Asker::Other => !Said::is(said, Message::Unrelated) || would_be_refused(noted),
         Asker::Rust => false,
     })
 }
@@ -64,19 +83,19 @@ pub(super) fn of_silent_panic(armed: &Armed) -> Option<Guilt> {
 }
 
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
-pub(super) fn of_abort(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
+pub(super) fn of_abort(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     judge(armed, said, |noted| noted.asker == Asker::Other && would_be_refused(noted))
 }
 
 /// The program stops itself by an instruction that faults, as V8 and HotSpot do.
 #[cfg(feature = "shim")]
-pub(super) fn of_trap(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
-    by_message(said).or_else(|| if said == Some(Message::OtherDeath) { None } else { by_size(armed) })
+pub(super) fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
+    by_message(said).or_else(|| if Said::is(said, Message::OtherDeath) { None } else { by_size(armed) })
 }
 
-fn judge(armed: &Armed, said: Option<Message>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
+fn judge(armed: &Armed, said: Option<Said>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     by_message(said).or_else(|| {
-        if said == Some(Message::OtherDeath) {
+        if Said::is(said, Message::OtherDeath) {
             None
         } else {
             by_size(armed).or_else(|| by_straightness(confirm_straight))
@@ -84,15 +103,12 @@ fn judge(armed: &Armed, said: Option<Message>, confirm_straight: impl Fn(&Noted)
     })
 }
 
-pub(super) fn by_message(said: Option<Message>) -> Option<Guilt> {
-    if said != Some(Message::OutOfMemory) {
-        return None;
-    }
-    // What was got over since may have been refused for the same reason; without any, a runtime's own limit spoke.
-    let (cause, request) = notes::requested().or_else(notes::mapped).map_or_else(
-        || refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request))),
-        |noted| (noted.cause, Some(noted.request())),
-    );
+pub(super) fn by_message(said: Option<Said>) -> Option<Guilt> {
+    let said = said.filter(|said| said.message == Message::OutOfMemory)?;
+    let open = notes::requested().or_else(notes::mapped).map(|noted| (noted.cause, noted.request()));
+    // Without a request, a runtime's own limit spoke, which the launcher had set.
+    let (cause, request) =
+        open.or(said.about).map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
     Some(Guilt { cause, request, evidence: Evidence::Said })
 }
 
@@ -112,13 +128,16 @@ fn is_still_missing(armed: &Armed, noted: &Noted) -> bool {
     armed.limit.bytes().is_none_or(|limit| bytes <= limit)
         && !is_unsaid_too_long
         && noted.bytes_since < bytes
+        && noted.since.is_way_out()
         && would_be_refused(noted)
 }
 
 fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     notes::requested()
         .filter(|noted| {
-            noted.allocations_since <= STRAIGHT_ALLOCATIONS && noted.bytes_since <= STRAIGHT_BYTES
+            noted.allocations_since <= STRAIGHT_ALLOCATIONS
+                && noted.bytes_since <= STRAIGHT_BYTES
+                && noted.since.is_way_out()
         })
         .filter(|noted| confirm(noted))
         .map(|noted| guilt(&noted, Evidence::Straight))
@@ -157,9 +176,12 @@ pub(super) fn comes_straight_from_refusal() -> bool {
     })
 }
 
-/// Whether as much would be refused again right now, possible or not.
+/// Whether as much would be refused again right now, possible or not, and there is a limit that may be why.
 pub(super) fn would_be_refused(noted: &Noted) -> bool {
-    usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, sys::memory::would_be_refused)
+    let is_limited = |measure: Measure| sys::memory::rlimit(measure.into()).soft.is_some();
+    (is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
+        && usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES))
+            .map_or(true, sys::memory::would_be_refused)
 }
 
 pub(super) fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {

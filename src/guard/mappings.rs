@@ -4,12 +4,16 @@
 // A static program and another C library have none of these names.
 #![cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 
+use super::armed::armed;
 use super::notes;
 use super::real::{Real, call_real};
 use super::refusal;
 use crate::report::Request;
+use crate::shortage::Asked;
 use crate::sys;
+use crate::sys::memory::{Resource, rlimit};
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 type Mmap = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
 type Mremap = unsafe extern "C" fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
@@ -25,25 +29,77 @@ pub(super) fn resolve() {
     }
 }
 
-/// Takes note of what a mapping call gave.
+/// Takes note of what a mapping call gave: so many bytes, which the program can write to and shares with nobody, or not.
 #[inline(always)]
-pub(super) fn look(worked: bool, bytes: usize) {
-    if !worked || notes::is_watching() {
-        look_closely(worked, bytes);
+pub(super) fn look(worked: bool, bytes: usize, writable: bool) {
+    if !worked {
+        look_at_refusal(bytes, writable);
+    } else if notes::is_watching() {
+        // What a success says about room: only what the program can write to.
+        refusal::count_mapping(if writable { bytes } else { 0 });
     }
 }
 
 #[cold]
 #[inline(never)]
-fn look_closely(worked: bool, bytes: usize) {
-    if worked {
-        refusal::count_mapping(bytes);
-        return;
+fn look_at_refusal(bytes: usize, writable: bool) {
+    let errno = sys::fd::errno();
+    if errno == libc::ENOMEM
+        && let Some(armed) = armed()
+        && notes::is_guarded()
+    {
+        let asked = Asked { bytes: bytes as u64, writable, by_allocator: false };
+        if refusal::is_by_limit(armed, asked) {
+            refusal::note_mapping(Request { bytes: asked.bytes, align: None });
+        }
     }
-    // A note leaves errno alone.
-    if sys::fd::errno() == libc::ENOMEM && notes::is_guarded() {
-        refusal::note_mapping(Request { bytes: bytes as u64, align: None });
+    sys::fd::set_errno(errno);
+}
+
+/// Whether RLIMIT_DATA counts such a mapping.
+fn is_data(protection: c_int, flags: c_int) -> bool {
+    protection & libc::PROT_WRITE != 0 && flags & libc::MAP_TYPE == libc::MAP_PRIVATE
+}
+
+/// Of what is laid over other mappings of the program's own, so much is let pass until use is looked at again …
+const UNSEEN_BYTES: u64 = 1 << 20;
+/// … while there was so much room when it was looked at.
+const AMPLE_BYTES: u64 = 64 << 20;
+
+/// How much may still be laid over other mappings before use is looked at. Relaxed: two threads at once let pass a little
+/// more.
+static UNSEEN_LEFT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a writable mapping laid over other mappings (MAP_FIXED) takes more than RLIMIT_DATA allows. The kernel takes
+/// off what lies below it, whether that was counted or not (mmap_region in mm/vma.c), and so lets a program write to all
+/// that it ever reserved.
+#[cold]
+#[inline(never)]
+fn exceeds_limit(at: *mut c_void, bytes: usize) -> bool {
+    let page = sys::memory::page_bytes();
+    let Some(wanted) = (bytes as u64).checked_next_multiple_of(page) else { return false };
+    let take = |left: u64| left.checked_sub(wanted);
+    if UNSEEN_LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() || !refusal::may_ask() {
+        return false;
     }
+    let errno = sys::fd::errno();
+    // Where nothing is limited there is nothing to look for.
+    let Some(limit) = rlimit(Resource::Data).soft else { return false };
+    let exceeds = match sys::memory::memory_use().data {
+        Some(used) => {
+            let room = limit.saturating_sub(used);
+            let left = if room >= wanted.saturating_add(AMPLE_BYTES) { UNSEEN_BYTES } else { 0 };
+            UNSEEN_LEFT.store(left, Ordering::Relaxed);
+            room < wanted && {
+                let start = at as usize;
+                let replaced = sys::memory::data_within(start..start.saturating_add(bytes));
+                replaced.is_some_and(|replaced| room.saturating_add(replaced) < wanted)
+            }
+        }
+        None => false,
+    };
+    sys::fd::set_errno(errno);
+    exceeds
 }
 
 /// mmap(2).
@@ -59,17 +115,28 @@ pub unsafe extern "C" fn mmap(
     fd: c_int,
     offset: i64,
 ) -> *mut c_void {
+    if flags & libc::MAP_FIXED != 0
+        && is_data(protection, flags)
+        && armed().is_some()
+        && exceeds_limit(at, bytes)
+    {
+        sys::fd::set_errno(libc::ENOMEM);
+        look(false, bytes, true);
+        return libc::MAP_FAILED;
+    }
     let mapped = match call_real!(MMAP, Mmap) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection, flags, fd, offset) },
         // SAFETY: the system call behind it, with the same arguments.
         None => unsafe {
-            libc::syscall(libc::SYS_mmap, at, bytes, protection, flags, fd, offset) as *mut c_void
+            let (protection, flags, fd) = (protection as usize, flags as usize, fd as usize);
+            sys::raw::call_with_errno(
+                libc::SYS_mmap,
+                [at as usize, bytes, protection, flags, fd, offset as usize],
+            ) as *mut c_void
         },
     };
-    // What a success says about room: only what the program can write to.
-    let counted = if protection & libc::PROT_WRITE != 0 || mapped == libc::MAP_FAILED { bytes } else { 0 };
-    look(mapped != libc::MAP_FAILED, counted);
+    look(mapped != libc::MAP_FAILED, bytes, is_data(protection, flags));
     mapped
 }
 
@@ -89,10 +156,26 @@ pub unsafe extern "C" fn mremap(
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, old_bytes, bytes, flags, to) },
         // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_mremap, at, old_bytes, bytes, flags, to) as *mut c_void },
+        None => unsafe {
+            sys::raw::call_with_errno(
+                libc::SYS_mremap,
+                [at as usize, old_bytes, bytes, flags as usize, to as usize, 0],
+            ) as *mut c_void
+        },
     };
-    look(mapped != libc::MAP_FAILED, bytes.saturating_sub(old_bytes));
+    look(mapped != libc::MAP_FAILED, bytes.saturating_sub(old_bytes), true);
     mapped
+}
+
+/// Whether something is missing in that range, which nothing can be made of: msync(2).
+#[cold]
+fn has_hole(at: *mut c_void, bytes: usize) -> bool {
+    let errno = sys::fd::errno();
+    // SAFETY: MS_ASYNC looks at what is mapped and does nothing.
+    let result = unsafe { libc::syscall(libc::SYS_msync, at, bytes, libc::MS_ASYNC) };
+    let has_hole = result != 0 && sys::fd::errno() == libc::ENOMEM;
+    sys::fd::set_errno(errno);
+    has_hole
 }
 
 /// mprotect(2): under a limit on data, becoming writable is what is charged.
@@ -105,9 +188,15 @@ pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_i
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection) },
         // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_mprotect, at, bytes, protection) as c_int },
+        None => unsafe {
+            sys::raw::call_with_errno(libc::SYS_mprotect, [at as usize, bytes, protection as usize, 0, 0, 0])
+                as c_int
+        },
     };
-    let counted = if protection & libc::PROT_WRITE != 0 || result != 0 { bytes } else { 0 };
-    look(result == 0, counted);
+    let writable = protection & libc::PROT_WRITE != 0;
+    // What was not all there was not all to be had: mprotect(2) says ENOMEM for that as well.
+    if result == 0 || !has_hole(at, bytes) {
+        look(result == 0, bytes, writable);
+    }
     result
 }

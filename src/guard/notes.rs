@@ -8,11 +8,16 @@
 //! race between two threads only shifts by one allocation what is a threshold anyhow.
 
 use super::armed::{Armed, armed};
-use super::c_heap;
+use super::{c_heap, record, refusal};
 use crate::contract::Cause;
+use crate::record::Counted;
 use crate::report::Request;
 use crate::sys;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::process::Doings;
+use core::cell::Cell;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 
 /// The process whose refusals these are: not a child of vfork(2), which shares this memory and is on its way to exec.
 static OWNER: AtomicU32 = AtomicU32::new(0);
@@ -35,6 +40,71 @@ pub(super) enum Asker {
     Other,
 }
 
+/// A moment, and what the program had done by then: whether it has gone on since shows in how much it has worked and
+/// waited.
+pub(super) struct Moment {
+    ms: AtomicU64,
+    processor_ms: AtomicU64,
+    waits: AtomicU64,
+}
+
+/// What the program did since some moment.
+#[derive(Clone, Copy)]
+pub(super) struct Since {
+    pub(super) ms: u64,
+    processor_ms: u64,
+    waits: u64,
+}
+
+impl Moment {
+    pub(super) const fn new() -> Self {
+        Moment { ms: AtomicU64::new(0), processor_ms: AtomicU64::new(0), waits: AtomicU64::new(0) }
+    }
+
+    pub(super) fn set_now(&self) {
+        let doings = doings();
+        self.ms.store(sys::process::monotonic_ms(), Relaxed);
+        self.processor_ms.store(doings.processor_ms, Relaxed);
+        self.waits.store(doings.waits, Relaxed);
+    }
+
+    pub(super) fn since(&self) -> Since {
+        let doings = doings();
+        Since {
+            ms: sys::process::monotonic_ms().saturating_sub(self.ms.load(Relaxed)),
+            processor_ms: doings.processor_ms.saturating_sub(self.processor_ms.load(Relaxed)),
+            waits: doings.waits.saturating_sub(self.waits.load(Relaxed)),
+        }
+    }
+}
+
+fn doings() -> Doings {
+    if refusal::may_ask() { sys::process::doings() } else { Doings::default() }
+}
+
+impl Since {
+    /// Whether a program can be on its way out all this time: it tidies up, writes what it holds, waits for its children.
+    pub(super) fn is_way_out(self) -> bool {
+        self.ms <= 5000 && self.processor_ms <= 1000 && !self.has_served(100, 400)
+    }
+
+    /// The same of one that has said something else meanwhile.
+    #[cfg(feature = "shim")]
+    pub(super) fn is_short_way_out(self) -> bool {
+        self.ms <= 2000 && self.processor_ms <= 200 && !self.has_served(50, 200)
+    }
+
+    /// Whether what was refused may still be what the program ends for, if it says so.
+    fn may_matter(self) -> bool {
+        self.ms <= 600_000 && self.processor_ms <= 60_000 && !self.has_served(1000, 10_000)
+    }
+
+    /// Who has waited so often serves somebody; threads that end, and a collector's, wait often, too, but not for long.
+    fn has_served(self, waits: u64, ms: u64) -> bool {
+        self.waits > waits && self.ms > ms
+    }
+}
+
 /// A refusal that the program has not got over yet.
 struct Note {
     /// Plus one; zero where there is none.
@@ -42,7 +112,7 @@ struct Note {
     is_thread: AtomicBool,
     is_rusts: AtomicBool,
     tid: AtomicU32,
-    ms_before: AtomicU64,
+    at: Moment,
     allocations_before: AtomicU64,
     bytes_before: AtomicU64,
     /// When so many bytes have been allocated since, the program has got over it.
@@ -56,11 +126,28 @@ impl Note {
             is_thread: AtomicBool::new(false),
             is_rusts: AtomicBool::new(false),
             tid: AtomicU32::new(0),
-            ms_before: AtomicU64::new(0),
+            at: Moment::new(),
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
             enough_bytes: AtomicU64::new(0),
         }
+    }
+}
+
+impl Note {
+    fn bytes_since(&self) -> u64 {
+        ALLOCATED_BYTES.load(Relaxed).saturating_sub(self.bytes_before.load(Relaxed))
+    }
+
+    /// What was refused, got over or not.
+    fn refused(&self) -> Option<(Cause, Request)> {
+        let bytes = self.bytes.load(Relaxed).checked_sub(1)?;
+        let cause = match () {
+            () if core::ptr::eq(self, &raw const MAPPED) => Cause::Mapping,
+            () if self.is_thread.load(Relaxed) => Cause::Thread,
+            () => Cause::Heap,
+        };
+        Some((cause, Request { bytes, align: None }))
     }
 }
 
@@ -81,6 +168,7 @@ pub(super) struct Noted {
     pub(super) tid: u32,
     /// The time since then, in milliseconds.
     pub(super) ms_since: u64,
+    pub(super) since: Since,
     pub(super) allocations_since: u64,
     pub(super) bytes_since: u64,
 }
@@ -93,8 +181,10 @@ impl Noted {
 
 /// This process is guarded from now on; also in a child of fork(2).
 pub(super) fn begin() {
+    refusal::forget_full();
     OWNER.store(sys::process::pid(), Relaxed);
     CLOSED.set(None);
+    record::begin();
     forget();
 }
 
@@ -136,12 +226,18 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.is_thread.store(cause == Cause::Thread, Relaxed);
     note.is_rusts.store(asker == Asker::Rust, Relaxed);
     note.tid.store(sys::process::tid(), Relaxed);
-    note.ms_before.store(sys::process::monotonic_ms(), Relaxed);
+    note.at.set_now();
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
     CLOSED.set(None);
+    // Rust's allocator has a function of its own for those who cannot go on.
+    if asker == Asker::Other {
+        let counted =
+            Counted { allocations: ALLOCATIONS.load(Relaxed), bytes: ALLOCATED_BYTES.load(Relaxed) };
+        record::note_open(cause, request.bytes, counted);
+    }
     watch(request.bytes);
 }
 
@@ -161,8 +257,22 @@ pub(super) fn watch(bytes: u64) {
     let Some(armed) = armed() else { return };
     let enough = enough(armed, bytes);
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
-    if !WATCHING.swap(true, Relaxed) {
-        c_heap::count(true);
+    if !WATCHING.swap(true, SeqCst) {
+        count_as_watched();
+    }
+}
+
+/// Has the C library's heap counted, or not, as `WATCHING` says. Two threads may be here at once, the one to begin and the
+/// other to end it: whoever wrote last looks again. SeqCst, here and where `WATCHING` changes, as a look before the write
+/// is seen by others would miss theirs.
+fn count_as_watched() {
+    loop {
+        let on = WATCHING.load(SeqCst);
+        c_heap::count(on);
+        fence(SeqCst);
+        if WATCHING.load(SeqCst) == on {
+            return;
+        }
     }
 }
 
@@ -172,26 +282,60 @@ pub(super) fn is_watching() -> bool {
     WATCHING.load(Relaxed)
 }
 
+/// What a thread does.
+struct Here {
+    /// It is in the C library, which looks up what to say.
+    finds_words: Cell<bool>,
+}
+
+// SAFETY: a cell of a flag that is false; nothing to drop.
+unsafe impl Zeroed for Here {}
+
+thread_own!(fn here() -> Here, "oomguard_notes_here");
+
+/// Calls what looks up, translates or converts a text, as a program's last words are: whatever that allocates is part of
+/// them, and not the program going on. In another language than English it is much.
+#[cfg(feature = "shim")]
+pub(super) fn while_finding_words<T>(find: impl FnOnce() -> T) -> T {
+    let before = here().finds_words.replace(true);
+    let found = find();
+    here().finds_words.set(before);
+    found
+}
+
 /// An allocation of so many bytes worked.
 pub(super) fn count(bytes: usize) {
+    if here().finds_words.get() {
+        return;
+    }
     let bytes = bytes as u64;
     if bytes == 0 || bytes > isize::MAX as u64 {
         return;
     }
-    ALLOCATIONS.fetch_add(1, Relaxed);
+    let allocations = ALLOCATIONS.fetch_add(1, Relaxed).saturating_add(1);
     let all = ALLOCATED_BYTES.fetch_add(bytes, Relaxed).saturating_add(bytes);
+    record::note_count(Counted { allocations, bytes: all });
     if bytes >= TELLING_BYTES {
         for note in [&REQUESTED, &MAPPED] {
             let noted = note.bytes.load(Relaxed);
-            if noted > TELLING_BYTES && noted - 1 <= bytes {
+            if noted > TELLING_BYTES && noted - 1 <= bytes && is_gone_on(note) {
                 note.bytes.store(0, Relaxed);
             }
         }
+        close_record();
     }
-    if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, Relaxed) {
-        c_heap::count(false);
+    if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, SeqCst) {
+        count_as_watched();
         close();
     }
+}
+
+/// Whether a thread that gets something now tells that the refused one has gone on: it is the same, or that one has had
+/// the time to say what it dies of.
+fn is_gone_on(note: &Note) -> bool {
+    const TIME_MS: u64 = 1000;
+    note.tid.load(Relaxed) == sys::process::tid()
+        || sys::process::monotonic_ms().saturating_sub(note.at.ms.load(Relaxed)) > TIME_MS
 }
 
 /// A refusal that is kept for later, in words that threads may race for.
@@ -227,11 +371,24 @@ static CLOSED: Kept = Kept::new();
 static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
 
 fn close() {
-    if let Some(open) = open() {
+    if let Some(open) = [&REQUESTED, &MAPPED].into_iter().find_map(Note::refused) {
         CLOSED.set(Some(open));
         CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
     }
-    forget();
+    // What another thread was refused in this very moment stands.
+    for note in [&REQUESTED, &MAPPED] {
+        if note.bytes_since() > note.enough_bytes.load(Relaxed) {
+            note.bytes.store(0, Relaxed);
+        }
+    }
+    close_record();
+}
+
+/// Nothing is open any more, if that is so.
+fn close_record() {
+    if [&REQUESTED, &MAPPED].iter().all(|note| note.bytes.load(Relaxed) == 0) {
+        record::note_closed();
+    }
 }
 
 fn open() -> Option<(Cause, Request)> {
@@ -269,8 +426,12 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         return None;
     }
     let bytes = note.bytes.load(Relaxed).checked_sub(1)?;
-    let bytes_since = ALLOCATED_BYTES.load(Relaxed).saturating_sub(note.bytes_before.load(Relaxed));
+    let bytes_since = note.bytes_since();
     if bytes_since > note.enough_bytes.load(Relaxed) {
+        return None;
+    }
+    let since = note.at.since();
+    if !since.may_matter() {
         return None;
     }
     Some(Noted {
@@ -278,7 +439,8 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
         bytes,
         tid: note.tid.load(Relaxed),
-        ms_since: sys::process::monotonic_ms().saturating_sub(note.ms_before.load(Relaxed)),
+        ms_since: since.ms,
+        since,
         allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
         bytes_since,
     })

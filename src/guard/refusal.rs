@@ -8,13 +8,15 @@ use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
 use super::notes::{self, Asker};
 use super::{interpose, panics, profile, record, said};
-use crate::contract::{Cause, Evidence, OnRefusal};
+use crate::contract::{Cause, Evidence, Measure, OnRefusal};
 use crate::report::Request;
+use crate::shortage::{Asked, Full};
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::memory::rlimit;
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
 /// moment of a thread's life. All bytes zero is its first state.
@@ -121,6 +123,10 @@ fn handle_armed(
         note(cause, asker, request);
         return false;
     }
+    // The C library says ENOMEM for more than one reason. Asked before anything is given back.
+    if cause == Cause::Heap && asker == Asker::Other && !is_by_limit(armed, Asked::of_heap(request.bytes)) {
+        return again();
+    }
     here().handling_in.set(sys::process::pid());
     let survived = match cause {
         Cause::Injected => false,
@@ -160,6 +166,10 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     if asker == Asker::Rust || !std::thread::panicking() {
         notes::note(cause, asker, request);
     }
+    if asker == Asker::Rust && cause != Cause::Thread {
+        // Nobody asked what refused it: Rust's own allocators have no other reason.
+        forget_full();
+    }
     listen();
     let refusals = count_refusal();
     record::note_refusal(request, refusals);
@@ -179,6 +189,68 @@ pub(super) fn watch_for_unchecked() {
     if armed().is_some() {
         super::unchecked::watch();
     }
+}
+
+/// The limit that had no room for what was refused last, plus one, and whether it was one on data; zero where none is
+/// known. Relaxed: two threads that are refused at once are refused by the same limit.
+static FULL_LIMIT: AtomicU64 = AtomicU64::new(0);
+static FULL_IS_DATA: AtomicBool = AtomicBool::new(false);
+/// For how much that was found out, and when, in monotonic milliseconds.
+static FULL_FOR: AtomicU64 = AtomicU64::new(0);
+static FULL_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+/// The limit that refused what was refused last, as it was then; `None` where that was not looked at.
+pub(super) fn last_full() -> Option<Full> {
+    let limit = FULL_LIMIT.load(Ordering::Relaxed).checked_sub(1)?;
+    let is_data = FULL_IS_DATA.load(Ordering::Relaxed);
+    Some(Full { measure: if is_data { Measure::Data } else { Measure::AddressSpace }, limit })
+}
+
+pub(super) fn forget_full() {
+    FULL_LIMIT.store(0, Ordering::Relaxed);
+}
+
+/// Whether it was a limit that refused this just now: there was no room for it below the rlimit that holds now.
+pub(super) fn is_by_limit(armed: &Armed, asked: Asked) -> bool {
+    let now_ms = sys::process::monotonic_ms();
+    // Runtimes near their limit are refused thousands of times a second; what was full in this millisecond still is.
+    if last_full().is_some()
+        && FULL_AT_MS.load(Ordering::Relaxed) == now_ms
+        && asked.is_possible()
+        && asked.bytes >= FULL_FOR.load(Ordering::Relaxed)
+    {
+        return true;
+    }
+    let full = limit_in_the_way(armed, asked);
+    if let Some(full) = full {
+        FULL_IS_DATA.store(full.measure == Measure::Data, Ordering::Relaxed);
+        FULL_FOR.store(asked.bytes, Ordering::Relaxed);
+        FULL_AT_MS.store(now_ms, Ordering::Relaxed);
+        FULL_LIMIT.store(full.limit.saturating_add(1), Ordering::Relaxed);
+    }
+    full.is_some()
+}
+
+fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
+    if may_ask() {
+        let used = sys::memory::memory_use();
+        if used.of(armed.measure).is_some() {
+            return asked.refused_by(armed.measure, |measure| rlimit(measure.into()).soft, &used);
+        }
+    }
+    // No file may be opened, or there is no descriptor left for one: the kernel is asked as the program asked it.
+    let limit = armed.limit.bytes()?;
+    let bytes = usize::try_from(asked.bytes).ok().filter(|_| asked.is_possible())?;
+    sys::memory::would_be_refused(bytes).then_some(Full { measure: armed.measure, limit })
+}
+
+/// Whether files may be opened here: a filter of the program's own may kill it for that.
+pub(super) fn may_ask() -> bool {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return !super::foreign::has_filter_of_its_own();
+    }
+    !sys::process::is_filtered()
 }
 
 /// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a

@@ -25,8 +25,15 @@ static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// How long the rest of a story may take, a backtrace or the way out, in milliseconds.
 const STORY_MS: u64 = 1000;
 
+/// For so long other threads that write do not tell that the refused one has gone on: it may not have come to say what it
+/// ends for. In milliseconds.
+const OTHERS_MS: u64 = 2000;
+/// When something was refused last, by the coarse clock.
+static BEGAN_AT_MS: AtomicU64 = AtomicU64::new(0);
+
 /// Something was refused: what is said from now on may be about it.
 pub(super) fn begin() {
+    BEGAN_AT_MS.store(sys::process::coarse_ms(), Relaxed);
     LEN.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
@@ -36,25 +43,35 @@ pub(super) fn begin() {
 const WRITES_ELSEWHERE: u32 = 64;
 static WRITES_ELSEWHERE_LEFT: AtomicU32 = AtomicU32::new(0);
 
-/// Something was written that is not for stderr; whether there is still something to be listened to.
-pub(super) fn note_write_elsewhere() -> bool {
+/// Something was written that is not for stderr, by a thread that was refused something or by another one; whether there
+/// is still something to be listened to.
+pub(super) fn note_write_elsewhere(by_refused: bool) -> bool {
+    if !tells_of_going_on(by_refused) {
+        return true;
+    }
     WRITES_ELSEWHERE_LEFT
         .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
         .is_ok_and(|left| left > 1)
 }
 
+fn tells_of_going_on(by_refused: bool) -> bool {
+    by_refused || sys::process::coarse_ms().saturating_sub(BEGAN_AT_MS.load(Relaxed)) > OTHERS_MS
+}
+
 /// Takes in what was written; whether there is more to be listened to.
-pub(super) fn keep(text: &[u8]) -> bool {
+pub(super) fn keep(text: &[u8], by_refused: bool) -> bool {
     let text = text.get(..text.len().min(KEPT_OF_ONE)).unwrap_or(&[]);
     let start = LEN.fetch_add(text.len(), Relaxed);
     for (byte, slot) in text.iter().zip(TEXT.get(start..).unwrap_or(&[])) {
         slot.store(*byte, Relaxed);
     }
     let lines = u32::from(text.ends_with(b"\n"));
-    let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines));
-    let goes_on = left.is_ok_and(|left| left > lines) && start + text.len() < KEPT_BYTES;
     SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
-    goes_on
+    if !tells_of_going_on(by_refused) {
+        return true;
+    }
+    let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines));
+    left.is_ok_and(|left| left > lines) && start.saturating_add(text.len()) < KEPT_BYTES
 }
 
 /// What was said last, as far as it bears on a death. A program that goes on after more words than are listened to has

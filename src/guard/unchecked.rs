@@ -10,6 +10,7 @@ use super::interpose;
 use super::judge;
 use super::notes::{self, Asker, Noted};
 use super::real::{Real, call_real};
+use super::record;
 use super::unwind;
 use crate::contract::Evidence;
 use crate::message::asks_for_a_block;
@@ -77,6 +78,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         unsafe { unwind::divert(context, end_here) };
         return sys::fd::set_errno(errno);
     }
+    record::acquit();
     // SAFETY: written before this handler was installed, and never again.
     let before = unsafe { &*BEFORE.0.get() };
     // SAFETY: as above.

@@ -10,7 +10,7 @@
 
 use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
-use super::judge::{self, Guilt};
+use super::judge::{self, Guilt, Said};
 use super::notes::{self, Asker, Noted};
 use super::{frames, interpose, panics, refusal, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
@@ -144,7 +144,7 @@ fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
     match noted.asker {
         Asker::Rust if said == Some(Message::OutOfMemory) => refusal_of_words(),
         Asker::Rust => None,
-        Asker::Other => judge::of_abort(armed, said),
+        Asker::Other => judge::of_abort(armed, said.map(Said::of_open_refusal)),
     }
 }
 
@@ -208,5 +208,5 @@ fn of_words(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     if notes::requested().is_some_and(is_handled) {
         return None;
     }
-    judge::of_exit(armed, said)
+    judge::of_exit(armed, said.map(Said::of_open_refusal))
 }

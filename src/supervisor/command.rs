@@ -5,7 +5,7 @@
 //! thread may have held any lock at the moment of the fork. It is registered last, so the hooks that the command
 //! came with run before it, and unlimited.
 
-use super::entrance::Entrance;
+use super::entrance;
 use super::foreground::{CHANGED, Found};
 use super::inference::{self, Joining};
 use super::program;
@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -193,9 +193,15 @@ impl Prepared {
         certain.then_some(program)
     }
 
-    /// Whether nothing can be preloaded into the program, as far as its file tells.
-    pub(super) fn nothing_preloads(&self) -> bool {
-        matches!(Entrance::of(&self.command), Entrance::Static | Entrance::Foreign)
+    /// The file that will be executed, through scripts, where it is one that the library can be preloaded into.
+    pub(super) fn preloadable_file(&self) -> Option<PathBuf> {
+        let file = entrance::program_of(&self.command)?;
+        (entrance::Entrance::of(&self.command) == entrance::Entrance::Preload).then_some(file)
+    }
+
+    /// Whether the program has to be seen from outside, as far as its file tells.
+    pub(super) fn is_seen_from_outside_only(&self) -> bool {
+        entrance::is_seen_from_outside_only(&self.command)
     }
 
     fn set_variable(&mut self, name: &'static str, value: &OsStr) {

@@ -108,6 +108,21 @@ pub(super) fn look(pid: u32, led_group: bool, lifeline: Option<&Lifeline>) -> Le
     }
 }
 
+/// Whether process `pid` is `ancestor`, or descends from it, as far as its parents live.
+pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
+    /// Deeper than anybody nests processes.
+    const MOST: usize = 1000;
+    let parent = |pid: &u32| parent_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
+    std::iter::successors(Some(pid), parent).take(MOST).any(|pid| pid == ancestor)
+}
+
+fn parent_in(stat: &[u8]) -> Option<u32> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields =
+        stat.get(name_end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    u32::try_from(whole_number(fields.nth(1)?)?).ok()
+}
+
 /// How many living processes are in group `group`: proc_pid_stat(5).
 fn count_group(group: u32) -> usize {
     let Ok(processes) = std::fs::read_dir("/proc") else { return 1 };
@@ -132,6 +147,15 @@ fn is_alive_in_group(stat: &[u8], group: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_descends_from_whom_is_read_from_the_kernels_files() {
+        assert_eq!(parent_in(b"42 (a) b (c)) S 7 77 77 0 -1"), Some(7));
+        assert_eq!(parent_in(b"42 (cut) S"), None);
+        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert!(descends_from(own, own) && descends_from(own, parent));
+        assert!(!descends_from(parent, own) && !descends_from(own, u32::MAX));
+    }
 
     #[test]
     fn names_with_brackets_do_not_confuse_the_group() {

@@ -3,7 +3,8 @@
 
 use super::elf::Elf;
 use super::program;
-use crate::program_file::{self, Kind};
+use crate::sys;
+use crate::sys::image::Image;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -67,7 +68,7 @@ fn missing_beside(linker: &Path, library: &Path) -> Option<Option<String>> {
 }
 
 /// The file that a command would execute, through scripts.
-fn program_of(command: &Command) -> Option<PathBuf> {
+pub(super) fn program_of(command: &Command) -> Option<PathBuf> {
     let set = command.get_envs().find(|(name, _)| *name == "PATH");
     let path = match set {
         Some((_, path)) => path.map(OsStr::to_owned),
@@ -109,32 +110,35 @@ fn interpreter_of_script(file: &Path) -> Option<PathBuf> {
 }
 
 fn look(path: &Path) -> Entrance {
-    let Ok(metadata) = path.metadata() else { return Entrance::Unknown };
-    if metadata.mode() & (libc::S_ISUID | libc::S_ISGID) != 0 || has_capabilities(path) {
-        return Entrance::Privileged;
+    match image(path) {
+        None => Entrance::Unknown,
+        Some(Image::Privileged) => Entrance::Privileged,
+        Some(_) if program::arms_itself(path) => Entrance::Guarded,
+        Some(Image::Preloads | Image::CallsByItself) => Entrance::Preload,
+        Some(Image::Sanitized) => Entrance::Sanitized,
+        Some(Image::Static) => Entrance::Static,
+        // Of what is no ELF file the kernel may well know what it is: 32-bit, or by binfmt_misc.
+        Some(Image::OtherLinker | Image::Foreign) => Entrance::Foreign,
     }
-    if program::arms_itself(path) {
-        return Entrance::Guarded;
-    }
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return Entrance::Unknown };
-    match program_file::kind_of(&path) {
-        Kind::Native => Entrance::Preload,
-        Kind::Sanitized => Entrance::Sanitized,
-        Kind::Static => Entrance::Static,
-        // Another kind of program, which the kernel may well know: 32-bit, or by binfmt_misc.
-        Kind::Foreign | Kind::Unknown => Entrance::Foreign,
+}
+
+fn image(path: &Path) -> Option<Image> {
+    sys::image::look(&CString::new(path.as_os_str().as_bytes()).ok()?)
+}
+
+/// Whether what the program does is not all seen from within: nothing can be preloaded, or it goes past the C library.
+pub(super) fn is_seen_from_outside_only(command: &Command) -> bool {
+    let calls_by_itself = || program_of(command).and_then(|file| image(&file)) == Some(Image::CallsByItself);
+    match Entrance::of(command) {
+        Entrance::Static | Entrance::Foreign => true,
+        Entrance::Preload => calls_by_itself(),
+        _ => false,
     }
 }
 
 /// Where programs of this machine have glibc's dynamic linker.
 const USUAL_LINKER: &str =
     if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
-
-/// capabilities(7): a file that has some runs in secure-execution mode, as a set-user-ID one does.
-fn has_capabilities(path: &Path) -> bool {
-    CString::new(path.as_os_str().as_bytes())
-        .is_ok_and(|path| crate::sys::fd::has_attribute(&path, c"security.capability"))
-}
 
 #[cfg(test)]
 mod tests {

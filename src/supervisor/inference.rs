@@ -4,10 +4,10 @@ use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tr
 use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::sys;
-use crate::sys::trace::Step;
+use crate::sys::join::Step;
 use parking_lot::Mutex;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 ///
 /// The worker and its descendants are followed by ptrace(2), and stopped by a seccomp(2) filter at nothing but the
 /// calls that map memory: mmap, mremap, mprotect to writable, brk. After a refusal, the thread that met it is
-/// stopped at each of its next 10,000 calls as well. A death that a refusal by the limit led to, and that nothing
+/// stopped at each of its calls as well, for a second of its processor time. A death that a refusal by the limit led to, and that nothing
 /// made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that [is
 /// inferred](super::Report::is_inferred).
 ///
@@ -44,7 +44,7 @@ pub(super) struct Inference {
     tracer: Process,
     findings: File,
     /// Where the child says what came of it.
-    joined: PipeReader,
+    joined: Option<PipeReader>,
     childs_ends: Option<(UnixStream, PipeWriter)>,
     is_inferring: bool,
 }
@@ -66,14 +66,32 @@ impl Inference {
         let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
         let mut tracer = Tracer::new(terms);
         let (socket, pages) = (tracers.as_raw_fd(), findings.as_raw_fd());
-        let pid = tracer::start(&mut tracer, socket, pages)?;
+        let pid = tracer::start(&mut tracer, socket, pages, None)?;
         Ok(Inference {
             tracer: Process(pid),
             findings: File::from(findings),
-            joined,
+            joined: Some(joined),
             childs_ends: Some((childs, result)),
             is_inferring: false,
         })
+    }
+
+    /// Starts a tracer for process `pid`, a descendant, which waits for it at the other end of `stream`.
+    pub(super) fn follow(mut stream: UnixStream, pid: u32, terms: Terms) -> io::Result<Inference> {
+        sweep();
+        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let mut tracer = Tracer::new(terms);
+        let (socket, pages) = (stream.as_raw_fd(), findings.as_raw_fd());
+        let tracer = tracer::start(&mut tracer, socket, pages, Some(pid))?;
+        let inference = Inference {
+            tracer: Process(tracer),
+            findings: File::from(findings),
+            joined: None,
+            childs_ends: None,
+            is_inferring: true,
+        };
+        stream.write_all(&tracer.to_ne_bytes())?;
+        Ok(inference)
     }
 
     pub(super) fn joining(&self) -> Option<Joining> {
@@ -85,7 +103,8 @@ impl Inference {
     pub(super) fn conclude_joining(&mut self) -> io::Result<()> {
         self.childs_ends = None;
         let mut result = [0; RESULT_BYTES];
-        self.joined.read_exact(&mut result)?;
+        let Some(joined) = &mut self.joined else { return Ok(()) };
+        joined.read_exact(&mut result)?;
         self.is_inferring = result == [0; RESULT_BYTES];
         if self.is_inferring { Ok(()) } else { Err(explain(result)) }
     }
@@ -105,10 +124,44 @@ impl Inference {
         if !self.is_inferring || !tracer::is_death(status.into_raw()) {
             return None;
         }
-        self.claims(OWN_AT, status).or_else(|| {
-            let fallen = ExitStatus::from_raw(i32::try_from(self.note(0).checked_sub(1)?).ok()?);
-            passes_on(status, fallen).then(|| self.claims(FALLEN_AT, fallen))?
-        })
+        self.claims(OWN_AT, status).or_else(|| self.verdict_of_descendant(status))
+    }
+
+    /// The same of a worker that is not followed itself.
+    pub(super) fn verdict_of_descendant(&self, status: ExitStatus) -> Option<Claims> {
+        let fallen = self.fallen_status()?;
+        passes_on(status, fallen).then(|| self.claims(FALLEN_AT, fallen))?
+    }
+
+    /// The one that last died of what it was refused, below the one that is followed.
+    pub(super) fn fallen(&self) -> Option<Claims> {
+        self.claims(FALLEN_AT, self.fallen_status()?)
+    }
+
+    fn fallen_status(&self) -> Option<ExitStatus> {
+        self.wait_for_the_last_word();
+        Some(ExitStatus::from_raw(i32::try_from(self.note(0).checked_sub(1)?).ok()?))
+    }
+
+    /// The tracer learns of an end first, and may still be about to write it down. It ends when nobody is left to follow.
+    fn wait_for_the_last_word(&self) {
+        const PATIENCE_MS: u32 = 20;
+        for _ in 0..PATIENCE_MS {
+            if self.note(0) != 0
+                || !sys::child::is_alive(self.tracer.0)
+                || sys::child::is_zombie(self.tracer.0)
+            {
+                return;
+            }
+            sys::process::sleep_ms(1);
+        }
+    }
+
+    /// What the worker was refused, whether it got over it or not.
+    pub(super) fn refused(&self) -> Option<Claims> {
+        let mut copy = [0; RECORD_BYTES];
+        self.findings.read_exact_at(&mut copy, OWN_AT as u64).ok()?;
+        Claims::read(&copy)
     }
 
     /// What was seen of a process that ended so.
@@ -144,7 +197,7 @@ const RESULT_BYTES: usize = 2;
 
 /// In the child, between fork and exec: has it followed, and says what came of that. Async-signal-safe.
 pub(super) fn join(joining: Joining) {
-    let result = match sys::trace::join(joining.socket, joining.tracer) {
+    let result = match sys::join::join(joining.socket, joining.tracer) {
         Ok(()) => [0; RESULT_BYTES],
         Err((step, error)) => [step as u8, error as u8],
     };

@@ -40,8 +40,10 @@
 //! | `descendants` | what a worker left behind |
 //! | `kernel_kills` | whether the kernel's out-of-memory killer was at work |
 //! | `inference` | whether memory was refused to a worker that says nothing itself |
+//! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
+//! | `loading` | programs that ended before there was a guard in them |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
 //! | `retry` | `Retry`: the next limit; pure |
@@ -59,9 +61,11 @@ mod command;
 mod descendants;
 mod elf;
 mod entrance;
+mod followers;
 mod foreground;
 mod inference;
 mod kernel_kills;
+mod loading;
 mod outcome;
 mod output;
 mod pool;
@@ -92,7 +96,7 @@ pub use entrance::Entrance;
 pub use foreground::Foreground;
 pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
-pub use outcome::{Ended, EndedBy, Outcome};
+pub use outcome::{Ended, EndedBy, Outcome, Sufficient};
 pub use pool::{Job, Pool};
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;

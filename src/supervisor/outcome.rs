@@ -3,8 +3,13 @@
 use super::descendants::LeftBehind;
 use super::kernel_kills::OomKill;
 use super::report::{LastLook, Report};
-use crate::contract::EXIT_OUT_OF_MEMORY;
-use crate::record::{Claims, State};
+use super::tracer::is_death;
+use crate::contract::{Cause, EXIT_OUT_OF_MEMORY, Evidence};
+use crate::message::Message;
+use crate::record::{Claims, Open, State};
+use crate::report::Request;
+use crate::sys;
+use crate::text::Text;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -17,8 +22,9 @@ use std::time::Duration;
 pub enum Outcome {
     /// Exit code 0.
     Success,
-    /// The worker reached its own limit: its exit code and the record that it left agree; or, where the report
-    /// [is inferred](Report::is_inferred), it failed after a refusal by that limit which nothing made good.
+    /// The worker reached its own limit: its exit code and the record that it left agree, or that of a descendant whose
+    /// exit code it passed on, as shells do; or, where the report [is inferred](Report::is_inferred), it failed after a
+    /// refusal by that limit which nothing made good.
     OutOfMemory(Report),
     /// The kernel's out-of-memory killer ended it: SIGKILL that this process did not send, while the kernel's counter
     /// of such kills rose.
@@ -97,6 +103,19 @@ pub struct Ended {
     pub resident_peak: u64,
     /// What a guarded worker last said of itself, whatever it died of; `None` where no guard filled the record.
     pub last_look: Option<LastLook>,
+    /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were many.
+    /// Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
+    pub descendants: Vec<Report>,
+    /// The worker's program ended while it was being loaded, with the guard that is preloaded: there was no room for it
+    /// under the limit, and there would be without.
+    pub could_not_load: bool,
+    /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other than
+    /// memory, they were survived.
+    pub refusals: u64,
+    /// The last of these requests, in bytes: the worker's, or else a descendant's.
+    pub last_refused: Option<u64>,
+    /// A report whose evidence is not [`Sufficient`].
+    pub doubtful: Option<Report>,
     /// Whether this process ended it.
     pub ended_by: Option<EndedBy>,
     /// How many calls that map memory were looked at from outside; zero without
@@ -146,33 +165,178 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Names a death. `inferred` is what a tracer makes of it, if one followed the worker: less than what the worker says
-/// itself, but the only word about a descendant that says nothing. `take_kill` asks the kernel's counter, and is only
-/// called where the answer matters.
+/// Which evidence suffices for [`Outcome::OutOfMemory`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sufficient {
+    /// Any that a report tells.
+    #[default]
+    Likely,
+    /// Only what nothing but such a death does: [`Evidence::Exact`], [`Evidence::Fault`]. An end on other evidence is told
+    /// as what the worker would have ended with, and its report is in [`Ended::doubtful`].
+    Exact,
+}
+
+impl Sufficient {
+    fn allows(self, evidence: Option<Evidence>) -> bool {
+        self == Sufficient::Likely || matches!(evidence, Some(Evidence::Exact | Evidence::Fault))
+    }
+}
+
+/// What was seen of a worker's end.
+pub(super) struct Seen<'a> {
+    pub(super) status: ExitStatus,
+    pub(super) ended_by: Option<EndedBy>,
+    pub(super) pid: u32,
+    /// What it said itself; or, where it says nothing, the first one of its descendants that does.
+    pub(super) claims: Option<&'a Claims>,
+    /// What its descendants said: those that ended of a refusal in the order of their ends.
+    pub(super) descendants: &'a [Claims],
+    /// What tracers make of it: less than what a process says itself, but the only word about one that says nothing.
+    pub(super) inferred: Option<Claims>,
+    /// A descendant that could not be loaded, and whose end it passed on.
+    pub(super) unloaded: Option<&'a Claims>,
+    /// When it ended, by the clock that all processes share.
+    pub(super) at_ms: u64,
+    /// Whether a descendant counts whose end the worker did not pass on.
+    pub(super) any_descendant: bool,
+    pub(super) sufficient: Sufficient,
+}
+
+/// Names a death; with the report that did not suffice. `take_kill` asks the kernel's counter, and is only called where
+/// the answer matters.
 pub(super) fn judge(
-    status: ExitStatus,
-    claims: Option<&Claims>,
-    inferred: Option<Claims>,
-    ended_by: Option<EndedBy>,
+    seen: Seen<'_>,
     take_kill: impl FnOnce() -> Option<OomKill>,
-) -> Outcome {
-    let inferred = inferred.filter(|inferred| claims.is_none_or(|claims| claims.pid != inferred.pid));
-    match (status.code(), status.signal()) {
+) -> (Outcome, Option<Report>) {
+    let own = match (seen.status.code(), seen.status.signal()) {
         (Some(0), _) => Outcome::Success,
-        (Some(code), _) => match claims {
-            Some(claims) if claims.state == State::Exhausted && i32::from(claims.exit_code) == code => {
-                Outcome::OutOfMemory(Report::new(claims.clone()))
-            }
-            _ => inferred.map_or(Outcome::Exited(code), |claims| Outcome::OutOfMemory(Report::new(claims))),
-        },
-        (None, Some(libc::SIGKILL)) if ended_by.is_none() => {
+        (Some(code), _) => Outcome::Exited(code),
+        (None, Some(libc::SIGKILL)) if seen.ended_by.is_none() => {
             take_kill().map_or(Outcome::Signaled(libc::SIGKILL), Outcome::OomKilled)
         }
-        (None, signal) => match inferred.filter(|_| ended_by.is_none()) {
-            Some(claims) => Outcome::OutOfMemory(Report::new(claims)),
-            None => Outcome::Signaled(signal.unwrap_or(0)),
-        },
+        (None, signal) => Outcome::Signaled(signal.unwrap_or(0)),
+    };
+    match seen.of_memory() {
+        Some(claims) if seen.sufficient.allows(claims.evidence) => {
+            (Outcome::OutOfMemory(Report::new(claims)), None)
+        }
+        Some(claims) => {
+            let without_us = match (claims.own_exit_code, claims.own_signal) {
+                _ if claims.inferred => own,
+                (Some(code), _) => Outcome::Exited(code.into()),
+                (None, Some(signal)) => Outcome::Signaled(signal.into()),
+                (None, None) => own,
+            };
+            (without_us, Some(Report::new(claims)))
+        }
+        None => (own, None),
     }
+}
+
+impl Seen<'_> {
+    /// What was refused to the process whose end this is, if that is what it died of.
+    fn of_memory(&self) -> Option<Claims> {
+        if self.ended_by.is_some() {
+            return None;
+        }
+        let passed_on = match self.status.code() {
+            Some(0) => None,
+            Some(code) => self.own_word(code).or_else(|| self.descendants_word(code)),
+            None => None,
+        };
+        let unsaid = || if is_death(self.status.into_raw()) { self.unsaid() } else { None };
+        let any = || {
+            let ended = self.descendants.iter().rfind(|claims| claims.state == State::Exhausted);
+            let by_itself = self.status.code().is_some() || is_death(self.status.into_raw());
+            ended.filter(|_| self.any_descendant && by_itself).cloned()
+        };
+        passed_on.or_else(unsaid).or_else(any)
+    }
+
+    fn own_word(&self, code: i32) -> Option<Claims> {
+        self.claims
+            .filter(|claims| claims.state == State::Exhausted && i32::from(claims.exit_code) == code)
+            .cloned()
+    }
+
+    /// A shell, or another wrapper, passes on how its child ended.
+    fn descendants_word(&self, code: i32) -> Option<Claims> {
+        let is_it = |claims: &&Claims| {
+            claims.state == State::Exhausted && !claims.inferred && i32::from(claims.exit_code) == code
+        };
+        self.descendants.iter().rfind(is_it).cloned()
+    }
+
+    /// The process was gone before its guard could say anything: system calls of its own, or a crash without a stack.
+    fn unsaid(&self) -> Option<Claims> {
+        let inferred = self.inferred.as_ref();
+        let inferred = inferred.filter(|inferred| {
+            self.claims.is_none_or(|claims| !claims.is_acquitted || claims.pid != inferred.pid)
+        });
+        self.claims
+            .filter(|claims| claims.state == State::Armed && claims.pid == self.pid)
+            .filter(|claims| claims.open.is_some_and(|open| is_fatal(&open, self.at_ms)))
+            .map(|claims| self.speak_for(claims, self.status.code(), self.status.signal()))
+            .or_else(|| inferred.cloned())
+            .or_else(|| {
+                let fallen = |claims: &&Claims| {
+                    claims.state == State::Armed
+                        && claims.open.is_some_and(|open| is_announced(&open, self.at_ms))
+                        && !sys::child::is_alive(claims.pid)
+                };
+                self.descendants.iter().find(fallen).map(|claims| self.speak_for(claims, None, None))
+            })
+            .or_else(|| self.unloaded.map(|claims| self.speak_for(claims, self.status.code(), None)))
+    }
+
+    /// The report that a process would have made.
+    fn speak_for(&self, claims: &Claims, code: Option<i32>, signal: Option<i32>) -> Claims {
+        let small = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+        let open = claims.open;
+        Claims {
+            state: State::Exhausted,
+            inferred: true,
+            cause: open.map_or(claims.cause, |open| open.cause),
+            refusals: claims.refusals.max(1),
+            thread: Text::from_bytes(if claims.tid == claims.pid { b"main" } else { b"?" }),
+            request: open.map(|open| Request { bytes: open.bytes, align: None }),
+            limit_refused: Some(true),
+            evidence: Some(Evidence::Outside),
+            own_exit_code: small(code),
+            own_signal: small(signal),
+            ..claims.clone()
+        }
+    }
+}
+
+/// How long ago the words may be that a program dies with, or the refusal that it dies of without a word.
+const SAID_MS: u64 = 10_000;
+const STRAIGHT_MS: u64 = 1000;
+/// What it may have allocated since: as the guard judges it.
+const STRAIGHT_ALLOCATIONS: u64 = 32;
+const STRAIGHT_BYTES: u64 = 64 << 10;
+
+/// Whether a process that is gone without having been looked at by its guard died of what it was refused.
+fn is_fatal(open: &Open, at_ms: u64) -> bool {
+    let since = |ms: u64| at_ms.saturating_sub(ms);
+    match open.said {
+        Some((Message::OutOfMemory, said_ms, bytes_since)) => {
+            since(said_ms) <= SAID_MS && bytes_since <= STRAIGHT_BYTES
+        }
+        Some((Message::OtherDeath | Message::Unrelated, ..)) => false,
+        None => {
+            open.cause != Cause::Mapping
+                && since(open.since_ms) <= STRAIGHT_MS
+                && open.allocations_since <= STRAIGHT_ALLOCATIONS
+                && open.bytes_since <= STRAIGHT_BYTES
+        }
+    }
+}
+
+/// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker failed.
+fn is_announced(open: &Open, at_ms: u64) -> bool {
+    matches!(open.said, Some((Message::OutOfMemory, said_ms, _)) if at_ms.saturating_sub(said_ms) <= STRAIGHT_MS)
+        && is_fatal(open, at_ms)
 }
 
 /// The line for a log, where there is one.
@@ -213,10 +377,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Cause, Measure};
-    use crate::report::Request;
+    use crate::contract::Measure;
     use crate::sys::memory::MemoryUse;
-    use crate::text::Text;
 
     fn claims(state: State, exit_code: u8) -> Claims {
         Claims {
@@ -244,6 +406,28 @@ mod tests {
             waited_ms: None,
             inferred: false,
             profile: None,
+            told: None,
+            open: None,
+            order: 0,
+            loading: None,
+            is_acquitted: false,
+        }
+    }
+
+    const NOW_MS: u64 = 100_000;
+
+    fn seen(raw: i32, claims: Option<&Claims>) -> Seen<'_> {
+        Seen {
+            status: ExitStatus::from_raw(raw),
+            ended_by: None,
+            pid: 7,
+            claims,
+            descendants: &[],
+            inferred: None,
+            unloaded: None,
+            at_ms: NOW_MS,
+            any_descendant: false,
+            sufficient: Sufficient::Likely,
         }
     }
 
@@ -253,7 +437,7 @@ mod tests {
         ended_by: Option<EndedBy>,
         kill: Option<OomKill>,
     ) -> Outcome {
-        judge(ExitStatus::from_raw(raw), claims.as_ref(), None, ended_by, || kill)
+        judge(Seen { ended_by, ..seen(raw, claims.as_ref()) }, || kill).0
     }
 
     fn exit(code: i32) -> i32 {
@@ -307,17 +491,112 @@ mod tests {
     #[test]
     fn what_a_tracer_saw_counts_where_the_worker_says_nothing_itself() {
         let inferred = |pid| Some(Claims { pid, inferred: true, ..claims(State::Exhausted, 198) });
-        let of = |raw, own: Option<Claims>, seen, ended_by| {
-            judge(ExitStatus::from_raw(raw), own.as_ref(), seen, ended_by, || None).is_memory()
+        let of = |raw, own: Option<Claims>, inferred, ended_by| {
+            judge(Seen { inferred, ended_by, ..seen(raw, own.as_ref()) }, || None).0.is_memory()
         };
         assert!(of(exit(1), None, inferred(7), None));
         assert!(of(libc::SIGSEGV, None, inferred(7), None));
         assert!(!of(exit(0), None, inferred(7), None));
         assert!(!of(libc::SIGSEGV, None, inferred(7), Some(EndedBy::Kill)));
         assert!(!of(libc::SIGKILL, None, inferred(7), None));
-        let armed = || Some(claims(State::Armed, 198));
-        assert!(!of(exit(1), armed(), inferred(7), None), "a guarded program knows better");
-        assert!(of(exit(1), armed(), inferred(8), None), "a guarded wrapper does not speak for its child");
+        let armed = |is_acquitted| Some(Claims { is_acquitted, ..claims(State::Armed, 198) });
+        assert!(!of(exit(1), armed(true), inferred(7), None), "a guarded program knows better …");
+        assert!(of(exit(1), armed(false), inferred(7), None), "… if it was asked");
+        assert!(
+            of(exit(1), armed(true), inferred(8), None),
+            "a guarded wrapper does not speak for its child"
+        );
+    }
+
+    #[test]
+    fn a_descendants_record_proves_the_code_that_was_passed_on() {
+        let wrapper = claims(State::Armed, 198);
+        let child = |exit_code, order| Claims {
+            pid: 70 + order as u32,
+            order,
+            ..claims(State::Exhausted, exit_code)
+        };
+        let judged = |raw, descendants: &[Claims], any_descendant| {
+            let seen = Seen { descendants, any_descendant, ..seen(raw, Some(&wrapper)) };
+            match judge(seen, || None).0 {
+                Outcome::OutOfMemory(report) => Some(report.pid()),
+                _ => None,
+            }
+        };
+        assert_eq!(judged(exit(198), &[child(198, 1), child(198, 2)], false), Some(72), "the last one");
+        assert_eq!(judged(exit(77), &[child(77, 1), child(198, 2)], false), Some(71));
+        assert_eq!(judged(exit(198), &[], false), None);
+        assert_eq!(judged(exit(2), &[child(198, 1)], false), None, "swallowed");
+        assert_eq!(judged(0, &[child(198, 1)], false), None);
+        for raw in [exit(2), 0, libc::SIGABRT] {
+            assert_eq!(judged(raw, &[child(198, 1)], true), Some(71), "{raw}");
+            assert_eq!(judged(raw, &[claims(State::Armed, 198)], true), None);
+        }
+        assert_eq!(judged(libc::SIGTERM, &[child(198, 1)], true), None, "somebody ended it");
+    }
+
+    #[test]
+    fn who_leaves_by_a_door_that_nobody_watches_is_spoken_for() {
+        let open = Open {
+            cause: Cause::Heap,
+            bytes: 4096,
+            since_ms: NOW_MS,
+            allocations_since: 0,
+            bytes_since: 0,
+            said: None,
+        };
+        let said = |message, ago_ms, bytes| Open { said: Some((message, NOW_MS - ago_ms, bytes)), ..open };
+        let of = |raw, open| {
+            let own = Claims { open, ..claims(State::Armed, 198) };
+            judge(seen(raw, Some(&own)), || None).0
+        };
+        let old = Open { since_ms: 0, ..said(Message::OutOfMemory, 0, 0) };
+        for open in [open, said(Message::OutOfMemory, 0, 0), old] {
+            let Outcome::OutOfMemory(report) = of(exit(2), Some(open)) else { panic!("{open:?}") };
+            assert_eq!((report.evidence(), report.own_exit_code()), (Some(Evidence::Outside), Some(2)));
+            assert!(report.is_inferred());
+            assert!(of(libc::SIGSEGV, Some(open)).is_memory());
+            let another = Claims { pid: 8, open: Some(open), ..claims(State::Armed, 198) };
+            assert!(
+                !judge(seen(exit(2), Some(&another)), || None).0.is_memory(),
+                "a descendant's, which may live"
+            );
+            for raw in [0, libc::SIGTERM, libc::SIGKILL] {
+                assert!(!of(raw, Some(open)).is_memory(), "{raw}");
+            }
+        }
+        for open in [
+            None,
+            Some(Open { since_ms: NOW_MS - STRAIGHT_MS - 1, ..open }),
+            Some(Open { allocations_since: STRAIGHT_ALLOCATIONS + 1, ..open }),
+            Some(Open { bytes_since: STRAIGHT_BYTES + 1, ..open }),
+            Some(Open { cause: Cause::Mapping, ..open }),
+            Some(said(Message::Unrelated, 0, 0)),
+            Some(said(Message::OtherDeath, 0, 0)),
+            Some(said(Message::OutOfMemory, SAID_MS + 1, 0)),
+            Some(said(Message::OutOfMemory, 0, STRAIGHT_BYTES + 1)),
+        ] {
+            assert!(!of(exit(2), open).is_memory(), "{open:?}");
+        }
+    }
+
+    #[test]
+    fn evidence_that_does_not_suffice_leaves_the_end_as_it_was() {
+        let judged = |evidence, own_exit_code, own_signal| {
+            let own = Claims { evidence, own_exit_code, own_signal, ..claims(State::Exhausted, 198) };
+            judge(Seen { sufficient: Sufficient::Exact, ..seen(exit(198), Some(&own)) }, || None)
+        };
+        for evidence in [Evidence::Exact, Evidence::Fault] {
+            let (outcome, doubtful) = judged(Some(evidence), Some(1), None);
+            assert!(outcome.is_memory() && doubtful.is_none());
+        }
+        for evidence in [Evidence::Said, Evidence::Missing, Evidence::Straight, Evidence::Outside] {
+            let (outcome, doubtful) = judged(Some(evidence), Some(1), None);
+            assert!(matches!(outcome, Outcome::Exited(1)), "{outcome}");
+            assert_eq!(doubtful.and_then(|report| report.evidence()), Some(evidence));
+            assert!(matches!(judged(Some(evidence), None, Some(6)).0, Outcome::Signaled(6)));
+        }
+        assert!(matches!(judged(None, None, None).0, Outcome::Exited(198)));
     }
 
     #[test]

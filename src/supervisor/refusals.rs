@@ -10,20 +10,33 @@
 //! shows in what it said since, in whether it could have the memory now, and in how much it has worked since.
 
 use crate::message::Message;
+use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
 /// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
-const STRAIGHT_NS: u64 = 600_000;
+const STRAIGHT_NS: u64 = 300_000;
 
 /// What each call that gives memory back adds to that: it is stopped at, which costs the program tens of microseconds of its
 /// own, and more on a busy machine.
-const RELEASE_NS: u64 = 100_000;
+const RELEASE_NS: u64 = 25_000;
 
 /// The same, after it has said that memory is gone: a backtrace, what other threads do.
 const ANNOUNCED_NS: u64 = 100_000_000;
 
-/// What a C library takes from the kernel beside a block, at once (M_TOP_PAD in mallopt(3)), and a page for rounding.
-const LEAST_STEP_BYTES: u64 = (128 + 4) << 10;
+/// How long both may take: who waits longer in between serves somebody, and is ended for another reason.
+const STRAIGHT_MS: u64 = 5_000;
+const ANNOUNCED_MS: u64 = 10_000;
+
+/// Who is still full after so much work, or so much time, has learned to live with it.
+const MISSING_NS: u64 = 60_000_000_000;
+const MISSING_MS: u64 = 600_000;
+
+/// The same of one that has said something else since.
+const SPOKEN_NS: u64 = 200_000_000;
+const SPOKEN_MS: u64 = 2_000;
+
+/// So long what a process says and gives back is looked at, which costs it at each call: then it has gone on.
+const WATCHED_NS: u64 = 1_000_000_000;
 
 /// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
 const LEAST_RELEASE_BYTES: u64 = 1 << 20;
@@ -54,19 +67,33 @@ pub(super) struct Refusals {
     mapped: u64,
     /// Where the heap ended when brk(2) was last seen; zero for never.
     heap_end: u64,
-    /// The processor time used, in nanoseconds, when something was last refused, given back, or said of memory.
-    turned_ns: u64,
+    /// When something was last refused, given back, or said of memory.
+    turned: Moment,
     /// Bytes given back since, and in how many calls.
     released: u64,
     releases: u64,
     said: Option<Message>,
 }
 
+/// A moment in a process's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Processor time that it has used.
+    pub(super) used_ns: u64,
+    pub(super) at_ms: u64,
+}
+
+impl Moment {
+    /// Whether so little work and time lies between this moment and `later`.
+    fn is_within(self, later: Moment, ns: u64, ms: u64) -> bool {
+        later.used_ns.saturating_sub(self.used_ns) <= ns && later.at_ms.saturating_sub(self.at_ms) <= ms
+    }
+}
+
 /// A process at its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
-    /// Processor time that it has used.
-    pub(super) used_ns: u64,
+    pub(super) now: Moment,
     /// The limit that refused it, and how much is in use of what that counts; unknown without `/proc`.
     pub(super) limit: u64,
     pub(super) in_use: Option<u64>,
@@ -94,9 +121,9 @@ impl Refusals {
         Outcome::Mapped { bytes, writable: true }
     }
 
-    pub(super) fn note_refused(&mut self, tid: u32, bytes: u64, writable: bool, used_ns: u64) {
+    pub(super) fn note_refused(&mut self, tid: u32, bytes: u64, writable: bool, now: Moment) {
         self.count += 1;
-        self.turn(used_ns);
+        self.turn(now);
         // What was said before has nothing to do with it.
         self.said = self.said.filter(|said| *said != Message::Unrelated);
         let mapped_before = self.mapped;
@@ -132,24 +159,29 @@ impl Refusals {
     }
 
     /// So much was given back: as part of a death, or so as to go on. The little that exit handlers free is neither.
-    pub(super) fn note_released(&mut self, bytes: u64, used_ns: u64, limit: u64) {
+    pub(super) fn note_released(&mut self, bytes: u64, now: Moment, limit: u64) {
         self.released = self.released.saturating_add(bytes);
         self.releases = self.releases.saturating_add(1);
         if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
-            self.turn(used_ns);
+            self.turn(now);
         }
     }
 
-    fn turn(&mut self, used_ns: u64) {
-        (self.turned_ns, self.released, self.releases) = (used_ns, 0, 0);
+    fn turn(&mut self, now: Moment) {
+        (self.turned, self.released, self.releases) = (now, 0, 0);
+    }
+
+    /// Whether what the process says and gives back may bear on its end.
+    pub(super) fn are_worth_watching(&self, now: Moment) -> bool {
+        self.is_wanting() && self.turned.is_within(now, WATCHED_NS, MISSING_MS)
     }
 
     /// The program said something. Once it has told of a death, other words do not take that back.
-    pub(super) fn note_said(&mut self, message: Message, used_ns: u64) {
+    pub(super) fn note_said(&mut self, message: Message, now: Moment) {
         match message {
             Message::OutOfMemory => {
                 self.said = Some(message);
-                self.turn(used_ns);
+                self.turn(now);
             }
             Message::OtherDeath => self.said = Some(message),
             Message::Unrelated => self.said = self.said.or(Some(message)),
@@ -158,13 +190,15 @@ impl Refusals {
 
     /// Whether a process that ends now dies of what it was refused.
     pub(super) fn are_fatal(&self, end: End) -> bool {
-        let worked_ns = end.used_ns.saturating_sub(self.turned_ns);
+        let is_within = |ns, ms| self.turned.is_within(end.now, ns, ms);
+        let straight_ns = STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS));
         match self.said {
             _ if !self.is_wanting() => false,
-            Some(Message::OutOfMemory) if worked_ns <= ANNOUNCED_NS => true,
+            Some(Message::OutOfMemory) if is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
-            None if worked_ns <= STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS)) => true,
-            _ => self.are_still_missing(end),
+            None if is_within(straight_ns, STRAIGHT_MS) => true,
+            Some(Message::Unrelated) => is_within(SPOKEN_NS, SPOKEN_MS) && self.are_still_missing(end),
+            _ => is_within(MISSING_NS, MISSING_MS) && self.are_still_missing(end),
         }
     }
 
@@ -193,11 +227,16 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const START: Moment = Moment { used_ns: 0, at_ms: 0 };
+
+    fn used(used_ns: u64) -> Moment {
+        Moment { used_ns, at_ms: 0 }
+    }
 
     fn refused(requests: &[u64]) -> Refusals {
         let mut refusals = Refusals::default();
         for bytes in requests {
-            refusals.note_refused(1, *bytes, true, 0);
+            refusals.note_refused(1, *bytes, true, START);
         }
         refusals
     }
@@ -236,7 +275,7 @@ mod tests {
     fn a_refusal_after_a_success_is_another_want() {
         let mut refusals = refused(&[64 * MIB]);
         refusals.note_mapped(1, 4096, true, enough(0));
-        refusals.note_refused(1, 4096, true, 0);
+        refusals.note_refused(1, 4096, true, START);
         refusals.note_mapped(1, 4096, true, enough(0));
         assert!(refusals.is_wanting(), "the large one is still wanted");
     }
@@ -284,23 +323,54 @@ mod tests {
             (1 << 40, None, 20_000_000, FULL, false),
         ] {
             let mut refusals = Refusals::default();
-            refusals.note_refused(1, bytes, true, 500);
+            refusals.note_refused(1, bytes, true, used(500));
             if let Some(message) = said {
-                refusals.note_said(message, 500);
+                refusals.note_said(message, used(500));
             }
-            let end = End { used_ns: 500 + worked_ns, limit: 64 * MIB, in_use };
+            let end = End { now: used(500 + worked_ns), limit: 64 * MIB, in_use };
             assert_eq!(refusals.are_fatal(end), fatal, "{bytes} {said:?} {end:?}");
         }
-        let end = End { used_ns: 0, limit: 64 * MIB, in_use: FULL };
+        let end = End { now: START, limit: 64 * MIB, in_use: FULL };
         assert!(!Refusals::default().are_fatal(end), "nothing was refused");
+    }
+
+    #[test]
+    fn a_refusal_ages_by_work_and_by_time() {
+        use Message::{OutOfMemory, Unrelated};
+        let full = Some(63 * MIB);
+        for (said, in_use, ns, ms) in [
+            (None, Some(0), STRAIGHT_NS, STRAIGHT_MS),
+            (Some(OutOfMemory), Some(0), ANNOUNCED_NS, ANNOUNCED_MS),
+            (None, full, MISSING_NS, MISSING_MS),
+            (Some(OutOfMemory), full, MISSING_NS, MISSING_MS),
+            (Some(Unrelated), full, SPOKEN_NS, SPOKEN_MS),
+        ] {
+            let is_fatal = |used_ns, at_ms| {
+                let mut refusals = refused(&[2 * MIB]);
+                if let Some(message) = said {
+                    refusals.note_said(message, START);
+                }
+                let end = End { now: Moment { used_ns, at_ms }, limit: 64 * MIB, in_use };
+                refusals.are_fatal(end)
+            };
+            assert!(is_fatal(ns, ms), "{said:?} {in_use:?}");
+            assert!(!is_fatal(ns + 1, ms), "{said:?} {in_use:?}: it has worked");
+            assert!(!is_fatal(ns, ms + 1), "{said:?} {in_use:?}: it has waited");
+        }
+        let refusals = refused(&[MIB]);
+        assert!(
+            refusals.are_worth_watching(used(WATCHED_NS))
+                && !refusals.are_worth_watching(used(WATCHED_NS + 1))
+        );
+        assert!(!Refusals::default().are_worth_watching(START));
     }
 
     #[test]
     fn giving_back_is_no_work() {
         for (released, fatal) in [(64 * MIB, true), (4096, false)] {
             let mut refusals = refused(&[MIB]);
-            refusals.note_released(released, 20 * STRAIGHT_NS, 64 * MIB);
-            let end = End { used_ns: 20 * STRAIGHT_NS, limit: 64 * MIB, in_use: Some(0) };
+            refusals.note_released(released, used(20 * STRAIGHT_NS), 64 * MIB);
+            let end = End { now: used(20 * STRAIGHT_NS), limit: 64 * MIB, in_use: Some(0) };
             assert_eq!(refusals.are_fatal(end), fatal, "{released}");
         }
     }
@@ -308,16 +378,16 @@ mod tests {
     #[test]
     fn a_refusal_comes_after_what_was_said_before() {
         let mut refusals = refused(&[MIB]);
-        refusals.note_said(Message::Unrelated, 0);
-        refusals.note_refused(1, MIB, true, 0);
-        assert!(refusals.are_fatal(End { used_ns: 0, limit: 64 * MIB, in_use: Some(0) }));
+        refusals.note_said(Message::Unrelated, START);
+        refusals.note_refused(1, MIB, true, START);
+        assert!(refusals.are_fatal(End { now: START, limit: 64 * MIB, in_use: Some(0) }));
     }
 
     #[test]
     fn sixty_four_threads_fail_at_once_in_eight_places() {
         let mut refusals = Refusals::default();
         for tid in 0..64 {
-            refusals.note_refused(tid, MIB, true, 0);
+            refusals.note_refused(tid, MIB, true, START);
         }
         assert_eq!(refusals.count, 64);
         for tid in 0..63 {

@@ -173,6 +173,17 @@ impl Report {
         self.claims.inferred
     }
 
+    /// Whether the process has written the lines itself. It has not where the report is inferred, or where it had closed
+    /// its stderr: a supervisor may want to say them then.
+    pub fn has_told_lines(&self) -> bool {
+        self.claims.told.is_some_and(|told| told.lines)
+    }
+
+    /// The same of the record.
+    pub fn has_told_record(&self) -> bool {
+        self.claims.told.is_some_and(|told| told.record)
+    }
+
     /// The worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)

@@ -1,18 +1,24 @@
 //! A started worker, until its verdict.
 
 use super::descendants::{self, Lifeline, OnLeftBehind};
+use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
-use super::outcome::{Ended, EndedBy, Outcome, announce, judge};
+use super::loading::{self, Room, may_be_end_of_loading};
+use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
 use super::output::Output;
-use super::report::LastLook;
+use super::report::{LastLook, Report};
+use crate::contract::{Cause, Measure};
 use crate::profile::{PROFILE_BYTES, Profile};
-use crate::record::{Claims, ProfileState, RECORD_BYTES};
+use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
+use crate::text::Text;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +38,11 @@ pub struct Running {
     record: OwnedFd,
     lifeline: Option<Lifeline>,
     inference: Option<Inference>,
+    followers: Option<Followers>,
+    loaded: Option<Loaded>,
     on_left_behind: OnLeftBehind,
+    any_descendant: bool,
+    sufficient: Sufficient,
     before: Before,
     limit: Option<u64>,
     tries: u32,
@@ -43,12 +53,24 @@ pub struct Running {
     ended: Option<Ended>,
 }
 
+/// How a worker with a preloaded guard is loaded.
+pub(super) struct Loaded {
+    /// Its program's file, where that loads the guard.
+    pub(super) file: Option<PathBuf>,
+    pub(super) preload: OsString,
+    pub(super) measure: Measure,
+}
+
 /// What a worker is given to run with.
 pub(super) struct Equipment {
     pub(super) record: OwnedFd,
     pub(super) lifeline: Option<Lifeline>,
     pub(super) inference: Option<Inference>,
+    pub(super) followers: Option<Followers>,
+    pub(super) loaded: Option<Loaded>,
     pub(super) on_left_behind: OnLeftBehind,
+    pub(super) any_descendant: bool,
+    pub(super) sufficient: Sufficient,
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
     pub(super) time_limit: Option<Duration>,
@@ -67,7 +89,11 @@ impl Running {
             record: equipment.record,
             lifeline: equipment.lifeline,
             inference: equipment.inference,
+            followers: equipment.followers,
+            loaded: equipment.loaded,
             on_left_behind: equipment.on_left_behind,
+            any_descendant: equipment.any_descendant,
+            sufficient: equipment.sufficient,
             before: equipment.before,
             limit: equipment.limit,
             tries: equipment.tries,
@@ -180,7 +206,8 @@ impl Running {
                 return Ok(ended.clone());
             }
             let drained = self.output.as_ref().is_none_or(Output::is_closed);
-            let dead = if drained && self.deadline.is_none() && look_up.is_none() {
+            let blind = self.deadline.is_none() && self.followers.is_none() && look_up.is_none();
+            let dead = if drained && blind {
                 sys::child::wait_dead(self.pid, true)?
             } else {
                 let (dead, looked) = self.wait_a_little(look_up.map(|_| Instant::now() + EVERY), None)?;
@@ -235,7 +262,11 @@ impl Running {
             (None, -1) => OFTEN_MS,
             (None, patience_ms) => patience_ms.min(OFTEN_MS),
         };
-        let happened = sys::child::poll([pidfd, stdout, stderr, arrivals], patience_ms)?;
+        let askers = self.followers.as_ref().map(Followers::arrivals);
+        let happened = sys::child::poll([pidfd, stdout, stderr, arrivals, askers], patience_ms)?;
+        if let Some(followers) = &mut self.followers {
+            followers.attend(self.pid, self.record.as_fd());
+        }
         if let Some(output) = &mut self.output {
             output.drain();
         }
@@ -256,7 +287,7 @@ impl Running {
 
     fn profile_tables(&self) -> Option<Vec<u8>> {
         let mut copy = vec![0; PROFILE_BYTES];
-        let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, RECORD_BYTES).ok()?;
+        let len = sys::memfd::read_at(self.record.as_fd(), &mut copy, HEAD_BYTES).ok()?;
         copy.truncate(len);
         Some(copy)
     }
@@ -267,8 +298,54 @@ impl Running {
         Claims::read(&copy)
     }
 
+    fn descendants(&self) -> Vec<Claims> {
+        let mut copy = vec![0; HEAD_BYTES];
+        let read = sys::memfd::read_at(self.record.as_fd(), &mut copy, 0);
+        read.map_or_else(|_| Vec::new(), |len| Claims::read_descendants(copy.get(..len).unwrap_or_default()))
+    }
+
+    /// Whether the worker ended while its program, or the one that it became, was being loaded, for want of room.
+    fn could_not_load(&self, status: ExitStatus, claims: Option<&Claims>) -> bool {
+        let Some(loaded) = &self.loaded else { return false };
+        let program = match claims {
+            None => loaded.file.as_deref(),
+            Some(claims) => claims.loading.as_ref().map(|loading| loading::path(loading.path.as_bytes())),
+        };
+        self.ended_by.is_none()
+            && may_be_end_of_loading(status.code(), status.signal())
+            && program.is_some_and(|program| self.has_no_room_for(loaded, program))
+    }
+
+    /// The descendant that ended so last, if the worker passed that on.
+    fn unloaded(&self, status: ExitStatus, descendants: &[Claims]) -> Option<Claims> {
+        let loaded = self.loaded.as_ref()?;
+        if !may_be_end_of_loading(status.code(), None) {
+            return None;
+        }
+        let (claims, loading) = descendants
+            .iter()
+            .filter_map(|claims| Some((claims, claims.loading.as_ref()?)))
+            .max_by_key(|(_, loading)| loading.since_ms)?;
+        let program = loading::path(loading.path.as_bytes());
+        let name = program.file_name().unwrap_or_default();
+        let is_it = !sys::child::is_alive(claims.pid) && self.has_no_room_for(loaded, program);
+        is_it.then(|| Claims {
+            program: Text::from_bytes(name.as_encoded_bytes()),
+            tid: claims.pid,
+            request: None,
+            cause: Cause::Mapping,
+            ..claims.clone()
+        })
+    }
+
+    fn has_no_room_for(&self, loaded: &Loaded, program: &Path) -> bool {
+        let room = |limit| Room { measure: loaded.measure, limit, preload: &loaded.preload };
+        self.limit.is_some_and(|limit| room(limit).is_too_little_for(program))
+    }
+
     /// The worker is dead: everything there is to know, and its number is given back.
     fn conclude(&mut self) -> io::Result<()> {
+        let at_ms = sys::process::monotonic_ms();
         let claims = self.claims();
         let is_profiled = claims.as_ref().is_some_and(|claims| claims.profile == Some(ProfileState::On));
         let tables = if is_profiled { self.profile_tables() } else { None };
@@ -286,8 +363,36 @@ impl Running {
         let ran_for = self.started.elapsed();
         let status = ExitStatus::from_raw(reaped.raw_status);
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status));
-        let mut outcome = judge(status, claims.as_ref(), inferred, self.ended_by, || self.before.take_kill());
-        if let Outcome::OutOfMemory(report) = &mut outcome {
+        let followers = self.followers.as_ref();
+        let inferred = inferred.or_else(|| followers.and_then(|followers| followers.verdict(status)));
+        let mut descendants = self.descendants();
+        let own = claims.as_ref().map_or(self.pid, |claims| claims.pid);
+        let fallen = followers.map(Followers::fallen).unwrap_or_default();
+        descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));
+        let could_not_load = self.could_not_load(status, claims.as_ref());
+        let unloaded = if could_not_load { None } else { self.unloaded(status, &descendants) };
+        let seen = Seen {
+            status,
+            unloaded: unloaded.as_ref(),
+            ended_by: self.ended_by,
+            pid: self.pid,
+            claims: claims.as_ref(),
+            descendants: &descendants,
+            inferred,
+            at_ms,
+            any_descendant: self.any_descendant,
+            sufficient: self.sufficient,
+        };
+        let from_outside = self.inference.as_ref().and_then(Inference::refused).filter(|_| claims.is_none());
+        let followed = followers.map(Followers::refused).unwrap_or_default();
+        let guarded = descendants.iter().filter(|claims| !claims.inferred);
+        let refused = || claims.iter().chain(guarded.clone()).chain(&from_outside).chain(&followed);
+        let refusals = refused().map(|claims| claims.refusals).sum();
+        let last_refused = refused().find_map(|claims| claims.request).map(|request| request.bytes);
+        let (mut outcome, doubtful) = judge(seen, || self.before.take_kill());
+        if let Outcome::OutOfMemory(report) = &mut outcome
+            && claims.as_ref().is_some_and(|claims| claims.pid == report.pid())
+        {
             report.attach_profile(profile.as_ref().map(|(profile, _)| Arc::clone(profile)));
         }
         let mut output = self.output.take();
@@ -303,8 +408,18 @@ impl Running {
             limit: self.limit,
             resident_peak: reaped.resident_peak,
             last_look: claims.map(|claims| LastLook::new(claims, profile)),
+            descendants: descendants
+                .into_iter()
+                .filter(|claims| claims.state == State::Exhausted)
+                .map(Report::new)
+                .collect(),
+            could_not_load,
+            refusals,
+            last_refused,
+            doubtful,
             ended_by: self.ended_by,
-            traced_calls: self.inference.as_ref().map_or(0, Inference::stops),
+            traced_calls: self.inference.as_ref().map_or(0, Inference::stops)
+                + followers.map_or(0, Followers::stops),
             left_behind: descendants::look(self.pid, leads_group, self.lifeline.as_ref()),
             tries: self.tries,
             ran_for,
@@ -315,6 +430,7 @@ impl Running {
         self.pidfd = None;
         self.lifeline = None;
         self.inference = None;
+        self.followers = None;
         announce(&ended);
         self.ended = Some(ended);
         Ok(())

@@ -8,11 +8,12 @@
 //! that it shares with the supervisor.
 
 use super::inference::{Joining, join};
-use super::refusals::{End, Outcome, Refusals, enough};
+use super::refusals::{End, Moment, Outcome, Refusals, enough};
 use crate::contract::{Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
+use crate::shortage::Asked;
 use crate::sys;
 use crate::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::sys::trace::{CallStop, Event, MappingCall};
@@ -41,6 +42,7 @@ pub(super) const FALLEN_AT: usize = RECORD_BYTES;
 pub(super) const NOTES_AT: usize = 2 * RECORD_BYTES;
 
 /// What the worker was started with.
+#[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) measure: Measure,
     pub(super) exit_code: u8,
@@ -52,9 +54,6 @@ pub(super) struct Terms {
 /// How many processes with refusals are kept in mind at once; the oldest gives way.
 const MOST_PROCESSES: usize = 64;
 
-/// After so many system calls a process is on no straight way to its end, and is no longer stopped at each.
-const MOST_WATCHED_CALLS: u32 = 10_000;
-
 /// A process that was refused something.
 #[derive(Clone, Copy)]
 struct Troubled {
@@ -63,8 +62,6 @@ struct Troubled {
     facts: Facts,
     /// When `facts` was gathered.
     at_ms: u64,
-    /// How many calls it was stopped at since.
-    watched_calls: u32,
     /// It ends, and not of that.
     is_innocent: bool,
 }
@@ -101,7 +98,9 @@ struct Call {
 
 pub(super) struct Tracer {
     terms: Terms,
+    /// The worker; or the descendant that is followed.
     worker: u32,
+    follows_descendant: bool,
     started_ms: u64,
     troubled: [Option<Troubled>; MOST_PROCESSES],
     next: usize,
@@ -110,17 +109,24 @@ pub(super) struct Tracer {
 impl Tracer {
     pub(super) fn new(terms: Terms) -> Box<Tracer> {
         let started_ms = sys::process::monotonic_ms();
-        Box::new(Tracer { terms, worker: 0, started_ms, troubled: [None; MOST_PROCESSES], next: 0 })
+        Box::new(Tracer {
+            terms,
+            worker: 0,
+            follows_descendant: false,
+            started_ms,
+            troubled: [None; MOST_PROCESSES],
+            next: 0,
+        })
     }
 
-    /// The life of the tracer: until nobody is left to follow.
-    pub(super) fn run(&mut self, socket: RawFd, findings: RawFd) {
+    /// The life of the tracer: until nobody is left to follow. `descendant`: whom it is for, where that is not the worker.
+    pub(super) fn run(&mut self, socket: RawFd, findings: RawFd, descendant: Option<u32>) {
         sys::trace::withdraw(c"oomguard-tracer", [socket, findings]);
         lift_own_limits();
         if let (Some(findings), Some(calls)) = (map_findings(findings), map_calls(self.terms.numbers))
-            && let Some(worker) = sys::trace::answer(socket)
+            && let Some(followed) = sys::trace::answer(socket, descendant)
         {
-            self.worker = worker;
+            (self.worker, self.follows_descendant) = (followed, descendant.is_some());
             self.follow(findings, calls);
         }
     }
@@ -186,10 +192,9 @@ impl Tracer {
             call.is_watched = false;
             return;
         };
-        troubled.watched_calls += 1;
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
         if let Some(message) = message_of(tid, stop) {
-            troubled.refusals.note_said(message, used_ns(call.process));
+            troubled.refusals.note_said(message, now_of(call.process));
         }
     }
 
@@ -226,7 +231,7 @@ impl Tracer {
                 let recovered = before && !troubled.refusals.is_wanting();
                 if recovered && is_worker {
                     let troubled = *troubled;
-                    self.arm(findings, &troubled.facts);
+                    self.arm(findings, &troubled);
                 }
             }
             Outcome::Released { bytes } => troubled.note_released(bytes),
@@ -240,7 +245,7 @@ impl Tracer {
                     return;
                 }
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
-                troubled.refusals.note_refused(tid, bytes, writable, used_ns(call.process));
+                troubled.refusals.note_refused(tid, bytes, writable, now_of(call.process));
                 call.is_watched = troubled.is_watched();
                 if new || bytes > troubled.facts.bytes {
                     troubled.facts.bytes = bytes;
@@ -287,7 +292,7 @@ impl Tracer {
         let Some(troubled) = self.find(pid, false) else { return };
         let facts = &troubled.facts;
         let end = End {
-            used_ns: used_ns(pid),
+            now: now_of(pid),
             limit: facts.limit.unwrap_or(u64::MAX),
             in_use: memory.of(facts.measure),
         };
@@ -295,7 +300,7 @@ impl Tracer {
         if is_worker {
             let troubled = *troubled;
             if troubled.is_innocent {
-                self.arm(findings, &troubled.facts);
+                self.arm(findings, &troubled);
             } else {
                 self.write(&findings.own, &troubled);
             }
@@ -307,14 +312,15 @@ impl Tracer {
         let is_it = |slot: &&mut Option<Troubled>| slot.as_ref().is_some_and(|troubled| troubled.pid == pid);
         let gone = self.troubled.iter_mut().find(is_it)?.take()?;
         if pid == self.worker {
-            self.arm(findings, &gone.facts);
+            self.arm(findings, &gone);
         }
         Some(gone)
     }
 
     fn note_death(&mut self, pid: u32, status: i32, findings: &Findings) {
-        // The worker's own page says already what there is to say, and is read from now on.
-        if pid == self.worker {
+        // The worker's own page says already what there is to say, and is read from now on. Of a descendant nobody else
+        // tells how it ended.
+        if pid == self.worker && !self.follows_descendant {
             return;
         }
         let Some(gone) = self.forget(pid, findings) else { return };
@@ -325,8 +331,12 @@ impl Tracer {
         }
     }
 
-    fn arm(&self, findings: &Findings, facts: &Facts) {
-        findings.own.write_armed(&self.armed(facts));
+    /// What was refused is over; that it was is told.
+    fn arm(&self, findings: &Findings, troubled: &Troubled) {
+        findings.own.write_owner(troubled.pid);
+        findings.own.write_armed(&self.armed(&troubled.facts));
+        let request = Request { bytes: troubled.facts.bytes, align: None };
+        findings.own.write_refusal(request, troubled.refusals.count);
     }
 
     fn armed<'a>(&'a self, facts: &'a Facts) -> Armed<'a> {
@@ -374,23 +384,16 @@ impl Tracer {
 
 impl Troubled {
     fn new(pid: u32) -> Troubled {
-        Troubled {
-            pid,
-            refusals: Refusals::default(),
-            facts: Facts::new(),
-            at_ms: 0,
-            watched_calls: 0,
-            is_innocent: false,
-        }
+        Troubled { pid, refusals: Refusals::default(), facts: Facts::new(), at_ms: 0, is_innocent: false }
     }
 
     fn note_released(&mut self, bytes: u64) {
         let limit = self.facts.limit.unwrap_or(u64::MAX);
-        self.refusals.note_released(bytes, used_ns(self.pid), limit);
+        self.refusals.note_released(bytes, now_of(self.pid), limit);
     }
 
     fn is_watched(&self) -> bool {
-        self.refusals.is_wanting() && self.watched_calls < MOST_WATCHED_CALLS
+        self.refusals.are_worth_watching(now_of(self.pid))
     }
 }
 
@@ -414,23 +417,14 @@ impl Facts {
         }
     }
 
-    /// Whether one of the process's limits had no room for so much; which one is noted. The kernel has other reasons
-    /// to say ENOMEM: an address that is not there, too many mappings, a whole system without memory.
+    /// Whether one of the process's limits had no room for so much; which one is noted.
     fn explain(&mut self, pid: u32, bytes: u64, writable: bool, first: Measure) -> bool {
-        for measure in [first, first.other()] {
-            let Some(limit) = sys::memory::soft_limit_of(pid, measure.into()) else { continue };
-            // Other threads may have given some back since.
-            let room = limit / 16;
-            let is_full = self
-                .memory
-                .of(measure)
-                .is_none_or(|used| used.saturating_add(bytes).saturating_add(room) > limit);
-            if is_full && (writable || measure == Measure::AddressSpace) {
-                (self.measure, self.limit) = (measure, Some(limit));
-                return true;
-            }
-        }
-        false
+        // Which mappings are an allocator's cannot be seen from outside.
+        let asked = Asked { bytes, writable, by_allocator: true };
+        let limit_of = |measure: Measure| sys::memory::soft_limit_of(pid, measure.into());
+        let Some(full) = asked.refused_by(first, limit_of, &self.memory) else { return false };
+        (self.measure, self.limit) = (full.measure, Some(full.limit));
+        true
     }
 }
 
@@ -492,16 +486,22 @@ fn message_of(tid: u32, stop: CallStop) -> Option<Message> {
     }
 }
 
-/// The processor time that process `pid` has used.
-fn used_ns(pid: u32) -> u64 {
-    sys::process::processor_ns_of(pid).unwrap_or(0)
+/// The time, and the processor time that process `pid` has used.
+fn now_of(pid: u32) -> Moment {
+    Moment { used_ns: sys::process::processor_ns_of(pid).unwrap_or(0), at_ms: sys::process::monotonic_ms() }
 }
 
 /// Starts a tracer in a process of its own.
-pub(super) fn start(tracer: &mut Tracer, socket: RawFd, findings: RawFd) -> io::Result<u32> {
+pub(super) fn start(
+    tracer: &mut Tracer,
+    socket: RawFd,
+    findings: RawFd,
+    descendant: Option<u32>,
+) -> io::Result<u32> {
     // SAFETY: `run` makes system calls, touches atomics, mappings of its own and the memory it was given, which was
     // allocated before; and it has no way to panic.
-    unsafe { sys::trace::start_unseen(|| tracer.run(socket, findings)) }.map_err(io::Error::from_raw_os_error)
+    unsafe { sys::trace::start_unseen(|| tracer.run(socket, findings, descendant)) }
+        .map_err(io::Error::from_raw_os_error)
 }
 
 /// Starts a process that joins, and ends.

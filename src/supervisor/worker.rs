@@ -2,13 +2,14 @@
 
 use super::command::{Prepared, SetLimit, Start};
 use super::descendants::{Lifeline, OnLeftBehind};
+use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
-use super::outcome::{Ended, Outcome};
+use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
-use super::running::{Equipment, Running};
+use super::running::{Equipment, Loaded, Running};
 use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
@@ -92,6 +93,8 @@ pub struct Worker {
     on_start: Option<OnStart>,
     by_limit: Option<ByLimit>,
     infer_refusals: InferRefusals,
+    any_descendant: bool,
+    sufficient: Sufficient,
 }
 
 /// Which thread forks a worker whose death is to be this process's: the kernel looks at the thread.
@@ -131,6 +134,8 @@ impl Worker {
             on_start: None,
             by_limit: None,
             infer_refusals: InferRefusals::default(),
+            any_descendant: false,
+            sufficient: Sufficient::default(),
         }
     }
 
@@ -332,13 +337,29 @@ impl Worker {
         self
     }
 
+    /// A descendant that ran out of memory counts for the outcome even if the worker did not pass its exit code on, as
+    /// `make` and tests do: [`Ended::descendants`]. It has to be guarded, and to find the worker's record:
+    /// [`preload`](Worker::preload).
+    #[must_use]
+    pub fn any_descendant(mut self) -> Worker {
+        self.any_descendant = true;
+        self
+    }
+
+    /// Which evidence suffices for [`Outcome::OutOfMemory`].
+    #[must_use]
+    pub fn sufficient(mut self, evidence: Sufficient) -> Worker {
+        self.sufficient = evidence;
+        self
+    }
+
     /// Starts the worker, once.
     ///
     /// # Errors
     /// Those of [`Command::spawn`]; those of memfd_create(2) and pipe(2); a token that is too long
     /// (`InvalidInput`).
     pub fn spawn(&mut self) -> io::Result<Running> {
-        self.start(self.limit, 1)
+        self.start(self.limit, 1, false)
     }
 
     /// Runs the worker to its end, with retries. Piped output is read and dropped.
@@ -390,7 +411,7 @@ impl Worker {
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
         foreground.prepare();
         // This thread waits for the worker, so that its end is this process's.
-        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread)?;
+        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true)?;
         let dies_with_us = self.on_supervisor_death == OnSupervisorDeath::Kill;
         foreground.stand_in_for(Some(Ward { pid: running.id(), dies_with_us, mark }));
         running.keep_output(self.keep_output)?;
@@ -411,21 +432,23 @@ impl Worker {
         tries: u32,
         look_up: Option<&dyn Fn()>,
     ) -> io::Result<Ended> {
-        let mut running = self.start(limit, tries)?;
+        let mut running = self.start(limit, tries, true)?;
         running.keep_output(self.keep_output)?;
         running.wait_looking_up(look_up)
     }
 
-    fn start(&mut self, limit: Option<Limit>, tries: u32) -> io::Result<Running> {
-        Ok(self.start_from(limit, tries, Starter::LongLived)?.0)
+    fn start(&mut self, limit: Option<Limit>, tries: u32, is_waited_for: bool) -> io::Result<Running> {
+        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for)?.0)
     }
 
     /// The worker, and the variable that all that it starts inherits and nobody else has, if there is one.
+    /// `is_waited_for`: from the start to the end, by this thread.
     fn start_from(
         &mut self,
         limit: Option<Limit>,
         tries: u32,
         starter: Starter,
+        is_waited_for: bool,
     ) -> io::Result<(Running, Text<80>)> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
@@ -448,6 +471,16 @@ impl Worker {
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
             set_limit: self.set_limit,
             variables,
+        };
+        let followers = if self.preload.is_some() && is_waited_for {
+            // What is followed as a whole needs nobody to ask for it.
+            let follows =
+                bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
+            let terms = follows.then(|| self.terms(measure));
+            sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
+                .and_then(|inode| Followers::listen(inode, terms).ok())
+        } else {
+            None
         };
         let before = Before::now();
         let child = if start.die_with_parent && starter == Starter::LongLived {
@@ -474,7 +507,15 @@ impl Worker {
             record,
             lifeline,
             inference,
+            followers,
+            loaded: self.preload.clone().map(|preload| Loaded {
+                file: self.prepared.preloadable_file(),
+                preload,
+                measure,
+            }),
             on_left_behind: self.on_left_behind,
+            any_descendant: self.any_descendant,
+            sufficient: self.sufficient,
             before,
             limit: bytes,
             time_limit: self.time_limit,
@@ -525,7 +566,7 @@ impl Worker {
         limit.is_some()
             && match self.infer_refusals {
                 InferRefusals::Never => false,
-                InferRefusals::WhereNothingPreloads => self.prepared.nothing_preloads(),
+                InferRefusals::WhereNothingPreloads => self.prepared.is_seen_from_outside_only(),
                 InferRefusals::Always => true,
             }
     }

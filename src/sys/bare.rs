@@ -3,7 +3,7 @@
 //! Such a thread shares the thread pointer of whoever started it, who may have ended since, with the memory that it
 //! points to. So these calls touch no `errno`.
 
-use super::call::call;
+use super::raw::call;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, Ordering};
 

@@ -69,6 +69,22 @@ pub(crate) fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
     if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether there is a process with this number, be it somebody else's.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    kill(pid, false, 0).map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |()| true)
+}
+
+/// Whether process `pid`, a child of this one that nobody else waits for, has ended; it stays to be reaped.
+pub(crate) fn is_zombie(pid: u32) -> bool {
+    // SAFETY: all-zero is a valid description, a struct of numbers.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: `info` is writable during the call.
+    let found = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, how) } == 0;
+    // SAFETY: written by the call, or zero.
+    found && unsafe { info.si_pid() } != 0
+}
+
 /// Sends a signal to the process behind a descriptor of [`pidfd`].
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = core::ptr::null::<libc::siginfo_t>();

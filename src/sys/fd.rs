@@ -46,54 +46,10 @@ pub(crate) fn open_to_append(path: &CStr) -> Option<Fd> {
     open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK)
 }
 
-/// Whether the file at `path` has the extended attribute `name`: getxattr(2).
-#[cfg(feature = "supervisor")]
-pub(crate) fn has_attribute(path: &CStr, name: &CStr) -> bool {
-    // SAFETY: two C strings that outlive the call; with no buffer, only the length is told.
-    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), core::ptr::null_mut(), 0) > 0 }
-}
-
-/// Whether this process may read the file: faccessat(2), by the rights that it acts with.
-#[cfg(feature = "shim")]
-pub(crate) fn can_read(path: &CStr) -> bool {
-    may(path, libc::R_OK)
-}
-
-/// Whether this process may execute the file.
-#[cfg(feature = "shim")]
-pub(crate) fn can_execute(path: &CStr) -> bool {
-    may(path, libc::X_OK)
-}
-
-fn may(path: &CStr, mode: i32) -> bool {
-    // SAFETY: the path is a C string that outlives the call.
-    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
-}
-
-/// Whether a program in this file would have other rights than this process: execve(2), set-user-ID and set-group-ID.
-#[cfg(feature = "shim")]
-pub(crate) fn raises_privileges(path: &CStr) -> bool {
-    // SAFETY: all-zero is a valid `stat`, a struct of integers.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: a C string that outlives the call, and a structure that is writable during it.
-    if unsafe { libc::stat(path.as_ptr(), &raw mut stat) } != 0 {
-        return false;
-    }
-    // SAFETY: takes nothing and cannot fail.
-    let user = unsafe { libc::geteuid() };
-    // SAFETY: as above.
-    let group = unsafe { libc::getegid() };
-    stat.st_mode & libc::S_ISUID != 0 && stat.st_uid != user
-        || stat.st_mode & libc::S_ISGID != 0 && stat.st_gid != group
-}
-
 impl Fd {
-    /// Reads from a place in the file; how much. `None`: it cannot be read.
-    #[cfg(any(feature = "supervisor", feature = "shim"))]
-    pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> Option<usize> {
-        let at = libc::off_t::try_from(at).ok()?;
-        // SAFETY: the buffer is writable for its whole length during the call.
-        usize::try_from(unsafe { libc::pread(self.0, buffer.as_mut_ptr().cast(), buffer.len(), at) }).ok()
+    /// Takes over a descriptor that the kernel has just made, and that nobody else knows. `None`: it has not.
+    pub(crate) fn own(number: i32) -> Option<Fd> {
+        (number >= 0).then_some(Fd(number))
     }
 
     pub(crate) fn number(&self) -> i32 {
@@ -188,6 +144,17 @@ pub(crate) fn file_id(fd: i32) -> Option<FileId> {
         return None;
     }
     Some(FileId { device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// Whether this process may read the file: faccessat(2), by the rights that it acts with.
+#[cfg(feature = "shim")]
+pub(crate) fn can_read(path: &CStr) -> bool {
+    may(path, libc::R_OK)
+}
+
+fn may(path: &CStr, mode: i32) -> bool {
+    // SAFETY: the path is a C string that outlives the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
 }
 
 /// Whether `path` can be appended to by this process: it is a writable file, or can be made.

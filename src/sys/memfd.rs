@@ -5,6 +5,7 @@ use super::fd::Fd;
 use super::fd::errno;
 use crate::text::Text;
 use core::ffi::CStr;
+use core::mem::offset_of;
 #[cfg(feature = "supervisor")]
 use std::io;
 #[cfg(feature = "supervisor")]
@@ -52,6 +53,106 @@ pub(crate) fn open_of(pid: u32, fd: i32) -> Option<Fd> {
         CStr::from_bytes_until_nul(path.as_bytes()).ok()?,
         libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK,
     )
+}
+
+/// What a process asks of the supervisor that keeps its record, in the first byte that it sends: the record.
+pub(crate) const ASKS_FOR_THE_RECORD: u8 = b'R';
+
+/// The name of the socket where it does so: abstract, as unix(7) has it, and after the record.
+pub(crate) fn keepers_name(inode: u64) -> Text<48> {
+    let mut name = Text::new();
+    name.push("oomguard-record-");
+    name.push_number(inode);
+    name
+}
+
+/// A connection to the supervisor that keeps the record with this inode, if there is one that listens. Signal-safe.
+pub(crate) fn connect_to_keeper(inode: u64) -> Option<Fd> {
+    // SAFETY: takes numbers.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    let socket = Fd::own(socket)?;
+    // SAFETY: all-zero is a valid address, a struct of numbers.
+    let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = keepers_name(inode);
+    for (to, from) in address.sun_path.iter_mut().skip(1).zip(name.as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    let len = (offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as libc::socklen_t;
+    // SAFETY: an address of that length, readable during the call.
+    let result = unsafe { libc::connect(socket.number(), (&raw const address).cast(), len) };
+    (result == 0).then_some(socket)
+}
+
+/// Room for one descriptor in a message: cmsg(3).
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    // SAFETY: all-zero is a valid message, a struct of numbers and null pointers.
+    let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut *part, 1);
+    message.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: arithmetic.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<i32>() as u32) } as _;
+    message
+}
+
+/// Asks the supervisor that keeps the record for it, where it cannot be opened: by another user, in another namespace.
+/// Signal-safe.
+pub(crate) fn ask_for(inode: u64) -> Option<Fd> {
+    const PATIENCE_MS: i32 = 1000;
+    let keeper = connect_to_keeper(inode)?;
+    if !super::fd::write_patiently(keeper.number(), &[ASKS_FOR_THE_RECORD], PATIENCE_MS) {
+        return None;
+    }
+    let mut poll = libc::pollfd { fd: keeper.number(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, writable during the call.
+    if unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) } <= 0 {
+        return None;
+    }
+    let mut byte = 0u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = Control([0; 64]);
+    let mut message = message(&mut part, &mut control);
+    // SAFETY: the message's parts are this function's own, and writable during the call.
+    let got = unsafe { libc::recvmsg(keeper.number(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    // SAFETY: a message that the kernel has filled in.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: null, or in `control`, which is as large as the kernel was told.
+    let header = unsafe { header.as_ref() }?;
+    if got != 1 || header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
+        return None;
+    }
+    // SAFETY: as above.
+    let data: *const i32 = unsafe { libc::CMSG_DATA(header) }.cast();
+    // SAFETY: the kernel puts descriptors there, which are numbers; one, as there is no room for more.
+    Fd::own(unsafe { data.read_unaligned() })
+}
+
+/// Sends a descriptor to whoever asked for the record.
+#[cfg(feature = "supervisor")]
+pub(crate) fn hand_over(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut byte = ASKS_FOR_THE_RECORD;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = Control([0; 64]);
+    let message = message(&mut part, &mut control);
+    // SAFETY: the message is valid, and its control part has room for a header.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: in `control`, which is aligned for it and large enough.
+    let Some(header) = (unsafe { header.as_mut() }) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    (header.cmsg_level, header.cmsg_type) = (libc::SOL_SOCKET, libc::SCM_RIGHTS);
+    // SAFETY: arithmetic.
+    header.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<i32>() as u32) } as _;
+    // SAFETY: as above.
+    let data: *mut i32 = unsafe { libc::CMSG_DATA(header) }.cast();
+    // SAFETY: there is room for one descriptor.
+    unsafe { data.write_unaligned(fd.as_raw_fd()) };
+    // SAFETY: the message's parts are this function's own, and readable during the call.
+    let sent = unsafe {
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    };
+    if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether descriptor `fd` is such a file of `bytes`; its inode number, which no other such file has.

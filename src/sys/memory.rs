@@ -1,7 +1,7 @@
 //! What the kernel says of this process's memory: limits, use, and whether an address can be read.
 
-use super::call::call;
 use super::fd::Lines;
+use super::raw::call;
 use crate::contract::Measure;
 use crate::text::leading_number;
 use core::ffi::CStr;
@@ -225,21 +225,44 @@ pub(crate) fn main_stack() -> Option<core::ops::Range<usize>> {
     None
 }
 
+/// How much of what is mapped there RLIMIT_DATA counts: private and writable. `None` where it cannot be read.
+pub(crate) fn data_within(range: core::ops::Range<usize>) -> Option<u64> {
+    let mut lines = Lines::<512>::open(c"/proc/self/maps")?;
+    let mut bytes = 0;
+    while let Some(line) = lines.next() {
+        let Some((bounds, permissions)) = bounds_in(line) else { continue };
+        if bounds.start >= range.end {
+            break;
+        }
+        if let [_, b'w', _, b'p', ..] = permissions {
+            let (start, end) = (bounds.start.max(range.start), bounds.end.min(range.end));
+            bytes += end.saturating_sub(start) as u64;
+        }
+    }
+    Some(bytes)
+}
+
+/// The bounds of the mapping in that line of proc_pid_maps(5), and its permissions.
+fn bounds_in(line: &[u8]) -> Option<(core::ops::Range<usize>, &[u8])> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let mut bounds = fields.next()?.split(|byte| *byte == b'-');
+    let mut bound = || {
+        let digits = core::str::from_utf8(bounds.next()?).ok()?;
+        usize::from_str_radix(digits, 16).ok()
+    };
+    Some((bound()?..bound()?, fields.next()?))
+}
+
 /// The bounds of the mapping in that line, if it is the main stack.
 #[cfg(feature = "shim")]
 fn stack_in(line: &[u8]) -> Option<core::ops::Range<usize>> {
     // start-end permissions offset device inode name, where a file's name may be any bytes, and end so, too; but it
     // begins with a slash.
     let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-    let mut bounds = fields.next()?.split(|byte| *byte == b'-');
-    if fields.nth(4)? != b"[stack]" {
+    if fields.nth(5)? != b"[stack]" {
         return None;
     }
-    let mut bound = || {
-        let digits = core::str::from_utf8(bounds.next()?).ok()?;
-        usize::from_str_radix(digits, 16).ok()
-    };
-    Some(bound()?..bound()?)
+    bounds_in(line).map(|(bounds, _)| bounds)
 }
 
 /// The machine's memory in bytes: sysinfo(2).
@@ -260,7 +283,7 @@ pub(crate) fn data_limit_is_ignored() -> bool {
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 
-/// An anonymous mapping, by the raw call: `mmap` may be the one that the shim interposes. `errno` stays as it is.
+/// An anonymous mapping, past whoever interposes `mmap`. `errno` stays as it is.
 ///
 /// # Safety
 /// That of mmap(2): with MAP_FIXED it may replace what exists.

@@ -9,15 +9,19 @@
 //! This is one of the places where `unsafe` is allowed.
 
 pub(crate) mod bare;
-mod call;
 #[cfg(feature = "supervisor")]
 pub(crate) mod child;
 pub(crate) mod fd;
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+pub(crate) mod image;
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+pub(crate) mod join;
 pub(crate) mod local;
 pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod objects;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod signals;
 pub(crate) mod symbols;
 #[cfg(feature = "supervisor")]

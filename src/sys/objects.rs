@@ -196,8 +196,10 @@ impl Dynamic {
     /// The text at this place of the string table.
     fn text(self, at: usize) -> Option<&'static [u8]> {
         let table = self.value(DT_STRTAB)?;
-        // glibc has made an address of it, in all but the kernel's own object; musl leaves it as it is in the file.
-        let table = if table < self.base { self.base.wrapping_add(table) } else { table };
+        // glibc has made an address of it, in all but the kernel's own object, which may have been linked for any address;
+        // musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
+        let from_here = |address: &usize| address.abs_diff(self.entries as usize);
+        let table = [table, self.base.wrapping_add(table)].into_iter().min_by_key(from_here)?;
         // SAFETY: an entry's value of a kind that is a place in the string table, which is mapped as long as the object.
         Some(unsafe { CStr::from_ptr(table.wrapping_add(at) as *const c_char) }.to_bytes())
     }
@@ -293,5 +295,28 @@ mod tests {
         assert_eq!(library.dynamic.name(), Some(b"libc.so.6".as_slice()));
         assert!(library.came_with_program());
         assert!(Home::Library(library).keep());
+    }
+
+    #[test]
+    fn a_name_is_found_whatever_address_an_object_was_linked_for() {
+        const NAMES: &[u8] = b"\0linux-vdso.so.1\0";
+        let names = NAMES.as_ptr() as usize;
+        // Where the loader has moved it: not at all, up, and down from an address of the kernel's.
+        for base in [0, 0x7f00_0000_0000, 0x7fff_0000_0000usize.wrapping_sub(0xffff_ffff_ff70_0000)] {
+            for table in [names, names.wrapping_sub(base)] {
+                let entries = [
+                    Entry { tag: DT_SONAME, value: 1 },
+                    Entry { tag: DT_STRTAB, value: table },
+                    Entry { tag: DT_NULL, value: 0 },
+                ];
+                // Near the names, as in an object.
+                let entries = entries.to_vec().leak().as_ptr();
+                assert_eq!(
+                    Dynamic { base, entries }.name(),
+                    Some(&b"linux-vdso.so.1"[..]),
+                    "{base:x} {table:x}"
+                );
+            }
+        }
     }
 }

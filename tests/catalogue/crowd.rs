@@ -56,6 +56,26 @@ pub const ROLES: &[Role] = &[
     .says("")
     .would_hang()
     .first_allocation_when_full(),
+    Role::new(
+        "a thread is refused while others write, and what gives up for it says so later",
+        OUT_OF_THREADS,
+        || {
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let writer = thread::spawn(move || {
+                let _ = wait.recv();
+                (0..200).for_each(|row| println!("row {row}"));
+            });
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            if let Err(error) = thread::Builder::new().spawn(|| {}) {
+                drop(go);
+                let _ = writer.join();
+                panic!("failed to spawn thread: {error:?}");
+            }
+        },
+    )
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
     Role::new("a pool that cannot start all its threads says so in its own words", OUT_OF_THREADS, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if let Err(error) = thread::Builder::new().spawn(|| {}) {

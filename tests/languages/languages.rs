@@ -113,6 +113,7 @@ const C_ROWS: &[Row] = &[
     recovers("recover-huge"),
     recovers("recover-cache"),
     recovers("own"),
+    dies("impossible").own(1),
 ];
 
 /// What a static program's death tells from outside is a refused mapping, whatever it was for.

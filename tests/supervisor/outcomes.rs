@@ -20,7 +20,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_record_full_of_garbage_misleads_nobody", garbage_misleads_nobody);
     add(trials, "a_worker_that_was_killed_can_still_be_looked_at", a_killed_worker_can_be_looked_at);
     add(trials, "a_wrapper_that_passes_the_code_on_is_believed", a_wrapper_is_believed);
-    add(trials, "a_forked_child_does_not_speak_for_its_parent", a_forked_child_does_not_speak);
+    add(trials, "a_forked_child_speaks_for_itself", a_forked_child_speaks_for_itself);
     add(trials, "a_program_that_is_not_there_is_an_error", a_missing_program_is_an_error);
     add(trials, "a_retry_grows_until_it_is_enough", a_retry_grows_until_it_is_enough);
     add(trials, "a_retry_stops_at_its_ceiling", a_retry_stops_at_its_ceiling);
@@ -175,9 +175,10 @@ fn a_wrapper_is_believed() {
     assert_ne!(report.pid(), ended.pid);
 }
 
-fn a_forked_child_does_not_speak() {
+fn a_forked_child_speaks_for_itself() {
     let ended = Worker::new(role(&["fork"])).limit(limit("64MiB")).quiet().run_to_end().unwrap();
-    assert!(matches!(ended.outcome, Outcome::Exited(198)), "{ended}");
+    let Outcome::OutOfMemory(report) = &ended.outcome else { panic!("{ended}") };
+    assert_ne!(report.pid(), ended.pid);
     let look = ended.last_look.unwrap();
     assert_eq!((look.pid(), look.had_run_out(), look.refusals()), (ended.pid, false, 0), "{look:?}");
 }

@@ -3,6 +3,7 @@
 use super::death::{DEBUG, OOMGUARD, clean, finish, make_pipe, make_texts, report};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -83,6 +84,39 @@ fn a_death_of_memory_leaves_everything_and_says_where() {
     fs::rename(&deaths[0], run.path("moved")).unwrap();
     let again = report(&run.path("moved"), &[]);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
+}
+
+#[test]
+fn a_command_line_is_for_nobody_elses_eyes() {
+    let run = Run::new();
+    let output = run.run(&["-m", "40Mi"], &[&run.indexer(), "texts"], &[]);
+    assert_eq!(output.status.code(), Some(198), "{}", stderr(&output));
+    let deaths = run.deaths();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&deaths[0]), 0o700);
+    for name in ["death.json", "report.json", "report.json.profile", "report.txt"] {
+        assert_eq!(mode(&deaths[0].join(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn deaths_of_the_same_second_are_told_in_their_order() {
+    let run = Run::new();
+    // Process numbers are no order: with ten tries, some are shorter than others, or none is.
+    let output = run.run(
+        &["-m", "2Mi", "--retries", "9", "--grow", "1.05"],
+        &["sh", "-c", "exec sh -c 'sort /dev/zero'"],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(198), "{}", stderr(&output));
+    let tries: Vec<Value> =
+        run.deaths().into_iter().map(|death| json(death.join("death.json"))["tries"].clone()).collect();
+    assert_eq!(tries, (1..=10).map(Value::from).collect::<Vec<_>>());
+    let name = run.deaths()[0].file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(
+        name.split_once('Z').is_some_and(|(time, _)| time.contains('.')),
+        "{name} tells no fraction of a second"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::add;
 use crate::started::{State, in_state, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 pub fn add_to(trials: &mut Vec<Trial>) {
@@ -87,6 +88,29 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let direct = seen(&mut shell("env"));
         let with = seen(&mut run_shell(&["-m", "1Gi", "--no-inherit"], "env"));
         assert_eq!(with.stdout, direct.stdout);
+    });
+    add(trials, "the_library_is_in_no_directory_that_others_may_change", || {
+        let directory = tempfile::tempdir().unwrap();
+        let where_it_is = |mode, owner| {
+            std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode)).unwrap();
+            std::os::unix::fs::chown(directory.path(), Some(owner), None).ok()?;
+            let mut command = run_shell(&["-m", "1Gi"], "echo $LD_PRELOAD");
+            let library = seen(command.env("TMPDIR", directory.path())).stdout;
+            assert!(library.contains("liboomguard"), "{library}");
+            Some(library.starts_with(directory.path().to_str().unwrap()))
+        };
+        // SAFETY: takes nothing.
+        let user = unsafe { libc::geteuid() };
+        assert_eq!(where_it_is(0o755, user), Some(true));
+        for mode in [0o777, 0o775] {
+            assert_eq!(where_it_is(mode, user), Some(false), "{mode:o}");
+        }
+        assert_eq!(where_it_is(0o1777, user), Some(true));
+        // Whose it is may put something else in its place.
+        match where_it_is(0o755, user + 1) {
+            Some(is_there) => assert!(!is_there),
+            None => crate::skip::skipped("a directory of another user's: not root"),
+        }
     });
     add(trials, "what_the_user_preloads_is_kept", || {
         let library = "/lib/x86_64-linux-gnu/libm.so.6";

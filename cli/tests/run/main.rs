@@ -3,12 +3,14 @@
 
 mod arguments;
 mod codes;
+mod descendants;
 #[path = "../../../tests/common/dispositions.rs"]
 mod dispositions;
 mod every_signal;
 mod inheritance;
 mod memory;
 mod nested;
+mod outside;
 mod signals;
 #[path = "../../../tests/common/skip.rs"]
 mod skip;
@@ -31,10 +33,12 @@ fn main() {
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
     codes::add_to(&mut trials);
+    descendants::add_to(&mut trials);
     every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
     nested::add_to(&mut trials);
+    outside::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
     worlds::add_to(&mut trials);
@@ -66,8 +70,60 @@ fn play(arguments: &[String]) {
             eprintln!("out of memory");
             std::process::exit(1);
         }
+        // Refused what it wants; then the end comes by a door that no handler of ours is behind.
+        [role, words] if role == "leave" => {
+            let refused = fill();
+            eprint!("{words}");
+            drop(refused);
+            leave(2);
+        }
+        // The same, but it has gone on with what it had.
+        [role] if role == "go-on-and-leave" => {
+            drop(fill());
+            for n in 0..1000u32 {
+                black_box(vec![n; 16 << 10]);
+            }
+            leave(3);
+        }
+        // Nobody hears it.
+        [role] if role == "fail-unheard" => {
+            let refused = fill();
+            for fd in [1, 2] {
+                // SAFETY: nothing here uses it any more.
+                unsafe { libc::close(fd) };
+            }
+            drop(refused);
+            std::process::exit(2);
+        }
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         _ => panic!("no such role: {arguments:?}"),
+    }
+}
+
+/// All that there is, until something is refused.
+fn fill() -> Vec<Vec<u8>> {
+    let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
+    loop {
+        let mut block = Vec::new();
+        if block.try_reserve_exact(1 << 20).is_err() {
+            return blocks;
+        }
+        block.resize(1 << 20, 1);
+        blocks.push(black_box(block));
+    }
+}
+
+/// exit_group(2), by nobody's function.
+fn leave(code: i32) -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the kernel ends this process; nothing comes back.
+    unsafe {
+        std::arch::asm!("syscall", in("rax") libc::SYS_exit_group, in("rdi") code, options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") libc::SYS_exit_group, in("x0") code, options(noreturn))
     }
 }

@@ -192,7 +192,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 .iter()
                 .filter(|(key, _)| !["outcome", "exit_code", "error"].contains(&key.as_str()));
             assert!(
-                others.clone().count() == 9 && others.clone().all(|(_, value)| value.is_null()),
+                others.clone().count() == 13 && others.clone().all(|(_, value)| value.is_null()),
                 "{told}"
             );
         }
@@ -222,6 +222,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             "ran_for_ms",
             "inferred",
             "report",
+            "doubtful",
+            "refusals",
+            "last_refused",
+            "descendants",
         ] {
             assert!(success.get(key).is_some(), "{key}: {success}");
         }

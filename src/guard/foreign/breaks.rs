@@ -26,19 +26,18 @@ pub(super) fn resolve() {
 /// # Safety
 /// That of brk(2).
 pub unsafe fn brk(end: *mut c_void) -> c_int {
+    // SAFETY: moves nothing.
+    let before = unsafe { __sbrk(0) } as usize;
     let result = match call_real!(BRK, Brk) {
         // SAFETY: the argument is the caller's, whose contract is the same.
         Some(real) => unsafe { real(end) },
         None => {
-            // SAFETY: moves nothing.
-            let before = unsafe { __sbrk(0) } as isize;
             // SAFETY: as above: to the end that the caller asks for.
-            let before = unsafe { __sbrk((end as isize).wrapping_sub(before)) };
-            if before == libc::MAP_FAILED { -1 } else { 0 }
+            let moved = unsafe { __sbrk((end as isize).wrapping_sub(before as isize)) };
+            if moved == libc::MAP_FAILED { -1 } else { 0 }
         }
     };
-    // How much more this is, nobody says.
-    look(result == 0, 0);
+    look(result == 0, (end as usize).saturating_sub(before), true);
     result
 }
 
@@ -50,6 +49,6 @@ pub unsafe fn sbrk(more: isize) -> *mut c_void {
     let real = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
     // SAFETY: the argument is the caller's, whose contract is the same.
     let before = unsafe { real(more) };
-    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0));
+    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0), true);
     before
 }

@@ -1,17 +1,18 @@
-//! The ways to end a process by its own will: `exit`, `_exit`, `abort`, a failed assertion.
+//! The ways to end a process by its own will: `exit`, `_exit`, `quick_exit`, `abort`, a failed assertion, a signal to itself.
 
-use super::messages;
+use super::{messages, startup};
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
-use crate::guard::notes;
+use crate::guard::mappings::{mmap, mprotect, mremap};
 use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
+use crate::guard::{notes, record};
 use crate::message::asks_for_a_block;
 use crate::sys;
-use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 type Abort = unsafe extern "C" fn() -> !;
 type AssertFail = unsafe extern "C" fn(*const c_char, *const c_char, c_uint, *const c_char) -> !;
@@ -20,8 +21,12 @@ static ABORT: Real = Real::new(c"abort");
 static ASSERT_FAIL: Real = Real::new(c"__assert_fail");
 
 pub(super) fn resolve() {
-    for real in [&ABORT, &ASSERT_FAIL] {
+    for real in [&ABORT, &ASSERT_FAIL, &QUICK_EXIT, &RAISE, &KILL, &PRCTL] {
         let _ = real.address();
+    }
+    if let Some(address) = SYSCALL.address() {
+        // Relaxed: what was there before can be called as well.
+        SYSCALL_ENTRY.store(address as *mut c_void, Ordering::Relaxed);
     }
     find_exception_type();
 }
@@ -51,11 +56,143 @@ pub fn exit_at_once(code: c_int) -> ! {
     if let Some((armed, verdict)) = verdict_on_exit(code) {
         exhaustion::end(armed, verdict);
     }
-    loop {
-        // SAFETY: exit_group takes no pointer and does not come back.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    // A parent sees no more of it.
+    sys::process::exit_now(code.cast_unsigned() as u8)
+}
+
+/// quick_exit(3), whose handlers are told no code.
+pub fn quick_exit(code: c_int) -> ! {
+    if let Some((armed, verdict)) = verdict_on_exit(code) {
+        exhaustion::end(armed, verdict);
+    }
+    match call_real!(QUICK_EXIT, unsafe extern "C" fn(c_int) -> !) {
+        // SAFETY: the argument is the caller's.
+        Some(real) => unsafe { real(code) },
+        None => exit_at_once(code),
     }
 }
+
+/// Before one of the calls that `syscall` is looked at for.
+pub extern "C" fn before_syscall(number: c_long, first: c_long) {
+    match number {
+        libc::SYS_exit_group => {
+            let errno = sys::fd::errno();
+            if let Some((armed, verdict)) = verdict_on_exit(first as c_int) {
+                exhaustion::end(armed, verdict);
+            }
+            sys::fd::set_errno(errno);
+        }
+        libc::SYS_seccomp => startup::note_filter(),
+        _ => {}
+    }
+}
+
+/// A mapping call that a program makes by its number, as SBCL does.
+///
+/// # Safety
+/// That of the call.
+pub unsafe extern "C" fn mapping_syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
+    let at = a as *mut c_void;
+    match number {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        libc::SYS_mmap => unsafe { mmap(at, b, c as c_int, d as c_int, e as c_int, f as i64) as c_long },
+        // SAFETY: as above.
+        libc::SYS_mremap => unsafe { mremap(at, b, c, d as c_int, e as *mut c_void) as c_long },
+        // SAFETY: as above.
+        _ => unsafe { mprotect(at, b, c as c_int).into() },
+    }
+}
+
+/// Where `syscall` goes on to: a function with its signature.
+pub static SYSCALL_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The end of a system call that failed, as syscall(2) has it.
+pub extern "C" fn fail_syscall(errno: c_int) -> c_long {
+    sys::fd::set_errno(errno);
+    -1
+}
+
+/// prctl(2).
+///
+/// # Safety
+/// That of prctl(2).
+pub unsafe fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
+    if option == libc::PR_SET_SECCOMP {
+        startup::note_filter();
+    }
+    match call_real!(PRCTL, Prctl) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(option, a, b, c, d) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_prctl, option, a, b, c, d) as c_int },
+    }
+}
+
+/// raise(3).
+///
+/// # Safety
+/// That of raise(3).
+pub unsafe fn raise(signal: c_int) -> c_int {
+    before_signal_to_itself(signal);
+    match call_real!(RAISE, unsafe extern "C" fn(c_int) -> c_int) {
+        // SAFETY: the argument is the caller's.
+        Some(real) => unsafe { real(signal) },
+        None => {
+            sys::signals::raise_here(signal);
+            0
+        }
+    }
+}
+
+/// kill(2).
+///
+/// # Safety
+/// That of kill(2).
+pub unsafe fn kill(pid: libc::pid_t, signal: c_int) -> c_int {
+    if pid.unsigned_abs() == sys::process::pid() {
+        before_signal_to_itself(signal);
+    }
+    match call_real!(KILL, unsafe extern "C" fn(libc::pid_t, c_int) -> c_int) {
+        // SAFETY: the arguments are the caller's.
+        Some(real) => unsafe { real(pid, signal) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_kill, pid, signal) as c_int },
+    }
+}
+
+/// A program that ends itself by a signal as others do by `abort`. Where it handles the signal, it may still end for what
+/// led to it.
+fn before_signal_to_itself(signal: c_int) {
+    const ENDS: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP];
+    let Some(armed) = armed() else { return };
+    if !ENDS.contains(&signal) || !notes::is_guarded() || exhaustion::is_under_way() {
+        return;
+    }
+    let errno = sys::fd::errno();
+    if let Some(guilt) = judge::of_abort(armed, messages::said(armed)) {
+        if sys::signals::disposition(signal).sa_sigaction == libc::SIG_DFL {
+            exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
+        }
+        messages::note_giving_up();
+    }
+    sys::fd::set_errno(errno);
+}
+
+type Prctl = unsafe extern "C" fn(c_int, c_ulong, c_ulong, c_ulong, c_ulong) -> c_int;
+
+static QUICK_EXIT: Real = Real::new(c"quick_exit");
+static RAISE: Real = Real::new(c"raise");
+static KILL: Real = Real::new(c"kill");
+static PRCTL: Real = Real::new(c"prctl");
+static SYSCALL: Real = Real::new(c"syscall");
 
 fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     let armed = armed()?;
@@ -69,10 +206,11 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it.
     let code = code.cast_unsigned() as u8;
-    if code == 0 {
-        return None;
+    let guilt = if code == 0 { None } else { judge::of_exit(armed, messages::said(armed)) };
+    if guilt.is_none() {
+        record::acquit();
     }
-    judge::of_exit(armed, messages::said(armed)).map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
+    guilt.map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
 }
 
 /// abort(3).
@@ -114,8 +252,9 @@ pub(super) fn judge_abort(armed: &Armed) {
         Some(Exception::Other) => None,
         Some(Exception::OfSystem) | None => judge::of_abort(armed, messages::said(armed)),
     };
-    if let Some(guilt) = guilt {
-        exhaustion::end(armed, guilt.verdict(Own::ABORT));
+    match guilt {
+        Some(guilt) => exhaustion::end(armed, guilt.verdict(Own::ABORT)),
+        None => record::acquit(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing};
 use crate::guard::real::{Real, call_real};
-use crate::guard::{judge, notes, unwind};
+use crate::guard::{judge, notes, record, unwind};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -168,16 +168,21 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
             let missing = if not_mapped { missing_block(armed, address) } else { None };
             missing
                 .or_else(|| {
-                    // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
-                    let stack_pointer = unsafe { unwind::interrupted(context) }.sp;
+                    let stack_pointer = stack_pointer(context);
                     if not_mapped { stack_that_could_not_grow(armed, address, stack_pointer) } else { None }
+                })
+                .or_else(|| {
+                    if not_mapped { overflow_of_handling(address, stack_pointer(context)) } else { None }
                 })
                 .or_else(|| judge::by_message(messages::said(armed)))
         }
         _ => judge::of_trap(armed, messages::said(armed)),
     };
-    if let Some(guilt) = guilt {
-        exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
+    match guilt {
+        Some(guilt) => {
+            exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)))
+        }
+        None => record::acquit(),
     }
 }
 
@@ -203,6 +208,21 @@ fn missing_block(armed: &Armed, address: usize) -> Option<judge::Guilt> {
     mapped
         .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
         .map(|noted| judge::guilt(&noted, Evidence::Fault))
+}
+
+fn stack_pointer(context: *mut c_void) -> usize {
+    // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
+    unsafe { unwind::interrupted(context) }.sp
+}
+
+/// Whether the stack is full because handling a refusal was refused memory, and so on: dash.
+fn overflow_of_handling(address: usize, stack_pointer: usize) -> Option<judge::Guilt> {
+    if address.abs_diff(stack_pointer) > GROWTH_BYTES {
+        return None;
+    }
+    let noted = notes::requested()?;
+    let is_straight = noted.tid == sys::process::tid() && judge::is_straight(&noted);
+    (is_straight && judge::would_be_refused(&noted)).then(|| judge::guilt(&noted, Evidence::Straight))
 }
 
 /// What a stack may be short of at once: the kernel lets no fault be farther below it than this.

@@ -4,10 +4,11 @@
 use crate::contract::Evidence;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own};
+use crate::guard::judge::{self, Said};
+use crate::guard::notes::{self, Kept, Moment};
 use crate::guard::real::{Real, call_real};
-use crate::guard::refusal;
-use crate::guard::{judge, notes};
-use crate::message::Message;
+use crate::guard::{record, refusal};
+use crate::message::{Message, Story, is_of_runtime_heap};
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -24,50 +25,83 @@ pub(super) fn resolve() {
     }
 }
 
-const NOTHING: u8 = 0;
-const MEMORY: u8 = 1;
-const OTHER: u8 = 2;
-const UNRELATED: u8 = 3;
-
-static LAST: AtomicU8 = AtomicU8::new(NOTHING);
-/// What had been allocated when it was said.
+/// What was said last: the place in `MESSAGES` plus one; zero for nothing.
+static LAST: AtomicU8 = AtomicU8::new(0);
+const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Message::Unrelated];
+/// The rest of the story: see `Story`.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+static IS_CHAINED: AtomicBool = AtomicBool::new(false);
+/// What had been refused when it was said that memory is gone, and not got over.
+static ABOUT: Kept = Kept::new();
+/// When that was said, and what had been allocated by then.
+static SAID_AT: Moment = Moment::new();
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
-/// A heap limit of a runtime was set: its message counts, even if nothing was refused.
+/// A heap limit of a runtime was set: its own words count near that limit, even if nothing was refused.
 static HINTED: AtomicBool = AtomicBool::new(false);
+/// The program has sent itself a signal that is to end it, a moment after a refusal: OpenBLAS does, which CPython makes a
+/// KeyboardInterrupt of.
+static GIVES_UP: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn expect_hinted() {
     HINTED.store(true, Relaxed);
 }
 
 pub(super) fn forget() {
-    LAST.store(NOTHING, Relaxed);
+    put(Story::default());
+    ABOUT.set(None);
+    GIVES_UP.store(false, Relaxed);
 }
 
-/// A refusal: what was said before it has nothing to do with it.
+fn story() -> Story {
+    let last = usize::from(LAST.load(Relaxed)).checked_sub(1).and_then(|place| MESSAGES.get(place));
+    Story { last: last.copied(), goes_on: GOES_ON.load(Relaxed), is_chained: IS_CHAINED.load(Relaxed) }
+}
+
+fn put(story: Story) {
+    let place = story.last.and_then(|last| MESSAGES.iter().position(|message| *message == last));
+    GOES_ON.store(story.goes_on, Relaxed);
+    IS_CHAINED.store(story.is_chained, Relaxed);
+    LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
+}
+
+/// A refusal: what was said before it has nothing to do with it. That it dies of something else holds for as long as that
+/// may take.
 pub(in crate::guard) fn note_refusal() {
-    let _ = LAST.compare_exchange(UNRELATED, NOTHING, Relaxed, Relaxed);
-}
-
-/// What the program said last, as far as it bears on its death, and has not gone on since.
-fn last(last_bytes: u64) -> Option<Message> {
-    match LAST.load(Relaxed) {
-        MEMORY if notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed)) < last_bytes => {
-            Some(Message::OutOfMemory)
-        }
-        OTHER => Some(Message::OtherDeath),
-        UNRELATED => Some(Message::Unrelated),
-        _ => None,
+    const DEATH_MS: u64 = 1000;
+    let story = story();
+    let is_over = match story.last {
+        Some(Message::Unrelated) => true,
+        Some(Message::OtherDeath) => SAID_AT.since().ms > DEATH_MS,
+        _ => false,
+    };
+    if is_over {
+        put(Story::default());
+        record::note_said(None);
     }
 }
 
-/// The same of a program that is dying now.
-pub(super) fn said(armed: &Armed) -> Option<Message> {
-    last(notes::last_bytes(armed))
+/// What the program, which is dying now, said last, as far as it bears on its death, and has not gone on since.
+pub(super) fn said(armed: &Armed) -> Option<Said> {
+    let story = story();
+    let message = story.last?;
+    if message == Message::OutOfMemory {
+        let bytes_since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
+        let since = SAID_AT.since();
+        let is_still = bytes_since < notes::last_bytes(armed)
+            && if story.goes_on { since.is_short_way_out() } else { since.is_way_out() };
+        return is_still.then(|| Said { message, about: ABOUT.get() });
+    }
+    Some(Said { message, about: None })
 }
 
 /// Whether messages are read at all.
 pub(super) fn are_read() -> bool {
     (refusal::refused_count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
+}
+
+/// The program has sent itself a signal that is to end it.
+pub(super) fn note_giving_up() {
+    GIVES_UP.store(true, Relaxed);
 }
 
 /// write(2).
@@ -156,16 +190,43 @@ pub(super) fn hear(message: &[u8]) {
     {
         exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
-    match Message::of(message) {
-        Some(Message::OutOfMemory) => {
-            LAST.store(MEMORY, Relaxed);
-            SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
-            notes::watch(0);
-        }
-        Some(Message::OtherDeath) => LAST.store(OTHER, Relaxed),
-        Some(Message::Unrelated) => {
-            let _ = LAST.compare_exchange(NOTHING, UNRELATED, Relaxed, Relaxed);
-        }
-        None => {}
+    let mut now = story();
+    let before = now;
+    now.hear(message);
+    if now.last == Some(Message::OtherDeath) && GIVES_UP.load(Relaxed) && contains_interrupt(message) {
+        return;
     }
+    if now.last == Some(Message::OutOfMemory) && is_said_anew(before, message) {
+        let about = notes::open_or_just_closed();
+        // Nothing that this process was refused is open: its words are about something else.
+        if about.is_none() && !is_of_hinted_heap(message) {
+            return;
+        }
+        ABOUT.set(about);
+        SAID_AT.set_now();
+        SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+        notes::watch(0);
+    } else if now.last == Some(Message::OtherDeath) && before.last != now.last {
+        SAID_AT.set_now();
+    }
+    put(now);
+    record::note_said(now.last);
+}
+
+fn is_said_anew(before: Story, message: &[u8]) -> bool {
+    before.last != Some(Message::OutOfMemory) || Message::of(message) == Some(Message::OutOfMemory)
+}
+
+fn contains_interrupt(message: &[u8]) -> bool {
+    const NAME: &[u8] = b"KeyboardInterrupt";
+    message.windows(NAME.len()).any(|part| part == NAME)
+}
+
+/// Whether a runtime says that the heap is full which the launcher has given it: it is, where so much of the limit has
+/// been in use.
+fn is_of_hinted_heap(message: &[u8]) -> bool {
+    let Some(limit) = armed().and_then(|armed| armed.limit.bytes()) else { return false };
+    HINTED.load(Relaxed)
+        && is_of_runtime_heap(message)
+        && sys::memory::memory_use().resident_peak.is_some_and(|peak| peak > limit / 5 * 2)
 }

@@ -9,9 +9,10 @@
 //! | `environment` | the variables that must not reach the program's children |
 //! | `breaks` | brk and sbrk |
 //! | `threads` | pthread_create |
-//! | `messages`, `streams` | what a dying program says, by `write` and by stdio |
-//! | `executed` | exec and posix_spawn: programs that cannot have the library see nothing of it |
-//! | `ends` | exit, _exit, abort, failed assertions |
+//! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
+//! | `words` | gettext and strerror: what it is about to say in the user's language |
+//! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
+//! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
 //! | `api` | the functions of `oomguard.h` |
 
@@ -19,25 +20,33 @@ mod api;
 mod breaks;
 mod ends;
 mod environment;
-mod executed;
+mod execs;
 mod faults;
+mod formatted;
 mod messages;
 mod startup;
 mod streams;
 mod threads;
+mod words;
 
 pub use crate::guard::c_heap::*;
 pub use crate::guard::mappings::{mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
-pub use ends::{abort, assert_fail, exit_at_once};
-pub use executed::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
+pub use ends::{
+    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
+    prctl, quick_exit, raise,
+};
+pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
+pub use formatted::{
+    before_err, before_error, before_errx, before_fprintf, before_fprintf_chk, before_printf,
+    before_printf_chk, before_vfprintf, before_vfprintf_chk, before_warn, before_warnx,
+};
 pub(super) use messages::note_refusal;
 pub use messages::{write, writev};
 pub use startup::arm;
-pub(super) use startup::is_in_charge;
-pub use streams::{
-    before_fprintf, before_fprintf_chk, before_vfprintf, before_vfprintf_chk, fputs, fwrite, perror, strerror,
-};
+pub(super) use startup::{has_filter_of_its_own, is_in_charge};
+pub use streams::{fputs, fwrite, perror, puts, strerror};
 pub use threads::pthread_create;
+pub use words::{dcgettext, dgettext, gettext, iconv_open, ngettext, setlocale, strerror_l, strerror_r};

@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, executed, faults, messages, streams, threads};
+use super::{breaks, ends, execs, faults, formatted, messages, streams, threads, words};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
         && let Some(library) = this_library()
     {
         variables.remove_all_of_ours(library);
-        executed::lift_limit_of_others();
+        execs::lift_limit_of_others();
     }
     IS_IN_CHARGE.store(true, Ordering::Relaxed);
     notes::begin_only_here();
@@ -72,8 +72,10 @@ fn resolve() {
     threads::resolve();
     messages::resolve();
     streams::resolve();
+    formatted::resolve();
+    words::resolve();
     ends::resolve();
-    executed::resolve();
+    execs::resolve();
     faults::resolve();
 }
 
@@ -103,3 +105,16 @@ pub(in crate::guard) fn is_in_charge() -> bool {
 }
 
 static IS_IN_CHARGE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program has set a filter for its own system calls, and so may be killed for one of ours. What it was
+/// started under lets a program start, and so lets files be opened.
+pub(in crate::guard) fn has_filter_of_its_own() -> bool {
+    // Relaxed: set by the thread that makes the call, before it does.
+    HAS_FILTER.load(Ordering::Relaxed)
+}
+
+pub(super) fn note_filter() {
+    HAS_FILTER.store(true, Ordering::Relaxed);
+}
+
+static HAS_FILTER: AtomicBool = AtomicBool::new(false);

@@ -1,5 +1,5 @@
 //! What a dying program says through stdio, whose own writes never pass `write`: the functions that a message goes
-//! through, read for stderr and stdout once memory was refused. Of a formatted message only the format is read.
+//! through, read for stderr and stdout once memory was refused. `formatted` has those that take a format.
 
 use super::messages;
 use crate::contract::Cause;
@@ -11,6 +11,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 
 type Fwrite = unsafe extern "C" fn(*const c_void, usize, usize, *mut c_void) -> usize;
 type Fputs = unsafe extern "C" fn(*const c_char, *mut c_void) -> c_int;
+type Puts = unsafe extern "C" fn(*const c_char) -> c_int;
 type Perror = unsafe extern "C" fn(*const c_char);
 type Strerror = unsafe extern "C" fn(c_int) -> *mut c_char;
 
@@ -18,13 +19,10 @@ static FWRITE: Real = Real::new(c"fwrite");
 static FPUTS: Real = Real::new(c"fputs");
 static PERROR: Real = Real::new(c"perror");
 static STRERROR: Real = Real::new(c"strerror");
-static FPRINTF: Real = Real::new(c"fprintf");
-static VFPRINTF: Real = Real::new(c"vfprintf");
-static FPRINTF_CHK: Real = Real::new(c"__fprintf_chk");
-static VFPRINTF_CHK: Real = Real::new(c"__vfprintf_chk");
+static PUTS: Real = Real::new(c"puts");
 
 pub(super) fn resolve() {
-    for real in [&FWRITE, &FPUTS, &PERROR, &STRERROR, &FPRINTF, &VFPRINTF, &FPRINTF_CHK, &VFPRINTF_CHK] {
+    for real in [&FWRITE, &FPUTS, &PUTS, &PERROR, &STRERROR] {
         let _ = real.address();
     }
 }
@@ -42,24 +40,19 @@ mod other_name {
             stream: *mut c_void,
         ) -> usize;
         pub(super) fn _IO_fputs(text: *const c_char, stream: *mut c_void) -> c_int;
-        pub(super) fn _IO_fprintf(stream: *mut c_void, format: *const c_char, ...) -> c_int;
-        pub(super) fn _IO_vfprintf(
-            stream: *mut c_void,
-            format: *const c_char,
-            arguments: *mut c_void,
-        ) -> c_int;
+        pub(super) fn _IO_puts(text: *const c_char) -> c_int;
         pub(super) fn __xpg_strerror_r(number: c_int, text: *mut c_char, len: usize) -> c_int;
     }
 }
 
 unsafe extern "C" {
-    static stdout: *mut c_void;
-    static stderr: *mut c_void;
+    pub(super) static stdout: *mut c_void;
+    pub(super) static stderr: *mut c_void;
 }
 
 /// Whether what goes to this stream is read.
 #[inline]
-fn is_read(stream: *mut c_void) -> bool {
+pub(super) fn is_read(stream: *mut c_void) -> bool {
     if !messages::are_read() {
         return false;
     }
@@ -73,7 +66,7 @@ fn is_read(stream: *mut c_void) -> bool {
 /// # Safety
 /// `text` is a C string.
 #[cold]
-unsafe fn hear_text(text: *const c_char) {
+pub(super) unsafe fn hear_text(text: *const c_char) {
     let errno = sys::fd::errno();
     if !text.is_null() {
         // SAFETY: by contract.
@@ -111,8 +104,23 @@ pub unsafe fn fputs(text: *const c_char, stream: *mut c_void) -> c_int {
     unsafe { real(text, stream) }
 }
 
+/// puts(3).
+///
+/// # Safety
+/// That of puts(3).
+#[inline]
+pub unsafe fn puts(text: *const c_char) -> c_int {
+    if messages::are_read() {
+        // SAFETY: a C string, by contract.
+        unsafe { hear_text(text) };
+    }
+    let real = call_real!(PUTS, Puts).unwrap_or(other_name::_IO_puts);
+    // SAFETY: the argument is the caller's, whose contract is the same.
+    unsafe { real(text) }
+}
+
 /// What the C library says for an error number, where that is about memory.
-fn hear_error(number: c_int) {
+pub(super) fn hear_error(number: c_int) {
     let is_memory = number == libc::ENOMEM
         || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread);
     if messages::are_read() && is_memory {
@@ -130,7 +138,7 @@ pub unsafe fn perror(text: *const c_char) {
     sys::fd::set_errno(errno);
     if let Some(real) = call_real!(PERROR, Perror) {
         // SAFETY: the argument is the caller's, whose contract is the same.
-        return unsafe { real(text) };
+        return notes::while_finding_words(|| unsafe { real(text) });
     }
     // SAFETY: a variable of the C library, set before constructors run.
     let error = unsafe { stderr };
@@ -170,66 +178,5 @@ pub unsafe fn strerror(number: c_int) -> *mut c_char {
     sys::fd::set_errno(errno);
     let real = call_real!(STRERROR, Strerror).unwrap_or(describe);
     // SAFETY: the arguments are the caller's, whose contract is the same.
-    unsafe { real(number) }
-}
-
-/// Stands for a formatted write that has no other name and was not found: a fortified one in a static program.
-extern "C" fn write_nothing() -> c_int {
-    -1
-}
-
-unsafe extern "C" fn vfprintf_chk(
-    stream: *mut c_void,
-    _: c_int,
-    format: *const c_char,
-    arguments: *mut c_void,
-) -> c_int {
-    // SAFETY: the arguments are the caller's, whose contract is the same but for the flag.
-    unsafe { other_name::_IO_vfprintf(stream, format, arguments) }
-}
-
-/// # Safety
-/// The stream and the format of a formatted write.
-unsafe fn look_at_format(real: &Real, fallback: usize, stream: *mut c_void, format: *const c_char) -> usize {
-    if is_read(stream) {
-        // SAFETY: a C string, by contract.
-        unsafe { hear_text(format) };
-    }
-    real.address().unwrap_or(fallback)
-}
-
-/// Reads the format of an fprintf(3), and gives the real function.
-///
-/// # Safety
-/// The first arguments of an fprintf(3).
-pub unsafe extern "C" fn before_fprintf(stream: *mut c_void, format: *const c_char) -> usize {
-    // SAFETY: by contract.
-    unsafe { look_at_format(&FPRINTF, other_name::_IO_fprintf as *const () as usize, stream, format) }
-}
-
-/// The same for vfprintf(3).
-///
-/// # Safety
-/// The first arguments of a vfprintf(3).
-pub unsafe extern "C" fn before_vfprintf(stream: *mut c_void, format: *const c_char) -> usize {
-    // SAFETY: by contract.
-    unsafe { look_at_format(&VFPRINTF, other_name::_IO_vfprintf as *const () as usize, stream, format) }
-}
-
-/// The same for what `_FORTIFY_SOURCE` makes of fprintf.
-///
-/// # Safety
-/// The first arguments of such a call.
-pub unsafe extern "C" fn before_fprintf_chk(stream: *mut c_void, _: c_int, format: *const c_char) -> usize {
-    // SAFETY: by contract.
-    unsafe { look_at_format(&FPRINTF_CHK, write_nothing as *const () as usize, stream, format) }
-}
-
-/// The same for what `_FORTIFY_SOURCE` makes of vfprintf.
-///
-/// # Safety
-/// The first arguments of such a call.
-pub unsafe extern "C" fn before_vfprintf_chk(stream: *mut c_void, _: c_int, format: *const c_char) -> usize {
-    // SAFETY: by contract.
-    unsafe { look_at_format(&VFPRINTF_CHK, vfprintf_chk as *const () as usize, stream, format) }
+    notes::while_finding_words(|| unsafe { real(number) })
 }

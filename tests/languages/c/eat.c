@@ -95,6 +95,10 @@ int main(int argc, char **argv)
         fill(48);
         return fail("malloc");
     } else if (!strcmp(way, "huge")) {
+        if (!malloc((size_t)1 << 40))
+            return fail("malloc");
+    } else if (!strcmp(way, "impossible")) {
+        /* Whatever the limit: no process can have so much. */
         if (!malloc(SIZE_MAX / 4))
             return fail("malloc");
     } else if (!strcmp(way, "abort")) {

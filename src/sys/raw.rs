@@ -1,4 +1,5 @@
-//! A system call that leaves `errno` alone.
+//! System calls by the instruction itself: the C library's functions for them may lead back to us, as the shim interposes
+//! `mmap` and `syscall`, and they write `errno`.
 
 /// A system call; its result, or a negative error number.
 ///
@@ -31,6 +32,21 @@ pub(crate) unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize 
         let answer = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) } as isize;
         result = if answer == -1 { -(super::fd::errno() as isize) } else { answer };
         super::fd::set_errno(errno);
+    }
+    result
+}
+
+/// The same as the C library tells it: -1 and `errno` where it fails.
+///
+/// # Safety
+/// That of the call.
+pub(crate) unsafe fn call_with_errno(number: libc::c_long, arguments: [usize; 6]) -> isize {
+    // SAFETY: by contract.
+    let result = unsafe { call(number, arguments) };
+    const MOST_ERRNO: isize = 4095;
+    if (-MOST_ERRNO..0).contains(&result) {
+        super::fd::set_errno(-result as i32);
+        return -1;
     }
     result
 }

@@ -1,0 +1,161 @@
+//! Who may speak: a wrapper that passes an end on, a descendant whose end was swallowed, a program that could not speak.
+
+use crate::add;
+use crate::started::{Seen, launcher, run_shell, seen, shell};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::process::Command;
+
+/// This program in a role, as a shell's child.
+fn child(role: &str) -> String {
+    format!("{} role {role}", std::env::current_exe().unwrap().display())
+}
+
+fn direct(options: &[&str], role: &[&str]) -> Command {
+    let mut command = launcher();
+    command.arg("run").args(options).arg("--").arg(std::env::current_exe().unwrap()).arg("role").args(role);
+    command
+}
+
+fn told(seen: &Seen) -> Value {
+    serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap()
+}
+
+fn reports(seen: &Seen) -> usize {
+    seen.stderr.lines().filter(|line| line.starts_with("oomguard: out of memory: ")).count()
+}
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_code_that_a_shell_passes_on_is_proved_by_its_child", || {
+        let script = format!("{}; exit $?", child("need 100"));
+        let seen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!((seen.code, reports(&seen)), (Some(198), 1), "{}", seen.stderr);
+        let told = told(&seen);
+        assert_eq!(told["outcome"], "out_of_memory");
+        assert_ne!(told["report"]["pid"], told["pid"]);
+        assert_eq!((&told["report"], told["inferred"].as_bool()), (&told["descendants"][0], Some(false)));
+    });
+    add(trials, "what_a_shells_child_ran_out_of_is_given_to_the_next_try", || {
+        let script = format!("{}; exit $?", child("need 100"));
+        let options = ["-m", "64Mi", "--retries", "1", "--grow", "4", "--max-limit", "1Gi"];
+        let seen = seen(&mut run_shell(&options, &script));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "4950\n"), "{}", seen.stderr);
+    });
+    add(trials, "a_code_that_nothing_proves_is_the_commands_own", || {
+        let seen = seen(&mut run_shell(&["-m", "64Mi", "--json", "--retries", "3"], "exit 198"));
+        assert_eq!(seen.code, Some(198));
+        assert_eq!((&told(&seen)["outcome"], &told(&seen)["tries"]), (&"exited".into(), &1.into()));
+    });
+    add(trials, "an_end_that_was_swallowed_is_told_and_counts_if_that_is_wanted", || {
+        for (end, code) in [("exit 2", 2), ("true", 0)] {
+            let script = format!("{}; {end}", child("need 100"));
+            let plain = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+            assert_eq!(plain.code, Some(code), "{}", plain.stderr);
+            let told_plain = told(&plain);
+            assert_eq!(told_plain["report"], Value::Null);
+            assert_eq!(told_plain["descendants"][0]["exit_code"], 198);
+            let any = seen(&mut run_shell(&["-m", "64Mi", "--json", "--any-descendant"], &script));
+            assert_eq!((any.code, reports(&any)), (Some(198), 1), "{}", any.stderr);
+            assert_eq!(told(&any)["report"]["requested"], 1 << 20);
+        }
+        let none = seen(&mut run_shell(&["-m", "64Mi", "--any-descendant"], "exit 2"));
+        assert_eq!(none.code, Some(2));
+    });
+    add(trials, "who_may_not_open_the_record_or_finds_it_not_is_given_it", || {
+        let program = child("need 100");
+        for wrapper in ["unshare -U -r", "unshare -U -r -p -f --mount-proc", "runuser -u nobody --"] {
+            let can = seen(&mut shell(&format!("{wrapper} true")));
+            let reach =
+                seen(&mut shell(&format!("{wrapper} test -x {}", program.split(' ').next().unwrap())));
+            if can.code != Some(0) || reach.code != Some(0) {
+                crate::skip::skipped(format!("{wrapper}: not allowed here"));
+                continue;
+            }
+            for script in [format!("exec {wrapper} {program}"), format!("{wrapper} {program}; exit $?")] {
+                let seen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+                assert_eq!((seen.code, reports(&seen)), (Some(198), 1), "{script}: {}", seen.stderr);
+                assert_eq!(told(&seen)["outcome"], "out_of_memory", "{script}");
+            }
+        }
+    });
+    add(trials, "descendants_are_told_in_the_order_of_their_ends", || {
+        let names: String = (0..40)
+            .map(|n| format!("ln -s {0} d/p{n}; ", std::env::current_exe().unwrap().display()))
+            .collect();
+        let runs: String = (0..40).map(|n| format!("d/p{n} role need 100; ")).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let mut command =
+            run_shell(&["-m", "64Mi", "--json", "--quiet"], &format!("mkdir d; {names}{runs}exit 7"));
+        let seen = seen(command.current_dir(directory.path()));
+        assert_eq!(seen.code, Some(7), "{}", seen.stderr);
+        let told = told(&seen);
+        let programs: Vec<&str> = told["descendants"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|report| report["program"].as_str().unwrap())
+            .collect();
+        assert_eq!(programs, (9..40).map(|n| format!("p{n}")).collect::<Vec<_>>(), "the last ones");
+    });
+    add(trials, "who_leaves_by_a_system_call_of_its_own_is_spoken_for", || {
+        for words in ["", "out of memory\n"] {
+            let directly = seen(&mut direct(&["-m", "64Mi", "--json"], &["leave", words]));
+            assert_eq!((directly.code, reports(&directly)), (Some(198), 1), "{}", directly.stderr);
+            let told = told(&directly);
+            let report = &told["report"];
+            assert_eq!((&report["evidence"], &report["own_exit_code"]), (&"outside".into(), &2.into()));
+            assert!(report["data"].as_u64().unwrap() > 60 << 20, "{report}");
+        }
+        let script = format!("{} 'out of memory\n'; exit $?", child("leave"));
+        let below = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!((below.code, reports(&below)), (Some(198), 1), "{}", below.stderr);
+        for (role, code) in [(&["leave", "configuration file is broken\n"][..], 2), (&["go-on-and-leave"], 3)]
+        {
+            let own = seen(&mut direct(&["-m", "64Mi", "--json"], role));
+            assert_eq!((own.code, reports(&own)), (Some(code), 0), "{}", own.stderr);
+            assert_eq!(told(&own)["last_refused"], 1 << 20);
+            assert!(told(&own)["refusals"].as_u64() >= Some(1));
+        }
+    });
+    add(trials, "who_has_closed_its_descriptors_is_spoken_for", || {
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("report.json");
+        let mut command = direct(&["-m", "64Mi", "--report", report.to_str().unwrap()], &["fail-unheard"]);
+        let heard = seen(&mut command);
+        assert_eq!((heard.code, reports(&heard)), (Some(198), 1), "{}", heard.stderr);
+        assert_eq!(std::fs::read_to_string(&report).unwrap().lines().count(), 1);
+        let quiet = seen(&mut direct(&["-m", "64Mi", "--quiet"], &["fail-unheard"]));
+        assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(198), ""));
+    });
+    add(trials, "evidence_that_does_not_suffice_is_told_and_the_code_is_the_commands_own", || {
+        let likely = seen(&mut direct(&["-m", "64Mi", "--verdict", "likely"], &["give-back"]));
+        assert_eq!(likely.code, Some(198), "{}", likely.stderr);
+        for (role, evidence) in [(&["give-back"][..], "said"), (&["leave", ""], "outside")] {
+            let seen =
+                seen(&mut direct(&["-m", "64Mi", "--verdict", "exact", "--json", "--retries", "2"], role));
+            let told = told(&seen);
+            assert_eq!(seen.code, Some(if role == ["give-back"] { 1 } else { 2 }), "{}", seen.stderr);
+            assert_eq!((&told["outcome"], &told["tries"]), (&"exited".into(), &1.into()));
+            assert_eq!((&told["report"], &told["doubtful"]["evidence"]), (&Value::Null, &evidence.into()));
+        }
+    });
+    add(trials, "json_goes_where_it_is_wanted", || {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("end.json");
+        let to_file = format!("--json={}", file.display());
+        for _ in 0..2 {
+            let seen = seen(&mut run_shell(&[&to_file, "-m", "64Mi"], "exit 3"));
+            assert_eq!((seen.code, seen.stderr.as_str()), (Some(3), ""));
+        }
+        let lines = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(lines.lines().count(), 2, "appended");
+        assert_eq!(serde_json::from_str::<Value>(lines.lines().next().unwrap()).unwrap()["exit_code"], 3);
+        let to_descriptor = seen(&mut run_shell(&["--json=fd:1", "-m", "64Mi"], "exit 3"));
+        assert!(to_descriptor.stdout.contains("\"exit_code\":3"), "{}", to_descriptor.stdout);
+        for nowhere in ["--json=/no/such/directory/end.json", "--json=fd:77"] {
+            let seen = seen(&mut run_shell(&[nowhere, "-m", "64Mi"], "echo ran"));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+            assert!(seen.stderr.contains("--json"), "{}", seen.stderr);
+        }
+    });
+}

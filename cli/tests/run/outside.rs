@@ -1,0 +1,228 @@
+//! Descendants that no guard gets into: static programs below dynamic ones, and the other way round; programs that are not
+//! even loaded.
+
+use crate::add;
+use crate::skip::skipped;
+use crate::started::{Seen, launcher, run_shell, seen};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// `eat die`: of a refusal that it tells of. `eat say`: its own words, and a variable. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
+/// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does.
+const EAT: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    if (!strcmp(words[1], "own"))
+        return atoi(words[2]);
+    if (!strcmp(words[1], "say"))
+        return printf("%s %s %s\n", words[0], words[1], getenv("EAT")) < 0;
+    if (!strcmp(words[1], "start")) {
+        int status;
+        if (fork() == 0) {
+            execvp(words[2], words + 2);
+            _exit(126);
+        }
+        wait(&status);
+        return WEXITSTATUS(status);
+    }
+    for (;;) {
+        static char *held[64];
+        static int count;
+        char *block = malloc(1 << 20);
+        if (!block && !strcmp(words[1], "survive"))
+            return 0;
+        if (!block && !strcmp(words[1], "log"))
+            for (int line = 0; line < 20000; line++)
+                if (write(3, "row\n", 4) != 4)
+                    return 77;
+        if (!block && !strcmp(words[1], "log"))
+            while (count)
+                free(held[--count]);
+        if (!block) {
+            perror("malloc");
+            return 5;
+        }
+        held[count++] = memset(block, 7, 1 << 20);
+    }
+}
+"#;
+
+/// Compiles it; `None` where that cannot be done here.
+fn eat(compiler: &str, options: &[&str]) -> Option<(TempDir, PathBuf)> {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, program) = (directory.path().join("eat.c"), directory.path().join("eat"));
+    std::fs::write(&source, EAT).unwrap();
+    let mut command = Command::new(compiler);
+    command.args(options).arg("-o").arg(&program).arg(&source).stderr(Stdio::null());
+    match command.status() {
+        Ok(status) if status.success() => Some((directory, program)),
+        _ => {
+            skipped(format!("{compiler} {options:?} is not there"));
+            None
+        }
+    }
+}
+
+fn told(seen: &Seen) -> Value {
+    serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap()
+}
+
+fn reports(seen: &Seen) -> usize {
+    seen.stderr.lines().filter(|line| line.starts_with("oomguard: out of memory: ")).count()
+}
+
+fn below(wrapper: &str, program: &Path, words: &str) -> Seen {
+    let script = match wrapper {
+        "shell" => format!("{} {words}; exit $?", program.display()),
+        wrapper => format!("exec {wrapper} {} {words}", program.display()),
+    };
+    seen(&mut run_shell(&["-m", "64Mi", "--json"], &script))
+}
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    let kinds: [(&str, &[&str]); 3] = [("cc", &["-static"]), ("musl-gcc", &[]), ("musl-gcc", &["-static"])];
+    for (compiler, options) in kinds {
+        let name = format!("what_a_guarded_program_starts_is_seen_from_outside {compiler} {options:?}");
+        let test = move || {
+            let Some((_directory, program)) = eat(compiler, options) else { return };
+            for wrapper in ["shell", "env", "nice", "timeout 50"] {
+                let fallen = below(wrapper, &program, "die");
+                assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{wrapper}: {}", fallen.stderr);
+                let report = &told(&fallen)["report"];
+                assert_eq!((&report["program"], &report["evidence"]), (&"eat".into(), &"outside".into()));
+                assert_eq!(report["own_exit_code"], 5);
+                let own = below(wrapper, &program, "own 7");
+                assert_eq!((own.code, reports(&own)), (Some(7), 0), "{wrapper}: {}", own.stderr);
+                // Nothing of ours is in the way of another C library.
+                assert!(!own.stderr.contains("ELF") && !own.stderr.contains("loading"), "{}", own.stderr);
+            }
+        };
+        trials.push(Trial::test(name, move || {
+            test();
+            Ok(())
+        }));
+    }
+    add(trials, "what_is_spawned_is_seen_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        // Python has posix_spawn(3) by its name.
+        let spawn = |words: &str| {
+            format!(
+                "import os, sys\n\
+                 words = ['eat'] + {words:?}.split()\n\
+                 pid = os.posix_spawn({:?}, words, dict(os.environ, EAT='eaten'))\n\
+                 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
+                program.display().to_string()
+            )
+        };
+        if !Command::new("python3")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            return skipped("python3 is not there");
+        }
+        let run = |words: &str| {
+            let mut command = launcher();
+            seen(command.args(["run", "-m", "100Mi", "--json", "--", "python3", "-c", &spawn(words)]))
+        };
+        let fallen = run("die");
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert_eq!(told(&fallen)["report"]["program"], "eat");
+        assert_eq!(run("own 7").code, Some(7));
+        assert_eq!(run("say").stdout, "eat say eaten\n");
+    });
+    add(trials, "an_end_from_outside_that_was_swallowed_counts_if_that_is_wanted", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let script = format!("{} die; exit 0", program.display());
+        let plain = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!(plain.code, Some(0), "{}", plain.stderr);
+        assert_eq!(told(&plain)["descendants"][0]["program"], "eat");
+        let any = seen(&mut run_shell(&["-m", "64Mi", "--any-descendant"], &script));
+        assert_eq!((any.code, reports(&any)), (Some(198), 1), "{}", any.stderr);
+    });
+    add(trials, "a_program_that_writes_much_before_it_says_what_it_dies_of_is_heard", || {
+        let Some((directory, program)) = eat("cc", &["-static"]) else { return };
+        let log = directory.path().join("log");
+        let script = format!("exec {} log 3>{}", program.display(), log.display());
+        let fallen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 80_000);
+    });
+    add(trials, "what_was_survived_is_told_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let mut command = launcher();
+        command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).arg("survive");
+        for survived in
+            [seen(&mut command), below("env", &program, "survive"), below("shell", &program, "survive")]
+        {
+            assert_eq!(survived.code, Some(0), "{}", survived.stderr);
+            assert!(told(&survived)["refusals"].as_u64() >= Some(1), "{}", survived.stderr);
+            assert!(told(&survived)["last_refused"].as_u64() >= Some(1 << 20), "{}", survived.stderr);
+        }
+    });
+    add(trials, "what_a_static_program_starts_speaks_for_itself", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let Some((_other, dynamic)) = eat("cc", &[]) else { return };
+        for child in [&dynamic, &program] {
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).arg("start").arg(child);
+            let fallen = seen(command.arg("die"));
+            assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+            let report = &told(&fallen)["report"];
+            assert_ne!(report["pid"], told(&fallen)["pid"]);
+            let from_outside = report["evidence"] == "outside";
+            assert_eq!(from_outside, child == &program, "{report}");
+        }
+    });
+    add(trials, "who_is_not_followed_is_not_in_the_way", || {
+        let traced = seen(&mut run_shell(&["-m", "64Mi"], "grep TracerPid /proc/self/status"));
+        assert_eq!(traced.stdout.trim(), "TracerPid:\t0", "{}", traced.stderr);
+    });
+    add(trials, "a_program_that_there_is_no_room_to_load_is_told_from_one_that_lacks_a_library", || {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("large.c"), "char large[64 << 20]; int give(void) { return large[0]; }").unwrap();
+        std::fs::write(at("main.c"), "int give(void); int main(void) { return give(); }").unwrap();
+        let compile = |arguments: &[&str]| {
+            Command::new("cc")
+                .args(arguments)
+                .current_dir(directory.path())
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        let library = ["-shared", "-fPIC", "-o", "liblarge.so", "large.c"];
+        let program = ["-o", "needy", "main.c", "-L.", "-llarge", "-Wl,-rpath,$ORIGIN"];
+        if !compile(&library) || !compile(&program) {
+            return skipped("no C compiler that makes libraries");
+        }
+        let needy = at("needy");
+        let direct = |options: &[&str]| {
+            let mut command = launcher();
+            seen(command.arg("run").args(options).arg("--").arg(&needy))
+        };
+        let below =
+            |options: &[&str]| seen(&mut run_shell(options, &format!("{}; exit $?", needy.display())));
+        assert_eq!(direct(&["-m", "300Mi"]).code, Some(0));
+        let starved = direct(&["-m", "32Mi"]);
+        assert_eq!(starved.code, Some(125), "{}", starved.stderr);
+        assert!(starved.stderr.contains("below what it needs to start"), "{}", starved.stderr);
+        let starved = below(&["-m", "32Mi", "--json"]);
+        assert_eq!((starved.code, reports(&starved)), (Some(198), 1), "{}", starved.stderr);
+        assert_eq!(told(&starved)["report"]["program"], "needy");
+        let retried = below(&["-m", "32Mi", "--retries", "1", "--grow", "10", "--max-limit", "1Gi"]);
+        assert_eq!(retried.code, Some(0), "{}", retried.stderr);
+        std::fs::remove_file(at("liblarge.so")).unwrap();
+        for seen in [direct(&["-m", "32Mi"]), below(&["-m", "32Mi"]), direct(&["-m", "300Mi"])] {
+            assert_eq!((seen.code, reports(&seen)), (Some(127), 0), "{}", seen.stderr);
+        }
+    });
+}

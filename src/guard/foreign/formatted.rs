@@ -1,0 +1,405 @@
+//! Messages with a format: fprintf(3), error(3), err(3) and their kin. Once memory was refused, what they will say is put
+//! together as far as it takes no more than texts and whole numbers. These functions take as many arguments as their callers
+//! like: `shim/` hands over the first ones and then goes on to the function whose address it gets.
+
+use super::messages;
+use super::streams::{hear_error, is_read, stdout};
+use crate::guard::real::Real;
+use crate::sys;
+use crate::text::Text;
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+/// So much of a message is read.
+const READ_BYTES: usize = 512;
+
+/// The arguments behind a format, as far as they are known.
+#[derive(Clone, Copy)]
+enum Arguments {
+    /// The registers, how many of them are arguments, and how many have been taken.
+    Registers { all: [usize; 4], known: usize, taken: usize },
+    /// A `va_list`.
+    List(usize),
+}
+
+impl Arguments {
+    fn registers<const N: usize>(known: [usize; N]) -> Arguments {
+        let mut all = [0; 4];
+        all.iter_mut().zip(known).for_each(|(slot, value)| *slot = value);
+        Arguments::Registers { all, known: N.min(4), taken: 0 }
+    }
+
+    /// The next text, pointer or whole number.
+    ///
+    /// # Safety
+    /// The format says that there is one.
+    unsafe fn next(&mut self) -> Option<usize> {
+        match self {
+            Arguments::Registers { all, known, taken } => {
+                *taken += 1;
+                all.get(..*known)?.get(*taken - 1).copied()
+            }
+            // SAFETY: by contract.
+            Arguments::List(list) => unsafe { next_of_list(list) },
+        }
+    }
+}
+
+/// System V ABI, AMD64, 3.5.7: offsets into the saved registers, where the rest is, where they are. Reads, and leaves the
+/// list as it is: `list` becomes a cursor, with the number of arguments taken in its upper bits.
+///
+/// # Safety
+/// A list with such an argument in it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn next_of_list(list: &mut usize) -> Option<usize> {
+    /// User addresses have 47 bits.
+    const TAKEN_SHIFT: u32 = 48;
+    const REGISTERS_END: usize = 48;
+    let taken = *list >> TAKEN_SHIFT;
+    let at = *list & ((1 << TAKEN_SHIFT) - 1);
+    *list += 1 << TAKEN_SHIFT;
+    // SAFETY: the list, by contract.
+    let (offset, rest, saved) = unsafe {
+        ((at as *const u32).read() as usize, *((at + 8) as *const usize), *((at + 16) as *const usize))
+    };
+    let in_registers = REGISTERS_END.saturating_sub(offset) / 8;
+    let place =
+        if taken < in_registers { saved + offset + 8 * taken } else { rest + 8 * (taken - in_registers) };
+    // SAFETY: the argument that the format speaks of.
+    Some(unsafe { *(place as *const usize) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn next_of_list(_: &mut usize) -> Option<usize> {
+    None
+}
+
+/// Hears what a format will say. What cannot be read of it is left out.
+///
+/// # Safety
+/// A format of printf(3)'s and its arguments.
+#[cold]
+#[inline(never)]
+unsafe fn hear_formatted(format: *const c_char, mut arguments: Arguments) {
+    if format.is_null() {
+        return;
+    }
+    let errno = sys::fd::errno();
+    let mut text = Text::<READ_BYTES>::new();
+    // SAFETY: a C string, by contract.
+    let mut rest = unsafe { CStr::from_ptr(format) }.to_bytes();
+    let mut are_known = true;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        text.push_bytes(rest.get(..at).unwrap_or(&[]));
+        let directive = rest.get(at + 1..).unwrap_or(&[]);
+        let is_modifier = |byte: &u8| b"0123456789.-+ #'lhqjztLI".contains(byte);
+        let len = directive.iter().position(|byte| !is_modifier(byte)).unwrap_or(directive.len());
+        let modifiers = directive.get(..len).unwrap_or(&[]);
+        match directive.get(len) {
+            Some(b'%') => text.push("%"),
+            Some(b'm') if errno == libc::ENOMEM => text.push("cannot allocate memory"),
+            Some(b'm') => {}
+            // Of a wide text the first letter at most would be read.
+            Some(b's') if are_known && !modifiers.contains(&b'l') => {
+                // SAFETY: by contract, as the format says.
+                if let Some(at) = unsafe { arguments.next() } {
+                    push_c_string(&mut text, at);
+                }
+            }
+            Some(b'd' | b'u' | b'i') if are_known => {
+                // SAFETY: as above.
+                text.push_number(unsafe { arguments.next() }.unwrap_or(0) as u64 & u64::from(u32::MAX));
+            }
+            Some(b'x' | b'X' | b'o' | b'c' | b'p' | b's') if are_known => {
+                // SAFETY: as above.
+                unsafe { arguments.next() };
+            }
+            // In other registers.
+            Some(b'e' | b'E' | b'f' | b'F' | b'g' | b'G' | b'a' | b'A') if !modifiers.contains(&b'L') => {}
+            // A width among the arguments, or arguments by number: which is which is not told any more.
+            _ => are_known = false,
+        }
+        rest = directive.get(len + 1..).unwrap_or(&[]);
+    }
+    text.push_bytes(rest);
+    messages::hear(text.as_bytes());
+    sys::fd::set_errno(errno);
+}
+
+/// Pushes the C string at an address, as far as it can be read.
+fn push_c_string<const N: usize>(text: &mut Text<N>, at: usize) {
+    const MOST_BYTES: usize = 256;
+    const PIECE: usize = 64;
+    let mut read = 0;
+    while read < MOST_BYTES {
+        let start = at.wrapping_add(read);
+        // Never past the end of a piece: what lies behind the string may not be there.
+        let len = PIECE - start % PIECE;
+        // SAFETY: the caller's for the length of its call.
+        let Some(piece) = (unsafe { sys::memory::readable(start, len, len) }) else { return };
+        match piece.iter().position(|byte| *byte == 0) {
+            Some(end) => return text.push_bytes(piece.get(..end).unwrap_or(&[])),
+            None => text.push_bytes(piece),
+        }
+        read += len;
+    }
+}
+
+/// The functions that are hidden.
+macro_rules! hidden {
+    ($($real:ident $name:literal;)*) => {
+        $(static $real: Real = Real::new($name);)*
+
+        pub(super) fn resolve() {
+            for real in [$(&$real),*] {
+                let _ = real.address();
+            }
+        }
+    };
+}
+
+hidden! {
+    FPRINTF c"fprintf";
+    VFPRINTF c"vfprintf";
+    FPRINTF_CHK c"__fprintf_chk";
+    VFPRINTF_CHK c"__vfprintf_chk";
+    PRINTF c"printf";
+    PRINTF_CHK c"__printf_chk";
+    ERROR c"error";
+    ERR c"err";
+    ERRX c"errx";
+    WARN c"warn";
+    WARNX c"warnx";
+}
+
+mod other_name {
+    use super::{c_char, c_int, c_void};
+
+    unsafe extern "C" {
+        pub(super) fn _IO_fprintf(stream: *mut c_void, format: *const c_char, ...) -> c_int;
+        pub(super) fn _IO_printf(format: *const c_char, ...) -> c_int;
+        pub(super) fn _IO_vfprintf(
+            stream: *mut c_void,
+            format: *const c_char,
+            arguments: *mut c_void,
+        ) -> c_int;
+    }
+}
+
+/// Stands for a function that has no other name and was not found, as in a static program.
+extern "C" fn write_nothing() -> c_int {
+    -1
+}
+
+unsafe extern "C" fn vfprintf_chk(
+    stream: *mut c_void,
+    _: c_int,
+    format: *const c_char,
+    arguments: *mut c_void,
+) -> c_int {
+    // SAFETY: the arguments are the caller's, whose contract is the same but for the flag.
+    unsafe { other_name::_IO_vfprintf(stream, format, arguments) }
+}
+
+fn real_or(real: &Real, fallback: usize) -> usize {
+    real.address().unwrap_or(fallback)
+}
+
+/// Reads what an fprintf(3) will say, and gives the real function.
+///
+/// # Safety
+/// The arguments of an fprintf(3), as far as they are in registers.
+pub unsafe extern "C" fn before_fprintf(
+    stream: *mut c_void,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    if is_read(stream) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+    }
+    real_or(&FPRINTF, other_name::_IO_fprintf as *const () as usize)
+}
+
+/// The same for vfprintf(3).
+///
+/// # Safety
+/// The arguments of a vfprintf(3).
+pub unsafe extern "C" fn before_vfprintf(stream: *mut c_void, format: *const c_char, list: usize) -> usize {
+    if is_read(stream) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::List(list)) };
+    }
+    real_or(&VFPRINTF, other_name::_IO_vfprintf as *const () as usize)
+}
+
+/// The same for what `_FORTIFY_SOURCE` makes of fprintf.
+///
+/// # Safety
+/// The arguments of such a call, as far as they are in registers.
+pub unsafe extern "C" fn before_fprintf_chk(
+    stream: *mut c_void,
+    _: c_int,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+) -> usize {
+    if is_read(stream) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
+    }
+    real_or(&FPRINTF_CHK, write_nothing as *const () as usize)
+}
+
+/// The same for what `_FORTIFY_SOURCE` makes of vfprintf.
+///
+/// # Safety
+/// The arguments of such a call.
+pub unsafe extern "C" fn before_vfprintf_chk(
+    stream: *mut c_void,
+    _: c_int,
+    format: *const c_char,
+    list: usize,
+) -> usize {
+    if is_read(stream) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::List(list)) };
+    }
+    real_or(&VFPRINTF_CHK, vfprintf_chk as *const () as usize)
+}
+
+/// The same for printf(3).
+///
+/// # Safety
+/// The arguments of a printf(3), as far as they are in registers.
+pub unsafe extern "C" fn before_printf(
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    // SAFETY: a variable of the C library, set before constructors run.
+    if is_read(unsafe { stdout }) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+    }
+    real_or(&PRINTF, other_name::_IO_printf as *const () as usize)
+}
+
+/// The same for what `_FORTIFY_SOURCE` makes of printf.
+///
+/// # Safety
+/// The arguments of such a call, as far as they are in registers.
+pub unsafe extern "C" fn before_printf_chk(
+    _: c_int,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    // SAFETY: a variable of the C library, set before constructors run.
+    if is_read(unsafe { stdout }) {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+    }
+    real_or(&PRINTF_CHK, write_nothing as *const () as usize)
+}
+
+/// The same for error(3), which writes to stderr and may end the program by itself.
+///
+/// # Safety
+/// The arguments of an error(3), as far as they are in registers.
+pub unsafe extern "C" fn before_error(
+    _: c_int,
+    errno: c_int,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+) -> usize {
+    if messages::are_read() {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
+        hear_error(errno);
+    }
+    real_or(&ERROR, write_nothing as *const () as usize)
+}
+
+/// The same for err(3).
+///
+/// # Safety
+/// The arguments of an err(3), as far as they are in registers.
+pub unsafe extern "C" fn before_err(
+    _: c_int,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    let errno = sys::fd::errno();
+    if messages::are_read() {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+        hear_error(errno);
+        sys::fd::set_errno(errno);
+    }
+    real_or(&ERR, write_nothing as *const () as usize)
+}
+
+/// The same for errx(3).
+///
+/// # Safety
+/// The arguments of an errx(3), as far as they are in registers.
+pub unsafe extern "C" fn before_errx(
+    _: c_int,
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    if messages::are_read() {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+    }
+    real_or(&ERRX, write_nothing as *const () as usize)
+}
+
+/// The same for warn(3).
+///
+/// # Safety
+/// The arguments of a warn(3), as far as they are in registers.
+pub unsafe extern "C" fn before_warn(format: *const c_char, a: usize, b: usize, c: usize, d: usize) -> usize {
+    let errno = sys::fd::errno();
+    if messages::are_read() {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+        hear_error(errno);
+        sys::fd::set_errno(errno);
+    }
+    real_or(&WARN, write_nothing as *const () as usize)
+}
+
+/// The same for warnx(3).
+///
+/// # Safety
+/// The arguments of a warnx(3), as far as they are in registers.
+pub unsafe extern "C" fn before_warnx(
+    format: *const c_char,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+) -> usize {
+    if messages::are_read() {
+        // SAFETY: by contract.
+        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
+    }
+    real_or(&WARNX, write_nothing as *const () as usize)
+}
