@@ -44,6 +44,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("jobs; echo still-$((40 + 2))\n");
             shell.shows("still-42");
             shell.types("fg\n");
+            shell.shows("-- cat\r\n");
             shell.types("two\n");
             shell.shows("two\r\ntwo\r\n");
             shell.types("\x1a");
@@ -52,7 +53,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("bg; wait -f; echo reads-$((40 + 3))\n");
             shell.shows("reads-43");
             shell.types("fg\n");
+            shell.shows("-- cat\r\n");
             shell.types("\x03");
+            shell.shows("$ ");
             shell.types("echo code-$?\n");
             shell.shows("code-130");
         }
@@ -69,8 +72,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types(&format!("echo out-$((40 + {turn}))\n"));
             shell.shows(&format!("out-{}", 40 + turn));
             shell.types("fg\n");
+            shell.shows(" -i\r\n");
         }
         shell.types("exit 9\n");
+        shell.shows("$ ");
         shell.types("echo code-$?\n");
         shell.shows("code-9");
     });
