@@ -61,6 +61,8 @@ pub mod variable {
     /// Set by a supervisor for its child, and by nobody else: `fd:N:INODE`, the page that the guard fills in for
     /// the parent.
     pub const RECORD: &str = "OOMGUARD_RECORD";
+    /// Set by a launcher or supervisor: what of the environment and the limits is its own, and not the user's word.
+    pub const OUTER: &str = "OOMGUARD_OUTER";
     /// `0`: what the program starts is left alone (shim only). Set by the launcher.
     pub const INHERIT: &str = "OOMGUARD_INHERIT";
     /// `1`: the launcher has given the program's runtime a heap limit of its own (shim only).
@@ -148,7 +150,8 @@ impl Measure {
 
     pub(crate) const fn parse(word: &[u8]) -> Result<Measure, ParseMeasureError> {
         match word {
-            b"address-space" => Ok(Measure::AddressSpace),
+            // The second is the report's word, which people copy.
+            b"address-space" | b"address_space" => Ok(Measure::AddressSpace),
             b"data" => Ok(Measure::Data),
             _ => Err(ParseMeasureError(())),
         }
@@ -194,6 +197,8 @@ impl std::error::Error for ParseMeasureError {}
 pub enum LimitSource {
     /// `OOMGUARD_LIMIT`.
     Environment,
+    /// The option `--limit` of a launcher, which hands it over in `OOMGUARD_LIMIT`: the report's word is `environment`.
+    CommandLine,
     /// The argument of `guard!`.
     Source,
     /// The container: `auto`.
@@ -210,7 +215,7 @@ impl LimitSource {
     /// The word in the report.
     pub const fn as_str(self) -> &'static str {
         match self {
-            LimitSource::Environment => "environment",
+            LimitSource::Environment | LimitSource::CommandLine => "environment",
             LimitSource::Source => "source",
             LimitSource::Cgroup => "cgroup",
             LimitSource::Rlimit => "rlimit",

@@ -92,6 +92,7 @@ mod duration;
 mod guard;
 mod limit;
 mod message;
+mod outer;
 mod profile;
 mod record;
 mod report;

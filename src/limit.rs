@@ -4,6 +4,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::text::Text;
+
 /// A memory limit as a person writes it.
 ///
 /// | text | meaning |
@@ -153,6 +155,48 @@ impl Limit {
     }
 }
 
+/// What somebody may have meant who wrote a unit in another case, or a blank before it, as `512m`, `4gi` or `1 GB`: the
+/// spellings that would do, for messages. Allocates nothing.
+pub(crate) fn meant(text: &[u8]) -> Option<Text<96>> {
+    let text = text.trim_ascii();
+    let number_len =
+        text.iter().position(|byte| !byte.is_ascii_digit() && *byte != b'.').unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(number_len)?;
+    let unit = unit.trim_ascii_start();
+    let letter = unit.first()?.to_ascii_uppercase();
+    let (is_binary, has_byte) = match unit.get(1..)? {
+        [] => (false, false),
+        [b'b' | b'B'] => (false, true),
+        [b'i' | b'I'] => (true, false),
+        [b'i' | b'I', b'b' | b'B'] => (true, true),
+        _ => return None,
+    };
+    let mut words = Text::new();
+    for binary in [false, true].into_iter().filter(|binary| *binary || !is_binary) {
+        let start = words.len() + if words.len() > 0 { 4 } else { 0 };
+        words.push(if words.len() > 0 { " or " } else { "" });
+        words.push_bytes(number);
+        words.push_bytes(&[letter]);
+        words.push(if binary { "i" } else { "" });
+        words.push(if has_byte { "B" } else { "" });
+        // Only what is one, so that nobody is sent from one error to the next.
+        Limit::parse(words.as_bytes().get(start..)?).ok()?;
+    }
+    Some(words)
+}
+
+impl ParseLimitError {
+    /// The same message for this very text: with what may have been meant.
+    pub fn for_text(self, text: &str) -> String {
+        match meant(text.as_bytes()) {
+            Some(words) if self.0 == Wrong::Form => {
+                format!("{}; did you mean {}?", self.reason(), String::from_utf8_lossy(words.as_bytes()))
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// Reads a plain size, zero allowed; usable in constants.
 pub(crate) const fn parse_size(text: &[u8]) -> Result<u64, ParseLimitError> {
     match split_number(text) {
@@ -278,6 +322,26 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_writes_a_unit_in_another_way_is_told_how() {
+        for (text, words) in [
+            ("4g", "4G or 4Gi"),
+            ("512m", "512M or 512Mi"),
+            ("512mb", "512MB or 512MiB"),
+            ("1.5gi", "1.5Gi"),
+            ("512MIB", "512MiB"),
+            ("1 GB", "1GB or 1GiB"),
+        ] {
+            let meant = meant(text.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8_lossy(meant.as_bytes()), words, "{text}");
+            let said = text.parse::<Limit>().unwrap_err().for_text(text);
+            assert!(said.contains(&format!("did you mean {words}?")), "{said}");
+        }
+        for text in ["", "g", "12Q", "4gx", "1..5g", "-4g", "0m", "99999999999999999999g", "lots"] {
+            assert!(meant(text.as_bytes()).is_none(), "{text}");
+        }
+    }
 
     fn bytes(text: &str) -> Option<u64> {
         match text.parse() {

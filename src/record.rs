@@ -739,6 +739,7 @@ fn source_code(source: LimitSource) -> u64 {
         LimitSource::Rlimit => 4,
         LimitSource::Budget => 5,
         LimitSource::Changed => 6,
+        LimitSource::CommandLine => 7,
     }
 }
 
@@ -751,6 +752,7 @@ fn source_from(code: u64) -> Option<LimitSource> {
         4 => Some(LimitSource::Rlimit),
         5 => Some(LimitSource::Budget),
         6 => Some(LimitSource::Changed),
+        7 => Some(LimitSource::CommandLine),
         _ => None,
     }
 }

@@ -184,6 +184,7 @@ impl Snapshot<'_> {
                 text.push(self.measure.as_str());
                 text.push(match self.limit_source {
                     Some(LimitSource::Environment) => ", from OOMGUARD_LIMIT",
+                    Some(LimitSource::CommandLine) => ", from oomguard run --limit",
                     Some(LimitSource::Source) => ", from the program's source",
                     Some(LimitSource::Cgroup) => ", from the container (90% of its limit)",
                     Some(LimitSource::Rlimit) => ", from an rlimit that was there before",
@@ -237,6 +238,7 @@ impl Snapshot<'_> {
         }
         text.push(match (self.limit_source, self.measure) {
             (Some(LimitSource::Environment), _) => "a larger OOMGUARD_LIMIT",
+            (Some(LimitSource::CommandLine), _) => "a larger --limit (-m)",
             (Some(LimitSource::Source), _) => "a larger OOMGUARD_LIMIT (it overrides the source)",
             (Some(LimitSource::Cgroup), _) => {
                 "a larger memory limit for the container, or fewer such processes in it"

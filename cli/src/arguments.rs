@@ -115,13 +115,23 @@ pub struct Run {
     #[arg(long)]
     pub hints: bool,
 
-    /// Leave what the command starts alone: it gets no guard, but keeps the limit, as rlimits are inherited
+    /// Leave what the command starts alone: it gets neither guard nor limit; what the command only forks keeps both
     #[arg(long)]
     pub no_inherit: bool,
 
     /// End, with the command, when whoever started oomguard ends
     #[arg(long)]
     pub die_with_parent: bool,
+
+    /// Set the hard limit, too: nobody below can go beyond it, neither ulimit nor su and sudo, nor a launcher in the command
+    #[arg(long)]
+    pub hard: bool,
+
+    /// Do not trace the command, as is done where nothing can be preloaded into it (a static program, another C library): the
+    /// verdict is not known then. What is traced can have no other tracer (gdb, strace), and unless oomguard is privileged
+    /// it gains no privileges (no_new_privs: sudo below it fails)
+    #[arg(long)]
+    pub no_infer: bool,
 
     /// Do not preload liboomguard: the limit holds, and the command dies of it in its own way
     #[arg(long)]
@@ -199,7 +209,7 @@ pub struct Doctor {
 
 /// `--limit` and `OOMGUARD_LIMIT`.
 pub fn limit(text: &str) -> Result<Limit, String> {
-    text.parse().map_err(|error: oomguard::ParseLimitError| error.to_string())
+    text.parse().map_err(|error: oomguard::ParseLimitError| error.for_text(text))
 }
 
 /// `--measure` and `OOMGUARD_MEASURE`.

@@ -12,11 +12,13 @@ mod arguments;
 mod doctor;
 mod environment;
 mod hints;
+mod input;
 mod postmortem;
 mod report;
 mod run;
 mod screen;
 mod shim;
+mod target;
 
 use arguments::{Arguments, Task};
 use clap::{CommandFactory, Parser};

@@ -2,19 +2,21 @@
 
 use crate::arguments::Run;
 use crate::environment::asked;
+use crate::input::Input;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
+use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Surroundings,
+    Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -38,8 +40,8 @@ pub fn run(options: Run) -> u8 {
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
             say(&failure.line);
-            if let Ok(Some(target)) = Target::of(options.json.as_deref(), "--json") {
-                target.write_or_say_why(&json_line(&failure.json()));
+            if let Some(Ok(door)) = options.json.as_deref().map(|name| open(name, "--json")) {
+                door.write_or_say_why(&json_line(&failure.json()));
             }
             failure.code
         }
@@ -47,10 +49,16 @@ pub fn run(options: Run) -> u8 {
 }
 
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
-    let wishes = Wishes::of(options)?;
-    let json = Target::of(options.json.as_deref(), "--json")?;
+    let mut wishes = Wishes::of(options)?;
+    let json = options.json.as_deref().map(|name| open(name, "--json")).transpose()?;
     let command = command(options);
     let entrance = Entrance::of(&command);
+    if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
+        wishes.limit = Limit::Off;
+        if !options.quiet {
+            say("the command has a sanitizer, which reserves terabytes: it runs without a limit");
+        }
+    }
     let program = command.get_program().to_string_lossy().into_owned();
     let mut foreground = Foreground::enter().map_err(|error| Failure {
         line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),
@@ -61,12 +69,21 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let keep = keeper(options, entrance, wishes)?;
-    let mut worker = worker(command, options, &wishes).retry(retry(options).between(keep.clone()));
+    let (worker, input) = worker(command, options, &wishes);
+    let between = keep.clone();
+    let mut worker = worker.retry(retry(options).between(move |ended| {
+        between(ended);
+        input.rewind();
+    }));
+    let target = Target::of(options.report.as_deref());
+    if let Some(target) = &target {
+        worker = target.given_to(worker).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })?;
+    }
     if let Some(library) = library {
         worker = worker.preload(library);
     } else if entrance == Entrance::Preload && !options.no_preload {
         // Its C library is too old for ours.
-        worker = worker.infer_refusals(InferRefusals::Always);
+        worker = worker.infer_refusals(infers(options, InferRefusals::Always));
     }
     let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
     let verdict = Verdict::of(&ended, &wishes);
@@ -75,7 +92,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         line.as_ref().inspect(|line| say(line));
     }
     if let Outcome::OutOfMemory(report) = &ended.outcome {
-        speak_for_the_command(report, options);
+        speak_for_the_command(report, target.as_ref(), options);
     }
     keep(&ended);
     if let Some(json) = json {
@@ -151,9 +168,6 @@ fn command(options: &Run) -> Command {
     let mut words = options.command.iter();
     let mut command = Command::new(words.next().map_or(OsStr::new(""), |word| word));
     command.args(words);
-    if let Some(report) = &options.report {
-        command.env(variable::REPORT, report);
-    }
     if let Some(when) = &options.on_refusal {
         command.env(variable::ON_REFUSAL, when);
     }
@@ -196,7 +210,8 @@ fn can_preload(entrance: Entrance) -> bool {
     matches!(entrance, Entrance::Preload | Entrance::Guarded | Entrance::Static)
 }
 
-fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
+/// The worker, and its stdin, which another try is to find as the first one did.
+fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
     let mut worker = Worker::new(command)
         .limit(wishes.limit)
         .measure(wishes.measure)
@@ -205,7 +220,13 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
         .inherit_token()
         .sufficient(options.verdict)
         .on_supervisor_death(OnSupervisorDeath::Kill)
-        .infer_refusals(InferRefusals::WhereNothingPreloads);
+        .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
+    if options.hard {
+        worker = worker.hard_limit();
+    }
+    if options.limit.is_some() {
+        worker = worker.said_on_command_line();
+    }
     if options.quiet {
         worker = worker.quiet();
     }
@@ -225,14 +246,38 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> Worker {
     }
     let tries = tries(options);
     let (quiet, mut this_try) = (options.quiet, 0);
-    worker.on_start(move |running| {
+    let input = Input::now();
+    let told = input.clone();
+    let unawares = is_unlimited_unawares(wishes);
+    let worker = worker.on_start(move |running| {
         this_try += 1;
+        if this_try == 1 && unawares && !quiet {
+            say(NOTHING_IS_LIMITED);
+        }
         if this_try > 1 && !quiet {
             let limit = running.limit().map_or_else(String::new, |bytes| format!(" with {}", size(bytes)));
-            say(&format!("starting again{limit}, try {this_try} of {tries}"));
+            let lost = if this_try == 2 && told.is_lost() {
+                "; what the first try has read from stdin is gone"
+            } else {
+                ""
+            };
+            say(&format!("starting again{limit}, try {this_try} of {tries}{lost}"));
         }
-    })
+    });
+    (worker, input)
 }
+
+fn infers(options: &Run, when: InferRefusals) -> InferRefusals {
+    if options.no_infer { InferRefusals::Never } else { when }
+}
+
+/// `auto` without a container is no limit, which nobody may have meant.
+fn is_unlimited_unawares(wishes: &Wishes) -> bool {
+    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, wishes.measure).is_some();
+    wishes.limit != Limit::Off && !is_limited()
+}
+
+const NOTHING_IS_LIMITED: &str = "nothing is limited: there is neither --limit (-m) nor a container with a limit; say -m off if that is meant";
 
 fn tries(options: &Run) -> u32 {
     options.retries.saturating_add(1)
@@ -255,7 +300,10 @@ fn keeper(
     let make = |directory| Postmortem::new(directory, &options.command, entrance, options.quiet);
     let made = options.postmortem.as_deref().map(make).transpose();
     let postmortem = made.map(|made| made.map(Arc::new)).map_err(|error| Failure {
-        line: format!("cannot make {:?} (--postmortem): {error}; name a directory", options.postmortem),
+        line: format!(
+            "cannot make \"{}\" (--postmortem): {error}; name a directory",
+            options.postmortem.as_deref().unwrap_or(Path::new("")).display()
+        ),
         code: EXIT_CANNOT_GUARD,
     })?;
     Ok(move |ended: &Ended| {
@@ -284,58 +332,19 @@ fn cannot_start(program: &str, error: &io::Error) -> Failure {
 }
 
 /// Says what the process has not said itself: one without a guard, or one that had closed its stderr by then.
-fn speak_for_the_command(report: &Report, options: &Run) {
+fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run) {
     if !options.quiet && !report.has_told_lines() {
         let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
     }
-    if report.has_told_record() {
-        return;
-    }
-    let target = options.report.clone().or_else(|| std::env::var_os(variable::REPORT));
-    match Target::of(target.as_deref(), "the report") {
-        Ok(Some(target)) => target.write_or_say_why(&format!("{}\n", report.to_json())),
-        Ok(None) => {}
-        Err(failure) => say(&failure.line),
+    let Some(target) = target.filter(|_| !report.has_told_record()) else { return };
+    match target.open("the report") {
+        Ok(door) => door.write_or_say_why(&format!("{}\n", report.to_json())),
+        Err(line) => say(&line),
     }
 }
 
-/// Where a line is to go.
-struct Target {
-    name: OsString,
-    /// `None`: stderr, which may be what cannot be opened again.
-    file: Option<File>,
-}
-
-impl Target {
-    /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
-    fn of(name: Option<&OsStr>, what: &str) -> Result<Option<Target>, Failure> {
-        let Some(name) = name else { return Ok(None) };
-        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
-            Some("2") => return Ok(Some(Target { name: name.to_owned(), file: None })),
-            Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-            None => File::options().append(true).create(true).open(name),
-        };
-        let cannot = |error| Failure {
-            line: format!(
-                "cannot write to {} ({what}): {error}; name a file, or fd:N for an open descriptor",
-                name.display()
-            ),
-            code: EXIT_CANNOT_GUARD,
-        };
-        let file = Some(opened.map_err(cannot)?);
-        Ok(Some(Target { name: name.to_owned(), file }))
-    }
-
-    fn write_or_say_why(self, line: &str) {
-        let written = match self.file {
-            Some(mut file) => file.write_all(line.as_bytes()),
-            // Nobody may be listening any more.
-            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
-        };
-        if let Err(error) = written {
-            say(&format!("cannot write to {}: {error}", self.name.display()));
-        }
-    }
+fn open(name: &OsStr, what: &str) -> Result<Door, Failure> {
+    Door::of(name, what).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
 }
 
 /// The end, as it is told.

@@ -77,3 +77,13 @@ fn what_would_keep_run_from_its_job_ends_with_125() {
 fn unknown_options_end_with_125() {
     assert_eq!(doctor("", "--nonsense", &[]).status.code(), Some(125));
 }
+
+#[test]
+fn variables_that_nobody_heeds_are_noticed() {
+    let text = |environment: &[(&str, &str)]| String::from_utf8(doctor("", "", environment).stdout).unwrap();
+    assert!(text(&[("OOMGUARD_LIMIT", "1Gi")]).contains("that alone limits nothing"));
+    let preloaded = [("OOMGUARD_LIMIT", "1Gi"), ("LD_PRELOAD", "/no/such/liboomguard.so")];
+    for environment in [&[][..], &preloaded] {
+        assert!(!text(environment).contains("limits nothing"));
+    }
+}

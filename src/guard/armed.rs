@@ -80,13 +80,14 @@ pub(super) struct HeldLimit {
 // Relaxed throughout: written before `main`, or by a call of the program's that is documented to be made early; bytes
 // and source may be of two moments for a reader in between.
 impl HeldLimit {
-    const SOURCES: [LimitSource; 6] = [
+    const SOURCES: [LimitSource; 7] = [
         LimitSource::Environment,
         LimitSource::Source,
         LimitSource::Cgroup,
         LimitSource::Rlimit,
         LimitSource::Budget,
         LimitSource::Changed,
+        LimitSource::CommandLine,
     ];
 
     pub(super) fn new(limit: Option<Resolved>) -> Self {

@@ -5,7 +5,7 @@ use crate::contract::{
     TOKEN_MAX_BYTES, variable,
 };
 use crate::duration::{DURATION_OR_OFF, parse_duration};
-use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, parse_size};
+use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
 use crate::text::{Text, whole_number};
 
 /// What the source code says, checked at compile time. Made by [`guard!`](crate::guard!).
@@ -142,6 +142,7 @@ pub(super) struct Environment<'a> {
     pub(super) record: Option<&'a [u8]>,
     pub(super) stall: Option<&'a [u8]>,
     pub(super) exit_on_uncaught: Option<&'a [u8]>,
+    pub(super) outer: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -158,6 +159,7 @@ impl<'a> Environment<'a> {
             (variable::QUIET, &mut self.quiet),
             (variable::INJECT, &mut self.inject),
             (variable::RECORD, &mut self.record),
+            (variable::OUTER, &mut self.outer),
             (variable::PROFILE, &mut self.profile),
             (variable::STALL, &mut self.stall),
             (variable::EXIT_ON_UNCAUGHT, &mut self.exit_on_uncaught),
@@ -221,8 +223,17 @@ impl BadVariable<'_> {
         line.push(if self.value.len() > shown { "…\"" } else { "\"" });
         line.push(" in the environment: ");
         line.push(self.reason);
-        line.push("; accepted: ");
-        line.push(self.accepted);
+        match meant(self.value).filter(|_| self.name == variable::LIMIT) {
+            Some(words) => {
+                line.push("; did you mean ");
+                line.push_bytes(words.as_bytes());
+                line.push("?");
+            }
+            None => {
+                line.push("; accepted: ");
+                line.push(self.accepted);
+            }
+        }
     }
 }
 

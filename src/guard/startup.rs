@@ -15,6 +15,7 @@ use super::{
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
+use crate::outer::Outer;
 use crate::sys;
 use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
@@ -180,8 +181,16 @@ unsafe fn try_to_set_up<'a>(
     let wishes = resolve(source, environment).map_err(Trouble::Variable)?;
     // SAFETY: once, by this function's contract.
     let report = unsafe { report_target(&wishes, environment) }?;
-    let existing = rlimit(wishes.measure.into());
-    let limit = resolve_limit(&known(&wishes, existing));
+    let outer = environment.outer.map(Outer::parse).unwrap_or_default();
+    let now = rlimit(wishes.measure.into());
+    let replaced = outer.replaced(wishes.measure, now);
+    let existing = Rlimit { soft: replaced.unwrap_or(now.soft), ..now };
+    let limit = resolve_limit(&known(&wishes, existing)).map(|limit| match limit.source {
+        LimitSource::Environment if outer.says_limit(environment.limit) => {
+            Resolved { source: LimitSource::CommandLine, ..limit }
+        }
+        _ => limit,
+    });
 
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {
@@ -191,11 +200,12 @@ unsafe fn try_to_set_up<'a>(
             check_that_it_fits(limit, wishes.measure)?;
         }
         address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
-        set_soft_limit(limit, wishes.measure, existing)?;
+        set_soft_limit(limit, wishes.measure, now, existing.soft)?;
         if let Some(trial) = trial {
             check_that_the_allocator_starts(limit, wishes.measure, trial)?;
         }
     }
+    note_other_limit(&outer, wishes.measure.other());
     // The trial is not among what is counted.
     inject_as_told(&wishes)?;
 
@@ -354,20 +364,33 @@ pub(super) fn refuse_if_on_trial() {
 }
 
 /// Sets the soft limit and leaves the hard one: what lies between them is the reserve.
-fn set_soft_limit(limit: Resolved, measure: Measure, existing: Rlimit) -> Result<(), Trouble<'static>> {
-    let wanted = Rlimit { soft: Some(limit.bytes), hard: existing.hard };
-    if existing != wanted && !set_rlimit(measure.into(), wanted) {
+fn set_soft_limit(
+    limit: Resolved,
+    measure: Measure,
+    now: Rlimit,
+    soft_of_the_users: Option<u64>,
+) -> Result<(), Trouble<'static>> {
+    let wanted = Rlimit { soft: Some(limit.bytes), hard: now.hard };
+    if now != wanted && !set_rlimit(measure.into(), wanted) {
         return Err(Trouble::CannotBeSet { limit, measure, errno: sys::fd::errno() });
     }
     // One page more or none tells in 3 µs what `/proc/self/status` takes 30 to tell.
     if sys::memory::would_be_refused(sys::memory::page_bytes() as usize)
         && let Err(trouble) = check_that_it_fits(limit, measure)
     {
-        set_rlimit(measure.into(), existing);
+        set_rlimit(measure.into(), now);
         return Err(trouble);
     }
-    sys::memory::note_replaced_soft_limit(measure, existing.soft);
+    sys::memory::note_replaced_soft_limit(measure, soft_of_the_users);
     Ok(())
+}
+
+/// A limit of an outer launcher's by another measure than this process's own stays in force here, but is nobody's word for
+/// what a supervisor in this process starts.
+fn note_other_limit(outer: &Outer<'_>, measure: Measure) {
+    if let Some(before) = outer.replaced(measure, rlimit(measure.into())) {
+        sys::memory::note_replaced_soft_limit(measure, before);
+    }
 }
 
 /// Finds out now whether a report could be written later.
@@ -386,11 +409,19 @@ unsafe fn report_target<'a>(
             accepted: "the path of a file that can be appended to, or fd:N for a descriptor open for writing",
         })
     };
+    // What a launcher was told is the launcher's, who has tried it: that it is out of reach here is no error.
+    let launchers =
+        environment.outer.and_then(|outer| Outer::parse(outer).file_of_report(environment.report));
+    let missing = |reason| if launchers.is_some() { Ok(ReportTarget::Nowhere) } else { Err(bad(reason)) };
     match wishes.report {
         ReportTo::Nowhere => Ok(ReportTarget::Nowhere),
         ReportTo::Descriptor(fd) => match sys::fd::file_id(fd) {
+            // Of the same number may be quite another file.
+            Some(id) if launchers.is_some_and(|launchers| launchers != id.numbers()) => {
+                Ok(ReportTarget::Nowhere)
+            }
             Some(id) if sys::fd::is_writable(fd) => Ok(ReportTarget::Descriptor(fd, id)),
-            _ => Err(bad("no descriptor that is open for writing")),
+            _ => missing("no descriptor that is open for writing"),
         },
         ReportTo::Path(path) => {
             let mut directory = [0; 4096];
@@ -398,10 +429,10 @@ unsafe fn report_target<'a>(
             let prefix = if path.starts_with(b"/") { &[] } else { current_directory(&mut directory) };
             // SAFETY: once, by this function's contract.
             let Some(file) = (unsafe { keep_path([prefix, path]) }) else {
-                return Err(bad("longer than a path can be"));
+                return missing("longer than a path can be");
             };
             if path.ends_with(b"/") || !can_append(file) {
-                return Err(bad("cannot be written"));
+                return missing("cannot be written");
             }
             Ok(ReportTarget::File(file))
         }
@@ -484,6 +515,7 @@ impl Trouble<'_> {
                 push_limit(line, *limit, *measure);
                 line.push(match limit.source {
                     LimitSource::Environment => " (OOMGUARD_LIMIT)",
+                    LimitSource::CommandLine => " (--limit)",
                     LimitSource::Source => " (the program's source)",
                     LimitSource::Cgroup => " (from the container)",
                     LimitSource::Rlimit => " (an rlimit that was there before)",
@@ -492,7 +524,11 @@ impl Trouble<'_> {
                 });
                 line.push(" is below the ");
                 push_bytes(line, *in_use);
-                line.push(" that this process uses already; set OOMGUARD_LIMIT well above that");
+                line.push(" that this process uses already; ");
+                line.push(match limit.source {
+                    LimitSource::CommandLine => "give it a --limit (-m) well above that",
+                    _ => "set OOMGUARD_LIMIT well above that",
+                });
             }
             Trouble::AllocatorDoesNotStart { bytes, measure } => {
                 line.push("the program's allocator cannot start under the limit of ");

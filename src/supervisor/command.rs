@@ -49,6 +49,8 @@ pub enum SetLimit {
 pub(super) struct Start {
     /// The measure that the limit counts, and the soft limit to set; `Some(None)` is as much as the hard one allows.
     pub(super) soft_limit: Option<(Measure, Option<u64>)>,
+    /// The hard limit becomes the same.
+    pub(super) hard: bool,
     /// Descriptors that the child keeps.
     pub(super) record_fd: Option<i32>,
     pub(super) lifeline_fd: Option<i32>,
@@ -73,6 +75,8 @@ struct BetweenForkAndExec {
     /// `KEEP`, `TO_THE_HARD_LIMIT`, or bytes.
     address_space: AtomicU64,
     data: AtomicU64,
+    /// Which of the two is to be the hard limit as well: the measure's place, plus one; zero for neither.
+    hard: AtomicU32,
     /// The parent whose death is the child's; zero for none.
     parent: AtomicU32,
     /// Whether signals are to be blocked and ignored as they were found.
@@ -92,6 +96,7 @@ impl Prepared {
             joining: [const { AtomicI32::new(NO_FD) }; 3],
             address_space: AtomicU64::new(KEEP),
             data: AtomicU64::new(KEEP),
+            hard: AtomicU32::new(0),
             parent: AtomicU32::new(0),
             restore_signals: AtomicBool::new(false),
             blocked: AtomicU64::new(0),
@@ -162,6 +167,7 @@ impl Prepared {
         // Relaxed: written by this thread.
         self.between.restore_signals.load(Ordering::Relaxed)
             || start.die_with_parent
+            || start.hard
             || start.lifeline_fd.is_some()
             || start.joining.is_some()
             || start.set_limit == SetLimit::BeforeExec
@@ -238,6 +244,11 @@ impl BetweenForkAndExec {
         let [address_space, data] = wanted_soft_limits(start);
         self.address_space.store(address_space, Ordering::Relaxed);
         self.data.store(data, Ordering::Relaxed);
+        let hard = match start.soft_limit {
+            Some((measure, Some(_))) if start.hard => measure as u32 + 1,
+            _ => 0,
+        };
+        self.hard.store(hard, Ordering::Relaxed);
         let parent = if start.die_with_parent { sys::process::pid() } else { 0 };
         self.parent.store(parent, Ordering::Relaxed);
     }
@@ -259,7 +270,8 @@ impl BetweenForkAndExec {
             inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
         }
         for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
-            set_soft_limit(measure, cell.load(Ordering::Relaxed))?;
+            let hard = self.hard.load(Ordering::Relaxed) == measure as u32 + 1;
+            set_limit(measure, cell.load(Ordering::Relaxed), hard)?;
         }
         if self.restore_signals.load(Ordering::Relaxed) {
             let ignored = Signals(self.ignored.load(Ordering::Relaxed));
@@ -272,14 +284,15 @@ impl BetweenForkAndExec {
     }
 }
 
-/// Sets the soft limit as far as the hard one lets it, and leaves that one as it is. Async-signal-safe.
-fn set_soft_limit(measure: Measure, wanted: u64) -> io::Result<()> {
+/// Sets the soft limit as far as the hard one lets it, and leaves that one as it is, unless it is to be the same.
+/// Async-signal-safe.
+fn set_limit(measure: Measure, wanted: u64, hard: bool) -> io::Result<()> {
     if wanted == KEEP {
         return Ok(());
     }
     let now = rlimit(measure.into());
     let soft = within_hard(wanted, now.hard);
-    if set_rlimit(measure.into(), Rlimit { soft, hard: now.hard }) {
+    if set_rlimit(measure.into(), Rlimit { soft, hard: if hard { soft } else { now.hard } }) {
         Ok(())
     } else {
         Err(io::Error::last_os_error())

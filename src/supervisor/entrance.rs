@@ -20,6 +20,9 @@ pub enum Entrance {
     Guarded,
     /// It is linked dynamically against glibc: [`Worker::preload`](super::Worker::preload) works.
     Preload,
+    /// The same with a sanitizer (AddressSanitizer and the like), which wants to be the first to define malloc, cannot be
+    /// traced, and reserves terabytes: no rlimit suits it.
+    Sanitized,
     /// It is linked statically: it runs no code of anybody else.
     Static,
     /// It has another dynamic linker than glibc's, such as musl's, or is for another processor.
@@ -112,6 +115,7 @@ fn look(path: &Path) -> Entrance {
         Some(Image::Privileged) => Entrance::Privileged,
         Some(_) if program::arms_itself(path) => Entrance::Guarded,
         Some(Image::Preloads | Image::CallsByItself) => Entrance::Preload,
+        Some(Image::Sanitized) => Entrance::Sanitized,
         Some(Image::Static) => Entrance::Static,
         // Of what is no ELF file the kernel may well know what it is: 32-bit, or by binfmt_misc.
         Some(Image::OtherLinker | Image::Foreign) => Entrance::Foreign,

@@ -50,6 +50,7 @@
 //! | `accounts` | who runs and who waits under a budget; pure |
 //! | `budget` | `Budget`: how much there is to share |
 //! | `surroundings` | `Surroundings`: which limits hold where this process runs |
+//! | `target` | where reports go: whether that can be written |
 //! | `pool` | `Pool`, `Job`: workers that wait until their limit fits |
 
 mod accounts;
@@ -77,6 +78,7 @@ mod starter;
 mod surroundings;
 #[cfg(feature = "symbolize")]
 pub mod symbols;
+mod target;
 // Unsafe code is allowed here: a forked process, and memory that it shares with this one.
 #[allow(unsafe_code)]
 mod tracer;
@@ -103,6 +105,11 @@ pub use surroundings::{
     CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
 };
 pub use worker::{OnSupervisorDeath, Worker};
+
+/// Whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written there.
+pub fn inherits_report() -> bool {
+    crate::outer::inherited_report().is_some()
+}
 
 /// A size for people: `512 MiB`.
 pub fn size(bytes: u64) -> String {

@@ -233,6 +233,8 @@ impl Running {
             let pidfd = self.pidfd.as_ref().map(AsFd::as_fd);
             foreground.attend(self.pid, pidfd, &[self.pid]);
             if self.wait_a_little(None, Some(foreground.arrivals()))?.0 {
+                // What it sent to its parent just before its end is under way.
+                foreground.attend(self.pid, self.pidfd.as_ref().map(AsFd::as_fd), &[self.pid]);
                 self.conclude()?;
             }
         }

@@ -113,6 +113,7 @@ pub struct LimitHere {
 impl Surroundings {
     /// Reads them now.
     pub fn here() -> Surroundings {
+        crate::outer::note_replaced();
         Surroundings::below("")
     }
 

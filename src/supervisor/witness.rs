@@ -315,7 +315,9 @@ impl<'a> Second<'a> {
             return;
         }
         let session = sys::process::session_of(0);
-        // Those that are killed may just have started others.
+        // Those that are killed may just have started others; and one that executes a program at this moment has no
+        // environment for a while.
+        let mut quiet_rounds = 0;
         for _ in 0..MOST_ROUNDS {
             let mut found = false;
             sys::process::for_each(|pid| {
@@ -327,15 +329,17 @@ impl<'a> Second<'a> {
                     let _ = sys::child::kill(pid, false, libc::SIGKILL);
                 }
             });
-            if !found {
+            quiet_rounds = if found { 0 } else { quiet_rounds + 1 };
+            if quiet_rounds == QUIET_ROUNDS {
                 return;
             }
-            sys::process::sleep_ms(1);
+            sys::process::sleep_ms(2);
         }
     }
 }
 
-const MOST_ROUNDS: u32 = 50;
+const MOST_ROUNDS: u32 = 500;
+const QUIET_ROUNDS: u32 = 25;
 
 impl Worker {
     fn send(&self, signal: i32) {

@@ -12,9 +12,10 @@ use super::retry::Retry;
 use super::running::{Equipment, Loaded, Running};
 use super::tracer::Terms;
 use super::witness::Ward;
-use super::{resolve, starter};
+use super::{resolve, starter, target};
 use crate::Limit;
 use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, TOKEN_MAX_BYTES, variable};
+use crate::outer;
 use crate::record::{self, FILE_BYTES};
 use crate::sys;
 use crate::sys::memory::rlimit;
@@ -86,6 +87,9 @@ pub struct Worker {
     watch_descendants: bool,
     preload: Option<OsString>,
     keep_lower_limit: bool,
+    hard: bool,
+    is_said_on_command_line: bool,
+    report: Option<(OsString, (u64, u64))>,
     on_start: Option<OnStart>,
     by_limit: Option<ByLimit>,
     infer_refusals: InferRefusals,
@@ -106,6 +110,7 @@ type ByLimit = Box<dyn Fn(u64) -> Vec<(&'static str, OsString)> + Send>;
 impl Worker {
     /// Takes the command as it is. Nothing is started yet.
     pub fn new(command: Command) -> Worker {
+        outer::note_replaced();
         Worker {
             prepared: Prepared::new(command),
             limit: None,
@@ -123,6 +128,9 @@ impl Worker {
             watch_descendants: false,
             preload: None,
             keep_lower_limit: false,
+            hard: false,
+            is_said_on_command_line: false,
+            report: None,
             on_start: None,
             by_limit: None,
             infer_refusals: InferRefusals::default(),
@@ -276,6 +284,34 @@ impl Worker {
         self
     }
 
+    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A guard then
+    /// has its last words from what it keeps back below the limit.
+    #[must_use]
+    pub fn hard_limit(mut self) -> Worker {
+        self.hard = true;
+        self
+    }
+
+    /// The limit was said on a command line: reports call it so, and not by the name of the variable that hands it over.
+    #[must_use]
+    pub fn said_on_command_line(mut self) -> Worker {
+        self.is_said_on_command_line = true;
+        self
+    }
+
+    /// Where reports go, as `OOMGUARD_REPORT` says it: an absolute path, or `fd:N` for a descriptor that the worker
+    /// inherits from this process. For a worker or a descendant that cannot write there, in another root directory or
+    /// without that descriptor, it is no error.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything else; what keeps this process from writing there.
+    pub fn report_to(mut self, target: impl Into<OsString>) -> io::Result<Worker> {
+        let target = target.into();
+        let file = target::check(&target)?;
+        self.report = Some((target, file));
+        Ok(self)
+    }
+
     /// Sets variables that depend on the limit, in bytes, for each try: what a runtime's own collector is told to stay
     /// under, say. Not called where there is no limit.
     #[must_use]
@@ -420,13 +456,15 @@ impl Worker {
         let bytes = limit
             .and_then(|limit| resolve(limit, ""))
             .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
-        let variables = self.variables(limit, bytes, measure, &record)?;
+        let soft_limit = self.soft_limit(limit, bytes, measure);
+        let variables = self.variables(limit, bytes, measure, soft_limit, &record)?;
         let mark = self.mark(&variables);
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
         let mut inference =
             self.wants_inference(bytes).then(|| Inference::start(self.terms(measure)).ok()).flatten();
         let start = Start {
-            soft_limit: limit.filter(|_| bytes.is_some() || !self.keep_lower_limit).map(|_| (measure, bytes)),
+            soft_limit,
+            hard: self.hard,
             record_fd: self.preload.is_none().then(|| record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
             joining: inference.as_ref().and_then(Inference::joining),
@@ -501,10 +539,27 @@ impl Worker {
         mark
     }
 
-    /// The most that a worker can get: the hard limit stays, and perhaps the soft one.
+    /// The most that a worker can get: the hard limit stays, and perhaps the soft one, unless that is one of ours.
     fn most_bytes(&self, measure: Measure) -> Option<u64> {
         let now = rlimit(measure.into());
-        if self.keep_lower_limit { now.soft.or(now.hard) } else { now.hard }
+        if self.keep_lower_limit { soft_of_the_users(measure).or(now.hard) } else { now.hard }
+    }
+
+    /// What to set; `Some((_, None))` is as much as the hard limit allows.
+    fn soft_limit(
+        &self,
+        limit: Option<Limit>,
+        bytes: Option<u64>,
+        measure: Measure,
+    ) -> Option<(Measure, Option<u64>)> {
+        limit?;
+        match bytes {
+            None if self.keep_lower_limit => {
+                let before = sys::memory::replaced_soft_limit(measure)?;
+                Some((measure, before))
+            }
+            bytes => Some((measure, bytes)),
+        }
     }
 
     fn wants_inference(&self, limit: Option<u64>) -> bool {
@@ -544,6 +599,7 @@ impl Worker {
         limit: Option<Limit>,
         bytes: Option<u64>,
         measure: Measure,
+        soft_limit: Option<(Measure, Option<u64>)>,
         record: &OwnedFd,
     ) -> io::Result<Vec<(&'static str, OsString)>> {
         let fd = record.as_raw_fd();
@@ -554,11 +610,25 @@ impl Worker {
             None => record::variable_value(fd, inode),
         };
         let mut variables = vec![(variable::RECORD, place.into())];
+        let mut said = None;
         if let Some(asked) = limit {
             let resolved = bytes.map_or(Limit::Off, Limit::Bytes);
             let limit = if self.keep_lower_limit { asked } else { resolved };
-            variables.push((variable::LIMIT, limit.to_string().into()));
+            let text = limit.to_string();
+            said = self.is_said_on_command_line.then(|| text.clone());
+            variables.push((variable::LIMIT, text.into()));
             variables.push((variable::MEASURE, measure.as_str().into()));
+        }
+        let soft = soft_limit.and_then(|(measure, set)| Some((measure, set?, soft_of_the_users(measure))));
+        let inherited = if self.report.is_none() { outer::inherited_report() } else { None };
+        let report = self.report.as_ref().or(inherited.as_ref());
+        let report = report.map(|(target, file)| (file, target.as_os_str()));
+        if let Some((_, target)) = report {
+            variables.push((variable::REPORT, target.to_owned()));
+        }
+        let outer = outer::variable_value(soft, said.as_deref(), report);
+        if !outer.is_empty() {
+            variables.push((variable::OUTER, outer));
         }
         if let (Some(by_limit), Some(bytes)) = (&self.by_limit, bytes) {
             variables.extend(by_limit(bytes));
@@ -600,6 +670,11 @@ impl fmt::Debug for Worker {
             .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
+}
+
+/// The soft limit of this process, but for one that a guard or an outer launcher set.
+fn soft_of_the_users(measure: Measure) -> Option<u64> {
+    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| rlimit(measure.into()).soft)
 }
 
 fn new_record() -> io::Result<OwnedFd> {

@@ -129,6 +129,13 @@ pub(crate) struct FileId {
     inode: u64,
 }
 
+impl FileId {
+    /// Device and inode.
+    pub(crate) fn numbers(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 pub(crate) fn file_id(fd: i32) -> Option<FileId> {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
@@ -139,12 +146,19 @@ pub(crate) fn file_id(fd: i32) -> Option<FileId> {
     Some(FileId { device: stat.st_dev, inode: stat.st_ino })
 }
 
+/// Whether this process may read the file: faccessat(2), by the rights that it acts with.
+#[cfg(feature = "shim")]
+pub(crate) fn can_read(path: &CStr) -> bool {
+    may(path, libc::R_OK)
+}
+
+fn may(path: &CStr, mode: i32) -> bool {
+    // SAFETY: the path is a C string that outlives the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
+}
+
 /// Whether `path` can be appended to by this process: it is a writable file, or can be made.
 pub(crate) fn can_append(path: &CStr, directory: &CStr) -> bool {
-    let may = |path: &CStr, mode| {
-        // SAFETY: the path is a C string that outlives the call.
-        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
-    };
     if may(path, libc::F_OK) {
         // A directory passes W_OK, but cannot be appended to; opening tells, and changes nothing.
         return may(path, libc::W_OK)

@@ -12,6 +12,8 @@ pub(crate) enum Image {
     Preloads,
     /// As above; but it makes its system calls itself, past the C library: Go.
     CallsByItself,
+    /// The same with a sanitizer, which wants to be the first to define malloc, cannot be traced, and reserves terabytes.
+    Sanitized,
     /// It has no dynamic linker.
     Static,
     /// It has another dynamic linker than glibc's.
@@ -26,6 +28,8 @@ pub(crate) enum Image {
 const MOST_SCRIPTS: u32 = 5;
 const MOST_SEGMENTS: u16 = 64;
 const SEGMENT_BYTES: usize = 56;
+const PT_LOAD: u64 = 1;
+const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
 const PT_NOTE: u32 = 4;
 
@@ -94,10 +98,22 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
     }
     let table_at = number::<8>(header, 32);
     let (entry_bytes, entries) = (number::<2>(header, 54), number::<2>(header, 56));
-    let (mut linker, mut is_go) = (None, false);
-    for index in 0..entries.min(MOST_SEGMENTS.into()) {
+    let (mut linker, mut is_go, mut is_sanitized) = (None, false, false);
+    let segment = |index: u64| {
         let mut entry = [0; SEGMENT_BYTES];
         file.read_at(&mut entry, table_at.saturating_add(index * entry_bytes));
+        entry
+    };
+    // Where in the file lies what is loaded at an address.
+    let place_of = |address: u64| {
+        (0..entries.min(MOST_SEGMENTS.into())).map(segment).find_map(|entry| {
+            let within = address.checked_sub(number::<8>(&entry, 16))?;
+            let is_it = number::<4>(&entry, 0) == PT_LOAD && within < number::<8>(&entry, 32);
+            is_it.then(|| number::<8>(&entry, 8).saturating_add(within))
+        })
+    };
+    for index in 0..entries.min(MOST_SEGMENTS.into()) {
+        let entry = segment(index);
         let (at, bytes) = (number::<8>(&entry, 8), number::<8>(&entry, 32));
         match number::<4>(&entry, 0) as u32 {
             PT_INTERP => {
@@ -107,6 +123,7 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
                     .get(..len)
                     .map(|path| is_glibcs(path.split(|byte| *byte == 0).next().unwrap_or(path)));
             }
+            PT_DYNAMIC => is_sanitized = needs_sanitizer(file, at, bytes, place_of),
             PT_NOTE => is_go |= has_gos_note(file, at, bytes),
             _ => {}
         }
@@ -114,6 +131,7 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
     match linker {
         None => Image::Static,
         Some(false) => Image::OtherLinker,
+        Some(true) if is_sanitized => Image::Sanitized,
         Some(true) if is_go => Image::CallsByItself,
         Some(true) => Image::Preloads,
     }
@@ -123,6 +141,27 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
 pub(crate) fn is_glibcs(linker: &[u8]) -> bool {
     let name = linker.rsplit(|byte| *byte == b'/').next().unwrap_or(linker);
     name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so")
+}
+
+/// Whether one of the libraries that the program names is a sanitizer's runtime.
+fn needs_sanitizer(file: &Fd, at: u64, bytes: u64, place_of: impl Fn(u64) -> Option<u64>) -> bool {
+    const NEEDED: u64 = 1;
+    const STRINGS: u64 = 5;
+    const SANITIZERS: [&[u8]; 5] =
+        [b"libasan.so", b"libtsan.so", b"liblsan.so", b"libhwasan.so", b"libclang_rt."];
+    let mut table = [0; 2048];
+    let len = file.read_at(&mut table, at).min(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let pairs = || {
+        let pairs = table.get(..len).unwrap_or(&[]).chunks_exact(16);
+        pairs.map(|pair| (number::<8>(pair, 0), number::<8>(pair, 8)))
+    };
+    let strings = pairs().find(|(tag, _)| *tag == STRINGS).and_then(|(_, address)| place_of(address));
+    let Some(strings) = strings else { return false };
+    pairs().filter(|(tag, _)| *tag == NEEDED).any(|(_, name_at)| {
+        let mut name = [0; 16];
+        file.read_at(&mut name, strings.saturating_add(name_at));
+        SANITIZERS.iter().any(|sanitizer| name.starts_with(sanitizer))
+    })
 }
 
 /// The note in which Go keeps its build's name.

@@ -19,6 +19,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
     };
     hint(kills_together(found));
     hint(no_limit(found));
+    hint(heeded_by_nobody(found));
     hint(rlimit_wins(found));
     hint(scarce_address_space(found));
     hint(swaps(found));
@@ -68,6 +69,19 @@ fn no_limit(found: &Examination) -> Option<String> {
         "nothing limits memory here, so auto is no limit: give the container one, or say --limit or OOMGUARD_LIMIT"
             .into(),
     )
+}
+
+/// Variables are for guards, and limit nothing by themselves.
+fn heeded_by_nobody(found: &Examination) -> Option<String> {
+    let names = found.variables.join(", ");
+    // One thing after the other: what is wrong is told already.
+    let is_good = found.asked_limit.is_ok();
+    (!names.is_empty() && is_good && !found.preloads_us).then(|| {
+        format!(
+            "set here: {names}; that alone limits nothing: heeded by oomguard run, by programs with a guard of their own, and \
+             where LD_PRELOAD names liboomguard"
+        )
+    })
 }
 
 fn rlimit_wins(found: &Examination) -> Option<String> {
@@ -183,8 +197,10 @@ mod tests {
     #[test]
     fn where_nothing_limits_somebody_has_to_say_something() {
         one(&advice(&[], &[], |_| ()), "auto is no limit", false);
-        assert_eq!(advice(&[], &[("OOMGUARD_LIMIT", "1Gi")], |_| ()), []);
-        assert_eq!(advice(&[], &[("OOMGUARD_LIMIT", "off")], |_| ()), [], "it was asked for");
+        let preloaded = ("LD_PRELOAD", "/tmp/liboomguard.so");
+        assert_eq!(advice(&[], &[("OOMGUARD_LIMIT", "1Gi"), preloaded], |_| ()), []);
+        assert_eq!(advice(&[], &[("OOMGUARD_LIMIT", "off"), preloaded], |_| ()), [], "it was asked for");
+        one(&advice(&[], &[("OOMGUARD_LIMIT", "off")], |_| ()), "that alone limits nothing", false);
     }
 
     #[test]

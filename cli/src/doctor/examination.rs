@@ -16,6 +16,10 @@ pub struct Examination {
     pub asked_measure: Asked<Measure>,
     pub run: Plan,
     pub guard: Plan,
+    /// Those of ours that somebody set.
+    pub variables: Vec<&'static str>,
+    /// Whether programs that are started here get the library.
+    pub preloads_us: bool,
     /// What `run --hints` would set.
     pub hints: Vec<(&'static str, OsString)>,
     pub probes: Vec<Probe>,
@@ -46,7 +50,11 @@ impl Examination {
             Plan { measure, limit: here.limit_for(limit, None, measure) }
         };
         let (run, guard) = (plan(Measure::Data), plan(Measure::default()));
+        let variables = [variable::LIMIT, variable::EXIT_CODE, variable::ON_REFUSAL, variable::REPORT];
+        let variables = variables.into_iter().filter(|name| environment(name).is_some()).collect();
+        let preloads_us =
+            environment("LD_PRELOAD").is_some_and(|list| list.to_string_lossy().contains("liboomguard"));
         let hints = run.limit.map(|limit| hints::apply(&environment, limit.bytes)).unwrap_or_default();
-        Examination { run, guard, hints, asked_limit, asked_measure, here, probes }
+        Examination { run, guard, variables, preloads_us, hints, asked_limit, asked_measure, here, probes }
     }
 }

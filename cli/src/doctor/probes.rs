@@ -31,7 +31,7 @@ pub fn all() -> Vec<Probe> {
         },
         Probe {
             name: "tracing",
-            purpose: "a verdict on programs that nothing can be preloaded into",
+            purpose: "a verdict on programs that nothing can be preloaded into; no gdb or sudo there, unless --no-infer",
             result: can_infer().map_err(|error| error.to_string()),
             is_needed: false,
         },

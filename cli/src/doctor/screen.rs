@@ -92,6 +92,7 @@ fn plans(found: &Examination, screen: &mut Screen) {
         let (limit, origin) = planned(plan);
         screen.row(name, &limit, &origin);
     }
+    screen.row("held by", "the soft rlimit", "which ulimit, su and sudo may lift: run --hard");
     let mut names: Vec<String> =
         found.hints.iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
     if names.is_empty() {
@@ -111,6 +112,7 @@ fn planned(plan: &Plan) -> (String, String) {
     let Some(limit) = plan.limit else { return ("no limit".into(), String::new()) };
     let origin = match limit.source {
         LimitSource::Environment => "from OOMGUARD_LIMIT",
+        LimitSource::CommandLine => "from an outer --limit",
         LimitSource::Source => "from the source code",
         LimitSource::Cgroup => "90 % of the container's limit",
         LimitSource::Rlimit => "the rlimit that is there",

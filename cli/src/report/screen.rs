@@ -51,7 +51,7 @@ pub fn what_happened(death: &Death, screen: &mut Screen) {
         _ => "",
     };
     let source = match death.text("limit_source").as_deref() {
-        Some("environment") => ", from OOMGUARD_LIMIT",
+        Some("environment") => ", from OOMGUARD_LIMIT or --limit",
         Some("source") => ", from the source code",
         Some("cgroup") => ", from the container",
         Some("rlimit") => ", an rlimit that was there",

@@ -1,9 +1,10 @@
 //! The command line as a table: arguments, exit code, and what stdout and stderr have in them.
 
 use crate::add;
-use crate::started::{launcher, seen};
+use crate::started::{Seen, launcher, seen};
 use libtest_mimic::Trial;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Arguments; the exit code; what stdout has in it; what stderr has in it. Empty: nothing was written.
 type Row = (&'static [&'static str], i32, &'static str, &'static str);
@@ -23,6 +24,11 @@ const TABLE: &[Row] = &[
     (&["run", "--limit=50%", "--", "echo", "x"], 0, "x\n", ""),
     (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "12Q"),
     (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "512Mi"),
+    (&["run", "-m", "4g", "--", "echo", "x"], 125, "", "did you mean 4G or 4Gi?"),
+    (&["run", "--max-limit", "512mb", "--", "echo", "x"], 125, "", "did you mean 512MB or 512MiB?"),
+    (&["run", "-m", "1Gi", "--measure", "address_space", "--", "echo", "x"], 0, "x\n", ""),
+    (&["run", "-m", "1Gi", "--hard", "--no-infer", "--die-with-parent", "--", "echo", "x"], 0, "x\n", ""),
+    (&["run", "--postmortem", "/dev/null/x", "--", "echo", "x"], 125, "", "cannot make \"/dev/null/x\""),
     (&["run", "--limit", "0", "--", "echo", "x"], 125, "", "zero"),
     (&["run", "--max-limit", "x", "--", "echo", "x"], 125, "", "--max-limit"),
     (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space or data"),
@@ -64,11 +70,21 @@ const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     ("OOMGUARD_ON_REFUSAL", "never", "deferred or immediate"),
 ];
 
+const NOTHING_IS_LIMITED: &str = "oomguard: nothing is limited: there is neither --limit (-m) nor a container with a limit; say -m off if that is \
+     meant\n";
+
+/// Without what is said where there is no container.
+fn seen_but_for_that(command: &mut Command) -> Seen {
+    let mut seen = seen(command);
+    seen.stderr = seen.stderr.replacen(NOTHING_IS_LIMITED, "", 1);
+    seen
+}
+
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "arguments_give_the_code_and_the_words_of_the_table", || {
         let mut wrong = Vec::new();
         for (arguments, code, stdout, stderr) in TABLE {
-            let seen = seen(launcher().args(*arguments));
+            let seen = seen_but_for_that(launcher().args(*arguments));
             let has =
                 |text: &str, part: &str| if part.is_empty() { text.is_empty() } else { text.contains(part) };
             if seen.code != Some(*code) || !has(&seen.stdout, stdout) || !has(&seen.stderr, stderr) {
@@ -77,9 +93,26 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
+    add(trials, "that_nothing_is_limited_is_said_once_unless_it_is_meant", || {
+        let has_container = oomguard::supervisor::Surroundings::here().container_limit().is_some();
+        for (options, is_said) in [
+            (&[][..], !has_container),
+            (&["--retries", "3"], !has_container),
+            (&["-m", "off"], false),
+            (&["-m", "1Gi"], false),
+            (&["-m", "50%"], false),
+            (&["--quiet"], false),
+        ] {
+            let seen = seen(launcher().arg("run").args(options).args(["--", "true"]));
+            assert_eq!(seen.stderr, if is_said { NOTHING_IS_LIMITED } else { "" }, "{options:?}");
+        }
+        let limited = "ulimit -S -d 1048576; exec \"$0\" run -- true";
+        let seen = seen(crate::started::shell(limited).arg(env!("CARGO_BIN_EXE_oomguard")));
+        assert_eq!(seen.stderr, "");
+    });
     add(trials, "bad_values_in_the_environment_keep_everything_from_starting", || {
         for (name, value, part) in BAD_VARIABLES {
-            let seen = seen(launcher().args(["run", "--", "echo", "started"]).env(name, value));
+            let seen = seen_but_for_that(launcher().args(["run", "--", "echo", "started"]).env(name, value));
             assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{name}={value}: {}", seen.stderr);
             assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
             for part in [name, value, part] {

@@ -68,8 +68,10 @@ pub fn start_and_catch(command: &[String]) {
     child.wait().unwrap();
     // One's own comes last of all that wait.
     let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+    let own = std::process::id().cast_signed();
+    let last = libc::SIGRTMAX();
     // SAFETY: sigqueue takes no pointer that it follows.
-    unsafe { libc::sigqueue(libc::getpid(), libc::SIGRTMAX(), value) };
+    unsafe { libc::sigqueue(own, last, value) };
     loop {
         match next_signal() {
             (libc::SIGCHLD, ..) => {}

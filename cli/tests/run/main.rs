@@ -9,6 +9,7 @@ mod dispositions;
 mod every_signal;
 mod inheritance;
 mod memory;
+mod nested;
 mod outside;
 mod signals;
 #[path = "../../../tests/common/skip.rs"]
@@ -17,6 +18,7 @@ mod started;
 mod terminal;
 #[path = "../../../tests/common/trials.rs"]
 mod trials;
+mod worlds;
 
 use libtest_mimic::Arguments;
 use std::hint::black_box;
@@ -35,9 +37,11 @@ fn main() {
     every_signal::add_to(&mut trials);
     inheritance::add_to(&mut trials);
     memory::add_to(&mut trials);
+    nested::add_to(&mut trials);
     outside::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
+    worlds::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

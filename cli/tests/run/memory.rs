@@ -119,7 +119,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             .args(["role", "give-back"]);
         let seen = seen(&mut command);
         assert_eq!(seen.code, Some(198), "{}", seen.stderr);
-        assert!(seen.stderr.contains("try: a larger OOMGUARD_LIMIT"), "{}", seen.stderr);
+        assert!(seen.stderr.contains("try: a larger --limit (-m)"), "{}", seen.stderr);
     });
     add(trials, "a_command_out_of_memory_ends_with_198_and_says_why", || {
         for measure in ["data", "address-space"] {
@@ -165,6 +165,33 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let environment = |command: &mut Command| seen(command.env("OOMGUARD_ON_REFUSAL", "immediate"));
         assert_eq!(environment(&mut coping(&[])).code, Some(198));
         assert_eq!(environment(&mut coping(&["--on-refusal", "deferred"])).code, Some(0));
+    });
+    add(trials, "another_try_reads_a_file_again_and_is_told_that_a_pipe_is_read", || {
+        let directory = tempfile::tempdir().unwrap();
+        let input = directory.path().join("input");
+        std::fs::write(&input, "skipped\nline\n").unwrap();
+        let hungry = std::env::current_exe().unwrap();
+        let oomguard = env!("CARGO_BIN_EXE_oomguard");
+        let run = format!(
+            "exec {oomguard} run -m 40Mi --retries 1 --grow 10 -- sh -c 'cat; exec {} role need 100'",
+            hungry.display()
+        );
+        let file = seen(&mut crate::started::shell(&format!("exec <{}; read line; {run}", input.display())));
+        assert_eq!((file.code, file.stdout.as_str()), (Some(0), "line\nline\n4950\n"), "{}", file.stderr);
+        assert!(!file.stderr.contains("stdin"), "{}", file.stderr);
+        let pipe = seen(&mut crate::started::shell(&format!("echo line | ({run})")));
+        assert_eq!((pipe.code, pipe.stdout.as_str()), (Some(0), "line\n4950\n"), "{}", pipe.stderr);
+        assert_eq!(pipe.stderr.matches("read from stdin is gone").count(), 1, "{}", pipe.stderr);
+    });
+    add(trials, "a_hard_limit_is_one_that_nobody_below_goes_beyond", || {
+        for (options, hard) in [(&["-m", "1Gi"][..], "unlimited"), (&["-m", "1Gi", "--hard"], "1048576")] {
+            let seen = seen(&mut run_shell(options, "ulimit -S -d; ulimit -H -d"));
+            assert_eq!(seen.stdout, format!("1048576\n{hard}\n"), "{options:?}");
+        }
+        // The last words are still to be had.
+        let seen = seen(&mut hungry(&["-m", "64Mi", "--hard"], 100));
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert!(ours(&seen)[1].contains("64 MiB (67108864 bytes)"), "{}", seen.stderr);
     });
     add(trials, "the_exit_code_is_a_choice", || {
         assert_eq!(seen(&mut hungry(&["-m", "64Mi", "--exit-code", "77"], 100)).code, Some(77));

@@ -28,7 +28,12 @@ pub fn launcher() -> Command {
 /// `oomguard run OPTIONS -- sh -c SCRIPT`.
 pub fn run_shell(options: &[&str], script: &str) -> Command {
     let mut command = launcher();
-    command.arg("run").args(options).args(["--", "/bin/sh", "-c", script]);
+    command.arg("run");
+    if !options.contains(&"-m") {
+        // Where there is no container, it would be said that nothing is limited.
+        command.args(["-m", "off"]);
+    }
+    command.args(options).args(["--", "/bin/sh", "-c", script]);
     command
 }
 

@@ -1,13 +1,15 @@
 //! On a terminal: the command stays in the launcher's process group, so that keys reach it as they do without.
 
 use crate::add;
-use crate::started::{Started, run_shell, wait_until};
+use crate::started::{PATIENCE, Started, bare, run_shell, wait_until};
 use libtest_mimic::Trial;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_key_on_the_terminal_reaches_the_command_once", || {
@@ -30,6 +32,53 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         wait_until("the command is told", || told.exists());
         assert_eq!(started.end().0, Some(4));
     });
+    add(trials, "a_shell_stops_it_by_a_key_and_lets_it_go_on", || {
+        for preload in ["", "--no-preload"] {
+            let mut shell = Interactive::start();
+            let run = format!("{} run -m 1Gi {preload} -- cat", env!("CARGO_BIN_EXE_oomguard"));
+            shell.types(&format!("{run}\n"));
+            shell.types("one\n");
+            shell.shows("one\r\none\r\n");
+            shell.types("\x1a");
+            shell.shows("Stopped");
+            shell.types("jobs; echo still-$((40 + 2))\n");
+            shell.shows("still-42");
+            shell.types("fg\n");
+            shell.shows("-- cat\r\n");
+            shell.types("two\n");
+            shell.shows("two\r\ntwo\r\n");
+            shell.types("\x1a");
+            shell.shows("Stopped");
+            // It reads in the background, which stops it again.
+            shell.types("bg; wait -f; echo reads-$((40 + 3))\n");
+            shell.shows("reads-43");
+            shell.types("fg\n");
+            shell.shows("-- cat\r\n");
+            shell.types("\x03");
+            shell.shows("$ ");
+            shell.types("echo code-$?\n");
+            shell.shows("code-130");
+        }
+    });
+    add(trials, "an_interactive_shell_below_it_is_suspended_and_has_the_terminal_again", || {
+        let mut shell = Interactive::start();
+        let run = format!("{} run -m 1Gi -- {}", env!("CARGO_BIN_EXE_oomguard"), BASH.join(" "));
+        shell.types(&format!("{run}\n"));
+        for turn in 0..2 {
+            shell.types(&format!("echo in-$((40 + {turn}))\n"));
+            shell.shows(&format!("in-{}", 40 + turn));
+            shell.types("suspend\n");
+            shell.shows("Stopped");
+            shell.types(&format!("echo out-$((40 + {turn}))\n"));
+            shell.shows(&format!("out-{}", 40 + turn));
+            shell.types("fg\n");
+            shell.shows(" -i\r\n");
+        }
+        shell.types("exit 9\n");
+        shell.shows("$ ");
+        shell.types("echo code-$?\n");
+        shell.shows("code-9");
+    });
     add(trials, "the_command_keeps_the_terminal_and_the_process_group", || {
         let (_keyboard, mut started) =
             on_terminal(&mut run_shell(&[], "ps -o pgid=,tpgid= -p $$ || echo 1 1"));
@@ -40,8 +89,103 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
 }
 
+const BASH: [&str; 4] = ["/bin/bash", "--norc", "--noprofile", "-i"];
+
+/// An interactive shell on a terminal, and what the terminal shows.
+struct Interactive {
+    keyboard: File,
+    shown: String,
+    shell: std::process::Child,
+}
+
+impl Interactive {
+    fn start() -> Interactive {
+        let (keyboard, terminal) = terminal();
+        let mut command = bare(Path::new(BASH[0]));
+        command.args(&BASH[1..]).env("PS1", "$ ").env("TERM", "dumb");
+        let again = || terminal.try_clone().unwrap();
+        command.stdin(again()).stdout(again()).stderr(again());
+        lead_session(&mut command);
+        let shell = command.spawn().unwrap();
+        // SAFETY: F_SETFL takes an integer.
+        unsafe { libc::fcntl(keyboard.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        let mut shell = Interactive { keyboard: File::from(keyboard), shown: String::new(), shell };
+        shell.shows("$ ");
+        shell
+    }
+
+    fn types(&mut self, keys: &str) {
+        // What a job reads must not be typed before it is there: the terminal throws away what waits at a key's signal.
+        self.settle();
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the foreground is asleep, reading.
+    fn settle(&mut self) {
+        wait_until("somebody reads from the terminal", || {
+            self.look();
+            // SAFETY: tcgetpgrp takes a descriptor.
+            let group = unsafe { libc::tcgetpgrp(self.keyboard.as_raw_fd()) };
+            reads_terminal(group)
+        });
+    }
+
+    fn look(&mut self) {
+        let mut bytes = [0; 4096];
+        while let Ok(len @ 1..) = self.keyboard.read(&mut bytes) {
+            self.shown += &String::from_utf8_lossy(&bytes[..len]);
+        }
+    }
+
+    /// Waits until it is shown, and forgets all up to there.
+    fn shows(&mut self, text: &str) {
+        let mut at = None;
+        let start = Instant::now();
+        while at.is_none() {
+            self.look();
+            at = self.shown.find(text);
+            assert!(start.elapsed() < PATIENCE, "{text:?} is not shown: {:?}", self.shown);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.shown.drain(..at.unwrap() + text.len());
+    }
+}
+
+impl Drop for Interactive {
+    fn drop(&mut self) {
+        let _: io::Result<()> = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+/// Whether a process of that group waits for input from a terminal, as the kernel calls it.
+fn reads_terminal(group: i32) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let read = |name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        let mut fields = rest.split(' ');
+        let sleeps = fields.next() == Some("S");
+        let in_group = fields.nth(1).and_then(|field| field.parse().ok()) == Some(group);
+        // The first word is the call's number: read, or pselect6 of readline's.
+        let call = || read("syscall").split(' ').next().and_then(|number| number.parse::<i64>().ok());
+        sleeps && in_group && call().is_some_and(|call| [libc::SYS_read, libc::SYS_pselect6].contains(&call))
+    })
+}
+
 /// Starts the command as the leader of a session on a terminal of its own; stdout is a pipe.
 fn on_terminal(command: &mut Command) -> (File, Started) {
+    let (keyboard, terminal) = terminal();
+    command.stdin(terminal);
+    lead_session(command);
+    let started = Started::new(command);
+    // This process must not keep the terminal open.
+    command.stdin(std::process::Stdio::null());
+    (File::from(keyboard), started)
+}
+
+/// A new terminal: the end of whoever sits at it, and the other one.
+fn terminal() -> (OwnedFd, OwnedFd) {
     let (mut keyboard, mut terminal) = (0, 0);
     let null = std::ptr::null_mut();
     // SAFETY: both numbers are writable during the call; name, modes and size are not asked for.
@@ -56,7 +200,11 @@ fn on_terminal(command: &mut Command) -> (File, Started) {
     let keyboard = unsafe { OwnedFd::from_raw_fd(keyboard) };
     // SAFETY: as above.
     let terminal = unsafe { OwnedFd::from_raw_fd(terminal) };
-    command.stdin(terminal);
+    (keyboard, terminal)
+}
+
+/// Has the command lead a session whose terminal is its stdin.
+fn lead_session(command: &mut Command) {
     let hook = || {
         // SAFETY: setsid takes nothing.
         unsafe { libc::setsid() };
@@ -66,8 +214,4 @@ fn on_terminal(command: &mut Command) -> (File, Started) {
     };
     // SAFETY: the closure makes system calls only.
     unsafe { command.pre_exec(hook) };
-    let started = Started::new(command);
-    // This process must not keep the terminal open.
-    command.stdin(std::process::Stdio::null());
-    (File::from(keyboard), started)
 }

@@ -89,7 +89,7 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         },
         source: match now.source {
             None => 0,
-            Some(LimitSource::Environment) => 1,
+            Some(LimitSource::Environment | LimitSource::CommandLine) => 1,
             Some(LimitSource::Source) => 2,
             Some(LimitSource::Cgroup) => 3,
             Some(LimitSource::Rlimit) => 4,

@@ -96,7 +96,7 @@ pub(super) fn value_of<'a>(entry: &'a [u8], name: &str) -> Option<&'a [u8]> {
 ///
 /// # Safety
 /// `len` bytes and a NUL are writable at `list`, and nobody else uses them.
-unsafe fn take_out_of_list(list: *mut u8, len: usize, library: &[u8]) {
+pub(super) unsafe fn take_out_of_list(list: *mut u8, len: usize, library: &[u8]) {
     // SAFETY: by contract.
     let list = unsafe { core::slice::from_raw_parts_mut(list, len + 1) };
     let mut kept = 0;
@@ -123,7 +123,7 @@ unsafe fn take_out_of_list(list: *mut u8, len: usize, library: &[u8]) {
 }
 
 /// A name without a slash is looked for in the usual directories.
-fn is_library(name: &[u8], library: &[u8]) -> bool {
+pub(super) fn is_library(name: &[u8], library: &[u8]) -> bool {
     name == library || library.strip_suffix(name).is_some_and(|before| before.ends_with(b"/"))
 }
 

@@ -1,22 +1,26 @@
 //! The moment before this process, or a child of its, becomes another program: execve(2) and its kin, posix_spawn(3).
 //!
 //! A program that this library does not get into is followed from outside, if there is a supervisor that does so: it has
-//! to be asked before. One whose dynamic linker cannot load this library gets no word of it. Of any other it is noted that
+//! to be asked before. One whose dynamic linker cannot load this library sees nothing of it, neither a line of the linker's
+//! nor our variables: one for another machine or C library, one with a sanitizer, one that more rights keep us out of, and
+//! any in a root directory where the library is not. With `OOMGUARD_INHERIT=0` none has our limit. Of any other it is noted that
 //! it is being loaded: if it has no room for that, it ends before there is a guard in it.
 //!
 //! All of it may run in a child of vfork(2): on the parent's stack, in the parent's memory.
 
-use super::environment::{PRELOAD, this_library, value_of};
+use super::environment::{PRELOAD, is_library, take_out_of_list, this_library, value_of};
 use super::startup::is_in_charge;
 use crate::contract::BECOME;
-use crate::guard::real::{Real, call_real};
+use crate::guard::armed::armed;
+use crate::guard::real::{Real, call_real, weak};
 use crate::guard::record;
 use crate::record::Becoming;
 use crate::sys;
 use crate::sys::image::Image;
-use crate::sys::memory::{Resource, rlimit};
+use crate::sys::memory::{Resource, Rlimit, replaced_soft_limit, rlimit, set_rlimit};
 use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 type List = *const *const c_char;
 type Execve = unsafe extern "C" fn(*const c_char, List, List) -> c_int;
@@ -27,6 +31,32 @@ static EXECVE: Real = Real::new(c"execve");
 static EXECVPE: Real = Real::new(c"execvpe");
 static POSIX_SPAWN: Real = Real::new(c"posix_spawn");
 static POSIX_SPAWNP: Real = Real::new(c"posix_spawnp");
+
+weak!(
+    oomguard_table_of_execvpe "__execvpe",
+    oomguard_table_of_posix_spawn "__posix_spawn",
+    oomguard_table_of_posix_spawnp "__posix_spawnp"
+);
+
+/// The next definition; or, in a static program, the C library's other name for it.
+macro_rules! real_or_weak {
+    ($real:expr, $weak:expr, $signature:ty) => {
+        call_real!($real, $signature).or_else(|| {
+            // SAFETY: the C library's function of this name has this signature.
+            $weak.map(|function| unsafe {
+                core::mem::transmute::<unsafe extern "C" fn(), $signature>(function)
+            })
+        })
+    };
+}
+
+static LIFTS_LIMIT: AtomicBool = AtomicBool::new(false);
+
+/// What this process executes is not to have its limit.
+pub(super) fn lift_limit_of_others() {
+    // Relaxed, here and below: written before `main`.
+    LIFTS_LIMIT.store(true, Ordering::Relaxed);
+}
 
 unsafe extern "C" {
     /// The program's environment: environ(7).
@@ -68,7 +98,7 @@ pub unsafe fn execv(path: *const c_char, arguments: List) -> c_int {
 /// # Safety
 /// That of execvpe(3).
 pub unsafe fn execvpe(name: *const c_char, arguments: List, environment: List) -> c_int {
-    let Some(real) = call_real!(EXECVPE, Execve) else {
+    let Some(real) = real_or_weak!(EXECVPE, oomguard_table_of_execvpe, Execve) else {
         sys::fd::set_errno(libc::ENOSYS);
         return -1;
     };
@@ -99,7 +129,9 @@ pub unsafe fn posix_spawn(
     arguments: List,
     environment: List,
 ) -> c_int {
-    let Some(real) = call_real!(POSIX_SPAWN, Spawn) else { return libc::ENOSYS };
+    let Some(real) = real_or_weak!(POSIX_SPAWN, oomguard_table_of_posix_spawn, Spawn) else {
+        return libc::ENOSYS;
+    };
     // SAFETY: the caller's arguments, but for a path and lists that are as good.
     let spawn = |path, list, environment| unsafe { real(pid, path, actions, attributes, list, environment) };
     // SAFETY: the caller's arguments.
@@ -118,7 +150,9 @@ pub unsafe fn posix_spawnp(
     arguments: List,
     environment: List,
 ) -> c_int {
-    let Some(real) = call_real!(POSIX_SPAWNP, Spawn) else { return libc::ENOSYS };
+    let Some(real) = real_or_weak!(POSIX_SPAWNP, oomguard_table_of_posix_spawnp, Spawn) else {
+        return libc::ENOSYS;
+    };
     // SAFETY: the caller's arguments, but for a path and lists that are as good.
     let spawn = |name, list, environment| unsafe { real(pid, name, actions, attributes, list, environment) };
     // SAFETY: the caller's arguments.
@@ -140,8 +174,19 @@ unsafe fn become_it(
 ) -> c_int {
     // SAFETY: by contract.
     let Some((path, image)) = (unsafe { program(name, find) }) else { return exec(environment) };
+    let lifted = lift_limit_before(image);
     let path = path.as_bytes().strip_suffix(b"\0").unwrap_or_default();
     let result = match image {
+        Image::Sanitized => {
+            record::note_becoming(Becoming::Unguarded, path);
+            // SAFETY: by contract.
+            unsafe { without_library(environment, &exec) }
+        }
+        Image::Preloads if !library_is_there() => {
+            record::note_becoming(Becoming::Unguarded, path);
+            // SAFETY: by contract.
+            unsafe { without_library(environment, &exec) }
+        }
         Image::Preloads => {
             record::note_becoming(Becoming::Guarded, path);
             exec(environment)
@@ -161,9 +206,13 @@ unsafe fn become_it(
         }
         Image::Privileged => {
             record::note_becoming(Becoming::Unguarded, path);
-            exec(environment)
+            // SAFETY: takes nothing and cannot fail.
+            let may_all = unsafe { libc::geteuid() } == 0;
+            // SAFETY: by contract.
+            if may_all { exec(environment) } else { unsafe { without_library(environment, &exec) } }
         }
     };
+    set_back(lifted);
     // It has not come about.
     record::note_becoming(Becoming::Nothing, b"");
     result
@@ -182,9 +231,15 @@ unsafe fn start_it(
     spawn: impl Fn(*const c_char, List, List) -> c_int,
 ) -> c_int {
     // SAFETY: by contract.
-    match unsafe { program(name, find) } {
+    let program = unsafe { program(name, find) };
+    let lifted = program.and_then(|(_, image)| lift_limit_before(image));
+    let result = match program {
         // SAFETY: by contract.
-        Some((_, Image::OtherLinker | Image::Foreign)) => unsafe {
+        Some((_, Image::OtherLinker | Image::Foreign | Image::Sanitized)) => unsafe {
+            without_library(environment, &|environment| spawn(name, list, environment))
+        },
+        // SAFETY: by contract.
+        Some((_, Image::Preloads)) if !library_is_there() => unsafe {
             without_library(environment, &|environment| spawn(name, list, environment))
         },
         Some((path, Image::Static | Image::CallsByItself)) if has_room_for_keeper() => {
@@ -193,6 +248,37 @@ unsafe fn start_it(
                 .unwrap_or_else(|| spawn(name, list, environment))
         }
         _ => spawn(name, list, environment),
+    };
+    set_back(lifted);
+    result
+}
+
+/// Whether this library can be loaded from where the program will look for it: not after chroot(2), say.
+fn library_is_there() -> bool {
+    this_library().is_none_or(sys::fd::can_read)
+}
+
+/// Gives this process, for the length of a call, the limit that it had before; what to set again. For a parent of
+/// posix_spawn(3) that is a moment without a limit; after it, the child would have begun with one.
+fn lift_limit_before(image: Image) -> Option<(Resource, Rlimit)> {
+    if image != Image::Sanitized && !LIFTS_LIMIT.load(Ordering::Relaxed) {
+        return None;
+    }
+    let measure = armed()?.measure;
+    let before = replaced_soft_limit(measure)?;
+    let now = rlimit(measure.into());
+    let lifted = Rlimit { soft: before, hard: now.hard };
+    let errno = sys::fd::errno();
+    let is_lifted = lifted != now && set_rlimit(measure.into(), lifted);
+    sys::fd::set_errno(errno);
+    is_lifted.then_some((measure.into(), now))
+}
+
+fn set_back(lifted: Option<(Resource, Rlimit)>) {
+    if let Some((resource, limit)) = lifted {
+        let errno = sys::fd::errno();
+        set_rlimit(resource, limit);
+        sys::fd::set_errno(errno);
     }
 }
 
@@ -289,26 +375,59 @@ unsafe fn variable(list: List, name: &str) -> Option<&'static [u8]> {
     unsafe { entries(list) }.find_map(|entry| value_of(entry.to_bytes(), name))
 }
 
-/// Calls with an environment in which this library is not preloaded: its linker would fail for it, or complain.
+/// Calls with an environment without us, which is as it was where it has more entries than this or a longer list of
+/// libraries.
 ///
 /// # Safety
 /// As for `entries`.
 #[inline(never)]
 unsafe fn without_library(list: List, call: &impl Fn(List) -> c_int) -> c_int {
-    const MOST_ENTRIES: usize = 1024;
-    let mut kept = [core::ptr::null::<c_char>(); MOST_ENTRIES];
-    let is_ours = |entry: &CStr| {
-        let list = value_of(entry.to_bytes(), PRELOAD);
-        list.is_some_and(|list| this_library().is_some_and(|library| library.to_bytes() == list))
-    };
+    let mut room = Room { entries: [core::ptr::null(); MOST_ENTRIES], list: [0; MOST_LIST_BYTES] };
     // SAFETY: by contract.
-    let others = unsafe { entries(list) }.filter(|entry| !is_ours(entry));
-    for (count, entry) in others.enumerate() {
-        match kept.get_mut(count) {
-            // The last one stays null: the list's end.
-            Some(slot) if count + 1 < MOST_ENTRIES => *slot = entry.as_ptr(),
-            _ => return call(list),
-        }
+    match unsafe { room.fill(list) } {
+        Some(()) => call(room.entries.as_ptr()),
+        None => call(list),
     }
-    call(kept.as_ptr())
+}
+
+const MOST_ENTRIES: usize = 1024;
+const MOST_LIST_BYTES: usize = 2048;
+
+struct Room {
+    entries: [*const c_char; MOST_ENTRIES],
+    /// `LD_PRELOAD`, if it has others than ours.
+    list: [u8; MOST_LIST_BYTES],
+}
+
+impl Room {
+    /// # Safety
+    /// As for `entries`.
+    unsafe fn fill(&mut self, environment: List) -> Option<()> {
+        let mut kept = 0;
+        // SAFETY: by contract.
+        for entry in unsafe { entries(environment) } {
+            let text = entry.to_bytes();
+            let mut at = entry.as_ptr();
+            if text.starts_with(b"OOMGUARD_") {
+                continue;
+            }
+            if let (Some(list), Some(library)) = (value_of(text, PRELOAD), this_library()) {
+                let library = library.to_bytes();
+                if list.split(|byte| b": ".contains(byte)).any(|name| is_library(name, library)) {
+                    self.list.get_mut(..text.len())?.copy_from_slice(text);
+                    let value = self.list.get_mut(text.len() - list.len()..=text.len())?;
+                    // SAFETY: the copy's value and a NUL, which are this structure's own.
+                    unsafe { take_out_of_list(value.as_mut_ptr(), list.len(), library) };
+                    if value.first() == Some(&0) {
+                        continue;
+                    }
+                    at = self.list.as_ptr().cast();
+                }
+            }
+            // The last one stays null: the list's end.
+            *self.entries.get_mut(..MOST_ENTRIES - 1)?.get_mut(kept)? = at;
+            kept += 1;
+        }
+        Some(())
+    }
 }

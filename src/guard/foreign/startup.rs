@@ -46,6 +46,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
         && let Some(library) = this_library()
     {
         variables.remove_all_of_ours(library);
+        execs::lift_limit_of_others();
     }
     IS_IN_CHARGE.store(true, Ordering::Relaxed);
     notes::begin_only_here();

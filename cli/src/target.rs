@@ -1,0 +1,98 @@
+//! Where the report goes: what the option or the environment says, made absolute once and tried once. It is the launcher's,
+//! so that it is an error only here: a descendant may have closed the descriptor, or see other files.
+
+use crate::screen::say;
+use oomguard::contract::variable;
+use oomguard::supervisor::{Worker, inherits_report};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+
+pub struct Target {
+    /// As `OOMGUARD_REPORT` says it.
+    value: OsString,
+    /// Whose word it is, for messages.
+    said: String,
+    /// An outer launcher has tried it, and here it may be out of reach.
+    is_inherited: bool,
+}
+
+impl Target {
+    /// `None`: nobody wants one.
+    pub fn of(option: Option<&OsStr>) -> Option<Target> {
+        let (value, said) = match option {
+            Some(value) => (value.to_owned(), format!("--report {}", quoted(value))),
+            None => {
+                let value = std::env::var_os(variable::REPORT)?;
+                let said = format!("{}={} in the environment", variable::REPORT, quoted(&value));
+                (value, said)
+            }
+        };
+        let is_inherited = option.is_none() && inherits_report();
+        Some(Target { value: absolute(&value), said, is_inherited })
+    }
+
+    /// The worker is to write there; or what is wrong with that.
+    pub fn given_to(&self, worker: Worker) -> Result<Worker, String> {
+        if self.is_inherited {
+            return Ok(worker);
+        }
+        worker.report_to(self.value.clone()).map_err(|error| {
+            format!("{}: {error}; accepted: the path of a file that can be appended to, or fd:N for an open descriptor", self.said)
+        })
+    }
+
+    /// To write there in the command's place.
+    pub fn open(&self, what: &str) -> Result<Door, String> {
+        Door::of(&self.value, what)
+    }
+}
+
+/// Where a line is to go, opened.
+pub struct Door {
+    name: OsString,
+    /// `None`: stderr, which may be what cannot be opened again.
+    file: Option<File>,
+}
+
+impl Door {
+    /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
+    pub fn of(name: &OsStr, what: &str) -> Result<Door, String> {
+        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
+            Some("2") => return Ok(Door { name: name.to_owned(), file: None }),
+            Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
+            None => File::options().append(true).create(true).open(name),
+        };
+        let file = opened.map_err(|error| {
+            let name = name.display();
+            format!("cannot write to {name} ({what}): {error}; name a file, or fd:N for an open descriptor")
+        })?;
+        Ok(Door { name: name.to_owned(), file: Some(file) })
+    }
+
+    pub fn write_or_say_why(self, line: &str) {
+        let written = match self.file {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            // Nobody may be listening any more.
+            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
+        };
+        if let Err(error) = written {
+            say(&format!("cannot write to {}: {error}", self.name.display()));
+        }
+    }
+}
+
+fn quoted(value: &OsStr) -> String {
+    format!("\"{}\"", value.to_string_lossy())
+}
+
+fn absolute(value: &OsStr) -> OsString {
+    let bytes = value.as_encoded_bytes();
+    if bytes.is_empty() || bytes.starts_with(b"/") || bytes.starts_with(b"fd:") {
+        return value.to_owned();
+    }
+    match std::env::current_dir() {
+        Ok(directory) => directory.join(value).into_os_string(),
+        Err(_) => value.to_owned(),
+    }
+}

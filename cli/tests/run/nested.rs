@@ -1,0 +1,126 @@
+//! A launcher below a launcher, and what is the outer one's: its soft limit is nobody's word for the inner one.
+
+use crate::add;
+use crate::started::{launcher, run_shell, seen, shell};
+use libtest_mimic::Trial;
+
+const OOMGUARD: &str = env!("CARGO_BIN_EXE_oomguard");
+
+/// Prints the soft limit of data in KiB.
+const ULIMIT: &str = "sh -c 'ulimit -S -d'";
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "an_inner_launcher_may_give_more_than_the_outer_one_has", || {
+        for (inner, kib) in [
+            ("-m 200Mi", "204800"),
+            ("-m 100Mi", "102400"),
+            ("-m 200Mi --no-preload", "204800"),
+            ("-m off", "unlimited"),
+            // What nobody says is as it was.
+            ("", "153600"),
+            ("--measure data", "153600"),
+        ] {
+            let script = format!("{OOMGUARD} run {inner} -- {ULIMIT}");
+            let seen = seen(&mut run_shell(&["-m", "150Mi"], &script));
+            assert_eq!(seen.stdout, format!("{kib}\n"), "{inner}: {}", seen.stderr);
+        }
+    });
+    add(trials, "of_three_launchers_the_innermost_is_as_free", || {
+        let script = format!("{OOMGUARD} run -m 100Mi -- {OOMGUARD} run -m 200Mi -- {ULIMIT}");
+        assert_eq!(seen(&mut run_shell(&["-m", "150Mi"], &script)).stdout, "204800\n");
+    });
+    add(trials, "a_limit_of_the_other_measure_is_not_inherited_by_an_inner_launchers_command", || {
+        let script =
+            format!("{OOMGUARD} run -m 4Gi --measure address-space -- sh -c 'ulimit -S -d; ulimit -S -v'");
+        assert_eq!(seen(&mut run_shell(&["-m", "150Mi"], &script)).stdout, "unlimited\n4194304\n");
+    });
+    add(trials, "an_inner_retry_gets_what_it_asks_for", || {
+        let hungry = std::env::current_exe().unwrap();
+        let script = format!(
+            "{OOMGUARD} run -m 40Mi --retries 2 --grow 3 --max-limit 1Gi -- {} role need 200",
+            hungry.display()
+        );
+        let seen = seen(&mut run_shell(&["-m", "60Mi"], &script));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "19900\n"), "{}", seen.stderr);
+        assert!(seen.stderr.contains("starting again with 360 MiB"), "{}", seen.stderr);
+    });
+    add(trials, "what_the_user_lowers_in_between_stays", || {
+        for (between, inner, kib) in [
+            ("ulimit -S -d 102400;", "-m 200Mi", "102400"),
+            ("ulimit -d 102400;", "-m 200Mi", "102400"),
+            // Twin: nothing lowered; and a limit that happens to be the same is the outer one's.
+            ("", "-m 200Mi", "204800"),
+            ("ulimit -S -d 153600;", "-m 200Mi", "204800"),
+        ] {
+            let script = format!("{between} {OOMGUARD} run {inner} -- {ULIMIT}");
+            let seen = seen(&mut run_shell(&["-m", "150Mi"], &script));
+            assert_eq!(seen.stdout, format!("{kib}\n"), "{between} {inner}: {}", seen.stderr);
+        }
+    });
+    add(trials, "a_variable_that_is_out_of_date_frees_nobody", || {
+        for stale in ["soft=data:157286400:unlimited", "soft=data", "soft=address-space:204800:unlimited", ""]
+        {
+            let script = format!("ulimit -S -d 204800; {OOMGUARD} run -m 1Gi -- {ULIMIT}");
+            let mut command = shell(&script);
+            assert_eq!(seen(command.env("OOMGUARD_OUTER", stale)).stdout, "204800\n", "{stale}");
+        }
+    });
+    add(trials, "the_users_own_soft_limit_is_the_bound_below_an_outer_launcher", || {
+        let inner = format!("{OOMGUARD} run -m 400Mi -- {ULIMIT}");
+        let script = format!(
+            "ulimit -S -d 204800; exec {OOMGUARD} run -m 100Mi -- sh -c '{}'",
+            inner.replace('\'', "'\\''")
+        );
+        assert_eq!(seen(&mut shell(&script)).stdout, "204800\n");
+    });
+    add(trials, "a_program_below_that_sets_its_variable_gets_what_it_says", || {
+        let script = format!("OOMGUARD_LIMIT=300Mi {ULIMIT}");
+        assert_eq!(seen(&mut run_shell(&["-m", "150Mi"], &script)).stdout, "307200\n");
+    });
+    add(trials, "a_report_is_the_launchers_and_no_error_of_a_descendant", || {
+        let python = "import subprocess, sys; sys.exit(subprocess.run(['true']).returncode)";
+        let script =
+            format!("exec {OOMGUARD} run -m 1Gi --report fd:3 -- python3 -c \"{python}\" 3>/dev/null");
+        let seen_it = seen(&mut shell(&script));
+        assert_eq!((seen_it.code, seen_it.stderr.as_str()), (Some(0), ""));
+        // Another file under that number is not written to.
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let hungry = std::env::current_exe().unwrap();
+        let script = format!(
+            "exec {OOMGUARD} run -m 60Mi --report fd:3 -- sh -c '{} role need 200 3>{}; exit 0' 3>{}",
+            hungry.display(),
+            path("theirs"),
+            path("ours"),
+        );
+        let seen_it = seen(&mut shell(&script));
+        assert_eq!(seen_it.code, Some(0), "{}", seen_it.stderr);
+        assert_eq!(std::fs::read_to_string(path("theirs")).unwrap(), "");
+        // Twin: the descriptor that was meant.
+        let script = format!(
+            "exec {OOMGUARD} run -m 60Mi --report fd:3 -- sh -c '{} role need 200; exit 0' 3>{}",
+            hungry.display(),
+            path("ours"),
+        );
+        assert_eq!(seen(&mut shell(&script)).code, Some(0));
+        assert!(std::fs::read_to_string(path("ours")).unwrap().contains("out_of_memory"));
+    });
+    add(trials, "a_report_lies_where_the_launcher_was_started", || {
+        let directory = tempfile::tempdir().unwrap();
+        let hungry = std::env::current_exe().unwrap();
+        let script = format!("cd /; {} role need 200; exit 0", hungry.display());
+        let mut command = run_shell(&["-m", "60Mi", "--report", "report"], &script);
+        assert_eq!(seen(command.current_dir(directory.path())).code, Some(0));
+        let report = std::fs::read_to_string(directory.path().join("report")).unwrap();
+        assert!(report.contains("out_of_memory"), "{report}");
+    });
+    add(trials, "a_report_that_cannot_be_written_is_an_error_of_the_launcher_for_any_command", || {
+        for options in [&["--no-preload"][..], &[]] {
+            let mut command = launcher();
+            command.arg("run").args(options).args(["--report", "/no/such/report", "--", "echo", "started"]);
+            let seen = seen(&mut command);
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+            assert!(seen.stderr.contains("--report \"/no/such/report\""), "{}", seen.stderr);
+        }
+    });
+}

@@ -1,0 +1,219 @@
+//! What an outer launcher or supervisor says of what it set, in `OOMGUARD_OUTER`, so that its descendants can tell it from
+//! the user's own word. Each thing is told with its value, and counts only as long as that is the value in force: who
+//! changes one of them has made it his own, and a variable that is out of date says nothing. Pure functions.
+
+use crate::contract::Measure;
+use crate::sys::memory::Rlimit;
+use crate::text::whole_number;
+
+/// Fields parted by blanks, the last of which may hold any bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outer<'a> {
+    /// `soft=data:SET:BEFORE`: a soft limit, and the one that it replaced.
+    soft: Option<Soft>,
+    /// `limit=TEXT`: `OOMGUARD_LIMIT` was said on a command line.
+    limit: Option<&'a [u8]>,
+    /// `report=DEVICE:INODE:TARGET`: `OOMGUARD_REPORT`, and what its descriptor refers to.
+    report: Option<Report<'a>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Soft {
+    measure: Measure,
+    set: u64,
+    before: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Report<'a> {
+    file: (u64, u64),
+    target: &'a [u8],
+}
+
+impl<'a> Outer<'a> {
+    pub(crate) fn parse(value: &'a [u8]) -> Outer<'a> {
+        let mut outer = Outer::default();
+        let mut rest = value;
+        while !rest.is_empty() {
+            if let Some(report) = rest.strip_prefix(b"report=") {
+                outer.report = Report::parse(report);
+                break;
+            }
+            let len = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+            let field = rest.get(..len).unwrap_or_default();
+            if let Some(soft) = field.strip_prefix(b"soft=") {
+                outer.soft = Soft::parse(soft);
+            } else if let Some(limit) = field.strip_prefix(b"limit=") {
+                outer.limit = Some(limit);
+            }
+            rest = rest.get(len + 1..).unwrap_or_default();
+        }
+        outer
+    }
+
+    /// The soft limit that held before an outer one of ours, if `now` is that one; the outer `None`: it is not.
+    pub(crate) fn replaced(&self, measure: Measure, now: Rlimit) -> Option<Option<u64>> {
+        let soft = self.soft.filter(|soft| soft.measure == measure && now.soft == Some(soft.set))?;
+        // Nobody gets beyond the hard limit.
+        Some(match (soft.before, now.hard) {
+            (Some(before), Some(hard)) => Some(before.min(hard)),
+            (before, hard) => before.or(hard),
+        })
+    }
+
+    /// Whether this limit was said on the command line of a launcher.
+    pub(crate) fn says_limit(&self, limit: Option<&[u8]>) -> bool {
+        self.limit.is_some() && self.limit == limit
+    }
+
+    /// Whether this target of the report is the launcher's; then what its descriptor refers to there.
+    pub(crate) fn file_of_report(&self, target: Option<&[u8]>) -> Option<(u64, u64)> {
+        self.report.filter(|report| Some(report.target) == target).map(|report| report.file)
+    }
+}
+
+impl Soft {
+    fn parse(value: &[u8]) -> Option<Soft> {
+        let mut parts = value.split(|byte| *byte == b':');
+        let measure = Measure::parse(parts.next()?).ok()?;
+        let set = whole_number(parts.next()?)?;
+        let before = match parts.next()? {
+            b"unlimited" => None,
+            bytes => Some(whole_number(bytes)?),
+        };
+        parts.next().is_none().then_some(Soft { measure, set, before })
+    }
+}
+
+impl<'a> Report<'a> {
+    fn parse(value: &'a [u8]) -> Option<Report<'a>> {
+        let mut parts = value.splitn(3, |byte| *byte == b':');
+        let file = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
+        Some(Report { file, target: parts.next()? })
+    }
+}
+
+/// The value of such a variable.
+#[cfg(feature = "supervisor")]
+pub(crate) fn variable_value(
+    soft: Option<(Measure, u64, Option<u64>)>,
+    limit: Option<&str>,
+    report: Option<(&(u64, u64), &std::ffi::OsStr)>,
+) -> std::ffi::OsString {
+    let mut value = std::ffi::OsString::new();
+    if let Some((measure, set, before)) = soft {
+        let before = before.map_or_else(|| "unlimited".to_owned(), |before| before.to_string());
+        value.push(format!("soft={}:{set}:{before} ", measure.as_str()));
+    }
+    if let Some(limit) = limit {
+        value.push(format!("limit={limit} "));
+    }
+    if let Some(((device, inode), target)) = report {
+        value.push(format!("report={device}:{inode}:"));
+        value.push(target);
+    }
+    value
+}
+
+/// The target of reports that an outer launcher was told, if it still is what the environment says.
+#[cfg(feature = "supervisor")]
+pub(crate) fn inherited_report() -> Option<(std::ffi::OsString, (u64, u64))> {
+    use crate::contract::variable;
+    use std::os::unix::ffi::OsStrExt;
+    let value = std::env::var_os(variable::OUTER)?;
+    let target = std::env::var_os(variable::REPORT)?;
+    let file = Outer::parse(value.as_bytes()).file_of_report(Some(target.as_bytes()))?;
+    Some((target, file))
+}
+
+/// Takes note of soft limits of this process that an outer launcher or supervisor set: they are not the user's word.
+#[cfg(feature = "supervisor")]
+pub(crate) fn note_replaced() {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(value) = std::env::var_os(crate::contract::variable::OUTER) else { return note_guards() };
+    let outer = Outer::parse(value.as_bytes());
+    for measure in [Measure::AddressSpace, Measure::Data] {
+        // A guard in this process knows more.
+        if crate::sys::memory::replaced_soft_limit(measure).is_none()
+            && let Some(before) = outer.replaced(measure, crate::sys::memory::rlimit(measure.into()))
+        {
+            crate::sys::memory::note_replaced_soft_limit(measure, before);
+        }
+    }
+}
+
+/// A guard that no launcher started sets no such variable. Its limit is known by being what `OOMGUARD_LIMIT` says; what it
+/// replaced is not known.
+#[cfg(feature = "supervisor")]
+fn note_guards() {
+    use crate::contract::variable;
+    use crate::sys::memory::{note_replaced_soft_limit, replaced_soft_limit, rlimit};
+    use std::os::unix::ffi::OsStrExt;
+    let said = |name| std::env::var_os(name);
+    let measure = match said(variable::MEASURE).map(|word| Measure::parse(word.as_bytes())) {
+        None => Measure::default(),
+        Some(Ok(measure)) => measure,
+        Some(Err(_)) => return,
+    };
+    let limit = said(variable::LIMIT).and_then(|limit| crate::Limit::parse(limit.as_bytes()).ok());
+    let now = rlimit(measure.into());
+    if let Some(crate::Limit::Bytes(bytes)) = limit
+        && now.soft == Some(bytes)
+        && now.hard != Some(bytes)
+        && replaced_soft_limit(measure).is_none()
+    {
+        note_replaced_soft_limit(measure, now.hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Rlimit = Rlimit { soft: Some(100), hard: None };
+
+    #[test]
+    fn what_is_in_force_counts_and_what_is_out_of_date_does_not() {
+        let outer = Outer::parse(b"soft=data:100:unlimited limit=150Mi report=1:2:fd:3");
+        assert_eq!(outer.replaced(Measure::Data, NOW), Some(None));
+        assert_eq!(outer.replaced(Measure::Data, Rlimit { hard: Some(120), ..NOW }), Some(Some(120)));
+        assert_eq!(outer.replaced(Measure::AddressSpace, NOW), None);
+        assert_eq!(outer.replaced(Measure::Data, Rlimit { soft: Some(99), ..NOW }), None);
+        assert_eq!(outer.replaced(Measure::Data, Rlimit { soft: None, ..NOW }), None);
+        assert!(outer.says_limit(Some(b"150Mi")) && !outer.says_limit(Some(b"200Mi")));
+        assert!(!outer.says_limit(None) && !Outer::default().says_limit(None));
+        assert_eq!(outer.file_of_report(Some(b"fd:3")), Some((1, 2)));
+        assert_eq!(outer.file_of_report(Some(b"fd:4")), None);
+    }
+
+    #[test]
+    fn a_lower_limit_of_the_users_is_the_one_that_comes_back() {
+        let outer = Outer::parse(b"soft=address-space:100:300");
+        assert_eq!(outer.replaced(Measure::AddressSpace, NOW), Some(Some(300)));
+    }
+
+    #[cfg(feature = "supervisor")]
+    #[test]
+    fn what_is_written_is_read_back() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let target = OsStr::new("/a b/report=1 soft=data:7:8");
+        let value = variable_value(Some((Measure::Data, 5, Some(6))), Some("auto"), Some((&(0, 9), target)));
+        let outer = Outer::parse(value.as_bytes());
+        assert_eq!(outer.soft, Some(Soft { measure: Measure::Data, set: 5, before: Some(6) }));
+        assert_eq!(
+            (outer.limit, outer.file_of_report(Some(target.as_bytes()))),
+            (Some(&b"auto"[..]), Some((0, 9)))
+        );
+        assert_eq!(Outer::parse(variable_value(None, None, None).as_bytes()), Outer::default());
+    }
+
+    #[test]
+    fn what_nobody_of_us_wrote_says_nothing() {
+        for wrong in
+            ["", " ", "soft=", "soft=data", "soft=data:1", "soft=rss:1:2", "soft=data:1:2:3", "report=1:2"]
+        {
+            assert_eq!(Outer::parse(wrong.as_bytes()), Outer::default(), "{wrong}");
+        }
+    }
+}
