@@ -126,7 +126,7 @@ const OTHER_DEATH: [&[u8]; 7] = [
 
 /// What programs say that failed at something else: what they said of memory before was not the end of it.
 const OTHER_FAILURE: [&[u8]; 14] = [
-    b"no such file",
+    b"no such",
     b"permission denied",
     b"operation not permitted",
     b"is a directory",
@@ -177,6 +177,8 @@ pub(crate) struct Story {
     pub(crate) goes_on: bool,
     /// The next exception came of the last one.
     pub(crate) is_chained: bool,
+    /// It said last that it failed at something else.
+    pub(crate) fails_otherwise: bool,
 }
 
 impl Story {
@@ -189,7 +191,7 @@ impl Story {
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
         if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
-            *self = Story { last: Some(Message::OutOfMemory), goes_on: false, is_chained: false };
+            *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
         } else if says_any(line, &CHAINS) {
             self.is_chained = true;
         } else if says_any(line, &OTHER_DEATH) {
@@ -202,7 +204,7 @@ impl Story {
             self.is_chained = false;
         } else if says_any(line, &OTHER_FAILURE) {
             if self.last != Some(Message::OtherDeath) {
-                self.last = Some(Message::Unrelated);
+                *self = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
             }
         } else if line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS {
             self.last = self.last.or(Some(Message::Unrelated));

@@ -7,6 +7,9 @@ use oomguard::supervisor::{Worker, inherits_report};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub struct Target {
     /// As `OOMGUARD_REPORT` says it.
@@ -60,8 +63,8 @@ impl Door {
     pub fn of(name: &OsStr, what: &str) -> Result<Door, String> {
         let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
             Some("2") => return Ok(Door { name: name.to_owned(), file: None }),
-            Some(number) => File::options().append(true).open(format!("/proc/self/fd/{number}")),
-            None => File::options().append(true).create(true).open(name),
+            Some(number) => open(&Path::new("/proc/self/fd").join(number)),
+            None => open(Path::new(name)),
         };
         let file = opened.map_err(|error| {
             let name = name.display();
@@ -72,7 +75,7 @@ impl Door {
 
     pub fn write_or_say_why(self, line: &str) {
         let written = match self.file {
-            Some(mut file) => file.write_all(line.as_bytes()),
+            Some(file) => write_patiently(file, line.as_bytes()),
             // Nobody may be listening any more.
             None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
         };
@@ -80,6 +83,32 @@ impl Door {
             say(&format!("cannot write to {}: {error}", self.name.display()));
         }
     }
+}
+
+/// To append to; a pipe by its name without waiting for who reads it: fifo(7), "open for reading and writing".
+fn open(path: &Path) -> io::Result<File> {
+    let is_pipe = path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let mut how = File::options();
+    how.append(true).custom_flags(libc::O_NONBLOCK);
+    if is_pipe { how.read(true) } else { how.create(true) }.open(path)
+}
+
+/// How long a reader may take to make room.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn write_patiently(mut file: File, mut rest: &[u8]) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn quoted(value: &OsStr) -> String {

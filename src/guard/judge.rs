@@ -50,6 +50,8 @@ pub(super) struct Said {
     pub(super) message: Message,
     /// What it was about, where it was about memory.
     pub(super) about: Option<(Cause, Request)>,
+    /// That it failed at something else.
+    pub(super) fails_otherwise: bool,
 }
 
 impl Said {
@@ -61,7 +63,8 @@ impl Said {
     pub(super) fn of_open_refusal(message: Message) -> Said {
         let open = notes::requested().or_else(notes::mapped);
         let about = open.map(|noted| (noted.cause, noted.request()));
-        Said { message, about: about.filter(|_| message == Message::OutOfMemory) }
+        let about = about.filter(|_| message == Message::OutOfMemory);
+        Said { message, about, fails_otherwise: false }
     }
 }
 
@@ -69,7 +72,7 @@ impl Said {
 /// something else only if memory is full to the brim.
 pub(super) fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     let spoke_of_other_things = Said::is(said, Message::Unrelated);
-    if spoke_of_other_things && !is_full() {
+    if spoke_of_other_things && (said.is_some_and(|said| said.fails_otherwise) || !is_full()) {
         return None;
     }
     judge(armed, said, |noted| noted.asker == Asker::Other)

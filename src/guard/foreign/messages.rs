@@ -32,6 +32,7 @@ const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Messa
 /// The rest of the story: see `Story`.
 static GOES_ON: AtomicBool = AtomicBool::new(false);
 static IS_CHAINED: AtomicBool = AtomicBool::new(false);
+static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
 /// When that was said, and what had been allocated by then.
@@ -55,13 +56,19 @@ pub(super) fn forget() {
 
 fn story() -> Story {
     let last = usize::from(LAST.load(Relaxed)).checked_sub(1).and_then(|place| MESSAGES.get(place));
-    Story { last: last.copied(), goes_on: GOES_ON.load(Relaxed), is_chained: IS_CHAINED.load(Relaxed) }
+    Story {
+        last: last.copied(),
+        goes_on: GOES_ON.load(Relaxed),
+        is_chained: IS_CHAINED.load(Relaxed),
+        fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
+    }
 }
 
 fn put(story: Story) {
     let place = story.last.and_then(|last| MESSAGES.iter().position(|message| *message == last));
     GOES_ON.store(story.goes_on, Relaxed);
     IS_CHAINED.store(story.is_chained, Relaxed);
+    FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
 
@@ -90,9 +97,9 @@ pub(super) fn said(armed: &Armed) -> Option<Said> {
         let since = SAID_AT.since();
         let is_still = bytes_since < notes::last_bytes(armed)
             && if story.goes_on { since.is_short_way_out() } else { since.is_way_out() };
-        return is_still.then(|| Said { message, about: ABOUT.get() });
+        return is_still.then(|| Said { message, about: ABOUT.get(), fails_otherwise: false });
     }
-    Some(Said { message, about: None })
+    Some(Said { message, about: None, fails_otherwise: story.fails_otherwise })
 }
 
 /// Whether messages are read at all.

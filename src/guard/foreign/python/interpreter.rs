@@ -406,6 +406,10 @@ pub(super) fn fetched_by_caller(kind: usize) -> Option<Fetched> {
     let here = &raw const kind as usize + size_of::<usize>();
     let words = || (0..WORDS).map_while(|index| word_at(here + index * size_of::<usize>()));
     let exception = words().find_map(|word| {
+        // One that was freed keeps its type for a while, but nobody refers to it.
+        if !word_at(word).is_some_and(|references| (1..1 << 31).contains(&references)) {
+            return None;
+        }
         let type_of = type_of_object(word)?;
         let is_type = type_of == kind || type_of_object(type_of) == Some(type_of_types());
         // SAFETY: two types.
