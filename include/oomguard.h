@@ -66,6 +66,8 @@ extern "C" {
 #define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space" or "data"; unset: address-space */
 #define OOMGUARD_VARIABLE_EXIT_CODE "OOMGUARD_EXIT_CODE"   /* 1 to 255; unset: 198 */
 #define OOMGUARD_VARIABLE_ON_REFUSAL "OOMGUARD_ON_REFUSAL" /* "deferred" or "immediate"; unset: deferred */
+#define OOMGUARD_VARIABLE_STALL "OOMGUARD_STALL"           /* how long it may be refused and get nowhere: "10s", "off" */
+#define OOMGUARD_VARIABLE_EXIT_ON_UNCAUGHT "OOMGUARD_EXIT_ON_UNCAUGHT" /* "1": what ends a thread ends the process */
 #define OOMGUARD_VARIABLE_RESERVE "OOMGUARD_RESERVE"       /* bytes kept back for the last words; unset: 4Mi */
 #define OOMGUARD_VARIABLE_REPORT "OOMGUARD_REPORT"         /* a file's path, or "fd:N"; unset: none */
 #define OOMGUARD_VARIABLE_TOKEN "OOMGUARD_TOKEN"           /* text that the report repeats; unset: none */
@@ -83,6 +85,7 @@ extern "C" {
 
 #define OOMGUARD_AUTO_PERCENT 90                /* "auto" is this share of the container's limit */
 #define OOMGUARD_DEFAULT_RESERVE_BYTES 4194304  /* kept back for the last words */
+#define OOMGUARD_DEFAULT_STALL_MS 10000         /* processor time in a loop of refusals, before it ends */
 #define OOMGUARD_LAST_WORDS_DEADLINE_MS 2000    /* what all callbacks of oomguard_on_exhausted() have together */
 #define OOMGUARD_CALLBACKS_MAX 16               /* how many of each kind can be registered */
 

@@ -37,6 +37,9 @@ pub const AUTO_PERCENT: u64 = 90;
 /// How long `on_exhausted` hooks may take, all together, in milliseconds.
 pub const LAST_WORDS_DEADLINE_MS: u64 = 2000;
 
+/// How long a program may be refused again and again and get nowhere where nobody said otherwise, in milliseconds.
+pub const DEFAULT_STALL_MS: u64 = 10_000;
+
 /// The names of the environment variables.
 pub mod variable {
     /// The limit: bytes, `512Mi`, `80%`, `auto` or `off`.
@@ -67,6 +70,11 @@ pub mod variable {
     /// Whether live allocations are sampled, in a program that has the profiler compiled in: `on`, `off`, or the mean
     /// distance between two samples in bytes.
     pub const PROFILE: &str = "OOMGUARD_PROFILE";
+    /// How long a program may be refused again and again and get nowhere, before it ends: `10s`, `2min`, or `off` (shim
+    /// only).
+    pub const STALL: &str = "OOMGUARD_STALL";
+    /// `1`: an exhaustion that ends a thread, or that only a framework catches, ends the process (shim only).
+    pub const EXIT_ON_UNCAUGHT: &str = "OOMGUARD_EXIT_ON_UNCAUGHT";
     /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
     pub const INJECT: &str = "OOMGUARD_INJECT";
 }

@@ -86,6 +86,7 @@ compile_error!("oomguard is for 64-bit Linux: it rests on RLIMIT_AS, RLIMIT_DATA
 
 mod cgroup;
 pub mod contract;
+mod duration;
 // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
 #[allow(unsafe_code)]
 mod guard;

@@ -486,6 +486,100 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_told_from_what_only_has_its_words() {
+        for claim in [
+            "python3: MemoryError: job 1 skipped",
+            "sort: memory exhausted",
+            "OpenBLAS error: Memory allocation still failed after 10 retries, giving up.",
+            "OpenBLAS blas_thread_init: pthread_create failed for thread 3 of 64: Resource temporarily unavailable",
+            "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
+            "Exception in thread \"main\" java.lang.OutOfMemoryError: Java heap space",
+            "[FATAL] failed to allocate memory",
+            "x.rb:1:in `*': failed to allocate memory (NoMemoryError)",
+            "fatal error: runtime: out of memory",
+            "fatal: Out of memory, malloc failed (tried to allocate 5 bytes)",
+            "numpy._core._exceptions._ArrayMemoryError: Unable to ...",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "dash: 1: Out of space",
+            "ways: no memory",
+            "ways: no memory!",
+            "Can't allocate 0x40000000 bytes for space 1",
+            "No such luck: out of memory",
+            "[Errno 12] Cannot allocate memory",
+        ] {
+            assert!(claims_failure_for_memory(claim.as_bytes()), "{claim}");
+        }
+        for other in [
+            "using jemalloc 5.3",
+            "check passed: no memory leaks found",
+            "no memory leaks",
+            "enomemo: bad config key",
+            "the_enomem_flag is off",
+            "FATAL:  role \"malloc\" does not exist",
+            "+malloc()",
+            "never out of memory in 7 days",
+            "no out of memory errors",
+            "what to do when out of memory",
+            "exit on out of memory: yes",
+            "virtual memory: 7 MB",
+            "torch: CUDA out of memory",
+            "cannot allocate TTY",
+            "libx.so: cannot allocate memory in static TLS block",
+            "memory: 64 MiB",
+        ] {
+            assert!(!claims_failure_for_memory(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_story_ends_with_what_was_said_last() {
+        use Message::{OtherDeath, OutOfMemory, Unrelated};
+        const CHAINED: &str = "MemoryError\n\nDuring handling of the above exception, another exception occurred:\n\n\
+                               Traceback (most recent call last):\n  File \"x\", line 7\nRuntimeError: job failed\n";
+        for (text, last, goes_on) in [
+            (
+                "MemoryError: job 1 skipped\nTraceback (most recent call last):\nKeyError: 'id'\n",
+                OtherDeath,
+                false,
+            ),
+            (CHAINED, OutOfMemory, true),
+            ("KeyError: 'id'\nMemoryError\n", OutOfMemory, false),
+            (
+                "java.lang.IllegalStateException: x\n\tat A.b\nCaused by: java.lang.OutOfMemoryError: y\n",
+                OutOfMemory,
+                false,
+            ),
+            (
+                "out of memory\nFATAL:  terminating connection due to administrator command\n",
+                OtherDeath,
+                false,
+            ),
+            (
+                "out of memory, dropping the cache\nx: input.csv: No such file or directory\n",
+                Unrelated,
+                false,
+            ),
+            ("out of memory\ngiving up now\n", OutOfMemory, true),
+            ("Uncaught TypeError: x is not a function\n", OtherDeath, false),
+            (
+                "Allowed memory size of 33554432 bytes exhausted (tried to allocate 20480 bytes)\n",
+                OtherDeath,
+                false,
+            ),
+            ("Error: could not process\n", Unrelated, false),
+        ] {
+            let mut story = Story::default();
+            for piece in text.split_inclusive('\n') {
+                story.hear(piece.as_bytes());
+            }
+            assert_eq!((story.last, story.goes_on), (Some(last), goes_on), "{text}");
+            let mut at_once = Story::default();
+            at_once.hear(text.as_bytes());
+            assert_eq!(at_once.last, story.last, "{text}");
+        }
+    }
+
+    #[test]
     fn a_panic_is_read_without_names_and_places() {
         for (text, expected) in [
             (

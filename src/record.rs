@@ -53,6 +53,8 @@ const PROGRAM_MAX_BYTES: usize = 64;
 const THREAD_MAX_BYTES: usize = 16;
 
 /// Where each value lies.
+// One layout, whichever side uses which of it.
+#[cfg_attr(not(all(feature = "shim", feature = "supervisor")), allow(dead_code))]
 mod at {
     pub(super) const MAGIC: usize = 0;
     pub(super) const LAYOUT: usize = 1;
@@ -779,6 +781,7 @@ fn evidence_from(code: u64) -> Option<Evidence> {
     }
 }
 
+#[cfg(any(feature = "shim", feature = "supervisor"))]
 const LOADING: u64 = 1;
 
 #[cfg(feature = "shim")]

@@ -64,6 +64,15 @@ pub struct Run {
     #[arg(long, value_name = "WHEN", value_parser = ["deferred", "immediate"])]
     pub on_refusal: Option<String>,
 
+    /// For services: end the command also where an exhaustion ends only a thread of it, or a request whose handler logs it
+    #[arg(long)]
+    pub exit_on_uncaught: bool,
+
+    /// End a command that is refused memory again and again and gets nowhere for so long: 10s, 2min, or off [default:
+    /// $OOMGUARD_STALL, else 10s]
+    #[arg(long, value_name = "TIME|off", value_parser = stall)]
+    pub stall: Option<String>,
+
     /// Append the report, a line of JSON, to a file, or write it to an open descriptor (fd:N)
     #[arg(long, value_name = "PATH|fd:N")]
     pub report: Option<OsString>,
@@ -213,6 +222,19 @@ fn sufficient(text: &str) -> Result<Sufficient, String> {
         "likely" => Ok(Sufficient::Likely),
         "exact" => Ok(Sufficient::Exact),
         _ => Err("not a kind of evidence; accepted: likely, exact".into()),
+    }
+}
+
+/// `--stall`: the guard in the command reads it again.
+fn stall(text: &str) -> Result<String, String> {
+    let number = ["ms", "min", "s", "h"].iter().find_map(|unit| text.strip_suffix(unit));
+    let is_number = |number: &str| {
+        number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse().is_ok_and(|n: u64| n > 0)
+    };
+    if text == "off" || number.is_some_and(is_number) {
+        Ok(text.to_owned())
+    } else {
+        Err("not a span of time; accepted: off, or a whole number above zero with ms, s, min or h, such as 500ms, 10s or 2min".into())
     }
 }
 

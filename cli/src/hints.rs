@@ -102,6 +102,20 @@ pub fn apply(
     variables
 }
 
+/// The variable to set so that a JVM ends where an exhaustion is thrown, whoever would catch it, unless the user has said
+/// what it does then.
+pub fn exit_on_uncaught(environment: impl Fn(&str) -> Option<OsString>) -> Option<(&'static str, OsString)> {
+    static EXIT: Hint = Hint {
+        variable: "JAVA_TOOL_OPTIONS",
+        value: |_| "-XX:+ExitOnOutOfMemoryError".to_owned(),
+        separator: Some(" "),
+        variables_of_user: &["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"],
+        words_of_user: &["OnOutOfMemoryError"],
+        ends_program: true,
+    };
+    (!EXIT.is_said(&environment)).then(|| (EXIT.variable, EXIT.joined(&environment, 0)))
+}
+
 impl Hint {
     /// Whether the user has said it.
     fn is_said(&self, environment: impl Fn(&str) -> Option<OsString>) -> bool {
@@ -195,6 +209,23 @@ mod tests {
             value(&[("NODE_OPTIONS", "")], "NODE_OPTIONS").as_deref(),
             Some("--max-old-space-size=768")
         );
+    }
+
+    #[test]
+    fn a_jvm_is_told_to_end_unless_the_user_has_said_what_it_does() {
+        let told = |said: &[(&str, &str)]| {
+            exit_on_uncaught(|name| {
+                said.iter().find(|(set, _)| *set == name).map(|(_, value)| OsString::from(value))
+            })
+        };
+        let option = |value: &str| Some(("JAVA_TOOL_OPTIONS", OsString::from(value)));
+        assert_eq!(told(&[]), option("-XX:+ExitOnOutOfMemoryError"));
+        assert_eq!(told(&[("JAVA_TOOL_OPTIONS", "-Xmx9m")]), option("-XX:+ExitOnOutOfMemoryError -Xmx9m"));
+        for said in
+            ["-XX:-ExitOnOutOfMemoryError", "-XX:+CrashOnOutOfMemoryError", "-XX:OnOutOfMemoryError=x"]
+        {
+            assert_eq!(told(&[("JDK_JAVA_OPTIONS", said)]), None);
+        }
     }
 
     #[test]

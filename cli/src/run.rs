@@ -14,7 +14,7 @@ use oomguard::supervisor::{
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -174,7 +174,19 @@ fn command(options: &Run) -> Command {
     if options.no_inherit {
         command.env(variable::INHERIT, "0");
     }
+    if let Some(stall) = &options.stall {
+        command.env(variable::STALL, stall);
+    }
+    if options.exit_on_uncaught {
+        command.env(variable::EXIT_ON_UNCAUGHT, "1");
+        command.envs(java_option(options));
+    }
     command
+}
+
+/// What `--exit-on-uncaught` says to a JVM.
+fn java_option(options: &Run) -> Option<(&'static str, OsString)> {
+    if options.exit_on_uncaught { hints::exit_on_uncaught(|name| std::env::var_os(name)) } else { None }
 }
 
 /// The library, where the dynamic linker will take it: one that wants a newer C library would end the command at once.
@@ -222,7 +234,12 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
         worker = worker.any_descendant();
     }
     if options.hints {
-        worker = worker.env_by_limit(|bytes| hints::apply(|name| std::env::var_os(name), bytes));
+        let java = java_option(options);
+        let said = move |name: &str| match &java {
+            Some((variable, value)) if *variable == name => Some(value.clone()),
+            _ => std::env::var_os(name),
+        };
+        worker = worker.env_by_limit(move |bytes| hints::apply(&said, bytes));
     }
     if options.postmortem.is_some() && std::env::var_os(variable::PROFILE).is_none() {
         worker = worker.profile();

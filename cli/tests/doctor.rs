@@ -28,9 +28,16 @@ fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
     let output = doctor("", "", &[("OOMGUARD_LIMIT", "512Mi")]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{text}");
-    for part in
-        ["RLIMIT_DATA", "512 MiB", "of data", "of address-space", "OOMGUARD_LIMIT", "GOMEMLIMIT=409MiB"]
-    {
+    for part in [
+        "RLIMIT_DATA",
+        "512 MiB",
+        "of data",
+        "of address-space",
+        "OOMGUARD_LIMIT",
+        "GOMEMLIMIT=409MiB",
+        "--exit-on-uncaught",
+        "--on-refusal immediate",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains('\x1b'), "{text}");

@@ -63,6 +63,7 @@ export! {
     fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;
     fn fputs(text: *const c_char, stream: *mut c_void) -> c_int => inner::fputs;
     fn puts(text: *const c_char) -> c_int => inner::puts;
+    fn fflush(stream: *mut c_void) -> c_int => inner::fflush;
     fn perror(text: *const c_char) -> () => inner::perror;
     fn strerror(number: c_int) -> *mut c_char => inner::strerror;
     fn strerror_r(number: c_int, text: *mut c_char, len: usize) -> *mut c_char => inner::strerror_r;

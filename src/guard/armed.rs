@@ -35,6 +35,12 @@ pub(super) struct Armed {
     pub(super) arenas_are_set: bool,
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
+    /// `OOMGUARD_STALL`, in milliseconds; `None` where it may last for ever.
+    #[cfg(feature = "shim")]
+    pub(super) stall_ms: Option<u64>,
+    /// `OOMGUARD_EXIT_ON_UNCAUGHT`.
+    #[cfg(feature = "shim")]
+    pub(super) exits_on_uncaught: bool,
     /// What SIGABRT did before.
     pub(super) abort_action: libc::sigaction,
 }

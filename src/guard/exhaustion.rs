@@ -105,6 +105,9 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
             _ => park(armed),
         }
     }
+    if refusal::has_filter_of_its_own() {
+        return tell_by_record_alone(armed, verdict);
+    }
     interpose::listen(true);
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
@@ -117,7 +120,8 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     let workspace = unsafe { &mut *WORKSPACE.0.get() };
     armed.settle_limit();
     let thread = sys::process::thread_name();
-    let snapshot = snapshot(armed, verdict, &thread);
+    let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
+    let snapshot = snapshot(armed, verdict, &thread, memory, refused_by(armed, &memory, verdict.request));
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
@@ -181,12 +185,35 @@ static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     beside: Text::new(),
 }));
 
-fn snapshot<'a>(armed: &'a Armed, verdict: Verdict, thread: &'a [u8; 16]) -> Snapshot<'a> {
+/// The program has set a filter that may kill it for a call that it does not make itself: nothing is opened or asked for.
+/// Whoever gave it the record says the rest.
+fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
+    let refused_by = RefusedBy {
+        measure: armed.measure,
+        limit: armed.limit.bytes(),
+        source: armed.limit.source(),
+        had_no_room: verdict.request.map(|_| true),
+    };
+    record::note_last_words(&snapshot(
+        armed,
+        verdict,
+        b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        MemoryUse::default(),
+        refused_by,
+    ));
+    record::note_told(Told { lines: false, record: false });
+}
+
+fn snapshot<'a>(
+    armed: &'a Armed,
+    verdict: Verdict,
+    thread: &'a [u8; 16],
+    memory: MemoryUse,
+    refused_by: RefusedBy,
+) -> Snapshot<'a> {
     let Verdict { cause, request, evidence, own } = verdict;
-    let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
     let (pid, tid) = (sys::process::pid(), sys::process::tid());
     let name = thread.split(|byte| *byte == 0).next().unwrap_or(thread);
-    let refused_by = refused_by(armed, &memory, request);
     Snapshot {
         cause,
         pid,

@@ -14,6 +14,7 @@
 use super::armed::Armed;
 use super::exhaustion::{Own, Verdict};
 use super::notes::{self, Asker, Noted};
+use super::refusal;
 use crate::contract::{Cause, Evidence, Measure};
 use crate::message::Message;
 use crate::report::Request;
@@ -179,7 +180,8 @@ pub(super) fn comes_straight_from_refusal() -> bool {
 /// Whether as much would be refused again right now, possible or not, and there is a limit that may be why.
 pub(super) fn would_be_refused(noted: &Noted) -> bool {
     let is_limited = |measure: Measure| sys::memory::rlimit(measure.into()).soft.is_some();
-    (is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
+    // A filter of the program's own may kill it for the question.
+    (refusal::has_filter_of_its_own() || is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
         && usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES))
             .map_or(true, sys::memory::would_be_refused)
 }

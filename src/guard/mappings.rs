@@ -124,7 +124,7 @@ pub unsafe extern "C" fn mmap(
         look(false, bytes, true);
         return libc::MAP_FAILED;
     }
-    let mapped = match call_real!(MMAP, Mmap) {
+    let map = || match call_real!(MMAP, Mmap) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection, flags, fd, offset) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -136,6 +136,13 @@ pub unsafe extern "C" fn mmap(
             ) as *mut c_void
         },
     };
+    let mut mapped = map();
+    if mapped == libc::MAP_FAILED {
+        refusal::lend_to_python(&mut || {
+            mapped = map();
+            mapped != libc::MAP_FAILED
+        });
+    }
     look(mapped != libc::MAP_FAILED, bytes, is_data(protection, flags));
     mapped
 }

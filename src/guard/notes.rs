@@ -410,6 +410,12 @@ pub(super) fn allocated_bytes() -> u64 {
     ALLOCATED_BYTES.load(Relaxed)
 }
 
+/// The allocations and mappings that have been counted so far.
+#[cfg(feature = "shim")]
+pub(super) fn allocations() -> u64 {
+    ALLOCATIONS.load(Relaxed)
+}
+
 /// The last refusal of the malloc family or of a thread, if the program has not got over it.
 pub(super) fn requested() -> Option<Noted> {
     let cause = if REQUESTED.is_thread.load(Relaxed) { Cause::Thread } else { Cause::Heap };

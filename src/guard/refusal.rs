@@ -46,7 +46,12 @@ const MOST_COUNTED: u64 = (1 << COUNT_BITS) - 1;
 pub(super) fn refused_count() -> u64 {
     // Relaxed: a counter that observes; nothing is ordered by it.
     let refused = REFUSED.load(Ordering::Relaxed);
-    if refused >> COUNT_BITS == u64::from(sys::process::pid()) { refused & MOST_COUNTED } else { 0 }
+    // Asked for each line that a program writes: no system call for one that was never refused anything.
+    if refused != 0 && refused >> COUNT_BITS == u64::from(sys::process::pid()) {
+        refused & MOST_COUNTED
+    } else {
+        0
+    }
 }
 
 /// Counts one more.
@@ -118,6 +123,10 @@ fn handle_armed(
         Standing::Outlived => exhaustion::park(armed),
         Standing::Alive => {}
     }
+    #[cfg(feature = "shim")]
+    if super::foreign::is_asking_python() {
+        return exhaustion::lend_reserve(armed, again);
+    }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
     if is_handling() {
         note(cause, asker, request);
@@ -150,6 +159,19 @@ fn handle_armed(
     survived
 }
 
+/// A mapping was refused: what Python needs to tell what it dies of comes from the reserve, as what it gets by malloc does.
+#[cold]
+pub(super) fn lend_to_python(again: &mut dyn FnMut() -> bool) {
+    #[cfg(feature = "shim")]
+    if let Some(armed) = armed()
+        && super::foreign::is_asking_python()
+        && exhaustion::standing() == Standing::Alive
+    {
+        exhaustion::lend_reserve(armed, again);
+    }
+    let _ = again;
+}
+
 /// Whether this thread is inside `handle` already. A child that a callback forks is as much inside as its parent: it must
 /// not call that callback again, and fork the next one. A child of vfork(2) that ended in there, and left its word in the
 /// memory that it shared, is not in the way.
@@ -178,6 +200,10 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     here.last.set(MaybeUninit::new((cause, request)));
     here.last_in.set(sys::process::pid());
     here.refused.set(here.refused.get().saturating_add(1));
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        super::foreign::note_for_stall(cause, request);
+    }
 }
 
 /// The C library's heap has refused a block: code that does not check for null will fault.
@@ -248,14 +274,27 @@ fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
 pub(super) fn may_ask() -> bool {
     #[cfg(feature = "shim")]
     if super::foreign::is_in_charge() {
-        return !super::foreign::has_filter_of_its_own();
+        return !has_filter_of_its_own();
     }
     !sys::process::is_filtered()
+}
+
+/// Whether the program has set a filter for its own calls, as far as that was seen.
+pub(super) fn has_filter_of_its_own() -> bool {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_in_charge() {
+        return super::foreign::has_filter_of_its_own();
+    }
+    false
 }
 
 /// A mapping was refused that the program asked for itself. Allocators and runtimes probe, so it counts for little: in a
 /// program with a guard of its own for nothing, unless its words say otherwise.
 pub(super) fn note_mapping(request: Request) {
+    #[cfg(feature = "shim")]
+    if super::foreign::is_asking_python() {
+        return;
+    }
     #[cfg(feature = "shim")]
     if super::foreign::is_in_charge() {
         return note(Cause::Mapping, Asker::Other, request);
@@ -278,6 +317,7 @@ pub(super) fn count_mapping(bytes: usize) {
 fn listen() {
     #[cfg(feature = "shim")]
     if super::foreign::is_in_charge() {
+        super::foreign::ask_python();
         return super::foreign::note_refusal();
     }
     // What a panic needs for its last words is no new refusal to speak of.

@@ -1,9 +1,10 @@
 //! What the user asked for: the arguments of `guard!`, overridden by the environment. Pure functions.
 
 use crate::contract::{
-    DEFAULT_RESERVE_BYTES, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError, TOKEN_MAX_BYTES,
-    variable,
+    DEFAULT_RESERVE_BYTES, DEFAULT_STALL_MS, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError,
+    TOKEN_MAX_BYTES, variable,
 };
+use crate::duration::{DURATION_OR_OFF, parse_duration};
 use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
 use crate::text::{Text, whole_number};
 
@@ -140,6 +141,8 @@ pub(super) struct Environment<'a> {
     pub(super) arenas_are_set: bool,
     pub(super) record: Option<&'a [u8]>,
     pub(super) outer: Option<&'a [u8]>,
+    pub(super) stall: Option<&'a [u8]>,
+    pub(super) exit_on_uncaught: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -158,6 +161,8 @@ impl<'a> Environment<'a> {
             (variable::RECORD, &mut self.record),
             (variable::OUTER, &mut self.outer),
             (variable::PROFILE, &mut self.profile),
+            (variable::STALL, &mut self.stall),
+            (variable::EXIT_ON_UNCAUGHT, &mut self.exit_on_uncaught),
         ];
         for (name, slot) in variables {
             if slot.is_none() {
@@ -192,6 +197,11 @@ pub(super) struct Wishes<'a> {
     pub(super) inject: Option<&'a [u8]>,
     pub(super) arenas_are_set: bool,
     pub(super) profile_from_environment: Option<Profile>,
+    /// In milliseconds; `None` where it may last for ever.
+    #[cfg_attr(not(feature = "shim"), allow(dead_code))]
+    pub(super) stall_ms: Option<u64>,
+    #[cfg_attr(not(feature = "shim"), allow(dead_code))]
+    pub(super) exits_on_uncaught: bool,
 }
 
 /// A variable whose value cannot be used.
@@ -245,10 +255,14 @@ pub(super) fn resolve<'a>(
         on_refusal: on_refusal.unwrap_or_default(),
         report: environment.report.map_or(Ok(ReportTo::Nowhere), report_from)?,
         token: environment.token.map(token_from).transpose()?,
-        quiet: environment.quiet.map_or(Ok(false), quiet_from)?,
+        quiet: environment.quiet.map_or(Ok(false), |value| switch_from(variable::QUIET, value))?,
         inject: environment.inject,
         arenas_are_set: environment.arenas_are_set,
         profile_from_environment: environment.profile.map(profile_from).transpose()?,
+        stall_ms: environment.stall.map_or(Ok(Some(DEFAULT_STALL_MS)), stall_from)?,
+        exits_on_uncaught: environment
+            .exit_on_uncaught
+            .map_or(Ok(false), |value| switch_from(variable::EXIT_ON_UNCAUGHT, value))?,
     })
 }
 
@@ -351,16 +365,24 @@ fn token_from(value: &[u8]) -> Result<&[u8], BadVariable<'_>> {
     core::str::from_utf8(value).map(|_| value).map_err(|_| bad("not UTF-8"))
 }
 
-fn quiet_from(value: &[u8]) -> Result<bool, BadVariable<'_>> {
+fn stall_from(value: &[u8]) -> Result<Option<u64>, BadVariable<'_>> {
+    match (value, parse_duration(value)) {
+        (b"off", _) => Ok(None),
+        (_, Some(ms @ 1..)) => Ok(Some(ms)),
+        _ => Err(BadVariable {
+            name: variable::STALL,
+            value,
+            reason: "not a span of time",
+            accepted: DURATION_OR_OFF,
+        }),
+    }
+}
+
+fn switch_from<'a>(name: &'static str, value: &'a [u8]) -> Result<bool, BadVariable<'a>> {
     match value {
         b"1" => Ok(true),
         b"0" | b"" => Ok(false),
-        _ => Err(BadVariable {
-            name: variable::QUIET,
-            value,
-            reason: "neither on nor off",
-            accepted: "1, 0 or nothing",
-        }),
+        _ => Err(BadVariable { name, value, reason: "neither on nor off", accepted: "1, 0 or nothing" }),
     }
 }
 

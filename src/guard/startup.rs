@@ -225,6 +225,10 @@ unsafe fn try_to_set_up<'a>(
         address_space_is_limited: address_space_is_limited.into(),
         arenas_are_set: wishes.arenas_are_set,
         alloc_error_code: alloc_error_code(),
+        #[cfg(feature = "shim")]
+        stall_ms: wishes.stall_ms,
+        #[cfg(feature = "shim")]
+        exits_on_uncaught: wishes.exits_on_uncaught,
         abort_action: sys::signals::disposition(libc::SIGABRT),
     };
     // SAFETY: once, by this function's contract.

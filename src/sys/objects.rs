@@ -4,6 +4,8 @@
 //! Rests on what the linker shows to debuggers (`link.h`: `r_debug`, `link_map`) and on the objects' own dynamic
 //! sections. Not async-signal-safe: for constructors. There nobody can take an object out of the list: a process has
 //! one thread before `main`, and dlopen(3) runs constructors under the linker's lock, or, with musl, never unloads.
+//! `loaded_so_far` and `find_defining` may be asked later, too: dlsym(3) would not do, which allocates where it finds
+//! nothing, and does not see what was loaded for one library alone (RTLD_LOCAL).
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ops::ControlFlow;
@@ -124,6 +126,99 @@ fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut look: F
     unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut look).cast()) };
 }
 
+/// How many objects have been loaded since the process began, those that are gone included.
+#[cfg(feature = "shim")]
+pub(crate) fn loaded_so_far() -> u64 {
+    let mut loaded = 0;
+    for_each_object(|object| {
+        loaded = object.dlpi_adds;
+        ControlFlow::Break(())
+    });
+    loaded
+}
+
+/// Calls `look` with the first object that defines `name`, and what finds a definition in there.
+#[cfg(feature = "shim")]
+pub(crate) fn find_defining(name: &CStr, mut look: impl FnMut(&dyn Fn(&CStr) -> Option<usize>)) {
+    for_each_object(|object| {
+        let symbols = dynamic_of(object).and_then(Symbols::of);
+        match symbols {
+            Some(symbols) if symbols.find(name).is_some() => {
+                look(&|name| symbols.find(name));
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    });
+}
+
+/// The names that an object defines for others: DT_SYMTAB by way of DT_GNU_HASH, whose layout is binutils' (`bfd/elflink.c`).
+#[cfg(feature = "shim")]
+#[derive(Clone, Copy)]
+struct Symbols {
+    dynamic: Dynamic,
+    table: usize,
+    hash: usize,
+}
+
+#[cfg(feature = "shim")]
+impl Symbols {
+    fn of(dynamic: Dynamic) -> Option<Symbols> {
+        const DT_SYMTAB: isize = 6;
+        const DT_GNU_HASH: isize = 0x6fff_fef5;
+        Some(Symbols { dynamic, table: dynamic.address(DT_SYMTAB)?, hash: dynamic.address(DT_GNU_HASH)? })
+    }
+
+    /// A 32-bit word of the hash table.
+    fn word(self, index: usize) -> u32 {
+        // SAFETY: inside the table, as its own header describes it, which is mapped as long as the object.
+        unsafe { (self.hash as *const u32).wrapping_add(index).read() }
+    }
+
+    fn find(self, name: &CStr) -> Option<usize> {
+        let name = name.to_bytes();
+        let wanted =
+            name.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
+        let (buckets, first, blooms) = (self.word(0), self.word(1), self.word(2) as usize);
+        if buckets == 0 || blooms == 0 {
+            return None;
+        }
+        let bits = (4 + 2 * (wanted as usize / 64 % blooms), self.word(3));
+        let bloom = u64::from(self.word(bits.0)) | u64::from(self.word(bits.0 + 1)) << 32;
+        let mask = 1 << (wanted % 64) | 1 << (wanted.wrapping_shr(bits.1) % 64);
+        if bloom & mask != mask {
+            return None;
+        }
+        let start = 4 + 2 * blooms;
+        let chain = start + buckets as usize;
+        let mut index = self.word(start + (wanted % buckets) as usize);
+        if index < first {
+            return None;
+        }
+        loop {
+            let hash = self.word(chain + (index - first) as usize);
+            if hash | 1 == wanted | 1
+                && let Some(address) = self.defined_as(index as usize, name)
+            {
+                return Some(address);
+            }
+            if hash & 1 != 0 {
+                return None;
+            }
+            index += 1;
+        }
+    }
+
+    fn defined_as(self, index: usize, name: &[u8]) -> Option<usize> {
+        let symbol = (self.table as *const libc::Elf64_Sym).wrapping_add(index);
+        // SAFETY: an entry that the hash table names, of a table that is mapped as long as the object.
+        let symbol = unsafe { symbol.read() };
+        let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
+        (is_defined && self.dynamic.text(symbol.st_name as usize)? == name)
+            .then(|| self.dynamic.base.wrapping_add(symbol.st_value as usize))
+    }
+}
+
 fn is_program(object: &libc::dl_phdr_info) -> bool {
     // SAFETY: getauxval takes no pointer.
     let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
@@ -193,13 +288,17 @@ impl Dynamic {
         self.value(DT_FLAGS_1).is_some_and(|flags| flags & DF_1_NODELETE != 0)
     }
 
+    /// An address in the object. glibc has made one of it, in all but the kernel's own object, which may have been linked
+    /// for any address; musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
+    fn address(self, tag: isize) -> Option<usize> {
+        let value = self.value(tag)?;
+        let from_here = |address: &usize| address.abs_diff(self.entries as usize);
+        [value, self.base.wrapping_add(value)].into_iter().min_by_key(from_here)
+    }
+
     /// The text at this place of the string table.
     fn text(self, at: usize) -> Option<&'static [u8]> {
-        let table = self.value(DT_STRTAB)?;
-        // glibc has made an address of it, in all but the kernel's own object, which may have been linked for any address;
-        // musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
-        let from_here = |address: &usize| address.abs_diff(self.entries as usize);
-        let table = [table, self.base.wrapping_add(table)].into_iter().min_by_key(from_here)?;
+        let table = self.address(DT_STRTAB)?;
         // SAFETY: an entry's value of a kind that is a place in the string table, which is mapped as long as the object.
         Some(unsafe { CStr::from_ptr(table.wrapping_add(at) as *const c_char) }.to_bytes())
     }
@@ -286,6 +385,18 @@ mod tests {
         assert!(matches!(home, Home::Program));
         assert!(!home.came_by_dlopen());
         assert!(home.keep());
+    }
+
+    #[cfg(all(target_env = "gnu", feature = "shim"))]
+    #[test]
+    fn a_name_is_found_in_the_object_that_defines_it() {
+        let mut found = None;
+        find_defining(c"qsort", |find| {
+            found = Some((find(c"qsort"), find(c"memcpy").is_some(), find(c"no_such")))
+        });
+        assert_eq!(found, Some((Some(libc::qsort as *const () as usize), true, None)));
+        find_defining(c"oomguard_no_such_name", |_| found = None);
+        assert!(found.is_some() && loaded_so_far() > 1);
     }
 
     #[cfg(target_env = "gnu")]

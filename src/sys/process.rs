@@ -200,10 +200,50 @@ pub(crate) fn doings() -> Doings {
 
 /// Nanoseconds since the same moment.
 pub(crate) fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is writable during the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs())
+}
+
+/// The processor time that the calling thread has used, in nanoseconds.
+#[cfg(feature = "shim")]
+pub(crate) fn thread_processor_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// What this process has done so far, all its threads together.
+#[cfg(feature = "shim")]
+pub(crate) struct Effort {
+    pub(crate) processor_ns: u64,
+    /// Pages that were touched for the first time, or again after they were given back.
+    pub(crate) new_pages: u64,
+}
+
+#[cfg(feature = "shim")]
+pub(crate) fn effort() -> Effort {
+    // SAFETY: all-zero is a valid `rusage`, a struct of numbers.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: `usage` is writable during the call.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let new_pages = usage.ru_minflt.unsigned_abs() + usage.ru_majflt.unsigned_abs();
+    Effort { processor_ns: clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID), new_pages }
+}
+
+/// How many calls of this process have written so far, as the kernel counts them: proc_pid_io(5).
+#[cfg(feature = "shim")]
+pub(crate) fn calls_that_wrote() -> Option<u64> {
+    let mut lines = super::fd::Lines::<256>::open(c"/proc/self/io")?;
+    while let Some(line) = lines.next() {
+        if let Some(calls) = line.strip_prefix(b"syscw: ") {
+            return crate::text::whole_number(calls);
+        }
+    }
+    None
 }
 
 /// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3), which is not
@@ -273,6 +313,14 @@ pub(crate) fn exit_now(code: u8) -> ! {
 pub(crate) fn has_raised_privileges() -> bool {
     // SAFETY: getauxval takes no pointer.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Puts the path of the program that this process runs into `path`, and gives its length: /proc/self/exe.
+#[cfg(feature = "shim")]
+pub(crate) fn executable(path: &mut [u8]) -> Option<usize> {
+    // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
+    let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len()) };
+    usize::try_from(len).ok()
 }
 
 /// Where the kernel put the program's file name: the topmost string of the main stack.

@@ -58,6 +58,20 @@ fn add_special(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         }),
     );
 
+    let (library, race) =
+        (shim.clone(), library::compile(cc, "race.c", "race", &["-pthread", "-fno-builtin"]));
+    add(
+        "counting that begins and ends at once goes on",
+        Box::new(move || {
+            // One in fifteen was not counted any more, on two processors.
+            for _ in 0..60 {
+                let remains = preloaded(&library, &race).env("OOMGUARD_MEASURE", "data").run()?;
+                is(&remains, End::Exit(3), "")?;
+            }
+            Ok(())
+        }),
+    );
+
     let counter = library::compile(cc, "counter.c", "counter.so", &["-shared", "-fPIC", "-ldl"]);
     let ways = library::directory().join("ways");
     for way in ["exit at once", "null", "abort", "exit"] {

@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 37] = [
+const DYING: [(&str, &str); 51] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -50,10 +50,31 @@ const DYING: [(&str, &str); 37] = [
     ("posix_memalign", "heap"),
     ("thread", "thread"),
     ("handler taken back", "heap"),
+    ("quick_exit", "heap"),
+    ("exit_group by its number", "heap"),
+    ("a signal to itself, after a message", "heap"),
+    ("message in another language", "heap"),
+    ("what ENOMEM is called, asked by strerror_r", "heap"),
+    ("message by error", "heap"),
+    ("message by error, words among the arguments", "heap"),
+    ("message by errx", "heap"),
+    ("message put together", "heap"),
+    ("message put together from a list", "heap"),
+    ("message by printf", "heap"),
+    ("message, then other words", "heap"),
+    ("mapping by its number, message", "mapping"),
+    ("a full stack, of handling it", "heap"),
+];
+
+/// Ways that only a limit on data bears on.
+const OF_DATA: [(&str, End); 3] = [
+    ("over a reservation", End::Exit(0)),
+    ("over mappings of its own, again and again", End::Exit(0)),
+    ("too many mappings", End::Exit(3)),
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 51] = [
+const OTHERS: [(&str, End); 65] = [
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -90,6 +111,21 @@ const OTHERS: [(&str, End); 51] = [
     ("posix_memalign asked for too much by mistake", End::Exit(3)),
     ("realloc to nothing", End::Exit(3)),
     ("reallocarray to nothing", End::Exit(3)),
+    ("no huge pages", End::Exit(3)),
+    ("a hole in a mapping", End::Exit(3)),
+    ("a hole in a mapping, in a full heap", End::Exit(3)),
+    ("a size that nobody can have", End::Exit(3)),
+    ("a mapping that nobody can have", End::Exit(3)),
+    ("survives, words that claim nothing", End::Exit(3)),
+    ("survives with a word, then another exception", End::Exit(3)),
+    ("survives with a word, ended by its administrator", End::Exit(1)),
+    ("survives with a word, then a file is not there", End::Exit(3)),
+    ("survives with a word, serves, ends", End::Exit(143)),
+    ("survives, serves, ends with a block still missing", End::Exit(143)),
+    ("survives under a filter", End::Exit(3)),
+    ("a signal to itself", End::Signal(15)),
+    // Nothing may be opened, so there is no report.
+    ("exit under a filter", End::Exit(198)),
     ("child of fork that exits", End::Exit(4)),
     ("child of fork, after a message of its parent", End::Exit(0)),
     ("child of vfork that exits", End::Exit(4)),
@@ -174,6 +210,9 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
                 add(trials, how, measure, join, program, way, End::Exit(198), Some(cause));
             }
             for (way, end) in OTHERS {
+                add(trials, how, measure, join, program, way, end, None);
+            }
+            for (way, end) in OF_DATA.into_iter().filter(|_| measure == "data") {
                 add(trials, how, measure, join, program, way, end, None);
             }
         }

@@ -61,9 +61,11 @@ fn preload() -> Result<(), String> {
 }
 
 /// What the user set for others is not to spoil the probe.
-const OURS: [&str; 6] = {
-    use contract::variable::{EXIT_CODE, INHERIT, ON_REFUSAL, REPORT, RESERVE, TOKEN};
-    [EXIT_CODE, INHERIT, ON_REFUSAL, REPORT, RESERVE, TOKEN]
+const OURS: [&str; 8] = {
+    use contract::variable::{
+        EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN,
+    };
+    [EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN]
 };
 
 /// Programs that do nothing.

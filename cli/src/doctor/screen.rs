@@ -98,10 +98,12 @@ fn plans(found: &Examination, screen: &mut Screen) {
     if names.is_empty() {
         names.push("nothing".into());
     }
+    // No line of its own, so that all of it is on one screen.
     let mut name = "run --hints";
+    let mut choices = "services: --exit-on-uncaught; batch jobs: --on-refusal immediate";
     for pair in names.chunks(2) {
-        screen.row(name, &pair.join(" "), "");
-        name = "";
+        screen.row(name, &pair.join(" "), choices);
+        (name, choices) = ("", "");
     }
 }
 

@@ -45,6 +45,26 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
+/// More than any limit here.
+fn refuse() {
+    let mut block: Vec<u8> = Vec::new();
+    assert!(block.try_reserve_exact(black_box(1 << 40)).is_err());
+}
+
+/// exit_group(2) by the instruction, as a program without a C library makes it.
+fn exit_by_itself(code: i32) -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: takes no pointer and does not come back.
+    unsafe {
+        std::arch::asm!("syscall", in("rax") libc::SYS_exit_group, in("rdi") code, options(noreturn))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above.
+    unsafe {
+        libc::_exit(code)
+    }
+}
+
 fn play(arguments: &[String]) {
     match arguments {
         // So many MiB, and the answer on stdout.
@@ -97,6 +117,27 @@ fn play(arguments: &[String]) {
         }
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
+        // Says so, and ends by a call that no library sees.
+        [role, words] if role == "exit-by-itself" => {
+            refuse();
+            eprintln!("{words}");
+            exit_by_itself(2);
+        }
+        // The same, without a refusal.
+        [role, words] if role == "say" => {
+            eprintln!("{words}");
+            std::process::exit(3);
+        }
+        // Closes what its end could be told on.
+        [role] if role == "close" => {
+            refuse();
+            eprintln!("out of memory");
+            for fd in [libc::STDERR_FILENO, 5] {
+                // SAFETY: nothing in this process writes any more.
+                unsafe { libc::close(fd) };
+            }
+            std::process::exit(2);
+        }
         _ => panic!("no such role: {arguments:?}"),
     }
 }

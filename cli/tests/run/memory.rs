@@ -23,7 +23,94 @@ fn last_line(seen: &Seen) -> Value {
     serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap()
 }
 
+/// This program in another of its roles, under the launcher.
+fn playing(options: &[&str], role: &[&str]) -> Command {
+    let mut command = launcher();
+    command.arg("run").args(options).arg("--").arg(std::env::current_exe().unwrap());
+    command.arg("role").args(role);
+    command
+}
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "who_ends_by_a_call_of_its_own_is_taken_at_its_last_word", || {
+        let said = seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", "out of memory"]));
+        assert_eq!(said.code, Some(198), "{}", said.stderr);
+        assert!(said.stderr.contains("oomguard: out of memory: "), "{}", said.stderr);
+        // Twins: a word that claims nothing, and no word of a refusal.
+        let unsaid = seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", "no memory leaks found"]));
+        assert_eq!(unsaid.code, Some(2), "{}", unsaid.stderr);
+        let other =
+            seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", "out of memory\nKeyError: 'id'"]));
+        assert_eq!(other.code, Some(2), "{}", other.stderr);
+    });
+    add(trials, "what_a_command_cannot_tell_any_more_the_launcher_tells", || {
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("report");
+        let exe = std::env::current_exe().unwrap();
+        let script = format!(
+            "exec \"$0\" run -m 100Mi --report fd:5 -- {} role close 5>>{}",
+            exe.display(),
+            report.display()
+        );
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script]).arg(env!("CARGO_BIN_EXE_oomguard")).env_remove("LD_PRELOAD");
+        let seen = seen(&mut command);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert_eq!(seen.stderr.matches("oomguard: out of memory: ").count(), 1, "{}", seen.stderr);
+        let report = std::fs::read_to_string(&report).unwrap();
+        assert_eq!(report.lines().count(), 1, "{report}");
+        assert!(report.contains("\"event\":\"out_of_memory\""), "{report}");
+        // Twin: what the command told itself is told once.
+        let told = crate::started::seen(&mut playing(&["-m", "100Mi"], &["give-back"]));
+        assert_eq!(told.stderr.matches("oomguard: out of memory: ").count(), 1, "{}", told.stderr);
+    });
+    add(trials, "hinted_a_runtimes_words_count_near_its_heap_only", || {
+        for words in [
+            "malloc() failed",
+            "java.lang.OutOfMemoryError: Java heap space",
+            "JavaScript heap out of memory",
+        ] {
+            for options in [&["-m", "1Gi", "--hints"][..], &["-m", "1Gi"]] {
+                let seen = seen(&mut playing(options, &["say", words]));
+                assert_eq!(seen.code, Some(3), "{words} {options:?}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "sort_runs_out_of_memory_in_every_language", || {
+        let directory = tempfile::tempdir().unwrap();
+        let line = directory.path().join("line");
+        std::fs::write(&line, vec![b'x'; 100 << 20]).unwrap();
+        let locales =
+            Command::new("locale").arg("-a").output().map(|output| output.stdout).unwrap_or_default();
+        let locales = String::from_utf8_lossy(&locales).into_owned();
+        for (locale, listed) in [("C", "C"), ("de_DE.UTF-8", "de_DE.utf8"), ("ja_JP.UTF-8", "ja_JP.utf8")] {
+            if !locales.lines().any(|line| line == listed) {
+                crate::skip::skipped(format!("sort: no locale {locale} here"));
+                continue;
+            }
+            let mut command = launcher();
+            command.env("LC_ALL", locale).args(["run", "-m", "64Mi", "--", "sort"]).arg(&line);
+            let starved = seen(&mut command);
+            assert_eq!(starved.code, Some(198), "{locale}: {}", starved.stderr);
+            // sort closes its stderr before anybody could say so.
+            assert!(starved.stderr.contains("oomguard: out of memory: sort"), "{}", starved.stderr);
+            // Its buffer is refused and halved; what it ends for is the file.
+            let mut command = launcher();
+            command.env("LC_ALL", locale).args([
+                "run",
+                "-m",
+                "64Mi",
+                "--",
+                "sort",
+                "-S",
+                "1G",
+                "/dev/null",
+                "missing",
+            ]);
+            let handled = seen(&mut command);
+            assert_eq!(handled.code, Some(2), "{locale}: {}", handled.stderr);
+        }
+    });
     add(trials, "what_to_try_is_judged_by_the_peak", || {
         let mut command = launcher();
         command

@@ -1,6 +1,6 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `quick_exit`, `abort`, a failed assertion, a signal to itself.
 
-use super::{messages, startup};
+use super::{messages, python, startup};
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
@@ -53,6 +53,9 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
 
 /// `_exit(2)` and `_Exit(3)`.
 pub fn exit_at_once(code: c_int) -> ! {
+    if notes::is_guarded() {
+        python::look_at_handled();
+    }
     if let Some((armed, verdict)) = verdict_on_exit(code) {
         exhaustion::end(armed, verdict);
     }
@@ -168,8 +171,8 @@ pub unsafe fn kill(pid: libc::pid_t, signal: c_int) -> c_int {
     }
 }
 
-/// A program that ends itself by a signal as others do by `abort`. Where it handles the signal, it may still end for what
-/// led to it.
+/// A program that ends itself by a signal as others do by `exit`. Without a word of memory it may as well pass on what it
+/// was sent. Where it handles the signal, it may still end for what led to it.
 fn before_signal_to_itself(signal: c_int) {
     const ENDS: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP];
     let Some(armed) = armed() else { return };
@@ -177,7 +180,7 @@ fn before_signal_to_itself(signal: c_int) {
         return;
     }
     let errno = sys::fd::errno();
-    if let Some(guilt) = judge::of_abort(armed, messages::said(armed)) {
+    if let Some(guilt) = judge::by_message(messages::said(armed)) {
         if sys::signals::disposition(signal).sa_sigaction == libc::SIG_DFL {
             exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
         }
@@ -206,7 +209,12 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     }
     // What a parent sees of it.
     let code = code.cast_unsigned() as u8;
-    let guilt = if code == 0 { None } else { judge::of_exit(armed, messages::said(armed)) };
+    let guilt = match python::answer(code) {
+        _ if code == 0 => None,
+        python::Answer::Memory(guilt) => Some(guilt),
+        python::Answer::Other => None,
+        python::Answer::Unknown => judge::of_exit(armed, messages::said(armed)),
+    };
     if guilt.is_none() {
         record::acquit();
     }

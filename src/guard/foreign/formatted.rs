@@ -57,10 +57,9 @@ unsafe fn next_of_list(list: &mut usize) -> Option<usize> {
     let taken = *list >> TAKEN_SHIFT;
     let at = *list & ((1 << TAKEN_SHIFT) - 1);
     *list += 1 << TAKEN_SHIFT;
-    // SAFETY: the list, by contract.
-    let (offset, rest, saved) = unsafe {
-        ((at as *const u32).read() as usize, *((at + 8) as *const usize), *((at + 16) as *const usize))
-    };
+    // SAFETY: the list, by contract: 24 bytes.
+    let [offsets, rest, saved] = unsafe { (at as *const [usize; 3]).read() };
+    let offset = offsets & u32::MAX as usize;
     let in_registers = REGISTERS_END.saturating_sub(offset) / 8;
     let place =
         if taken < in_registers { saved + offset + 8 * taken } else { rest + 8 * (taken - in_registers) };

@@ -1,6 +1,7 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
+use super::{python, uncaught};
 use crate::contract::Evidence;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own};
@@ -190,6 +191,8 @@ pub(super) fn hear(message: &[u8]) {
     {
         exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
+    python::hear(message);
+    uncaught::hear(message);
     let mut now = story();
     let before = now;
     now.hear(message);

@@ -14,6 +14,9 @@
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
 //! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
+//! | `stalls` | programs that are refused again and again and get nowhere |
+//! | `uncaught` | an exhaustion that ends a thread ends the process, if the user says so |
+//! | `python/` | what CPython knows of its own end |
 //! | `api` | the functions of `oomguard.h` |
 
 mod api;
@@ -24,9 +27,12 @@ mod execs;
 mod faults;
 mod formatted;
 mod messages;
+mod python;
+mod stalls;
 mod startup;
 mod streams;
 mod threads;
+mod uncaught;
 mod words;
 
 pub use crate::guard::c_heap::*;
@@ -45,6 +51,9 @@ pub use formatted::{
 };
 pub(super) use messages::note_refusal;
 pub use messages::{write, writev};
+pub use python::fflush;
+pub(super) use python::{is_inside as is_asking_python, note_refusal as ask_python};
+pub(super) use stalls::note as note_for_stall;
 pub use startup::arm;
 pub(super) use startup::{has_filter_of_its_own, is_in_charge};
 pub use streams::{fputs, fwrite, perror, puts, strerror};

@@ -2,7 +2,7 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, execs, faults, formatted, messages, streams, threads, words};
+use super::{breaks, ends, execs, faults, formatted, messages, python, stalls, streams, threads, words};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -76,6 +76,7 @@ fn resolve() {
     words::resolve();
     ends::resolve();
     execs::resolve();
+    python::resolve();
     faults::resolve();
 }
 
@@ -95,6 +96,8 @@ extern "C" fn in_child() {
     if armed().is_some() {
         notes::begin();
         messages::forget();
+        python::forget();
+        stalls::forget();
     }
 }
 

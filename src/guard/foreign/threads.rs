@@ -1,5 +1,6 @@
 //! pthread_create: a thread that could not be started for want of room for its stack.
 
+use super::python;
 use crate::guard::interpose::{PthreadCreate, ThreadBody, create_thread};
 use crate::guard::notes::Asker;
 use crate::guard::real::{Real, call_real, weak};
@@ -30,6 +31,7 @@ pub unsafe fn pthread_create(
             .map(|create| unsafe { core::mem::transmute::<unsafe extern "C" fn(), PthreadCreate>(create) })
     });
     let Some(real) = real else { return libc::EAGAIN };
+    python::expect_threads();
     // SAFETY: the arguments are the caller's, whose contract is the same.
     unsafe { create_thread(real, thread, attributes, body, argument, Asker::Other) }
 }

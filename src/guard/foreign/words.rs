@@ -31,7 +31,7 @@ macro_rules! words {
             /// That of the C library's function of this name.
             pub unsafe fn $name($($argument: $type),*) -> $result {
                 if messages::are_read() {
-                    $hears;
+                    let () = $hears;
                 }
                 let real = call_real!($real, unsafe extern "C" fn($($type),*) -> $result);
                 match real {

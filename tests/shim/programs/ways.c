@@ -2,14 +2,25 @@
  * which. "Handled" means: did other things with memory since. */
 #define _GNU_SOURCE
 #include <assert.h>
+#include <err.h>
 #include <errno.h>
+#include <error.h>
+#include <libintl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <locale.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -22,7 +33,7 @@ enum { BROKEN = 99 };
 
 /* Past the shim, which after a refusal takes it for what the refusal led to. */
 static void broken(void) {
-    syscall(SYS_exit_group, BROKEN);
+    kill(getpid(), SIGKILL);
 }
 
 static void refuse(void) {
@@ -147,6 +158,40 @@ static void exit_with_child(pid_t child) {
     exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
+static void say(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+}
+
+/* Handling a refusal takes memory, and so on: until the stack is full. */
+static int handle_by_asking_for_more(int depth) {
+    volatile char message[4096];
+    message[depth & 4095] = 1;
+    if (malloc(much) != NULL) broken();
+    return handle_by_asking_for_more(depth + 1) + message[7];
+}
+
+/* From now on nothing may be opened, and no limit or account asked for: the kernel kills for it. */
+static void forbid(void) {
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getrusage, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof *program, program};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0) _exit(3);
+}
+
+/* A client that comes back every few milliseconds. */
+static void serve(void) {
+    for (int i = 0; i < 300; i++) usleep(2000);
+}
+
 #define WAY(name) else if (strcmp(way, name) == 0)
 
 int main(int count, char **arguments) {
@@ -209,6 +254,27 @@ int main(int count, char **arguments) {
     WAY("aligned_alloc") { if (aligned_alloc(64, much) == NULL) exit(1); }
     WAY("posix_memalign") { void *at; if (posix_memalign(&at, 64, much) == ENOMEM) exit(1); }
     WAY("thread") { start_threads(); exit(1); }
+    WAY("quick_exit") { refuse(); quick_exit(2); }
+    WAY("exit_group by its number") { refuse(); syscall(SYS_exit_group, 2); }
+    WAY("a signal to itself") { refuse(); raise(SIGTERM); }
+    WAY("a signal to itself, after a message") { refuse(); handle(); fputs("malloc failed\n", stderr); kill(getpid(), SIGINT); }
+    WAY("message in another language") {
+        refuse(); handle(); dcgettext("ways", "memory exhausted", LC_MESSAGES); fputs("Speicher aufgebraucht\n", stderr); exit(1);
+    }
+    WAY("what ENOMEM is called, asked by strerror_r") { char text[100]; refuse(); handle(); strerror_r(ENOMEM, text, sizeof text); exit(1); }
+    WAY("message by error") { refuse(); handle(); error(1, ENOMEM, "%s", "reading"); }
+    WAY("message by error, words among the arguments") { refuse(); handle(); error(1, 0, "%s", "memory exhausted"); }
+    WAY("message by errx") { refuse(); handle(); errx(1, "line %d: %s", 7, "out of memory"); }
+    WAY("message put together") { refuse(); handle(); fprintf(stderr, "%s: %5.1f %s\n", "ways", 1.5, "memory exhausted"); exit(1); }
+    WAY("message put together from a list") { refuse(); handle(); say("%s %d %d %d: %s\n", "ways", 1, 2, 3, "Cannot allocate memory"); exit(1); }
+    WAY("message by printf") { refuse(); handle(); printf("ways: %s\n", "Out of memory!"); exit(1); }
+    WAY("message, then other words") { refuse(); handle(); fputs("out of memory\nways: giving up now\n", stderr); exit(1); }
+    WAY("mapping by its number, message") {
+        if (syscall(SYS_mmap, NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != -1) broken();
+        say("%s\n", "can't allocate space"); exit(1);
+    }
+    WAY("a full stack, of handling it") { return handle_by_asking_for_more(0); }
+    WAY("exit under a filter") { char *held = malloc(half); forbid(); if (malloc(half) != NULL) broken(); exit(held != NULL); }
     WAY("child of fork") { pid_t child = fork(); if (child == 0) { refuse(); exit(1); } exit_with_child(child); }
     /* --- survives it --- */
     WAY("survives") { refuse(); handle(); exit(0); }
@@ -288,6 +354,67 @@ int main(int count, char **arguments) {
         volatile size_t none = 0;
         errno = ENOMEM;
         exit(reallocarray(malloc(100), none, 8) == NULL ? 3 : BROKEN);
+    }
+    WAY("no huge pages") {
+        if (mmap(NULL, 2 << 20, 3, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0) == MAP_FAILED) perror("ways");
+        exit(3);
+    }
+    WAY("a hole in a mapping") {
+        block = mmap(NULL, 3 << 12, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        munmap(block + 4096, 4096);
+        if (mprotect(block, 3 << 12, PROT_READ | PROT_WRITE) == 0) broken();
+        perror("ways"); exit(3);
+    }
+    WAY("a hole in a mapping, in a full heap") {
+        block = mmap(NULL, 3 << 12, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        munmap(block + 4096, 4096);
+        void *volatile all = NULL;
+        for (size_t size = (size_t)256 << 20; size > 4096 && all == NULL; size -= 1 << 20) all = sbrk(size) == (void *)-1 ? NULL : block;
+        serve();
+        if (mprotect(block, 3 << 12, PROT_READ | PROT_WRITE) == 0) broken();
+        exit(3);
+    }
+    WAY("a size that nobody can have") { volatile size_t most = SIZE_MAX / 2; if (malloc(most) == NULL) perror("ways"); exit(3); }
+    WAY("a mapping that nobody can have") {
+        if (mmap(NULL, (size_t)1 << 50, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED) perror("ways");
+        exit(3);
+    }
+    WAY("survives, words that claim nothing") {
+        refuse_for_now(); handle();
+        fputs("using jemalloc 5.3\ncheck passed: no memory leaks found\nenomemo: bad key\nrole \"malloc\"\n", stderr); exit(3);
+    }
+    WAY("survives with a word, then another exception") {
+        refuse_for_now(); fputs("MemoryError: job 1 skipped\n", stderr); handle(); fputs("KeyError: 'id'\n", stderr); exit(3);
+    }
+    WAY("survives with a word, ended by its administrator") {
+        refuse(); fputs("ERROR:  out of memory\n", stderr);
+        fputs("FATAL:  terminating connection due to administrator command\n", stderr); exit(1);
+    }
+    WAY("survives with a word, then a file is not there") {
+        refuse_for_now(); fputs("out of memory, dropping the cache\n", stderr); handle();
+        say("ways: input.csv: %s\n", "No such file or directory"); exit(3);
+    }
+    WAY("survives with a word, serves, ends") { refuse(); fputs("MemoryError: request refused\n", stderr); serve(); exit(143); }
+    WAY("survives, serves, ends with a block still missing") { refuse_half(); serve(); exit(143); }
+    WAY("survives under a filter") { char *held = malloc(half); forbid(); if (malloc(half) != NULL) broken(); free(held); handle(); exit(3); }
+    WAY("over a reservation") {
+        char *place = reserve((size_t)1 << 30);
+        if (mmap(place, (size_t)1 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED) exit(21);
+        for (size_t at = 0; at < (size_t)1 << 30; at += 4 << 20)
+            if (mmap(place + at, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+                exit(at >= (size_t)200 << 20 && at <= (size_t)256 << 20 ? 0 : 20);
+        broken();
+    }
+    WAY("over mappings of its own, again and again") {
+        char *place = mmap(NULL, (size_t)150 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < 100; i++)
+            if (mmap(place, (size_t)150 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) exit(20);
+        exit(0);
+    }
+    WAY("too many mappings") {
+        for (long i = 0; i < 100000; i++)
+            if (mmap(NULL, 4096, i & 1 ? PROT_READ : PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) { perror("ways"); exit(3); }
+        exit(3);
     }
     WAY("child of fork that exits") { refuse(); handle(); pid_t child = fork(); if (child == 0) exit(4); exit_with_child(child); }
     WAY("child of fork, after a message of its parent") {

@@ -1,0 +1,93 @@
+//! Whether an exception came about because memory was refused: it, or one that it was raised from or while handling,
+//! which `raise … from None` keeps as well (`__context__`), is a `MemoryError`.
+
+use super::interpreter::{self, Owned};
+use crate::message::Message;
+
+/// What a chain of exceptions tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chain {
+    /// There is a `MemoryError` in it.
+    Memory,
+    /// There is none, but one of its messages speaks of memory, of a thread or a library that there was no room for, or
+    /// says that something failed without saying why.
+    Speaks,
+    /// It is about something else.
+    Other,
+}
+
+/// So many exceptions are looked at: chains may be circles.
+const MOST_EXCEPTIONS: usize = 64;
+/// So many are kept for later: groups fan out.
+const MOST_WAITING: usize = 32;
+
+/// Only for who holds the interpreter's lock, with no exception on its way.
+pub(super) fn look(exception: Owned) -> Chain {
+    let mut waiting = [const { None }; MOST_WAITING];
+    let mut chain = Chain::Other;
+    add(&mut waiting, Some(exception));
+    for _ in 0..MOST_EXCEPTIONS {
+        let Some(exception) = waiting.iter_mut().rev().find_map(Option::take) else { break };
+        // SAFETY: an exception; gives a reference or null.
+        let cause = Owned::new(unsafe { interpreter::cause_of(exception.as_ptr()) });
+        let is_memory = exception.matches(interpreter::memory_error());
+        let is_remote = is_memory && cause.as_ref().is_some_and(is_from_another_process);
+        if is_memory && !is_remote {
+            return Chain::Memory;
+        }
+        if is_remote || speaks(&exception) {
+            chain = Chain::Speaks;
+        }
+        add(&mut waiting, cause);
+        // SAFETY: as above.
+        add(&mut waiting, Owned::new(unsafe { interpreter::context_of(exception.as_ptr()) }));
+        if exception.is_exception_group() {
+            add_members(&mut waiting, &exception);
+        }
+    }
+    chain
+}
+
+fn add(waiting: &mut [Option<Owned>; MOST_WAITING], exception: Option<Owned>) {
+    // A hook may be handed None, and anybody may have put anything into `sys`.
+    let exception = exception.filter(|object| object.matches(interpreter::base_exception()));
+    if let Some(slot) = waiting.iter_mut().find(|slot| slot.is_none()) {
+        *slot = exception;
+    }
+}
+
+fn add_members(waiting: &mut [Option<Owned>; MOST_WAITING], group: &Owned) {
+    let Some(members) = group.attribute(c"exceptions") else { return interpreter::forget_raised() };
+    // SAFETY: an object.
+    let len = unsafe { interpreter::length_of(members.as_ptr()) };
+    for index in 0..len.clamp(0, MOST_WAITING as isize) {
+        // SAFETY: a sequence; gives a reference or null.
+        add(waiting, Owned::new(unsafe { interpreter::item_of(members.as_ptr(), index) }));
+    }
+    interpreter::forget_raised();
+}
+
+/// Whether a pool has sent it here from a worker, whose memory it was: `multiprocessing`, `concurrent.futures` and loky
+/// put a text in the place of its cause.
+fn is_from_another_process(cause: &Owned) -> bool {
+    let name = cause.attribute(c"__class__").and_then(|kind| kind.attribute(c"__name__"));
+    let is = name.and_then(|name| name.with_text(|name| name.ends_with(b"RemoteTraceback")));
+    interpreter::forget_raised();
+    is == Some(true)
+}
+
+fn speaks(exception: &Owned) -> bool {
+    // Whoever did not check what malloc gave has failed without saying why.
+    if exception.matches(interpreter::system_error()) {
+        return true;
+    }
+    let speaks = exception.with_text(|text| {
+        Message::of(text) == Some(Message::OutOfMemory)
+            || text.windows(CANNOT_LOAD.len()).any(|window| window == CANNOT_LOAD)
+    });
+    interpreter::forget_raised();
+    speaks == Some(true)
+}
+
+/// The dynamic linker, of a library for which there was no room.
+const CANNOT_LOAD: &[u8] = b"failed to map segment";

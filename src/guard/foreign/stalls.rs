@@ -1,0 +1,142 @@
+//! Programs that are refused again and again and get nowhere: they ask in a loop, and would for ever. Such a program ends
+//! here, after a time that is the user's to choose (`OOMGUARD_STALL`).
+//!
+//! Looked at only in refusals themselves, each so many of them, and told by what it did *not* do meanwhile. It got
+//! nowhere if, since it was last seen to get anywhere,
+//!
+//! - nothing was allocated or mapped, by any thread (V8 near its limit is refused hundreds of thousands of times, and gets
+//!   what it needs in between);
+//! - no page was touched for the first time, by any thread, and hardly a byte written (we read ourselves);
+//! - those threads that were refused were at work for all of that time: one that sleeps between its tries waits, and may
+//!   be right to;
+//! - the other threads were not.
+
+use crate::contract::{Cause, Evidence};
+use crate::guard::armed::armed;
+use crate::guard::exhaustion::{self, Own, Verdict};
+use crate::guard::{notes, refusal};
+use crate::report::Request;
+use crate::sys;
+use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::process::Effort;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Each so many refusals of a thread are looked at.
+const LOOKED_AT: u32 = 64;
+
+/// With fewer, a thread is not in a loop.
+const LEAST_REFUSALS: u64 = 1000;
+
+/// So many pages a loop may touch for the first time, by our own trims as well, and so many calls may write: a library
+/// that warns once.
+const FEW_PAGES: u64 = 64;
+const FEW_CALLS: u64 = 64;
+
+/// What a thread has done since the process was last seen to get anywhere. All bytes zero is its first state.
+struct Here {
+    /// Which time that was.
+    since: Cell<u64>,
+    processor_ns: Cell<u64>,
+}
+
+// SAFETY: cells of numbers; nothing to drop.
+unsafe impl Zeroed for Here {}
+
+thread_own!(fn here() -> Here, "oomguard_stall_here");
+
+// Relaxed throughout: two threads that look at once may count a little of one time to another, which is a threshold.
+
+/// The number of times that it was seen to get somewhere, and how things stood then.
+static TIMES: AtomicU64 = AtomicU64::new(1);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static PAGES: AtomicU64 = AtomicU64::new(0);
+static AT_NS: AtomicU64 = AtomicU64::new(0);
+static PROCESSOR_NS: AtomicU64 = AtomicU64::new(0);
+/// What the refused threads have spent since, and their refusals.
+static SPENT_NS: AtomicU64 = AtomicU64::new(0);
+static REFUSALS: AtomicU64 = AtomicU64::new(0);
+/// How many calls had written when half of the time was over, plus one; zero before.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// A child of fork(2) begins anew.
+pub(super) fn forget() {
+    begin(notes::allocations(), &sys::process::effort());
+}
+
+fn begin(allocations: u64, effort: &Effort) {
+    ALLOCATIONS.store(allocations, Relaxed);
+    PAGES.store(effort.new_pages, Relaxed);
+    AT_NS.store(sys::process::monotonic_ns(), Relaxed);
+    PROCESSOR_NS.store(effort.processor_ns, Relaxed);
+    SPENT_NS.store(0, Relaxed);
+    REFUSALS.store(0, Relaxed);
+    CALLS.store(0, Relaxed);
+    TIMES.fetch_add(1, Relaxed);
+}
+
+/// A refusal was passed on to the program.
+#[inline]
+pub(in crate::guard) fn note(cause: Cause, request: Request) {
+    if refusal::refused_here().is_multiple_of(LOOKED_AT) {
+        look(cause, request);
+    }
+}
+
+#[cold]
+fn look(cause: Cause, request: Request) {
+    let Some(armed) = armed() else { return };
+    let Some(stall_ns) = armed.stall_ms.map(|ms| ms.saturating_mul(1_000_000)) else { return };
+    if !notes::is_guarded() || exhaustion::is_under_way() {
+        return;
+    }
+    let (allocations, effort) = (notes::allocations(), sys::process::effort());
+    let got_somewhere = allocations != ALLOCATIONS.load(Relaxed)
+        || effort.new_pages.saturating_sub(PAGES.load(Relaxed)) > FEW_PAGES;
+    if got_somewhere {
+        begin(allocations, &effort);
+    }
+    let spent_ns = take_in(sys::process::thread_processor_ns());
+    let refusals = REFUSALS.fetch_add(u64::from(LOOKED_AT), Relaxed) + u64::from(LOOKED_AT);
+    if spent_ns < stall_ns / 2 || refusals < LEAST_REFUSALS {
+        return;
+    }
+    // Where no file may be opened, the other signs have to do.
+    let calls = || if refusal::may_ask() { sys::process::calls_that_wrote().unwrap_or(0) + 1 } else { 1 };
+    if CALLS.load(Relaxed) == 0 {
+        CALLS.store(calls(), Relaxed);
+    }
+    if spent_ns < stall_ns {
+        return;
+    }
+    // A machine may have much else to do; but who sleeps between its tries is at work for far less.
+    let waits = sys::process::monotonic_ns().saturating_sub(AT_NS.load(Relaxed)) / 10 > spent_ns;
+    let all_ns = effort.processor_ns.saturating_sub(PROCESSOR_NS.load(Relaxed));
+    let others_work = all_ns.saturating_sub(spent_ns) > spent_ns / 16;
+    if waits
+        || others_work
+        || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS
+        || !is_still_refused(request)
+    {
+        begin(allocations, &effort);
+    } else {
+        let (evidence, own) = (Evidence::Missing, Own::Unknown);
+        exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
+    }
+}
+
+fn is_still_refused(request: Request) -> bool {
+    usize::try_from(request.bytes).map_or(true, sys::memory::would_be_refused)
+}
+
+/// Counts what this thread has spent since it was last here, if that was since the process got somewhere; what all have
+/// spent since then.
+fn take_in(processor_ns: u64) -> u64 {
+    let (here, times) = (here(), TIMES.load(Relaxed));
+    let before = here.processor_ns.replace(processor_ns);
+    if here.since.replace(times) != times {
+        return SPENT_NS.load(Relaxed);
+    }
+    let more = processor_ns.saturating_sub(before);
+    SPENT_NS.fetch_add(more, Relaxed) + more
+}

@@ -1,0 +1,184 @@
+"""Ways of a Python program to end after it was refused memory: ends.py WAY CODE. `d-`: memory is why. `h-`: it is not."""
+
+import logging
+import os
+import sys
+import threading
+
+
+def eat():
+    held = []
+    while True:
+        held.append(bytearray(1 << 20))
+
+
+def handled():
+    try:
+        eat()
+    except MemoryError:
+        pass
+
+
+way, code = sys.argv[1], int(sys.argv[2])
+
+# The last exception is, or came from, a MemoryError, whatever is said of it.
+if way == "d-exit-at-once":
+    try:
+        eat()
+    except Exception:
+        sys.exit(code)
+if way == "d-exit-word":
+    try:
+        eat()
+    except Exception:
+        sys.exit("too large for this machine")
+if way == "d-exit-raised":
+    try:
+        eat()
+    except Exception:
+        raise SystemExit(code)
+if way == "d-exit-subclass":
+
+    class Leave(SystemExit):
+        pass
+
+    try:
+        eat()
+    except Exception:
+        raise Leave(code)
+if way == "d-exit-of-site":
+    try:
+        eat()
+    except Exception:
+        exit(code)
+if way == "d-from-none":
+    try:
+        eat()
+    except MemoryError:
+        raise RuntimeError("job failed") from None
+if way == "d-from-kept":
+    try:
+        eat()
+    except MemoryError as error:
+        kept = error
+    raise ValueError("job failed") from kept
+if way == "d-group":
+    try:
+        eat()
+    except MemoryError as error:
+        kept = error
+    raise ExceptionGroup("jobs", [KeyError("x"), kept])
+if way == "d-silent-hook":
+    sys.excepthook = lambda *_: None
+    try:
+        eat()
+    except MemoryError:
+        raise RuntimeError("job failed") from None
+if way == "d-tidied":
+    import shutil
+    import tempfile
+
+    place = tempfile.mkdtemp()
+    try:
+        eat()
+    except Exception:
+        print("Error: could not process", file=sys.stderr)
+        shutil.rmtree(place)
+        sys.exit(code)
+if way == "d-os-exit":
+    try:
+        eat()
+    except BaseException:
+        print("Error: could not process", file=sys.stderr)
+        os._exit(code)
+if way == "d-forked":
+    pid = os.fork()
+    if pid == 0:
+        try:
+            eat()
+        except Exception:
+            os._exit(code)
+    sys.exit(os.waitpid(pid, 0)[1] >> 8)
+if way == "d-future":
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(eat).result()
+# The exception is gone by the time it leaves; its words are the last ones.
+if way == "d-logged-by-main":
+
+    def main():
+        held = []
+        try:
+            while True:
+                held.append(bytearray(1 << 20))
+        except Exception:
+            held.clear()
+            logging.exception("job failed")
+            return code
+
+    sys.exit(main())
+
+if way == "h-exit":
+    try:
+        eat()
+    except MemoryError:
+        pass
+    sys.exit(code)
+if way == "h-exit-later":
+    handled()
+    sys.exit(code)
+if way == "h-full-exit":
+    held = []
+    try:
+        while True:
+            held.append(bytearray(1 << 20))
+    except MemoryError:
+        pass
+    sys.exit(code)
+if way == "h-words":
+    handled()
+    print("using jemalloc; no memory leaks found", file=sys.stderr)
+    sys.exit(code)
+if way == "h-logged-and-worked":
+    handled()
+    print("MemoryError: job 1 left out", file=sys.stderr)
+    sum(len(bytearray(64 << 10)) for _ in range(2000))
+    sys.exit(code)
+if way == "h-logged-and-told":
+    handled()
+    print("job 1: MemoryError", file=sys.stderr)
+    print("1 of 7 jobs have failed", file=sys.stderr)
+    sys.exit(code)
+if way == "h-thread":
+    thread = threading.Thread(target=handled)
+    thread.start()
+    thread.join()
+    sys.exit(code)
+if way == "h-forked":
+    handled()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(code)
+    sys.exit(os.waitpid(pid, 0)[1] >> 8)
+if way == "h-raised":
+    try:
+        eat()
+    except MemoryError:
+        print("MemoryError: job 1 skipped", file=sys.stderr)
+    raise KeyError("x")
+if way == "h-full-raised":
+    held = []
+    try:
+        while True:
+            held.append(bytearray(1 << 20))
+    except MemoryError:
+        pass
+    raise KeyError("x")
+if way == "h-raised-earlier":
+    # Printed, and survived: not what it ends of.
+    import code as interactive
+
+    interactive.InteractiveInterpreter().runcode(compile("eat()", "-", "exec"))
+    sys.exit(code)
+sys.exit(77)
