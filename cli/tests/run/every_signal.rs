@@ -227,8 +227,9 @@ fn from_the_command() -> Vec<i32> {
 fn stopping(signal: i32) -> [String; 3] {
     let [direct, group] = [false, true].map(|to_group| {
         let mut command = launcher();
-        let script = "trap 'echo passed on' USR1; echo $$; while :; do sleep 0.02; done";
-        command.args(["run", "--", "/bin/sh", "-c", script]);
+        // It forks nothing: who waits in vfork(2) for a child that is stopped cannot be stopped, launcher or not.
+        let script = "trap 'echo passed on' USR1; echo $$; while :; do read line; done";
+        command.args(["run", "--", "/bin/sh", "-c", script]).stdin(std::process::Stdio::piped());
         let mut started = Started::new(in_state(&mut command, State { own_group: true, ..State::default() }));
         let worker = started.line();
         // From then on the launcher is done with starting it.
