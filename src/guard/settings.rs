@@ -140,9 +140,9 @@ pub(super) struct Environment<'a> {
     /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
     pub(super) arenas_are_set: bool,
     pub(super) record: Option<&'a [u8]>,
-    pub(super) outer: Option<&'a [u8]>,
     pub(super) stall: Option<&'a [u8]>,
     pub(super) exit_on_uncaught: Option<&'a [u8]>,
+    pub(super) outer: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
