@@ -227,12 +227,14 @@ fn from_the_command() -> Vec<i32> {
 fn stopping(signal: i32) -> [String; 3] {
     let [direct, group] = [false, true].map(|to_group| {
         let mut command = launcher();
-        command.args(["run", "--", "/bin/sh", "-c", "echo $$; read line; exit 3"]);
-        let mut started = Started::new(in_state(
-            command.stdin(std::process::Stdio::piped()),
-            State { own_group: true, ..State::default() },
-        ));
+        // It forks nothing: who waits in vfork(2) for a child that is stopped cannot be stopped, launcher or not.
+        let script = "trap 'echo passed on' USR1; echo $$; while :; do read line; done";
+        command.args(["run", "--", "/bin/sh", "-c", script]).stdin(std::process::Stdio::piped());
+        let mut started = Started::new(in_state(&mut command, State { own_group: true, ..State::default() }));
         let worker = started.line();
+        // From then on the launcher is done with starting it.
+        started.send(libc::SIGUSR1);
+        assert_eq!(started.line(), "passed on");
         if to_group {
             send_to_group(&started, signal)
         } else {

@@ -36,17 +36,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         for preload in ["", "--no-preload"] {
             let mut shell = Interactive::start();
             let run = format!("{} run -m 1Gi {preload} -- cat", env!("CARGO_BIN_EXE_oomguard"));
-            shell.types(&format!("{run}\n"));
-            // Before that the shell reads, for which other keys end a line.
-            shell.shows("-- cat\r\n");
+            shell.starts(&format!("{run}\n"));
             shell.types("one\n");
             shell.shows("one\r\none\r\n");
             shell.types("\x1a");
             shell.shows("Stopped");
             shell.types("jobs; echo still-$((40 + 2))\n");
             shell.shows("still-42");
-            shell.types("fg\n");
-            shell.shows("-- cat\r\n");
+            shell.starts("fg\n");
             shell.types("two\n");
             shell.shows("two\r\ntwo\r\n");
             shell.types("\x1a");
@@ -54,8 +51,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             // It reads in the background, which stops it again.
             shell.types("bg; wait -f; echo reads-$((40 + 3))\n");
             shell.shows("reads-43");
-            shell.types("fg\n");
-            shell.shows("-- cat\r\n");
+            shell.starts("fg\n");
             shell.types("\x03");
             shell.shows("$ ");
             shell.types("echo code-$?\n");
@@ -65,7 +61,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "an_interactive_shell_below_it_is_suspended_and_has_the_terminal_again", || {
         let mut shell = Interactive::start();
         let run = format!("{} run -m 1Gi -- {}", env!("CARGO_BIN_EXE_oomguard"), BASH.join(" "));
-        shell.types(&format!("{run}\n"));
+        shell.starts(&format!("{run}\n"));
         for turn in 0..2 {
             shell.types(&format!("echo in-$((40 + {turn}))\n"));
             shell.shows(&format!("in-{}", 40 + turn));
@@ -73,8 +69,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.shows("Stopped");
             shell.types(&format!("echo out-$((40 + {turn}))\n"));
             shell.shows(&format!("out-{}", 40 + turn));
-            shell.types("fg\n");
-            shell.shows(" -i\r\n");
+            shell.starts("fg\n");
         }
         shell.types("exit 9\n");
         shell.shows("$ ");
@@ -120,6 +115,19 @@ impl Interactive {
         // What a job reads must not be typed before it is there: the terminal throws away what waits at a key's signal.
         self.settle();
         self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Types what gives the terminal to a job, and waits until that reads: what is typed in between is lost when the shell
+    /// changes the terminal's modes.
+    fn starts(&mut self, keys: &str) {
+        self.types(keys);
+        let shell = self.shell.id().cast_signed();
+        wait_until("the job reads from the terminal", || {
+            self.look();
+            // SAFETY: tcgetpgrp takes a descriptor.
+            let group = unsafe { libc::tcgetpgrp(self.keyboard.as_raw_fd()) };
+            group != shell && reads_terminal(group)
+        });
     }
 
     /// Waits until the foreground is asleep, reading.
