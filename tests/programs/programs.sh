@@ -295,20 +295,23 @@ def take(mib):
     print(f"took {mib}", flush=True)
 TASKS
   # A task, and then the administrator's SIGTERM.
-  run_celery() { # MIB OPTION...
-    local mib=$1 server
-    shift
+  run_celery() { # POOL MIB
+    local pool=$1 mib=$2 server
     cp "$data/tasks.py" . && "$python" -c "import tasks; tasks.take.delay($mib); tasks.take.delay(1)" || return 99
-    Gx "$python" -m celery -A tasks worker -P solo -c 1 --without-mingle --without-gossip --without-heartbeat -l warning "$@" >&2 &
+    Gx "$python" -m celery -A tasks worker -P "$pool" -c 1 --without-mingle --without-gossip --without-heartbeat -l warning >&2 &
     server=$!
     wait_for "$server" grep -q 'took 1$' err
     stop TERM "$server"
   }
   program Celery "$python"
-  starved 200Mi 'options=(--exit-on-uncaught); run_celery 2000'
-  handled 200Mi 0 'run_celery 2000'
+  starved 200Mi 'run_celery solo 2000'
+  # The worker hands it to its parent, which was refused nothing.
+  handled 200Mi 1 'run_celery prefork 2000'
   benign 8Gi 'before=benign; G "$python" -m celery -A no_such_module worker'
-  generous 'run_celery 1'
+  generous 'run_celery solo 1'
+  program "Celery --exit-on-uncaught" "$python"
+  starved 200Mi 'options=(--exit-on-uncaught); run_celery solo 2000'
+  generous 'options=(--exit-on-uncaught); run_celery solo 1'
 fi
 cat >"$data/pool.py" <<'POOL'
 import multiprocessing, sys
@@ -611,7 +614,7 @@ if has_german; then gnu_tools ", German" $german; else missing "GNU tools in Ger
 
 program mawk mawk
 starved 50Mi 'G mawk "{ rows[NR] = \$0 }" "$data/lines"'
-own 'G mawk "BEGIN { exit 2 }"'
+own 'G mawk "{ sum += \$1 } END { exit 2 }" "$data/few"'
 generous 'G mawk "{ sum += \$1 } END { print sum }" "$data/lines"'
 program bc bc
 starved 50Mi 'G bc <<<"scale = 400000000; 1 / 3"'
