@@ -19,6 +19,11 @@ pub const EXIT_CANNOT_GUARD: u8 = 125;
 /// The exit code with which Rust's runtime reports a panic that ended the main thread.
 pub(crate) const EXIT_RUST_PANIC: i32 = 101;
 
+/// What a program exits with that handles SIGHUP, SIGINT, SIGQUIT or SIGTERM, and a shell whose child they ended: somebody
+/// else has ended it.
+#[cfg(any(feature = "shim", feature = "supervisor"))]
+pub(crate) const CODES_OF_SIGNALS: [u8; 4] = [128 + 1, 128 + 2, 128 + 3, 128 + 15];
+
 /// The schema version of the report, the value of its first key.
 pub const REPORT_VERSION: u64 = 1;
 

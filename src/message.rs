@@ -91,6 +91,10 @@ const TAKES_BACK: [&[u8]; 16] = [
     b"gpu",
 ];
 
+/// In a line with one of these the program tells how it copes.
+const COPES: [&[u8]; 7] =
+    [b"warning", b"going without", b"falling back", b"fallback", b"retrying", b"trying again", b"dropping"];
+
 /// What else can be refused in the same words: "cannot allocate TTY", and ld.so's for a library that was built to be
 /// loaded at the start.
 const NOT_OF_MEMORY: [&[u8]; 8] = [
@@ -209,6 +213,9 @@ impl Story {
 
 /// Whether a line claims that memory was refused.
 pub(crate) fn claims_failure_for_memory(line: &[u8]) -> bool {
+    if says_any(line, &COPES) {
+        return false;
+    }
     let claims = |phrase: &&[u8]| {
         places(line, phrase, is_of_word).any(|at| {
             let after = line.get(at + phrase.len()..).unwrap_or(&[]);
@@ -510,6 +517,8 @@ mod tests {
             assert!(claims_failure_for_memory(claim.as_bytes()), "{claim}");
         }
         for other in [
+            "warning: out of memory for the cache, going without",
+            "out of memory, retrying with less",
             "using jemalloc 5.3",
             "check passed: no memory leaks found",
             "no memory leaks",

@@ -66,12 +66,13 @@ impl Said {
 }
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
-/// something else only if the memory is still missing.
+/// something else only if memory is full to the brim.
 pub(super) fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
-    judge(armed, said, |noted| match noted.asker {
-        Asker::Other => !Said::is(said, Message::Unrelated) || would_be_refused(noted),
-        Asker::Rust => false,
-    })
+    let spoke_of_other_things = Said::is(said, Message::Unrelated);
+    if spoke_of_other_things && !is_full() {
+        return None;
+    }
+    judge(armed, said, |noted| noted.asker == Asker::Other)
 }
 
 /// A panic that said nothing that could be read has ended the program, or cannot unwind.
@@ -94,6 +95,12 @@ pub(super) fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     by_message(said).or_else(|| if Said::is(said, Message::OtherDeath) { None } else { by_size(armed) })
 }
 
+/// Whether hardly anything is to be had. One large request that is refused leaves room to go on.
+fn is_full() -> bool {
+    const LITTLE_BYTES: usize = 1 << 20;
+    sys::memory::would_be_refused(LITTLE_BYTES)
+}
+
 fn judge(armed: &Armed, said: Option<Said>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {
     by_message(said).or_else(|| {
         if Said::is(said, Message::OtherDeath) {
@@ -114,9 +121,9 @@ pub(super) fn by_message(said: Option<Said>) -> Option<Guilt> {
 }
 
 fn by_size(armed: &Armed) -> Option<Guilt> {
-    // A mapping that a program with a guard of its own was refused is no evidence by itself.
+    // A thread that cannot be had is missed by nobody who goes on with fewer. A mapping that a program with a guard of its own was refused is no evidence by itself.
     let mapped = notes::mapped().filter(|noted| noted.asker == Asker::Other);
-    [notes::requested(), mapped]
+    [notes::requested().filter(|noted| noted.cause != Cause::Thread), mapped]
         .into_iter()
         .flatten()
         .find(|noted| is_still_missing(armed, noted))

@@ -46,6 +46,7 @@ pub(super) struct Moment {
     ms: AtomicU64,
     processor_ms: AtomicU64,
     waits: AtomicU64,
+    childrens_pages: AtomicU64,
 }
 
 /// What the program did since some moment.
@@ -54,11 +55,17 @@ pub(super) struct Since {
     pub(super) ms: u64,
     processor_ms: u64,
     waits: u64,
+    has_waited_for_child: bool,
 }
 
 impl Moment {
     pub(super) const fn new() -> Self {
-        Moment { ms: AtomicU64::new(0), processor_ms: AtomicU64::new(0), waits: AtomicU64::new(0) }
+        Moment {
+            ms: AtomicU64::new(0),
+            processor_ms: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            childrens_pages: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn set_now(&self) {
@@ -66,6 +73,7 @@ impl Moment {
         self.ms.store(sys::process::monotonic_ms(), Relaxed);
         self.processor_ms.store(doings.processor_ms, Relaxed);
         self.waits.store(doings.waits, Relaxed);
+        self.childrens_pages.store(doings.childrens_pages, Relaxed);
     }
 
     pub(super) fn since(&self) -> Since {
@@ -74,6 +82,7 @@ impl Moment {
             ms: sys::process::monotonic_ms().saturating_sub(self.ms.load(Relaxed)),
             processor_ms: doings.processor_ms.saturating_sub(self.processor_ms.load(Relaxed)),
             waits: doings.waits.saturating_sub(self.waits.load(Relaxed)),
+            has_waited_for_child: doings.childrens_pages > self.childrens_pages.load(Relaxed),
         }
     }
 }
@@ -83,15 +92,19 @@ fn doings() -> Doings {
 }
 
 impl Since {
-    /// Whether a program can be on its way out all this time: it tidies up, writes what it holds, waits for its children.
+    /// Whether a program can be on its way out all this time: it tidies up, and writes what it holds. Who starts another
+    /// process and waits for it has gone on, and may pass on how that ended.
     pub(super) fn is_way_out(self) -> bool {
-        self.ms <= 5000 && self.processor_ms <= 1000 && !self.has_served(100, 400)
+        self.ms <= 5000
+            && self.processor_ms <= 1000
+            && !self.has_served(100, 400)
+            && !self.has_waited_for_child
     }
 
     /// The same of one that has said something else meanwhile.
     #[cfg(feature = "shim")]
     pub(super) fn is_short_way_out(self) -> bool {
-        self.ms <= 2000 && self.processor_ms <= 200 && !self.has_served(50, 200)
+        self.ms <= 2000 && self.processor_ms <= 200 && !self.has_served(50, 200) && !self.has_waited_for_child
     }
 
     /// Whether what was refused may still be what the program ends for, if it says so.

@@ -200,11 +200,9 @@ fn of_words(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     if said == Some(Message::OutOfMemory) {
         return refusal_of_words();
     }
-    // `try_reserve` has its errors for programs to handle: to leave without a word of memory is one way to. And what was
-    // refused long ago is not why it ends now.
-    let is_handled = |noted: Noted| {
-        noted.asker == Asker::Rust && noted.cause == Cause::Heap || noted.ms_since > judge::UNSAID_MS
-    };
+    // `try_reserve` and `Builder::spawn` have their errors for programs to handle: to leave without a word of memory is one
+    // way to. And what was refused long ago is not why it ends now.
+    let is_handled = |noted: Noted| noted.asker == Asker::Rust || noted.ms_since > judge::UNSAID_MS;
     if notes::requested().is_some_and(is_handled) {
         return None;
     }

@@ -9,7 +9,7 @@
 
 use super::inference::{Joining, join};
 use super::refusals::{End, Moment, Outcome, Refusals, enough};
-use crate::contract::{Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
+use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
@@ -524,7 +524,8 @@ fn let_run(tid: u32, event: Event) {
 /// fault or abort raises. Who is ended by SIGTERM or SIGKILL was ended by somebody.
 pub(super) fn is_death(status: i32) -> bool {
     if libc::WIFEXITED(status) {
-        return libc::WEXITSTATUS(status) != 0;
+        let code = u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX);
+        return code != 0 && !CODES_OF_SIGNALS.contains(&code);
     }
     matches!(
         libc::WTERMSIG(status),

@@ -187,15 +187,26 @@ pub(crate) struct Doings {
     pub(crate) processor_ms: u64,
     /// How often a thread has waited for something: a client, a disk, another thread.
     pub(crate) waits: u64,
+    /// The pages that children have touched which have ended and been waited for: each has touched some.
+    pub(crate) childrens_pages: u64,
 }
 
 pub(crate) fn doings() -> Doings {
+    let (own, children) = (usage_of(libc::RUSAGE_SELF), usage_of(libc::RUSAGE_CHILDREN));
+    let ms = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1000 + time.tv_usec.unsigned_abs() / 1000;
+    Doings {
+        processor_ms: ms(own.ru_utime) + ms(own.ru_stime),
+        waits: own.ru_nvcsw.unsigned_abs(),
+        childrens_pages: children.ru_minflt.unsigned_abs(),
+    }
+}
+
+fn usage_of(whose: libc::c_int) -> libc::rusage {
     // SAFETY: all-zero is a valid `rusage`, a struct of integers.
     let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
     // SAFETY: `usage` is writable during the call.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    let ms = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1000 + time.tv_usec.unsigned_abs() / 1000;
-    Doings { processor_ms: ms(usage.ru_utime) + ms(usage.ru_stime), waits: usage.ru_nvcsw.unsigned_abs() }
+    unsafe { libc::getrusage(whose, &raw mut usage) };
+    usage
 }
 
 /// Nanoseconds since the same moment.

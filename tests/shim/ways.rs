@@ -74,7 +74,14 @@ const OF_DATA: [(&str, End); 3] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 65] = [
+const OTHERS: [(&str, End); 72] = [
+    ("survives, told to end, and says so by its code", End::Exit(143)),
+    ("survives, told to end, with a full heap", End::Exit(143)),
+    ("survives, another error by error", End::Exit(3)),
+    ("survives, another error by perror", End::Exit(3)),
+    ("survives, passes on how a child ended", End::Exit(4)),
+    ("survives, passes on how a program ended, with a full heap", End::Exit(5)),
+    ("survives a large request, other words", End::Exit(3)),
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -145,8 +152,12 @@ const OTHERS: [(&str, End); 65] = [
 ];
 
 const CPP_DYING: [&str; 4] = ["uncaught", "uncaught in noexcept", "caught, exit", "nothrow, null"];
-const CPP_OTHERS: [(&str, End); 2] =
-    [("survives, own code", End::Exit(3)), ("survives, another exception", SIGABRT)];
+const CPP_OTHERS: [(&str, End); 4] = [
+    ("survives, own code", End::Exit(3)),
+    ("survives, another exception", SIGABRT),
+    ("a pool of its own is used up", SIGABRT),
+    ("survives, and aborts while it does", SIGABRT),
+];
 
 /// What the report says of how the end was known, and of the end that the program would have had.
 const KNOWN_BY: [(&str, &str, End); 10] = [

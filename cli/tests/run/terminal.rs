@@ -37,6 +37,8 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let mut shell = Interactive::start();
             let run = format!("{} run -m 1Gi {preload} -- cat", env!("CARGO_BIN_EXE_oomguard"));
             shell.types(&format!("{run}\n"));
+            // Before that the shell reads, for which other keys end a line.
+            shell.shows("-- cat\r\n");
             shell.types("one\n");
             shell.shows("one\r\none\r\n");
             shell.types("\x1a");

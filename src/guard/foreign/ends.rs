@@ -1,7 +1,7 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `quick_exit`, `abort`, a failed assertion, a signal to itself.
 
 use super::{messages, python, startup};
-use crate::contract::{Cause, Evidence};
+use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
@@ -9,7 +9,7 @@ use crate::guard::mappings::{mmap, mprotect, mremap};
 use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
 use crate::guard::{notes, record};
-use crate::message::asks_for_a_block;
+use crate::message::{Message, asks_for_a_block};
 use crate::sys;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -171,12 +171,16 @@ pub unsafe fn kill(pid: libc::pid_t, signal: c_int) -> c_int {
     }
 }
 
-/// A program that ends itself by a signal as others do by `exit`. Without a word of memory it may as well pass on what it
-/// was sent. Where it handles the signal, it may still end for what led to it.
+/// A library that ends its program by SIGINT, as OpenBLAS does, right after its words. What a handler sends on is as a rule
+/// what the program was sent, whatever it has said. Where the program handles the signal, it may still end for what led to
+/// it.
 fn before_signal_to_itself(signal: c_int) {
-    const ENDS: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP];
     let Some(armed) = armed() else { return };
-    if !ENDS.contains(&signal) || !notes::is_guarded() || exhaustion::is_under_way() {
+    if signal != libc::SIGINT
+        || !notes::is_guarded()
+        || exhaustion::is_under_way()
+        || !messages::has_just_spoken()
+    {
         return;
     }
     let errno = sys::fd::errno();
@@ -213,6 +217,8 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
         _ if code == 0 => None,
         python::Answer::Memory(guilt) => Some(guilt),
         python::Answer::Other => None,
+        // The code says that somebody else has ended it.
+        python::Answer::Unknown if CODES_OF_SIGNALS.contains(&code) && !messages::gives_up() => None,
         python::Answer::Unknown => judge::of_exit(armed, messages::said(armed)),
     };
     if guilt.is_none() {
@@ -251,10 +257,10 @@ pub fn abort() -> ! {
 /// Ends the process here if memory is why it aborts.
 pub(super) fn judge_abort(armed: &Armed) {
     let guilt = match uncaught_exception() {
-        Some(Exception::OutOfMemory) => {
-            let evidence = Evidence::Exact;
-            let unnoted = Guilt { cause: Cause::Heap, request: None, evidence };
-            Some(notes::requested().map_or(unnoted, |noted| judge::guilt(&noted, evidence)))
+        Some(Exception::OutOfMemory) => of_bad_alloc(armed),
+        // Refused by the run-time library itself, as no memory is large enough.
+        Some(Exception::TooLarge) => {
+            Some(Guilt { cause: Cause::Heap, request: None, evidence: Evidence::Exact })
         }
         Some(Exception::OfSystem) if !was_refused_a_thread() => None,
         Some(Exception::Other) => None,
@@ -264,6 +270,17 @@ pub(super) fn judge_abort(armed: &Armed) {
         Some(guilt) => exhaustion::end(armed, guilt.verdict(Own::ABORT)),
         None => record::acquit(),
     }
+}
+
+/// The exception of a request that was refused: nobody caught it, as the run-time library says. One that was caught, and one
+/// that the program has thrown for reasons of its own, are no more than others.
+fn of_bad_alloc(armed: &Armed) -> Option<Guilt> {
+    let said = messages::said(armed);
+    let (cause, request) = notes::open_or_just_closed()?;
+    if said.is_some_and(|said| said.message == Message::OutOfMemory) {
+        return Some(Guilt { cause, request: Some(request), evidence: Evidence::Exact });
+    }
+    judge::of_abort(armed, said)
 }
 
 fn was_refused_a_thread() -> bool {
@@ -299,6 +316,8 @@ pub unsafe fn assert_fail(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exception {
     OutOfMemory,
+    /// An array that could not be addressed.
+    TooLarge,
     /// An error code of the system, such as the EAGAIN of a `std::thread` that could not be started.
     OfSystem,
     Other,
@@ -342,7 +361,8 @@ fn uncaught_exception() -> Option<Exception> {
     // A star marks a type that is local to one library.
     let name = name.strip_prefix(b"*").unwrap_or(name);
     Some(match name {
-        b"St9bad_alloc" | b"St20bad_array_new_length" | b"St17bad_array_new_length" => Exception::OutOfMemory,
+        b"St9bad_alloc" => Exception::OutOfMemory,
+        b"St20bad_array_new_length" | b"St17bad_array_new_length" => Exception::TooLarge,
         b"St12system_error" => Exception::OfSystem,
         _ => Exception::Other,
     })

@@ -100,6 +100,17 @@ pub(super) fn are_read() -> bool {
     (refusal::refused_count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
 }
 
+/// Whether the program has said a moment ago that memory is gone, and nothing since.
+pub(super) fn has_just_spoken() -> bool {
+    const MOMENT_MS: u64 = 500;
+    let story = story();
+    story.last == Some(Message::OutOfMemory) && !story.goes_on && SAID_AT.since().ms <= MOMENT_MS
+}
+
+pub(super) fn gives_up() -> bool {
+    GIVES_UP.load(Relaxed)
+}
+
 /// The program has sent itself a signal that is to end it.
 pub(super) fn note_giving_up() {
     GIVES_UP.store(true, Relaxed);

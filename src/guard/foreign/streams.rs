@@ -119,12 +119,17 @@ pub unsafe fn puts(text: *const c_char) -> c_int {
     unsafe { real(text) }
 }
 
-/// What the C library says for an error number, where that is about memory.
+/// What the C library says for an error number.
 pub(super) fn hear_error(number: c_int) {
+    if !messages::are_read() {
+        return;
+    }
     let is_memory = number == libc::ENOMEM
         || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread);
-    if messages::are_read() && is_memory {
+    if is_memory {
         messages::hear(b"enomem");
+    } else if number != 0 {
+        messages::hear(b"another error");
     }
 }
 

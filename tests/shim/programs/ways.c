@@ -279,6 +279,17 @@ int main(int count, char **arguments) {
     /* --- survives it --- */
     WAY("survives") { refuse(); handle(); exit(0); }
     WAY("survives, own code") { refuse(); handle(); exit(3); }
+    WAY("survives, told to end, and says so by its code") { refuse(); handle(); fputs("request refused: out of memory\n", stderr); exit(128 + SIGTERM); }
+    WAY("survives, told to end, with a full heap") { fill(); exit(128 + SIGTERM); }
+    WAY("survives, another error by error") { refuse(); handle(); error(3, ENOENT, "table"); }
+    WAY("survives, another error by perror") { refuse(); handle(); errno = EISDIR; perror("t"); exit(3); }
+    WAY("survives, passes on how a child ended") {
+        pid_t child; refuse(); handle(); if ((child = fork()) == 0) _exit(4); exit_with_child(child);
+    }
+    WAY("survives, passes on how a program ended, with a full heap") {
+        fill(); pid_t child = vfork(); if (child == 0) { execl("/bin/sh", "sh", "-c", "exit 5", (char *)0); _exit(77); } exit_with_child(child);
+    }
+    WAY("survives a large request, other words") { refuse(); fputs("main.conf:3: unknown keyword\n", stderr); exit(3); }
     WAY("survives a thread") { if (start_threads() == EAGAIN) exit(0); }
     WAY("survives a mapping, own code") { if (map() == MAP_FAILED) exit(3); }
     WAY("survives many mappings") { for (int i = 0; i < 10000; i++) if (map() != MAP_FAILED) broken(); handle(); exit(3); }

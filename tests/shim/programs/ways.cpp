@@ -23,6 +23,10 @@ int main(int, char **arguments) {
     if (way == "caught, exit") { try { std::vector<char> block(much); } catch (const std::bad_alloc &error) { std::cerr << error.what() << '\n'; return 1; } }
     if (way == "survives, own code") { refuse(); handle(); return 3; }
     if (way == "survives, another exception") { refuse(); throw std::runtime_error("another"); }
+    if (way == "a pool of its own is used up") throw std::bad_alloc();
+    if (way == "survives, and aborts while it does") {
+        try { std::vector<char> block(much); } catch (const std::bad_alloc &) { handle(); std::abort(); }
+    }
     if (way == "nothrow, null") { char *block = new (std::nothrow) char[much]; block[0] = 1; }
     return 99;
 }
