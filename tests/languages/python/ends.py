@@ -185,8 +185,8 @@ if way == "h-os-exit-of-other":
         os._exit(code)
 if way == "h-own-hook":
 
-    def leave(kind, *_):
-        print("stopped:", kind.__name__, file=sys.stderr)
+    def leave(*_):
+        print("stopped", file=sys.stderr)
         os._exit(code)
 
     sys.excepthook = leave
@@ -207,7 +207,7 @@ if way == "h-ignored-chain":
             try:
                 eat()
             except MemoryError:
-                raise MemoryError("cannot flush")
+                raise MemoryError
 
     Closed()
     sys.exit(code)
