@@ -120,7 +120,7 @@ fn expect(command: &mut Command, code: i32, evidence: Option<&str>) -> Result<()
 fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
     // Way, code, evidence.
     const OWN: Option<&str> = None;
-    const ENDS: [(&str, i32, Option<&str>); 25] = [
+    const ENDS: [(&str, i32, Option<&str>); 35] = [
         ("d-exit-at-once", 198, Some("exact")),
         ("d-exit-word", 198, Some("exact")),
         ("d-exit-raised", 198, Some("exact")),
@@ -135,7 +135,17 @@ fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
         ("d-forked", 198, Some("exact")),
         ("d-future", 198, Some("exact")),
         ("d-logged-by-main", 198, Some("said")),
+        ("d-worker", 198, Some("said")),
+        ("d-after-ignored", 198, Some("exact")),
         ("h-exit", 3, OWN),
+        ("h-os-exit", 3, OWN),
+        ("h-os-exit-of-other", 3, OWN),
+        ("h-own-hook", 3, OWN),
+        ("h-ignored-by-callback", 3, OWN),
+        ("h-ignored-chain", 3, OWN),
+        ("h-ignored-and-left", 3, OWN),
+        ("h-ignored-at-end", 3, OWN),
+        ("h-ignored-in-teardown", 3, OWN),
         ("h-exit-later", 3, OWN),
         ("h-full-exit", 3, OWN),
         ("h-words", 3, OWN),
@@ -155,7 +165,12 @@ fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
         }
         trials.push(Trial::test(format!("python {}: {way}", python.name), move || {
             // Without site, with nothing read from the environment: nothing of it is needed.
-            let flags: &[&str] = if way == "d-exit-raised" { &["-I", "-S"] } else { &[] };
+            let flags: &[&str] = match way {
+                "d-exit-raised" => &["-I", "-S"],
+                // Each piece of a line is a write of its own.
+                "h-ignored-chain" => &["-u"],
+                _ => &[],
+            };
             let mut command = launcher();
             command.args(["run", "-m", "100Mi", "--"]).arg(&python.path).args(flags);
             expect(command.arg(program("ends.py")).args([way, "3"]), code, evidence)
@@ -201,7 +216,9 @@ fn add_stalls(trials: &mut Vec<Trial>) {
     // Way, how long it may stall, how long it asks in vain, its end.
     let stalls = [
         ("spins", "200ms", "60000", 198),
-        ("maps", "200ms", "60000", 198),
+        ("maps-and-spins", "200ms", "60000", 198),
+        ("maps", "100ms", "1000", 0),
+        ("computes", "100ms", "2000", 0),
         ("spins", "off", "1000", 0),
         ("allocates", "100ms", "1000", 0),
         ("writes", "100ms", "1000", 0),

@@ -209,8 +209,11 @@ pub(super) fn hear(message: &[u8]) {
     {
         exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
-    python::hear(message);
+    let is_ignored = python::hear(message);
     uncaught::hear(message);
+    if is_ignored {
+        return;
+    }
     let mut now = story();
     let before = now;
     now.hear(message);

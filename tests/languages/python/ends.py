@@ -119,6 +119,19 @@ if way == "d-logged-by-main":
 
     sys.exit(main())
 
+# What it died of is in the middle of what a worker says, who then leaves when that is no longer handled.
+if way == "d-worker":
+    import traceback
+
+    try:
+        try:
+            eat()
+        except MemoryError as error:
+            raise ValueError("job failed") from error
+    except ValueError:
+        traceback.print_exc()
+    os._exit(code)
+
 if way == "h-exit":
     try:
         eat()
@@ -161,6 +174,72 @@ if way == "h-forked":
     if pid == 0:
         os._exit(code)
     sys.exit(os.waitpid(pid, 0)[1] >> 8)
+if way == "h-os-exit":
+    handled()
+    os._exit(code)
+if way == "h-os-exit-of-other":
+    handled()
+    try:
+        int("x")
+    except ValueError:
+        os._exit(code)
+if way == "h-own-hook":
+
+    def leave(*_):
+        print("stopped", file=sys.stderr)
+        os._exit(code)
+
+    sys.excepthook = leave
+    handled()
+    raise KeyError("x")
+# Python says what it ignores, and goes on.
+if way == "h-ignored-by-callback":
+    import weakref
+
+    referred = type("Referred", (), {})()
+    reference = weakref.ref(referred, lambda _: eat())
+    del referred
+    sys.exit(code)
+if way == "h-ignored-chain":
+
+    class Closed:
+        def __del__(self):
+            try:
+                eat()
+            except MemoryError:
+                raise MemoryError
+
+    Closed()
+    sys.exit(code)
+if way == "h-ignored-and-left":
+
+    class Dropped:
+        def __del__(self):
+            eat()
+
+    Dropped()
+    os._exit(code)
+if way == "h-ignored-at-end":
+    import atexit
+
+    atexit.register(eat)
+    sys.exit(code)
+if way == "h-ignored-in-teardown":
+
+    class Last:
+        def __del__(self, eat=eat):
+            eat()
+
+    kept = Last()
+    sys.exit(code)
+if way == "d-after-ignored":
+
+    class Early:
+        def __del__(self):
+            eat()
+
+    Early()
+    eat()
 if way == "h-raised":
     try:
         eat()

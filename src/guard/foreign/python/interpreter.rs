@@ -382,7 +382,8 @@ pub(super) fn handled() -> Option<Owned> {
     // SAFETY: three places that are ours.
     unsafe { err_handled(&raw mut kind, &raw mut value, &raw mut trace) };
     let _ = (Owned::new(kind), Owned::new(trace));
-    Owned::new(value)
+    // Where there is none, some versions give None.
+    Owned::new(value).filter(|value| value.matches(base_exception()))
 }
 
 /// What CPython up to 3.11 has taken out of the thread's state, and has nowhere else.

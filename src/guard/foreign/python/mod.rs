@@ -15,14 +15,16 @@
 //! |---|---|
 //! | `interpreter` | CPython's C interface, found at the first refusal |
 //! | `chain` | whether an exception came from a `MemoryError` |
+//! | `ignored` | what Python says of exceptions that it ignores |
 
 mod chain;
+mod ignored;
 mod interpreter;
 
-use super::uncaught;
+use super::{messages, uncaught};
 use crate::contract::{Cause, Evidence};
 use crate::guard::armed::armed;
-use crate::guard::judge::Guilt;
+use crate::guard::judge::{self, Guilt};
 use crate::guard::real::{Real, call_real};
 use crate::guard::{notes, refusal};
 use crate::sys;
@@ -60,10 +62,12 @@ const UNKNOWN: u8 = 0;
 const LEFT_FOR_MEMORY: u8 = 1;
 const LEFT_SPEAKING: u8 = 2;
 const LEFT: u8 = 3;
+/// It leaves by `os._exit`, handling no exception.
+const LEFT_AT_ONCE: u8 = 4;
 /// The same of an exception that nobody caught.
-const DIED_OF_MEMORY: u8 = 4;
-const DIED_SPEAKING: u8 = 5;
-const DIED_OF_OTHER: u8 = 6;
+const DIED_OF_MEMORY: u8 = 5;
+const DIED_SPEAKING: u8 = 6;
+const DIED_OF_OTHER: u8 = 7;
 
 /// The thread that is in here, whose requests come from the reserve and are not the program's.
 static INSIDE: AtomicU32 = AtomicU32::new(0);
@@ -103,6 +107,7 @@ pub(super) fn forget() {
     }
     // What the interpreter was asked for may have been asked for by a thread that is not here.
     let _ = STATE.compare_exchange(ASKED, IDLE, Relaxed, Relaxed);
+    ignored::forget();
 }
 
 /// A refusal is passed on to the program. In a thread of the program's, wherever it asked for memory.
@@ -223,6 +228,12 @@ pub(super) fn expect_threads() {
     }
 }
 
+/// The last exception that nobody caught. A program may have set it itself, and gone on.
+fn uncaught_exception() -> Option<Owned> {
+    // From 3.12 on under the first name; the second one stays.
+    interpreter::of_sys(c"last_exc").or_else(|| interpreter::of_sys(c"last_value"))
+}
+
 /// The program's exit handlers are called: it ends. `SystemExit` has been seen before.
 unsafe extern "C" fn at_exit(_: *mut Object, _: *mut Object) -> *mut Object {
     if REFUSED.load(Relaxed)
@@ -230,9 +241,7 @@ unsafe extern "C" fn at_exit(_: *mut Object, _: *mut Object) -> *mut Object {
         && let Some(_inside) = Inside::enter()
     {
         let _aside = PutAside::new();
-        // From 3.12 on under the first name; the second one stays.
-        let last = interpreter::of_sys(c"last_exc").or_else(|| interpreter::of_sys(c"last_value"));
-        if let Some(exception) = last {
+        if let Some(exception) = uncaught_exception() {
             LAST.store(
                 match chain::look(exception) {
                     Chain::Memory => DIED_OF_MEMORY,
@@ -354,8 +363,17 @@ pub(super) fn look_at_handled() {
     }
     if let Some(_inside) = Inside::enter() {
         let _aside = PutAside::new();
-        let chain = interpreter::handled().map(chain::look);
-        LAST.store(if chain == Some(Chain::Memory) { LEFT_FOR_MEMORY } else { UNKNOWN }, Relaxed);
+        let left = match interpreter::handled().map(chain::look) {
+            Some(Chain::Memory) => LEFT_FOR_MEMORY,
+            // Another program's C code calls `_exit` for reasons of its own.
+            _ if !is_interpreter() => UNKNOWN,
+            Some(Chain::Speaks) => LEFT_SPEAKING,
+            // Inside `sys.excepthook` there is none that is handled.
+            _ if uncaught_exception().map(chain::look).is_some_and(|chain| chain != Chain::Other) => UNKNOWN,
+            Some(Chain::Other) => LEFT,
+            None => LEFT_AT_ONCE,
+        };
+        LAST.store(left, Relaxed);
     }
 }
 
@@ -387,6 +405,12 @@ pub(super) fn answer(code: u8) -> Answer {
         // A `main` that logs what went wrong, and whose result is the code: the exception is gone by then.
         LEFT if is_alone && has_just_said() => Answer::Memory(guilt(Evidence::Said)),
         LEFT | DIED_OF_OTHER if is_alone => Answer::Other,
+        // A worker says what it died of, in whatever words, and leaves when that is no longer handled.
+        LEFT_AT_ONCE if is_alone && !has_said_so() => Answer::Other,
+        // Its end may have been decided before: what Python ignores, it ignores in exit handlers and destructors, too.
+        UNKNOWN if is_alone && ignored::is_last_refusal() && !has_just_said() && is_interpreter() => {
+            Answer::Other
+        }
         _ => Answer::Unknown,
     }
 }
@@ -397,6 +421,11 @@ fn guilt(evidence: Evidence) -> Guilt {
         .or_else(refusal::last_here)
         .map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
     Guilt { cause, request, evidence }
+}
+
+/// Whether it has said last, and not gone on since, that memory is gone.
+fn has_said_so() -> bool {
+    armed().is_some_and(|armed| judge::by_message(messages::said(armed)).is_some())
 }
 
 /// Whether this program is Python's interpreter, and not one that has it inside.
@@ -412,15 +441,16 @@ static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// What had been allocated by then.
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// The program says something.
-pub(super) fn hear(message: &[u8]) {
+/// The program says something. Whether that is all about an exception that Python ignores.
+pub(super) fn hear(message: &[u8]) -> bool {
     /// `threading.excepthook`, and `sys.unraisablehook` of a bare thread.
-    const THREAD_DIES: [&[u8]; 2] = [b"Exception in thread ", b"in thread started by"];
+    const THREAD_DIES: [&[u8]; 2] = [b"Exception in thread ", THREAD_STARTED_BY];
     if !REFUSED.load(Relaxed) {
-        return;
+        return false;
     }
     let here = sys::process::tid();
-    match last_line(message) {
+    let rest = if interpreter::is_found() { ignored::last_other(here, message) } else { message };
+    match last_line(rest) {
         Some(line) if names_memory_error(line) => {
             SAID_BY.store(here, Relaxed);
             SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
@@ -437,7 +467,11 @@ pub(super) fn hear(message: &[u8]) {
     if THREADS_UNSEEN.load(Relaxed) && THREAD_DIES.iter().any(|words| says(words)) {
         THREAD_SAID_SO.store(true, Relaxed);
     }
+    rest.is_empty() && !message.is_empty()
 }
+
+/// How a bare thread's end is told, as if it were ignored.
+const THREAD_STARTED_BY: &[u8] = b"in thread started by";
 
 /// The last line that says anything.
 fn last_line(message: &[u8]) -> Option<&[u8]> {
