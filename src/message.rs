@@ -5,7 +5,7 @@
 
 /// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
 /// the words of whoever says them. One table for all who listen.
-const FAILED_FOR_MEMORY: [&[u8]; 48] = [
+const FAILED_FOR_MEMORY: [&[u8]; 49] = [
     b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
     b"outofmemory",               // std::io::ErrorKind
     b"outofmemoryerror",          // Java, Julia
@@ -36,6 +36,7 @@ const FAILED_FOR_MEMORY: [&[u8]; 48] = [
     b"not enough memory",         // Lua
     b"insufficient memory",       // HotSpot
     b"no more memory",            // C programs
+    b"no memory for",             // C programs
     b"memory exhausted",          // GNU programs
     b"heap exhausted",            // SBCL, GHC
     b"out of space",              // dash
@@ -512,6 +513,7 @@ mod tests {
             "dash: 1: Out of space",
             "ways: no memory",
             "ways: no memory!",
+            "ways: no memory for 300 rows",
             "Can't allocate 0x40000000 bytes for space 1",
             "No such luck: out of memory",
             "[Errno 12] Cannot allocate memory",
