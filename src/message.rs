@@ -125,6 +125,10 @@ const OTHER_DEATH: [&[u8]; 7] = [
     b"allowed memory size",           // PHP, at a limit of its own
 ];
 
+/// What stands for the text of any other error number.
+#[cfg(feature = "shim")]
+pub(crate) const ANOTHER_ERROR: &[u8] = b"operation not permitted";
+
 /// What programs say that failed at something else: what they said of memory before was not the end of it.
 const OTHER_FAILURE: [&[u8]; 14] = [
     b"no such",

@@ -5,6 +5,7 @@ use super::messages;
 use crate::contract::Cause;
 use crate::guard::notes;
 use crate::guard::real::{Real, call_real};
+use crate::message::ANOTHER_ERROR;
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -129,7 +130,8 @@ pub(super) fn hear_error(number: c_int) {
     if is_memory {
         messages::hear(b"enomem");
     } else if number != 0 {
-        messages::hear(b"another error");
+        // In whatever language: it fails at something else.
+        messages::hear(ANOTHER_ERROR);
     }
 }
 
