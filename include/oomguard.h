@@ -63,7 +63,7 @@ extern "C" {
  * with 125 and one line on stderr that names the variable, the value, and what would be accepted. */
 
 #define OOMGUARD_VARIABLE_LIMIT "OOMGUARD_LIMIT"           /* a limit; unset: what oomguard_arm() says, else "auto" */
-#define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space" or "data"; unset: address-space */
+#define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space", "data" or "resident"; unset: address-space */
 #define OOMGUARD_VARIABLE_EXIT_CODE "OOMGUARD_EXIT_CODE"   /* 1 to 255; unset: 198 */
 #define OOMGUARD_VARIABLE_ON_REFUSAL "OOMGUARD_ON_REFUSAL" /* "deferred" or "immediate"; unset: deferred */
 #define OOMGUARD_VARIABLE_STALL "OOMGUARD_STALL"           /* how long it may be refused and get nowhere: "10s", "off" */
@@ -121,6 +121,7 @@ int oomguard_arm(const char *limit);
 /* What the limit counts. */
 #define OOMGUARD_ADDRESS_SPACE 1 /* every mapping: RLIMIT_AS */
 #define OOMGUARD_DATA 2          /* private writable memory: RLIMIT_DATA */
+#define OOMGUARD_RESIDENT 3      /* memory in use, swapped out included: RLIMIT_DATA, moved at each refusal */
 
 /* Who set the limit. */
 #define OOMGUARD_SOURCE_NONE 0        /* nobody: there is none */
@@ -137,7 +138,7 @@ struct oomguard_status {
     uint64_t in_use;   /* bytes of what the limit counts; OOMGUARD_UNKNOWN: there is no /proc */
     uint64_t headroom; /* bytes left until the limit; OOMGUARD_UNKNOWN: there is none */
     uint64_t refusals; /* allocations refused so far and passed on to the program */
-    int measure;       /* OOMGUARD_ADDRESS_SPACE or OOMGUARD_DATA */
+    int measure;       /* OOMGUARD_ADDRESS_SPACE, OOMGUARD_DATA or OOMGUARD_RESIDENT */
     int source;        /* OOMGUARD_SOURCE_... */
     int armed;         /* 1: the guard holds this process; the function fails where it does not */
     int reserved;      /* 0 */

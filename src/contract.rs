@@ -49,7 +49,7 @@ pub const DEFAULT_STALL_MS: u64 = 10_000;
 pub mod variable {
     /// The limit: bytes, `512Mi`, `80%`, `auto` or `off`.
     pub const LIMIT: &str = "OOMGUARD_LIMIT";
-    /// What the limit counts: `address-space` or `data`.
+    /// What the limit counts: `address-space`, `data` or `resident`.
     pub const MEASURE: &str = "OOMGUARD_MEASURE";
     /// The exit code on exhaustion: 1–255.
     pub const EXIT_CODE: &str = "OOMGUARD_EXIT_CODE";
@@ -134,22 +134,27 @@ pub enum Measure {
     AddressSpace,
     /// Private writable memory, which is what a cgroup mostly charges: `RLIMIT_DATA` in setrlimit(2), since Linux 4.7.
     Data,
+    /// Memory in use: what is resident and private, or shared and this process's own, and what is swapped out. What is mapped and
+    /// never touched does not count. Held by `RLIMIT_DATA`, which the guard moves, and by a look now and then.
+    Resident,
 }
 
 impl Measure {
-    /// The word for people and for `OOMGUARD_MEASURE`: `address-space` or `data`.
+    /// The word for people and for `OOMGUARD_MEASURE`: `address-space`, `data` or `resident`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Measure::AddressSpace => "address-space",
             Measure::Data => "data",
+            Measure::Resident => "resident",
         }
     }
 
-    /// The word in the report: `address_space` or `data`.
+    /// The word in the report: `address_space`, `data` or `resident`.
     pub const fn report_word(self) -> &'static str {
         match self {
             Measure::AddressSpace => "address_space",
             Measure::Data => "data",
+            Measure::Resident => "resident",
         }
     }
 
@@ -158,15 +163,16 @@ impl Measure {
             // The second is the report's word, which people copy.
             b"address-space" | b"address_space" => Ok(Measure::AddressSpace),
             b"data" => Ok(Measure::Data),
+            b"resident" => Ok(Measure::Resident),
             _ => Err(ParseMeasureError(())),
         }
     }
 
-    /// The other measure.
+    /// The measure of the other rlimit.
     pub(crate) const fn other(self) -> Measure {
         match self {
             Measure::AddressSpace => Measure::Data,
-            Measure::Data => Measure::AddressSpace,
+            Measure::Data | Measure::Resident => Measure::AddressSpace,
         }
     }
 }
@@ -186,7 +192,7 @@ pub struct ParseMeasureError(());
 
 impl ParseMeasureError {
     pub(crate) const REASON: &str = "not a measure";
-    pub(crate) const FORMS: &str = "address-space or data";
+    pub(crate) const FORMS: &str = "address-space, data or resident";
 }
 
 impl fmt::Display for ParseMeasureError {

@@ -93,6 +93,7 @@ mod guard;
 mod limit;
 mod message;
 mod outer;
+mod overrun;
 mod profile;
 mod record;
 mod report;

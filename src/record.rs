@@ -542,6 +542,25 @@ pub(crate) struct Claims {
 #[cfg(feature = "supervisor")]
 impl Claims {
     /// Reads a copy of a record. `None`: no guard ever filled it, or what filled it was none.
+    /// Of a process that has no guard: nothing but what a parent knows.
+    pub(crate) fn from_outside(exit_code: u8) -> Claims {
+        let page = Page { words: [const { AtomicU64::new(0) }; WORDS] };
+        page.write_owner(0);
+        page.write_armed(&Armed {
+            program: b"?",
+            token: None,
+            limit: None,
+            limit_source: Some(LimitSource::Environment),
+            measure: Measure::Resident,
+            exit_code,
+        });
+        let mut copy = [0; RECORD_BYTES];
+        for (bytes, word) in copy.chunks_exact_mut(8).zip(&page.words) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        Claims::read(&copy).unwrap_or_else(|| unreachable!("what was written just now is a record"))
+    }
+
     pub(crate) fn read(copy: &[u8; RECORD_BYTES]) -> Option<Claims> {
         let copy = Copied(copy);
         if copy.word(at::MAGIC) != MAGIC || copy.word(at::LAYOUT) != LAYOUT {
@@ -570,6 +589,9 @@ impl Claims {
                 data: copy.number(at::DATA),
                 resident: copy.number(at::RESIDENT),
                 resident_peak: copy.number(at::RESIDENT_PEAK),
+                anonymous: None,
+                shared: None,
+                swapped: None,
                 threads: None,
                 heap: HeapUse { live: copy.number(at::HEAP_LIVE), peak: copy.number(at::HEAP_PEAK) },
             },
@@ -807,12 +829,17 @@ fn measure_code(measure: Measure) -> u64 {
     match measure {
         Measure::AddressSpace => 1,
         Measure::Data => 2,
+        Measure::Resident => 3,
     }
 }
 
 #[cfg(feature = "supervisor")]
 fn measure_from(code: u64) -> Measure {
-    if code == 2 { Measure::Data } else { Measure::AddressSpace }
+    match code {
+        2 => Measure::Data,
+        3 => Measure::Resident,
+        _ => Measure::AddressSpace,
+    }
 }
 
 #[cfg(all(test, feature = "supervisor"))]
@@ -853,6 +880,7 @@ mod tests {
         };
         assert_eq!(number("ADDRESS_SPACE"), measure_code(Measure::AddressSpace));
         assert_eq!(number("DATA"), measure_code(Measure::Data));
+        assert_eq!(number("RESIDENT"), measure_code(Measure::Resident));
         assert_eq!(number("SOURCE_ENVIRONMENT"), source_code(LimitSource::Environment));
         assert_eq!(number("SOURCE_SOURCE"), source_code(LimitSource::Source));
         assert_eq!(number("SOURCE_CGROUP"), source_code(LimitSource::Cgroup));

@@ -154,6 +154,7 @@ impl Snapshot<'_> {
         text.push(match self.cause {
             Cause::Thread => " could not start a thread",
             Cause::Stack => " could not grow its stack",
+            Cause::Resident => " went over its limit, with memory that it had mapped before",
             _ => " could not go on",
         });
         if let Some(request) = self.request {
@@ -246,7 +247,9 @@ impl Snapshot<'_> {
             (Some(LimitSource::Budget), _) => "a larger budget, or fewer processes that share it",
             (Some(LimitSource::Changed), _) => "a larger rlimit where this one was set (setrlimit, prlimit)",
             (_, Measure::AddressSpace) => "a larger RLIMIT_AS (ulimit -v) in whatever started this",
-            (_, Measure::Data) => "a larger RLIMIT_DATA (ulimit -d) in whatever started this",
+            (_, Measure::Data | Measure::Resident) => {
+                "a larger RLIMIT_DATA (ulimit -d) in whatever started this"
+            }
         });
         let mostly_reserved = self.memory.resident_peak.is_some_and(|peak| peak < limit / 2);
         if self.cause == Cause::Thread {
@@ -312,6 +315,9 @@ mod tests {
             limit_refused: Some(true),
             memory: MemoryUse {
                 address_space: Some(511 << 20),
+                anonymous: None,
+                shared: None,
+                swapped: None,
                 data: Some(400 << 20),
                 resident: Some(300 << 20),
                 resident_peak: Some(310 << 20),
@@ -403,6 +409,9 @@ mod tests {
             limit_refused: None,
             memory: MemoryUse {
                 address_space: huge,
+                anonymous: huge,
+                shared: huge,
+                swapped: huge,
                 data: huge,
                 resident: huge,
                 resident_peak: huge,

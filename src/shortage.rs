@@ -50,7 +50,9 @@ impl Asked {
             return None;
         }
         let is_counted = |measure: &Measure| self.writable || *measure == Measure::AddressSpace;
-        let limits = [first, first.other()].into_iter().filter(is_counted);
+        // Under the measure `resident`, a limit on data that there was before stays in force.
+        let data = (first == Measure::Resident).then_some(Measure::Data);
+        let limits = [first, first.other()].into_iter().chain(data).filter(is_counted);
         limits.filter_map(|measure| Some(Full { measure, limit: limit_of(measure)? })).find(|full| {
             let wanted = self.whole_pages().saturating_add(self.beside(full.limit, used));
             used.of(full.measure).is_none_or(|used| used.saturating_add(wanted) > full.limit)

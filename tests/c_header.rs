@@ -40,6 +40,7 @@ fn expected() -> BTreeMap<&'static str, String> {
         ("OOMGUARD_UNKNOWN", u64::MAX.to_string()),
         ("OOMGUARD_ADDRESS_SPACE", "1".to_owned()),
         ("OOMGUARD_DATA", "2".to_owned()),
+        ("OOMGUARD_RESIDENT", "3".to_owned()),
         ("OOMGUARD_SOURCE_NONE", "0".to_owned()),
         ("OOMGUARD_SOURCE_ENVIRONMENT", "1".to_owned()),
         ("OOMGUARD_SOURCE_SOURCE", "2".to_owned()),

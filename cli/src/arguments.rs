@@ -50,7 +50,7 @@ pub struct Run {
     #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
     pub limit: Option<Limit>,
 
-    /// What the limit counts: data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else data]
+    /// What the limit counts: data (private writable memory), resident (memory in use) or address-space [default: $OOMGUARD_MEASURE, else data]
     #[arg(long, value_name = "MEASURE", value_parser = measure)]
     pub measure: Option<Measure>,
 

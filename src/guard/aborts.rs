@@ -3,7 +3,7 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{frames, record, standstill, unwind, verdict};
+use super::{frames, record, resident, standstill, unwind, verdict};
 use crate::contract::{Cause, Evidence};
 use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -30,6 +30,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     let errno = sys::fd::errno();
     // SAFETY: the kernel, and a handler that passes its arguments on, hand over a description, or nothing.
     let info_here = unsafe { info.as_ref() };
+    if info_here.is_some_and(|info| resident::heed(armed, info)) {
+        sys::fd::set_errno(errno);
+        return;
+    }
     if info_here.is_none_or(is_raised_here) {
         standstill::end_if_found(armed);
         judge(armed, context);

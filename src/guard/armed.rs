@@ -55,6 +55,10 @@ impl Armed {
     /// The same of a moment at which the rlimit was `now`.
     pub(super) fn limit_as_of(&self, now: Rlimit) -> Option<Resolved> {
         let set = self.limit.get();
+        if self.measure == Measure::Resident {
+            // The rlimit is where we have moved it.
+            return set;
+        }
         let raised = raised_for_last_words(set.map(|set| set.bytes), self.reserve_bytes, now.hard);
         holding(set, [self.limit.lowered(), raised], now.soft)
     }

@@ -12,8 +12,8 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
-use super::{interpose, pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, REPORT_MAX_BYTES};
+use super::{interpose, onlooker, pressure, profile, record, refusal, verdict, watchdog};
+use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES};
 use crate::record::Told;
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -59,6 +59,11 @@ pub(super) fn standing() -> Standing {
 /// Whether some thread of this process is saying the last words.
 pub(super) fn is_under_way() -> bool {
     standing() != Standing::Alive
+}
+
+/// The same of process `pid`, this one, for a thread that is nobody's.
+pub(super) fn is_anybody_dying(pid: u32) -> bool {
+    WINNER.load(Ordering::Relaxed) >> 32 == u64::from(pid)
 }
 
 /// Why the process ends here, and how it would have ended without us.
@@ -384,6 +389,12 @@ fn push_unwritten(target: &ReportTarget, errno: i32, lines: &mut Text<2048>) {
 fn with_and_without_reserve(armed: &Armed) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
     let limit = armed.limit_now()?.bytes;
+    // Under the measure `resident` the rlimit may have fallen behind what is mapped.
+    let limit = if armed.measure == Measure::Resident {
+        now.soft?.max(sys::memory::memory_use().data.unwrap_or(0))
+    } else {
+        limit
+    };
     let raised = raised_for_last_words(Some(limit), armed.reserve_bytes, now.hard)?;
     Some((Rlimit { soft: Some(raised), ..now }, now))
 }
@@ -400,7 +411,7 @@ pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bo
 
 /// Whether there is no other thread that may want memory: two are this one and the watchdog.
 fn is_alone(memory: &MemoryUse) -> bool {
-    memory.threads.is_some_and(|threads| threads <= 2 + pressure::idle_threads())
+    memory.threads.is_some_and(|threads| threads <= 2 + pressure::idle_threads() + onlooker::threads())
 }
 
 /// With nobody else to eat it, the reserve is there for everything, the C library's own allocations included.

@@ -290,7 +290,7 @@ pub(super) unsafe fn create_thread(
         let is_by_limit = || {
             armed().is_some_and(|armed| refusal::is_by_limit(armed, Asked::of_heap(with_guard_page as u64)))
         };
-        if sys::memory::would_be_refused(with_guard_page) && is_by_limit() {
+        if super::resident::would_be_refused(with_guard_page) && is_by_limit() {
             let request = Request { bytes: stack_bytes as u64, align: None };
             refusal::handle(Cause::Thread, asker, request, &mut || {
                 result = create();

@@ -14,7 +14,7 @@
 use super::armed::Armed;
 use super::exhaustion::{Own, Verdict};
 use super::notes::{self, Asker, Noted};
-use super::refusal;
+use super::{refusal, resident};
 use crate::contract::{Cause, Evidence, Measure};
 use crate::message::Message;
 use crate::report::Request;
@@ -193,7 +193,7 @@ pub(super) fn would_be_refused(noted: &Noted) -> bool {
     // A filter of the program's own may kill it for the question.
     (refusal::has_filter_of_its_own() || is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
         && usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES))
-            .map_or(true, sys::memory::would_be_refused)
+            .map_or(true, resident::would_be_refused)
 }
 
 pub(super) fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {

@@ -62,6 +62,12 @@ macro_rules! __guard_keys {
     };
     (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
      profile [$($p:tt)*] allocator [$($a:tt)*]
+     measure = resident $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::Resident)] exit_code [$($e)*]
+            reserve [$($r)*] on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator [$($a:tt)*]
      measure = address_space $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [.measure($crate::Measure::AddressSpace)] exit_code [$($e)*]
             reserve [$($r)*] on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }

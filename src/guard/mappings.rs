@@ -7,7 +7,7 @@
 use super::armed::armed;
 use super::notes;
 use super::real::{Real, call_real};
-use super::refusal;
+use super::{refusal, resident};
 use crate::report::Request;
 use crate::shortage::Asked;
 use crate::sys;
@@ -56,6 +56,19 @@ fn look_at_refusal(bytes: usize, writable: bool) {
     sys::fd::set_errno(errno);
 }
 
+/// A call that would take so many bytes of data was refused: may it have more? `errno` is then as it was before.
+#[cold]
+#[inline(never)]
+pub(super) fn ask(bytes: usize, again: &mut dyn FnMut() -> bool) {
+    let errno = sys::fd::errno();
+    if errno == libc::ENOMEM
+        && let Some(armed) = armed()
+        && resident::ask(armed, bytes as u64, again)
+    {
+        sys::fd::set_errno(errno);
+    }
+}
+
 /// Whether RLIMIT_DATA counts such a mapping.
 fn is_data(protection: c_int, flags: c_int) -> bool {
     protection & libc::PROT_WRITE != 0 && flags & libc::MAP_TYPE == libc::MAP_PRIVATE
@@ -94,6 +107,7 @@ fn exceeds_limit(at: *mut c_void, bytes: usize) -> bool {
                 let start = at as usize;
                 let replaced = sys::memory::data_within(start..start.saturating_add(bytes));
                 replaced.is_some_and(|replaced| room.saturating_add(replaced) < wanted)
+                    && resident::would_be_refused(bytes)
             }
         }
         None => false,
@@ -137,6 +151,12 @@ pub unsafe extern "C" fn mmap(
         },
     };
     let mut mapped = map();
+    if mapped == libc::MAP_FAILED && is_data(protection, flags) {
+        ask(bytes, &mut || {
+            mapped = map();
+            mapped != libc::MAP_FAILED
+        });
+    }
     if mapped == libc::MAP_FAILED {
         refusal::lend_to_python(&mut || {
             mapped = map();
@@ -159,7 +179,7 @@ pub unsafe extern "C" fn mremap(
     flags: c_int,
     to: *mut c_void,
 ) -> *mut c_void {
-    let mapped = match call_real!(MREMAP, Mremap) {
+    let map = || match call_real!(MREMAP, Mremap) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, old_bytes, bytes, flags, to) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -170,7 +190,15 @@ pub unsafe extern "C" fn mremap(
             ) as *mut c_void
         },
     };
-    look(mapped != libc::MAP_FAILED, bytes.saturating_sub(old_bytes), true);
+    let mut mapped = map();
+    let more = bytes.saturating_sub(old_bytes);
+    if mapped == libc::MAP_FAILED && more > 0 {
+        ask(more, &mut || {
+            mapped = map();
+            mapped != libc::MAP_FAILED
+        });
+    }
+    look(mapped != libc::MAP_FAILED, more, true);
     mapped
 }
 
@@ -191,7 +219,7 @@ fn has_hole(at: *mut c_void, bytes: usize) -> bool {
 /// That of mprotect(2).
 #[inline]
 pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
-    let result = match call_real!(MPROTECT, Mprotect) {
+    let protect = || match call_real!(MPROTECT, Mprotect) {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -201,6 +229,13 @@ pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_i
         },
     };
     let writable = protection & libc::PROT_WRITE != 0;
+    let mut result = protect();
+    if result != 0 && writable {
+        ask(bytes, &mut || {
+            result = protect();
+            result == 0
+        });
+    }
     // What was not all there was not all to be had: mprotect(2) says ENOMEM for that as well.
     if result == 0 || !has_hole(at, bytes) {
         look(result == 0, bytes, writable);

@@ -20,6 +20,8 @@
 //! | `stack` | the main stack, mapped so that its growth is never refused |
 //! | `armed` | what start-up found out, fixed from then on |
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
+//! | `resident` | the measure `resident`: may it have more? |
+//! | `onlooker` | a thread that looks whether it holds too much, where no parent does |
 //! | `backoff` | when something tried in vain is worth another try |
 //! | `busy` | whether a thread of this process is at something |
 //! | `notes` | what was refused and not got over, and what has been allocated since |
@@ -65,12 +67,14 @@ mod limits;
 mod macros;
 mod mappings;
 mod notes;
+mod onlooker;
 mod panics;
 pub(crate) mod pressure;
 mod profile;
 mod real;
 mod record;
 mod refusal;
+mod resident;
 mod said;
 pub(crate) mod settings;
 mod stack;

@@ -8,7 +8,7 @@
 //! race between two threads only shifts by one allocation what is a threshold anyhow.
 
 use super::armed::{Armed, armed};
-use super::{c_heap, record, refusal};
+use super::{c_heap, onlooker, record, refusal};
 use crate::contract::Cause;
 use crate::record::Counted;
 use crate::report::Request;
@@ -220,6 +220,7 @@ fn forget() {
 fn are_ours() -> bool {
     if BEGINS_IN_CHILDREN.load(Relaxed) && OWNER.load(Relaxed) != 0 && !is_guarded() {
         begin();
+        onlooker::begin();
     }
     is_guarded()
 }

@@ -107,6 +107,11 @@ fn head() -> Option<&'static Head> {
     Some(unsafe { &*at })
 }
 
+/// Whether somebody shares a record with this process.
+pub(super) fn is_shared() -> bool {
+    head().is_some()
+}
+
 /// The page of this process, if it has one.
 fn page() -> Option<&'static Page> {
     let head = head()?;

@@ -7,7 +7,7 @@ use super::busy::Busy;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
 use super::notes::{self, Asker};
-use super::{interpose, panics, profile, record, said};
+use super::{interpose, panics, profile, record, resident, said};
 use crate::contract::{Cause, Evidence, Measure, OnRefusal};
 use crate::report::Request;
 use crate::shortage::{Asked, Full};
@@ -16,7 +16,7 @@ use crate::sys::local::{Zeroed, thread_own};
 use crate::sys::memory::rlimit;
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What this thread was refused last, and whether it is busy with a refusal. No destructor, so it can be used at any
 /// moment of a thread's life. All bytes zero is its first state.
@@ -127,6 +127,13 @@ fn handle_armed(
     if super::foreign::is_asking_python() {
         return exhaustion::lend_reserve(armed, again);
     }
+    // May it have more? From here on each try may ask again: what is given back makes room.
+    let try_again = again;
+    let again: &mut dyn FnMut() -> bool =
+        &mut || try_again() || resident::ask(armed, request.bytes, try_again);
+    if cause != Cause::Injected && resident::ask(armed, request.bytes, again) {
+        return true;
+    }
     // A refusal inside a callback, or inside what we call: no recursion, it is simply a refusal.
     if is_handling() {
         note(cause, asker, request);
@@ -217,10 +224,11 @@ pub(super) fn watch_for_unchecked() {
     }
 }
 
-/// The limit that had no room for what was refused last, plus one, and whether it was one on data; zero where none is
-/// known. Relaxed: two threads that are refused at once are refused by the same limit.
+/// The limit that had no room for what was refused last, plus one, and the place of its measure in `MEASURES`; zero where
+/// none is known. Relaxed: two threads that are refused at once are refused by the same limit.
 static FULL_LIMIT: AtomicU64 = AtomicU64::new(0);
-static FULL_IS_DATA: AtomicBool = AtomicBool::new(false);
+static FULL_MEASURE: AtomicU8 = AtomicU8::new(0);
+const MEASURES: [Measure; 3] = [Measure::AddressSpace, Measure::Data, Measure::Resident];
 /// For how much that was found out, and when, in monotonic milliseconds.
 static FULL_FOR: AtomicU64 = AtomicU64::new(0);
 static FULL_AT_MS: AtomicU64 = AtomicU64::new(0);
@@ -228,8 +236,8 @@ static FULL_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// The limit that refused what was refused last, as it was then; `None` where that was not looked at.
 pub(super) fn last_full() -> Option<Full> {
     let limit = FULL_LIMIT.load(Ordering::Relaxed).checked_sub(1)?;
-    let is_data = FULL_IS_DATA.load(Ordering::Relaxed);
-    Some(Full { measure: if is_data { Measure::Data } else { Measure::AddressSpace }, limit })
+    let measure = *MEASURES.get(usize::from(FULL_MEASURE.load(Ordering::Relaxed)))?;
+    Some(Full { measure, limit })
 }
 
 pub(super) fn forget_full() {
@@ -249,7 +257,8 @@ pub(super) fn is_by_limit(armed: &Armed, asked: Asked) -> bool {
     }
     let full = limit_in_the_way(armed, asked);
     if let Some(full) = full {
-        FULL_IS_DATA.store(full.measure == Measure::Data, Ordering::Relaxed);
+        let place = MEASURES.iter().position(|measure| *measure == full.measure).unwrap_or(0);
+        FULL_MEASURE.store(place as u8, Ordering::Relaxed);
         FULL_FOR.store(asked.bytes, Ordering::Relaxed);
         FULL_AT_MS.store(now_ms, Ordering::Relaxed);
         FULL_LIMIT.store(full.limit.saturating_add(1), Ordering::Relaxed);
@@ -261,13 +270,18 @@ fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
     if may_ask() {
         let used = sys::memory::memory_use();
         if used.of(armed.measure).is_some() {
-            return asked.refused_by(armed.measure, |measure| rlimit(measure.into()).soft, &used);
+            let limit_of = |measure: Measure| match (armed.measure, measure) {
+                (Measure::Resident, Measure::Resident) => armed.limit.bytes(),
+                (Measure::Resident, Measure::Data) => resident::ceiling(),
+                _ => rlimit(measure.into()).soft,
+            };
+            return asked.refused_by(armed.measure, limit_of, &used);
         }
     }
     // No file may be opened, or there is no descriptor left for one: the kernel is asked as the program asked it.
     let limit = armed.limit.bytes()?;
     let bytes = usize::try_from(asked.bytes).ok().filter(|_| asked.is_possible())?;
-    sys::memory::would_be_refused(bytes).then_some(Full { measure: armed.measure, limit })
+    resident::would_be_refused(bytes).then_some(Full { measure: armed.measure, limit })
 }
 
 /// Whether files may be opened here: a filter of the program's own may kill it for that.

@@ -10,8 +10,8 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, mappings, notes, profile,
-    record, stack, verdict,
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, mappings, notes, onlooker,
+    profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -114,6 +114,7 @@ unsafe fn arm_once(
         say_that_nothing_can_be_told();
     }
     exhaustion::watch_exit();
+    onlooker::begin();
     #[cfg(feature = "nightly")]
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
@@ -183,8 +184,12 @@ unsafe fn try_to_set_up<'a>(
     let report = unsafe { report_target(&wishes, environment) }?;
     let outer = environment.outer.map(Outer::parse).unwrap_or_default();
     let now = rlimit(wishes.measure.into());
-    let replaced = outer.replaced(wishes.measure, now);
-    let existing = Rlimit { soft: replaced.unwrap_or(now.soft), ..now };
+    let (rlimits_measure, soft) = match wishes.measure {
+        Measure::Resident => (Measure::Data, sys::memory::ceiling_of(now)),
+        measure => (measure, now.soft),
+    };
+    let replaced = outer.replaced(rlimits_measure, now);
+    let existing = Rlimit { soft: replaced.unwrap_or(soft), ..now };
     let limit = resolve_limit(&known(&wishes, existing)).map(|limit| match limit.source {
         LimitSource::Environment if outer.says_limit(environment.limit) => {
             Resolved { source: LimitSource::CommandLine, ..limit }
@@ -209,11 +214,12 @@ unsafe fn try_to_set_up<'a>(
     // The trial is not among what is counted.
     inject_as_told(&wishes)?;
 
+    let other = wishes.measure.other();
     let facts = Armed {
         exit_code: wishes.exit_code,
         measure: wishes.measure,
         limit: HeldLimit::new(limit),
-        other_limit: rlimit(wishes.measure.other().into()).soft,
+        other_limit: rlimit(other.into()).soft,
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
@@ -234,6 +240,10 @@ unsafe fn try_to_set_up<'a>(
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
     record::attach(environment.record, armed, source.profiles());
+    // Who gives a process its limit looks whether it keeps it.
+    if record::is_shared() && environment.limit.is_some() && environment.measure.is_some() {
+        onlooker::leave_to_parent();
+    }
     Ok(armed)
 }
 
@@ -250,10 +260,10 @@ pub(super) fn change_limit(armed: &Armed, limit: crate::Limit) -> Result<(), i32
         from_source: Some(limit),
         container: if ask { container_limit("") } else { None },
         machine: if ask { sys::memory::machine_memory() } else { None },
-        existing: Rlimit { soft, hard: now.hard },
+        existing: of_same_measure(measure, Rlimit { soft, hard: now.hard }),
     });
     if let Some(resolved) = resolved {
-        if measure == Measure::Data && sys::memory::data_limit_is_ignored() {
+        if measure != Measure::AddressSpace && sys::memory::data_limit_is_ignored() {
             return Err(libc::ENOTSUP);
         }
         if sys::memory::memory_use().of(measure).is_some_and(|in_use| in_use > resolved.bytes) {
@@ -262,6 +272,16 @@ pub(super) fn change_limit(armed: &Armed, limit: crate::Limit) -> Result<(), i32
         // Relaxed: as for the limit itself, a call to be made early.
         let limited = prepare_address_space(measure, armed.arenas_are_set, resolved.bytes);
         armed.address_space_is_limited.store(limited, Ordering::Relaxed);
+    }
+    if measure == Measure::Resident {
+        armed.limit.set(resolved);
+        return if resident::set(resolved.map(|resolved| resolved.bytes), soft) {
+            sys::memory::note_replaced_soft_limit(measure, soft);
+            onlooker::begin();
+            Ok(())
+        } else {
+            Err(sys::fd::errno())
+        };
     }
     let wanted = Rlimit { soft: resolved.map_or(soft, |resolved| Some(resolved.bytes)), hard: now.hard };
     if now != wanted && !set_rlimit(measure.into(), wanted) {
@@ -280,14 +300,19 @@ fn known(wishes: &Wishes<'_>, existing: Rlimit) -> Known {
         from_source: wishes.limit_from_source,
         container: if ask { container_limit("") } else { None },
         machine: if ask { sys::memory::machine_memory() } else { None },
-        existing,
+        existing: of_same_measure(wishes.measure, existing),
     }
+}
+
+/// An rlimit that was there before, where it counts what the limit counts: none counts what is resident.
+fn of_same_measure(measure: Measure, existing: Rlimit) -> Rlimit {
+    if measure == Measure::Resident { Rlimit { soft: None, hard: None } } else { existing }
 }
 
 /// A limit on `data` is no limit where the machine ignores it.
 fn check_that_it_counts(measure: Measure) -> Result<(), Trouble<'static>> {
-    if measure == Measure::Data && sys::memory::data_limit_is_ignored() {
-        return Err(Trouble::DataIsIgnored);
+    if measure != Measure::AddressSpace && sys::memory::data_limit_is_ignored() {
+        return Err(Trouble::DataIsIgnored(measure));
     }
     Ok(())
 }
@@ -296,7 +321,7 @@ fn check_that_it_counts(measure: Measure) -> Result<(), Trouble<'static>> {
 fn prepare_address_space(measure: Measure, arenas_are_set: bool, limit_bytes: u64) -> bool {
     let limit_bytes = match measure {
         Measure::AddressSpace => Some(limit_bytes),
-        Measure::Data => rlimit(Resource::AddressSpace).soft,
+        Measure::Data | Measure::Resident => rlimit(Resource::AddressSpace).soft,
     };
     let Some(limit_bytes) = limit_bytes else { return false };
     if !arenas_are_set {
@@ -346,7 +371,12 @@ fn check_that_the_allocator_starts(
 ) -> Result<(), Trouble<'static>> {
     // Relaxed, here and below: read back by this thread.
     TRIAL_LIMIT.store(limit.bytes, Ordering::Relaxed);
-    ON_TRIAL.store(if measure == Measure::Data { 2 } else { 1 }, Ordering::Relaxed);
+    let place = match measure {
+        Measure::AddressSpace => 1,
+        Measure::Data => 2,
+        Measure::Resident => 3,
+    };
+    ON_TRIAL.store(place, Ordering::Relaxed);
     let starts = trial();
     ON_TRIAL.store(0, Ordering::Relaxed);
     if starts { Ok(()) } else { Err(Trouble::AllocatorDoesNotStart { bytes: limit.bytes, measure }) }
@@ -357,7 +387,8 @@ pub(super) fn refuse_if_on_trial() {
     let measure = match ON_TRIAL.load(Ordering::Relaxed) {
         0 => return,
         1 => Measure::AddressSpace,
-        _ => Measure::Data,
+        2 => Measure::Data,
+        _ => Measure::Resident,
     };
     let bytes = TRIAL_LIMIT.load(Ordering::Relaxed);
     refuse_to_start(&Trouble::AllocatorDoesNotStart { bytes, measure });
@@ -370,6 +401,14 @@ fn set_soft_limit(
     now: Rlimit,
     soft_of_the_users: Option<u64>,
 ) -> Result<(), Trouble<'static>> {
+    if measure == Measure::Resident {
+        check_that_it_fits(limit, measure)?;
+        if !resident::set(Some(limit.bytes), soft_of_the_users) {
+            return Err(Trouble::CannotBeSet { limit, measure, errno: sys::fd::errno() });
+        }
+        sys::memory::note_replaced_soft_limit(measure, soft_of_the_users);
+        return Ok(());
+    }
     let wanted = Rlimit { soft: Some(limit.bytes), hard: now.hard };
     if now != wanted && !set_rlimit(measure.into(), wanted) {
         return Err(Trouble::CannotBeSet { limit, measure, errno: sys::fd::errno() });
@@ -489,7 +528,7 @@ fn bad_inject<'a>(value: &'a [u8], reason: &'static str, accepted: &'static str)
 /// Why a process cannot be guarded.
 enum Trouble<'a> {
     Variable(BadVariable<'a>),
-    DataIsIgnored,
+    DataIsIgnored(Measure),
     CannotBeSet { limit: Resolved, measure: Measure, errno: i32 },
     DoesNotFit { limit: Resolved, measure: Measure, in_use: u64 },
     AllocatorDoesNotStart { bytes: u64, measure: Measure },
@@ -500,11 +539,15 @@ impl Trouble<'_> {
     fn describe(&self, line: &mut Text<1024>) {
         match self {
             Trouble::Variable(bad) => bad.describe(line),
-            Trouble::DataIsIgnored => line.push(
-                "measure data cannot be limited: this machine ignores RLIMIT_DATA \
+            Trouble::DataIsIgnored(measure) => {
+                line.push("measure ");
+                line.push(measure.as_str());
+                line.push(
+                " cannot be limited: this machine ignores RLIMIT_DATA \
                  (/sys/module/kernel/parameters/ignore_rlimit_data is on); use OOMGUARD_MEASURE=address-space, \
                  or have the machine's parameter switched off",
-            ),
+            );
+            }
             Trouble::CannotBeSet { limit, measure, errno } => {
                 push_limit(line, *limit, *measure);
                 line.push(" cannot be set (setrlimit: errno ");

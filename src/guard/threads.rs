@@ -45,7 +45,7 @@ pub(super) fn refused_stack() -> Option<u64> {
 
 /// Whether the stack of the refused thread would be refused right now.
 pub(super) fn is_still_refused(stack_bytes: u64) -> bool {
-    usize::try_from(stack_bytes).map_or(true, sys::memory::would_be_refused)
+    usize::try_from(stack_bytes).map_or(true, super::resident::would_be_refused)
 }
 
 /// Whether there is a refused thread that std's words can be about: it was refused a moment ago, or still would be. Others

@@ -101,7 +101,7 @@ const TELLING_BYTES: usize = 64 << 10;
 /// A panic that ends in an abort: it cannot unwind, or it is the second one.
 fn of_panic(armed: &Armed) -> Option<Guilt> {
     let (words, refusals_before) = panics::of_this_thread();
-    let is_missing = || sys::memory::would_be_refused(TELLING_BYTES);
+    let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
         return Some(Guilt { cause: Cause::Thread, request: None, evidence: Evidence::Said });
     }

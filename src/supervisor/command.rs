@@ -179,8 +179,10 @@ impl Prepared {
         let says_otherwise =
             [variable::LIMIT, variable::MEASURE].iter().any(|name| self.theirs.contains(OsStr::new(name)));
         // What this process has must neither bind the child, nor have come from a guard that would not want it to.
-        let inherits_enough = rlimit(measure.into()).soft.is_none_or(|own| own >= bytes)
-            && sys::memory::replaced_soft_limit(measure.other()).is_none();
+        let inherits_enough = (measure == Measure::Resident
+            || rlimit(measure.into()).soft.is_none_or(|own| own >= bytes))
+            && sys::memory::replaced_soft_limit(measure.other()).is_none()
+            && (measure != Measure::Resident || sys::memory::replaced_soft_limit(measure).is_none());
         !says_otherwise && inherits_enough && self.program_file().is_some_and(program::arms_itself)
     }
 
@@ -197,6 +199,10 @@ impl Prepared {
     pub(super) fn preloadable_file(&self) -> Option<PathBuf> {
         let file = entrance::program_of(&self.command)?;
         (entrance::Entrance::of(&self.command) == entrance::Entrance::Preload).then_some(file)
+    }
+
+    pub(super) fn entrance(&self) -> entrance::Entrance {
+        entrance::Entrance::of(&self.command)
     }
 
     /// Whether the program has to be seen from outside, as far as its file tells.

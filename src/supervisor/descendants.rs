@@ -112,8 +112,13 @@ pub(super) fn look(pid: u32, led_group: bool, lifeline: Option<&Lifeline>) -> Le
 pub(super) fn descends_from(pid: u32, ancestor: u32) -> bool {
     /// Deeper than anybody nests processes.
     const MOST: usize = 1000;
-    let parent = |pid: &u32| parent_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?);
+    let parent = |pid: &u32| parent_of(*pid);
     std::iter::successors(Some(pid), parent).take(MOST).any(|pid| pid == ancestor)
+}
+
+/// The parent of process `pid`.
+pub(super) fn parent_of(pid: u32) -> Option<u32> {
+    parent_in(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn parent_in(stat: &[u8]) -> Option<u32> {

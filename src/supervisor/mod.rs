@@ -43,6 +43,7 @@
 //! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
+//! | `look` | who is over its limit without having asked, as a parent sees it |
 //! | `loading` | programs that ended before there was a guard in them |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
@@ -66,6 +67,7 @@ mod foreground;
 mod inference;
 mod kernel_kills;
 mod loading;
+mod look;
 mod outcome;
 mod output;
 mod pool;

@@ -193,6 +193,8 @@ pub(super) struct Seen<'a> {
     pub(super) descendants: &'a [Claims],
     /// What tracers make of it: less than what a process says itself, but the only word about one that says nothing.
     pub(super) inferred: Option<Claims>,
+    /// Those that were found over their limit without having asked, and were told to end, as reports.
+    pub(super) over: &'a [Claims],
     /// A descendant that could not be loaded, and whose end it passed on.
     pub(super) unloaded: Option<&'a Claims>,
     /// When it ended, by the clock that all processes share.
@@ -250,7 +252,25 @@ impl Seen<'_> {
             let by_itself = self.status.code().is_some() || is_death(self.status.into_raw());
             ended.filter(|_| self.any_descendant && by_itself).cloned()
         };
-        passed_on.or_else(unsaid).or_else(any)
+        passed_on.or_else(|| self.found_over()).or_else(unsaid).or_else(any)
+    }
+
+    /// It was found over its limit and ended by a signal, without a word of its own; or passed on that this happened to one
+    /// of its descendants.
+    fn found_over(&self) -> Option<Claims> {
+        const SIGNALS: [i32; 2] = [libc::SIGKILL, libc::SIGABRT];
+        let own = || self.over.iter().find(|claims| claims.pid == self.pid);
+        let descendants = |code| {
+            let is_passed_on = SIGNALS.iter().any(|signal| code == 128 + signal);
+            self.over.iter().rfind(|claims| is_passed_on && claims.pid != self.pid)
+        };
+        match (self.status.code(), self.status.signal()) {
+            (None, Some(signal)) if SIGNALS.contains(&signal) => {
+                own().map(|claims| Claims { own_signal: None, ..claims.clone() })
+            }
+            (Some(code), _) => descendants(code).cloned(),
+            _ => None,
+        }
     }
 
     fn own_word(&self, code: i32) -> Option<Claims> {
@@ -425,6 +445,7 @@ mod tests {
             descendants: &[],
             inferred: None,
             unloaded: None,
+            over: &[],
             at_ms: NOW_MS,
             any_descendant: false,
             sufficient: Sufficient::Likely,

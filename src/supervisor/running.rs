@@ -6,6 +6,7 @@ use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
 use super::loading::{self, Room, may_be_end_of_loading};
+use super::look::Look;
 use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
@@ -40,6 +41,8 @@ pub struct Running {
     inference: Option<Inference>,
     followers: Option<Followers>,
     loaded: Option<Loaded>,
+    look: Option<Look>,
+    exit_code: u8,
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
     sufficient: Sufficient,
@@ -68,6 +71,9 @@ pub(super) struct Equipment {
     pub(super) inference: Option<Inference>,
     pub(super) followers: Option<Followers>,
     pub(super) loaded: Option<Loaded>,
+    /// Who looks whether it is over a limit on what is resident.
+    pub(super) look: Option<Look>,
+    pub(super) exit_code: u8,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
     pub(super) sufficient: Sufficient,
@@ -91,6 +97,8 @@ impl Running {
             inference: equipment.inference,
             followers: equipment.followers,
             loaded: equipment.loaded,
+            look: equipment.look,
+            exit_code: equipment.exit_code,
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
             sufficient: equipment.sufficient,
@@ -306,7 +314,10 @@ impl Running {
 
     /// Whether the worker ended while its program, or the one that it became, was being loaded, for want of room.
     fn could_not_load(&self, status: ExitStatus, claims: Option<&Claims>) -> bool {
-        let Some(loaded) = &self.loaded else { return false };
+        // What is resident is limited only once the guard is loaded.
+        let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.measure != Measure::Resident) else {
+            return false;
+        };
         let program = match claims {
             None => loaded.file.as_deref(),
             Some(claims) => claims.loading.as_ref().map(|loading| loading::path(loading.path.as_bytes())),
@@ -371,8 +382,17 @@ impl Running {
         descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));
         let could_not_load = self.could_not_load(status, claims.as_ref());
         let unloaded = if could_not_load { None } else { self.unloaded(status, &descendants) };
+        let over: Vec<Claims> = self
+            .look
+            .take()
+            .map(|look| look.found())
+            .unwrap_or_default()
+            .iter()
+            .map(|over| over.report(claims.as_ref(), self.limit, self.exit_code))
+            .collect();
         let seen = Seen {
             status,
+            over: &over,
             unloaded: unloaded.as_ref(),
             ended_by: self.ended_by,
             pid: self.pid,

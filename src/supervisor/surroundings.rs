@@ -6,7 +6,7 @@ use crate::cgroup::{self, Findings};
 use crate::contract::{LimitSource, Measure};
 use crate::record::RECORD_BYTES;
 use crate::resolution::{Known, resolve_limit};
-use crate::sys::memory::{Resource, Rlimit, machine_memory, replaced_soft_limit, rlimit};
+use crate::sys::memory::{Resource, Rlimit, ceiling_of, machine_memory, replaced_soft_limit, rlimit};
 use crate::{Limit, sys};
 use std::ffi::OsStr;
 use std::fs;
@@ -172,7 +172,11 @@ impl Surroundings {
             from_source: source,
             container: self.container_limit().map(|(bytes, _)| bytes),
             machine: self.machine_memory,
-            existing: self.rlimits.of(measure),
+            // No rlimit counts what is resident.
+            existing: match measure {
+                Measure::Resident => Rlimit { soft: None, hard: None },
+                _ => self.rlimits.of(measure),
+            },
         })?;
         Some(LimitHere { bytes: resolved.bytes, source: resolved.source })
     }
@@ -186,14 +190,19 @@ impl Rlimits {
     pub fn of(&self, measure: Measure) -> Rlimit {
         match measure {
             Measure::AddressSpace => self.address_space,
-            Measure::Data => self.data,
+            Measure::Data | Measure::Resident => self.data,
         }
     }
 }
 
 fn unguarded(measure: Measure) -> Rlimit {
     let now = rlimit(measure.into());
-    Rlimit { soft: replaced_soft_limit(measure).unwrap_or(now.soft), ..now }
+    let soft = replaced_soft_limit(measure).unwrap_or_else(|| match measure {
+        Measure::AddressSpace => now.soft,
+        // A guarded parent's may be no limit on data.
+        Measure::Data | Measure::Resident => ceiling_of(now),
+    });
+    Rlimit { soft, ..now }
 }
 
 impl CgroupVersion {

@@ -2,10 +2,12 @@
 
 use super::command::{Prepared, SetLimit, Start};
 use super::descendants::{Lifeline, OnLeftBehind};
+use super::entrance::Entrance;
 use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
+use super::look::Look;
 use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
@@ -453,15 +455,22 @@ impl Worker {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
+        let counted = self.counted_by_rlimit(measure);
         let bytes = limit
             .and_then(|limit| resolve(limit, ""))
             .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
-        let soft_limit = self.soft_limit(limit, bytes, measure);
+        let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
+            // It holds another measure, and is nobody's word about data.
+            Some(soft) if counted != measure => (counted, Some(sys::memory::marked_standing(soft))),
+            soft => (counted, soft),
+        });
         let variables = self.variables(limit, bytes, measure, soft_limit, &record)?;
         let mark = self.mark(&variables);
+        let by_us = |name: &str| matches!(name, variable::RECORD | variable::LIMIT);
+        let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
         let mut inference =
-            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure)).ok()).flatten();
+            self.wants_inference(bytes).then(|| Inference::start(self.terms(counted)).ok()).flatten();
         let start = Start {
             soft_limit,
             hard: self.hard,
@@ -476,7 +485,9 @@ impl Worker {
             // What is followed as a whole needs nobody to ask for it.
             let follows =
                 bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
-            let terms = follows.then(|| self.terms(measure));
+            // A program that the guard does not get into is given a limit on data.
+            let followed = if measure == Measure::Resident { Measure::Data } else { measure };
+            let terms = follows.then(|| self.terms(followed));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
                 .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
@@ -503,6 +514,13 @@ impl Worker {
         {
             inference = None;
         }
+        let look = match (measure, bytes) {
+            // Where no thread can be had, nobody looks.
+            (Measure::Resident, Some(limit)) => {
+                record.try_clone().and_then(|record| Look::start(child.id(), limit, mark, ours, record)).ok()
+            }
+            _ => None,
+        };
         let equipment = Equipment {
             record,
             lifeline,
@@ -513,6 +531,8 @@ impl Worker {
                 preload,
                 measure,
             }),
+            look,
+            exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
@@ -539,8 +559,22 @@ impl Worker {
         mark
     }
 
+    /// What the worker's rlimit is to count: what is resident can only be held from within, by a guard. A program that none
+    /// gets into is given a limit on data, which is never less than what is resident.
+    fn counted_by_rlimit(&self, measure: Measure) -> Measure {
+        match (measure, self.prepared.entrance()) {
+            (Measure::Resident, Entrance::Guarded) => measure,
+            (Measure::Resident, Entrance::Preload) if self.preload.is_some() => measure,
+            (Measure::Resident, _) => Measure::Data,
+            _ => measure,
+        }
+    }
+
     /// The most that a worker can get: the hard limit stays, and perhaps the soft one, unless that is one of ours.
     fn most_bytes(&self, measure: Measure) -> Option<u64> {
+        if measure == Measure::Resident {
+            return None;
+        }
         let now = rlimit(measure.into());
         if self.keep_lower_limit { soft_of_the_users(measure).or(now.hard) } else { now.hard }
     }
@@ -619,6 +653,8 @@ impl Worker {
             variables.push((variable::LIMIT, text.into()));
             variables.push((variable::MEASURE, measure.as_str().into()));
         }
+        // Under the measure `resident` a guard sets it, and marks it.
+        let soft_limit = soft_limit.filter(|(measure, _)| *measure != Measure::Resident);
         let soft = soft_limit.and_then(|(measure, set)| Some((measure, set?, soft_of_the_users(measure))));
         let inherited = if self.report.is_none() { outer::inherited_report() } else { None };
         let report = self.report.as_ref().or(inherited.as_ref());

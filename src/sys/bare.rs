@@ -3,6 +3,7 @@
 //! Such a thread shares the thread pointer of whoever started it, who may have ended since, with the memory that it
 //! points to. So these calls touch no `errno`.
 
+use super::memory::Rlimit;
 use super::raw::call;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -92,4 +93,59 @@ pub(crate) fn sleep_ms(ms: u64) {
     let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
     // SAFETY: `span` is readable during the call; the remainder is not asked for.
     unsafe { call(libc::SYS_nanosleep, [&raw const span as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// Sends this process a signal with a value: sigqueue(3).
+pub(crate) fn queue_signal(pid: u32, signal: i32, value: u64) {
+    /// A `siginfo_t`, as far as it is said.
+    #[repr(C)]
+    struct Queued {
+        signal: i32,
+        error: i32,
+        code: i32,
+        at_eight: [u64; 0],
+        sender: u32,
+        user: u32,
+        value: u64,
+        rest: [u8; 96],
+    }
+    const { assert!(size_of::<Queued>() == size_of::<libc::siginfo_t>()) };
+    let info = Queued {
+        signal,
+        error: 0,
+        code: libc::SI_QUEUE,
+        at_eight: [],
+        sender: pid,
+        user: 0,
+        value,
+        rest: [0; 96],
+    };
+    let (pid, signal) = (pid as usize, signal.unsigned_abs() as usize);
+    // SAFETY: `info` is as large as a `siginfo_t`, and readable during the call.
+    unsafe { call(libc::SYS_rt_sigqueueinfo, [pid, signal, &raw const info as usize, 0, 0, 0]) };
+}
+
+/// Sets this process's soft limit on data to what `wanted` makes of it, if that changes it: prlimit(2).
+pub(crate) fn change_soft_limit_on_data(wanted: impl FnOnce(Rlimit) -> Option<u64>) {
+    let mut raw = [u64::MAX; 2];
+    let resource = libc::RLIMIT_DATA as usize;
+    // SAFETY: two words, as the kernel has it, writable during the call.
+    unsafe { call(libc::SYS_prlimit64, [0, resource, 0, raw.as_mut_ptr() as usize, 0, 0]) };
+    let bytes = |value| if value == u64::MAX { None } else { Some(value) };
+    let [soft, hard] = raw;
+    let now = Rlimit { soft: bytes(soft), hard: bytes(hard) };
+    let wanted = wanted(now);
+    if wanted != now.soft {
+        let raw = [wanted.unwrap_or(u64::MAX), hard];
+        // SAFETY: as above, readable.
+        unsafe { call(libc::SYS_prlimit64, [0, resource, raw.as_ptr() as usize, 0, 0, 0]) };
+    }
+}
+
+/// Ends the whole process, and asks nobody.
+pub(crate) fn end_process(code: u8) -> ! {
+    loop {
+        // SAFETY: exit_group takes no pointer.
+        unsafe { call(libc::SYS_exit_group, [usize::from(code), 0, 0, 0, 0, 0]) };
+    }
 }

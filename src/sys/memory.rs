@@ -38,7 +38,7 @@ impl From<Measure> for Resource {
     fn from(measure: Measure) -> Resource {
         match measure {
             Measure::AddressSpace => Resource::AddressSpace,
-            Measure::Data => Resource::Data,
+            Measure::Data | Measure::Resident => Resource::Data,
         }
     }
 }
@@ -72,7 +72,7 @@ fn replaced(measure: Measure) -> &'static AtomicU64 {
     let [address_space, data] = &REPLACED;
     match measure {
         Measure::AddressSpace => address_space,
-        Measure::Data => data,
+        Measure::Data | Measure::Resident => data,
     }
 }
 
@@ -90,6 +90,55 @@ pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
         0 => None,
         u64::MAX => Some(None),
         soft => Some(Some(soft - 1)),
+    }
+}
+
+/// The low bits of a soft limit on data that holds another measure, and so says nothing of data itself: the kernel compares
+/// whole pages. Whoever inherits it, and takes care of itself, may go above it: as far as the hard limit, or, where the
+/// process was started with a lower one, no further.
+const OURS: u64 = 0x198;
+const OURS_BELOW_ANOTHER: u64 = 0x199;
+/// The same of a program that no guard gets into: nobody moves it.
+const OURS_STANDING: u64 = 0x19a;
+const MARK_BITS: u64 = 0xfff;
+
+/// A soft limit on data of about so many bytes that is known as ours; below another one, if there was a lower one before.
+pub(crate) fn marked(bytes: u64, is_below_another: bool) -> u64 {
+    bytes & !MARK_BITS | if is_below_another { OURS_BELOW_ANOTHER } else { OURS }
+}
+
+/// The same for a program that no guard gets into.
+#[cfg(any(feature = "supervisor", feature = "shim"))]
+pub(crate) fn marked_standing(bytes: u64) -> u64 {
+    bytes & !MARK_BITS | OURS_STANDING
+}
+
+/// Whether a soft limit is such a one.
+pub(crate) fn is_marked(soft: u64) -> bool {
+    matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_STANDING)
+}
+
+/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and is far from that: what was
+/// granted and never used makes room for more, and what was used without asking is taken off. Else as it is.
+pub(crate) fn settled(now: Rlimit, data: u64, held: u64, limit: u64) -> Option<u64> {
+    let soft = now.soft?;
+    let wanted = data.saturating_add(limit.saturating_sub(held));
+    let may_rise = ceiling_of(now) == now.hard;
+    if !is_marked(soft)
+        || soft & MARK_BITS == OURS_STANDING
+        || soft.abs_diff(wanted) <= limit / 32
+        || wanted > soft && !may_rise
+    {
+        return Some(soft);
+    }
+    Some(marked(wanted, !may_rise).min(now.hard.unwrap_or(u64::MAX)))
+}
+
+/// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
+pub(crate) fn ceiling_of(now: Rlimit) -> Option<u64> {
+    match now.soft {
+        Some(soft) if matches!(soft & MARK_BITS, OURS | OURS_STANDING) => now.hard,
+        soft => soft.or(now.hard),
     }
 }
 
@@ -113,6 +162,12 @@ pub(crate) struct MemoryUse {
     pub(crate) resident: Option<u64>,
     /// `VmHWM`.
     pub(crate) resident_peak: Option<u64>,
+    /// `RssAnon`: private memory in use.
+    pub(crate) anonymous: Option<u64>,
+    /// `RssShmem`: what is in use of memory that may be shared, files in tmpfs included.
+    pub(crate) shared: Option<u64>,
+    /// `VmSwap`.
+    pub(crate) swapped: Option<u64>,
     /// `Threads`.
     pub(crate) threads: Option<u64>,
     /// What the program's own allocator counts, where it does; not from that file.
@@ -131,16 +186,33 @@ impl MemoryUse {
         match measure {
             Measure::AddressSpace => self.address_space,
             Measure::Data => self.data,
+            Measure::Resident => self.held().or(self.resident),
         }
+    }
+
+    /// What counts as resident: what the process would give back with its end, unless others share it.
+    pub(crate) fn held(&self) -> Option<u64> {
+        let others = self.shared.unwrap_or(0).saturating_add(self.swapped.unwrap_or(0));
+        Some(self.anonymous?.saturating_add(others))
+    }
+
+    /// What a text of that form tells.
+    pub(crate) fn read(text: &[u8]) -> MemoryUse {
+        let mut found = MemoryUse::default();
+        text.split(|byte| *byte == b'\n').for_each(|line| found.note(line));
+        found
     }
 
     /// Takes in one line of the file.
     fn note(&mut self, line: &[u8]) {
-        let fields: [(&[u8], &mut Option<u64>, u64); 5] = [
+        let fields: [(&[u8], &mut Option<u64>, u64); 8] = [
             (b"VmSize:", &mut self.address_space, 1024),
             (b"VmData:", &mut self.data, 1024),
             (b"VmRSS:", &mut self.resident, 1024),
             (b"VmHWM:", &mut self.resident_peak, 1024),
+            (b"RssAnon:", &mut self.anonymous, 1024),
+            (b"RssShmem:", &mut self.shared, 1024),
+            (b"VmSwap:", &mut self.swapped, 1024),
             (b"Threads:", &mut self.threads, 1),
         ];
         for (key, field, unit) in fields {
@@ -176,7 +248,69 @@ pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
     let mut raw = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: nothing is set, and `raw` is writable during the call.
     unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
-    (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur)
+    let soft = (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur);
+    soft.map(|soft| if is_marked(soft) { soft & !MARK_BITS } else { soft })
+}
+
+/// What this process holds where what several share counts in parts: proc_pid_smaps(5), Pss. `None` where the kernel does
+/// not say. It walks the page tables, some milliseconds for a GiB.
+pub(crate) fn share_held() -> Option<u64> {
+    share_held_in(c"/proc/self/smaps_rollup")
+}
+
+/// The same of process `pid`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn share_held_by(pid: u32) -> Option<u64> {
+    let path = super::process::proc_path(pid, "smaps_rollup");
+    share_held_in(CStr::from_bytes_until_nul(path.as_bytes()).ok()?)
+}
+
+fn share_held_in(path: &CStr) -> Option<u64> {
+    let mut lines = Lines::<512>::open(path)?;
+    let mut share = Share::default();
+    while let Some(line) = lines.next() {
+        share.note(line);
+    }
+    share.held()
+}
+
+/// What a text of that file's tells.
+pub(crate) fn share_held_of(text: &[u8]) -> Option<u64> {
+    let mut share = Share::default();
+    text.split(|byte| *byte == b'\n').for_each(|line| share.note(line));
+    share.held()
+}
+
+#[derive(Default)]
+struct Share {
+    anonymous: Option<u64>,
+    shared: Option<u64>,
+    swapped: Option<u64>,
+}
+
+impl Share {
+    fn note(&mut self, line: &[u8]) {
+        let fields: [(&[u8], &mut Option<u64>); 3] = [
+            (b"Pss_Anon:", &mut self.anonymous),
+            (b"Pss_Shmem:", &mut self.shared),
+            (b"SwapPss:", &mut self.swapped),
+        ];
+        for (key, field) in fields {
+            if let Some(value) = line.strip_prefix(key) {
+                *field = leading_number(value).and_then(|number| number.checked_mul(1024));
+            }
+        }
+    }
+
+    fn held(&self) -> Option<u64> {
+        Some(self.anonymous?.saturating_add(self.shared?).saturating_add(self.swapped.unwrap_or(0)))
+    }
+}
+
+/// What process `pid` uses; all unknown where it is gone.
+#[cfg(feature = "supervisor")]
+pub(crate) fn memory_use_of(pid: u32) -> MemoryUse {
+    process_of(pid).1
 }
 
 fn read_status(path: &CStr, mut look: impl FnMut(&[u8])) -> MemoryUse {

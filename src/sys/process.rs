@@ -66,6 +66,22 @@ pub(crate) fn program_of(pid: u32) -> crate::text::Text<64> {
     crate::text::Text::from_bytes(target.rsplit(|byte| *byte == b'/').next().unwrap_or(b"?"))
 }
 
+/// Whether process `pid` has a handler for that signal: SigCgt in proc_pid_status(5).
+#[cfg(feature = "supervisor")]
+pub(crate) fn catches(pid: u32, signal: i32) -> bool {
+    let path = proc_path(pid, "status");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
+    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<512>::open) else { return false };
+    while let Some(line) = lines.next() {
+        if let Some(set) = line.strip_prefix(b"SigCgt:") {
+            let set =
+                core::str::from_utf8(set.trim_ascii()).ok().and_then(|set| u64::from_str_radix(set, 16).ok());
+            return set.is_some_and(|set| set & (1 << (signal - 1)) != 0);
+        }
+    }
+    false
+}
+
 /// Milliseconds since some fixed moment: CLOCK_MONOTONIC.
 pub(crate) fn monotonic_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -31,7 +31,7 @@ const TABLE: &[Row] = &[
     (&["run", "--postmortem", "/dev/null/x", "--", "echo", "x"], 125, "", "cannot make \"/dev/null/x\""),
     (&["run", "--limit", "0", "--", "echo", "x"], 125, "", "zero"),
     (&["run", "--max-limit", "x", "--", "echo", "x"], 125, "", "--max-limit"),
-    (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space or data"),
+    (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space, data or resident"),
     (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code"),
     (&["run", "--exit-code", "256", "--", "echo", "x"], 125, "", "255"),
     (&["run", "--grow", "1", "--", "echo", "x"], 125, "", "above 1"),
@@ -61,7 +61,7 @@ const TABLE: &[Row] = &[
 /// A variable, its bad value, and what stderr has in it.
 const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     ("OOMGUARD_LIMIT", "12Q", "512Mi"),
-    ("OOMGUARD_MEASURE", "rss", "address-space or data"),
+    ("OOMGUARD_MEASURE", "rss", "address-space, data or resident"),
     ("OOMGUARD_EXIT_CODE", "0", "1 to 255"),
     ("OOMGUARD_EXIT_CODE", "+7", "1 to 255"),
     ("OOMGUARD_QUIET", "loud", "1, 0 or nothing"),

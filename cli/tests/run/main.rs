@@ -11,6 +11,7 @@ mod inheritance;
 mod memory;
 mod nested;
 mod outside;
+mod resident;
 mod signals;
 #[path = "../../../tests/common/skip.rs"]
 mod skip;
@@ -39,6 +40,7 @@ fn main() {
     memory::add_to(&mut trials);
     nested::add_to(&mut trials);
     outside::add_to(&mut trials);
+    resident::add_to(&mut trials);
     signals::add_to(&mut trials);
     terminal::add_to(&mut trials);
     worlds::add_to(&mut trials);
@@ -115,6 +117,8 @@ fn play(arguments: &[String]) {
             drop(refused);
             std::process::exit(2);
         }
+        [role, kind, mib] if role == "hold" => resident::hold(kind, mib.parse().unwrap()),
+        [role] if role == "share" => resident::share(),
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         // Says so, and ends by a call that no library sees.

@@ -86,6 +86,7 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         measure: match armed.measure {
             Measure::AddressSpace => 1,
             Measure::Data => 2,
+            Measure::Resident => 3,
         },
         source: match now.source {
             None => 0,

@@ -1,6 +1,6 @@
 //! The program's break: brk(2) and sbrk(2), looked at as mappings are.
 
-use crate::guard::mappings::look;
+use crate::guard::mappings::{ask, look};
 use crate::guard::real::{Real, call_real};
 use core::ffi::{c_int, c_void};
 
@@ -28,7 +28,7 @@ pub(super) fn resolve() {
 pub unsafe fn brk(end: *mut c_void) -> c_int {
     // SAFETY: moves nothing.
     let before = unsafe { __sbrk(0) } as usize;
-    let result = match call_real!(BRK, Brk) {
+    let set = || match call_real!(BRK, Brk) {
         // SAFETY: the argument is the caller's, whose contract is the same.
         Some(real) => unsafe { real(end) },
         None => {
@@ -37,7 +37,15 @@ pub unsafe fn brk(end: *mut c_void) -> c_int {
             if moved == libc::MAP_FAILED { -1 } else { 0 }
         }
     };
-    look(result == 0, (end as usize).saturating_sub(before), true);
+    let mut result = set();
+    let more = (end as usize).saturating_sub(before);
+    if result != 0 {
+        ask(more, &mut || {
+            result = set();
+            result == 0
+        });
+    }
+    look(result == 0, more, true);
     result
 }
 
@@ -48,7 +56,15 @@ pub unsafe fn brk(end: *mut c_void) -> c_int {
 pub unsafe fn sbrk(more: isize) -> *mut c_void {
     let real = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
     // SAFETY: the argument is the caller's, whose contract is the same.
-    let before = unsafe { real(more) };
-    look(before != libc::MAP_FAILED, usize::try_from(more).unwrap_or(0), true);
+    let mut before = unsafe { real(more) };
+    let bytes = usize::try_from(more).unwrap_or(0);
+    if before == libc::MAP_FAILED {
+        ask(bytes, &mut || {
+            // SAFETY: as above; the refused call has moved nothing.
+            before = unsafe { real(more) };
+            before != libc::MAP_FAILED
+        });
+    }
+    look(before != libc::MAP_FAILED, bytes, true);
     before
 }

@@ -14,6 +14,7 @@ use crate::contract::BECOME;
 use crate::guard::armed::armed;
 use crate::guard::real::{Real, call_real, weak};
 use crate::guard::record;
+use crate::guard::resident::{For, while_becoming, while_starting};
 use crate::record::Becoming;
 use crate::sys;
 use crate::sys::image::Image;
@@ -176,6 +177,9 @@ unsafe fn become_it(
     let Some((path, image)) = (unsafe { program(name, find) }) else { return exec(environment) };
     let lifted = lift_limit_before(image);
     let path = path.as_bytes().strip_suffix(b"\0").unwrap_or_default();
+    // SAFETY: by contract.
+    let whom = unsafe { whom(image, environment) };
+    let exec = |environment| while_becoming(whom, || exec(environment));
     let result = match image {
         Image::Sanitized => {
             record::note_becoming(Becoming::Unguarded, path);
@@ -232,6 +236,12 @@ unsafe fn start_it(
 ) -> c_int {
     // SAFETY: by contract.
     let program = unsafe { program(name, find) };
+    let whom = match &program {
+        // SAFETY: by contract.
+        Some((_, image)) => unsafe { whom(*image, environment) },
+        None => For::Unguarded,
+    };
+    let spawn = |name, list, environment| while_starting(whom, || spawn(name, list, environment));
     let lifted = program.and_then(|(_, image)| lift_limit_before(image));
     let result = match program {
         // SAFETY: by contract.
@@ -317,6 +327,23 @@ unsafe fn by_keeper(path: &Path, list: List, spawn: &impl Fn(*const c_char, List
     }
     // Without a name of its own it would take its path for that.
     (!words.get(BEFORE)?.is_null()).then(|| spawn(program.as_ptr(), words.as_ptr()))
+}
+
+/// Whether this library gets into a program of that kind, and takes over there.
+///
+/// # Safety
+/// As for `entries`.
+unsafe fn whom(image: Image, environment: List) -> For {
+    let is_ours = |place: &[u8]| this_library().is_some_and(|library| library.to_bytes() == place);
+    // SAFETY: by contract.
+    let list = unsafe { variable(environment, PRELOAD) }.unwrap_or_default();
+    let is_preloaded = list.split(|byte| matches!(byte, b':' | b' ')).any(is_ours);
+    let is_lifted = image == Image::Sanitized || LIFTS_LIMIT.load(Ordering::Relaxed);
+    if is_lifted || image == Image::Preloads && is_preloaded && library_is_there() {
+        For::Guarded
+    } else {
+        For::Unguarded
+    }
 }
 
 /// # Safety

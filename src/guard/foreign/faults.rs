@@ -9,7 +9,7 @@ use crate::contract::{Cause, Evidence, Measure};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing};
 use crate::guard::real::{Real, call_real};
-use crate::guard::{judge, notes, record, unwind};
+use crate::guard::{judge, notes, record, resident, unwind};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
@@ -130,6 +130,10 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     if let Some(armed) = armed()
         && notes::is_guarded()
     {
+        if signal == libc::SIGABRT && resident::heed(armed, info) {
+            sys::fd::set_errno(errno);
+            return;
+        }
         match exhaustion::standing() {
             Standing::Dying => exhaustion::exit(armed),
             Standing::Outlived => exhaustion::park(armed),
@@ -241,7 +245,7 @@ fn stack_that_could_not_grow(armed: &Armed, address: usize, stack_pointer: usize
         return None;
     }
     let limited = armed.measure == Measure::AddressSpace || rlimit(Resource::AddressSpace).soft.is_some();
-    (limited && sys::memory::would_be_refused(missing)).then_some(judge::Guilt {
+    (limited && crate::guard::resident::would_be_refused(missing)).then_some(judge::Guilt {
         cause: Cause::Stack,
         request: Some(Request { bytes: missing as u64, align: None }),
         evidence: Evidence::Fault,

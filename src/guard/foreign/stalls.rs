@@ -140,7 +140,7 @@ fn look(cause: Cause, request: Request) {
 }
 
 fn is_still_refused(request: Request) -> bool {
-    usize::try_from(request.bytes).map_or(true, sys::memory::would_be_refused)
+    usize::try_from(request.bytes).map_or(true, crate::guard::resident::would_be_refused)
 }
 
 /// Counts what this thread has spent on refusals since it was last here, if that was since the process got somewhere; what

@@ -7,7 +7,7 @@ use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
 use crate::guard::startup::{program_name, read_environment, set_up};
-use crate::guard::{c_heap, mappings, notes};
+use crate::guard::{c_heap, mappings, notes, onlooker};
 use crate::record::NOTE_NAME;
 use crate::sys;
 use core::ffi::{c_char, c_int};
@@ -52,6 +52,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     notes::begin_only_here();
     faults::install();
     ends::watch_exit();
+    onlooker::begin();
     // SAFETY: the handler lives as long as the process; libc keeps the first ones without allocating.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
@@ -98,6 +99,7 @@ extern "C" fn in_child() {
         messages::forget();
         python::forget();
         stalls::forget();
+        onlooker::begin();
     }
 }
 

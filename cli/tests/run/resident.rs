@@ -1,0 +1,198 @@
+//! `--measure resident`: what is mapped and never used does not count; what is used does, whoever asked for it and how.
+
+use crate::add;
+use crate::started::{Seen, launcher, seen};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const MIB: usize = 1 << 20;
+
+fn run(options: &[&str], role: &[&str]) -> Command {
+    let mut command = launcher();
+    command.args(["run", "--measure", "resident", "-m", "100Mi"]).args(options).arg("--");
+    command.arg(std::env::current_exe().unwrap()).arg("role").args(role);
+    command
+}
+
+/// The report among the lines of a command with `--report fd:2`.
+fn report(seen: &Seen) -> Value {
+    let line = seen.stderr.lines().find(|line| line.starts_with('{'));
+    serde_json::from_str(line.unwrap_or_else(|| panic!("no report: {}", seen.stderr))).unwrap()
+}
+
+fn map(bytes: usize, protection: i32, flags: i32, fd: i32) -> *mut u8 {
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, fd, 0) };
+    assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    at.cast()
+}
+
+fn touch(at: *mut u8, bytes: usize) {
+    for offset in (0..bytes).step_by(4096) {
+        let byte = at.wrapping_add(offset);
+        // SAFETY: within the mapping, which is writable.
+        unsafe { byte.write_volatile(1) };
+    }
+}
+
+/// Waits for the end that has to come; nothing else happens.
+fn wait_for_the_end() -> ! {
+    std::thread::sleep(Duration::from_secs(20));
+    std::process::exit(9)
+}
+
+const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+/// Uses so many MiB that RLIMIT_DATA does not see, or maps them and uses little.
+pub fn hold(kind: &str, mib: usize) {
+    let bytes = mib * MIB;
+    match kind {
+        "untouched" => {
+            for _ in (0..mib).step_by(32) {
+                map(32 * MIB, BOTH, PRIVATE, -1);
+            }
+            return println!("mapped");
+        }
+        "later" => {
+            let blocks: Vec<*mut u8> =
+                (0..mib).step_by(32).map(|_| map(32 * MIB, BOTH, PRIVATE, -1)).collect();
+            blocks.iter().for_each(|block| touch(*block, 32 * MIB));
+        }
+        "shared" => touch(map(bytes, BOTH, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1), bytes),
+        "blocked" => {
+            // SAFETY: all-zero is a valid set of signals.
+            let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+            // SAFETY: the set is this function's own.
+            unsafe { libc::sigfillset(&raw mut all) };
+            // SAFETY: readable during the call.
+            unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) };
+            touch(map(bytes, BOTH, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1), bytes);
+        }
+        "memfd" => {
+            // SAFETY: a C string.
+            let fd = unsafe { libc::memfd_create(c"held".as_ptr(), 0) };
+            // SAFETY: takes no pointer.
+            assert_eq!(unsafe { libc::ftruncate(fd, bytes as i64) }, 0);
+            touch(map(bytes, BOTH, libc::MAP_SHARED, fd), bytes);
+        }
+        "fixed" => {
+            let at = map(bytes, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1);
+            for offset in (0..bytes).step_by(MIB) {
+                // SAFETY: within the reservation.
+                let part = unsafe { at.add(offset) };
+                let flags = PRIVATE | libc::MAP_FIXED;
+                // SAFETY: a part of the reservation, which nobody uses.
+                let mapped = unsafe { libc::mmap(part.cast(), MIB, BOTH, flags, -1, 0) };
+                if mapped == libc::MAP_FAILED {
+                    eprintln!("out of memory");
+                    std::process::exit(3);
+                }
+                touch(part, MIB);
+            }
+        }
+        "heap" => {
+            let blocks: Vec<Vec<u8>> =
+                (0..mib).map(|n| std::hint::black_box(vec![n as u8 | 1; MIB])).collect();
+            return println!("{}", blocks.len());
+        }
+        _ => panic!("no such kind: {kind}"),
+    }
+    wait_for_the_end();
+}
+
+/// Four children that share 60 MiB with their parent, and have 30 MiB each of their own.
+pub fn share() {
+    let shared = std::hint::black_box(vec![1u8; 60 * MIB]);
+    let children: Vec<i32> = (0..4)
+        .map(|_| {
+            // SAFETY: this process has one thread.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let mut own = Vec::new();
+                for n in 0..30 {
+                    own.push(std::hint::black_box(vec![n | 1u8; MIB]));
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                std::process::exit(i32::from(shared[own.len()]) + 6);
+            }
+            child
+        })
+        .collect();
+    for child in children {
+        let mut status = 0;
+        // SAFETY: `status` is writable during the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(libc::WEXITSTATUS(status), 7, "{status:x}");
+    }
+    println!("shared");
+}
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "what_is_mapped_and_not_used_is_not_resident", || {
+        let untouched = seen(&mut run(&[], &["hold", "untouched", "2048"]));
+        assert_eq!(
+            (untouched.code, untouched.stdout.as_str()),
+            (Some(0), "mapped\n"),
+            "{}",
+            untouched.stderr
+        );
+        let mut data = launcher();
+        data.args(["run", "--measure", "data", "-m", "100Mi", "--"]).arg(std::env::current_exe().unwrap());
+        let data = seen(data.args(["role", "hold", "untouched", "2048"]));
+        assert_ne!(data.code, Some(0), "{}", data.stdout);
+    });
+    add(trials, "what_is_used_is_refused_at_the_limit", || {
+        let fits = seen(&mut run(&[], &["hold", "heap", "90"]));
+        assert_eq!((fits.code, fits.stdout.as_str()), (Some(0), "90\n"), "{}", fits.stderr);
+        let seen = seen(&mut run(&["--report", "fd:2"], &["hold", "heap", "1000"]));
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        let report = report(&seen);
+        assert_eq!((&report["measure"], &report["limit"]), (&"resident".into(), &(100 * MIB).into()));
+        assert_eq!(report["requested"], MIB, "{report}");
+        // Files are no part of it, and this program's are some MiB.
+        let held = report["data"].as_u64().unwrap();
+        assert!((98 * MIB as u64..=102 * MIB as u64).contains(&held), "{report}");
+    });
+    add(trials, "used_in_another_way_it_counts_as_well", || {
+        for (kind, cause) in
+            [("later", "resident"), ("shared", "resident"), ("memfd", "resident"), ("fixed", "mapping")]
+        {
+            let started = Instant::now();
+            let seen = seen(&mut run(&["--report", "fd:2"], &["hold", kind, "512"]));
+            assert_eq!(seen.code, Some(198), "{kind}: {}", seen.stderr);
+            let report = report(&seen);
+            assert_eq!(
+                (&report["cause"], &report["measure"]),
+                (&cause.into(), &"resident".into()),
+                "{report}"
+            );
+            assert!(started.elapsed() < Duration::from_secs(10));
+            assert_eq!(seen.stderr.matches("oomguard: out of memory: ").count(), 1, "{}", seen.stderr);
+        }
+    });
+    add(trials, "who_does_not_hear_that_it_is_over_is_killed_and_spoken_for", || {
+        let seen = seen(&mut run(&["--report", "fd:2"], &["hold", "blocked", "512"]));
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        let report = report(&seen);
+        assert_eq!(
+            (&report["cause"], &report["evidence"]),
+            (&"resident".into(), &"outside".into()),
+            "{report}"
+        );
+        assert!(seen.stderr.contains("went over its limit"), "{}", seen.stderr);
+    });
+    add(trials, "descendants_are_looked_at_too", || {
+        let mut command = launcher();
+        command.args(["run", "--measure", "resident", "-m", "100Mi", "--", "/bin/sh", "-c"]);
+        command.arg("\"$0\" role hold memfd 512; echo \"child: $?\"").arg(std::env::current_exe().unwrap());
+        let seen = seen(&mut command);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "child: 198\n"), "{}", seen.stderr);
+    });
+    add(trials, "what_children_share_with_their_parent_is_counted_in_parts", || {
+        let seen = seen(&mut run(&[], &["share"]));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "shared\n"), "{}", seen.stderr);
+    });
+}

@@ -1,0 +1,143 @@
+//! The measure `resident` in a Rust program without a parent that looks: what is refused, and what a look from within finds.
+
+mod common;
+mod setup;
+
+use common::child::{End, Remains};
+use libtest_mimic::{Arguments, Trial};
+use setup::{rlimit, run, start};
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::time::Duration;
+
+oomguard::guard!(limit = "64MiB", measure = resident);
+
+const MIB: usize = 1 << 20;
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(common::ROLE) {
+        return play(&role);
+    }
+    let tests: &[(&str, fn())] = &[
+        ("what is mapped and not used is granted", untouched),
+        ("what is used is refused at the limit", refused),
+        ("many threads that ask at once get what there is", threads),
+        ("what was mapped and is used later ends by contract", later),
+        ("shared memory counts", shared),
+        ("an rlimit on data that was there before stays in force", lower_rlimit),
+    ];
+    let trial = |(name, test): &(&str, fn())| {
+        let test = *test;
+        Trial::test(*name, move || {
+            test();
+            Ok(())
+        })
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
+}
+
+fn block(mib: usize) -> Option<Vec<u8>> {
+    let mut block = Vec::new();
+    block.try_reserve_exact(mib * MIB).ok()?;
+    Some(black_box(block))
+}
+
+/// A mapping that is shared with nobody, and that RLIMIT_DATA does not count.
+fn use_shared(bytes: usize) {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    for offset in (0..bytes).step_by(4096) {
+        let byte = at.cast::<u8>().wrapping_add(offset);
+        // SAFETY: within the mapping, which is writable.
+        unsafe { byte.write_volatile(1) };
+    }
+}
+
+fn play(role: &str) -> ExitCode {
+    match role {
+        "untouched" => {
+            let blocks: Vec<Vec<u8>> = (0..64).map(|_| block(32).expect("granted")).collect();
+            let status = oomguard::status();
+            assert_eq!((status.limit, status.measure), (Some(64 << 20), oomguard::Measure::Resident));
+            assert!(status.in_use.unwrap() < 16 << 20, "{status:?}");
+            println!("{}", black_box(blocks).len());
+        }
+        "refused" => {
+            let blocks: Vec<Vec<u8>> = (0..1000).map(|n| black_box(vec![n as u8 | 1; MIB])).collect();
+            println!("{}", blocks.len());
+        }
+        // All of them are granted: they use nothing.
+        "threads" => {
+            let granted = |_| {
+                std::thread::spawn(|| {
+                    (0..50).all(|_| block(16).is_some_and(|block| black_box(block).is_empty()))
+                })
+            };
+            let threads: Vec<_> = (0..8).map(granted).collect();
+            println!("{}", threads.into_iter().all(|thread| thread.join().unwrap()));
+        }
+        "later" => {
+            let mut blocks: Vec<Vec<u8>> = (0..16).map(|_| block(16).expect("granted")).collect();
+            for block in &mut blocks {
+                block.resize(16 * MIB, 1);
+            }
+            wait(black_box(blocks).len());
+        }
+        "shared" => {
+            use_shared(256 * MIB);
+            wait(0);
+        }
+        _ => return ExitCode::from(common::BROKEN_ROLE as u8),
+    }
+    ExitCode::SUCCESS
+}
+
+/// For the end that has to come.
+fn wait(number: usize) {
+    std::thread::sleep(Duration::from_secs(20));
+    println!("{number}");
+}
+
+fn ended_by(role: &str) -> Remains {
+    let remains = run(start(role));
+    assert_eq!(remains.end(), End::Exit(198), "{}", remains.stderr);
+    remains
+}
+
+fn untouched() {
+    let remains = run(start("untouched"));
+    assert_eq!((remains.end(), remains.stdout.as_str()), (End::Exit(0), "64\n"), "{}", remains.stderr);
+}
+
+fn refused() {
+    let remains = ended_by("refused");
+    assert!(remains.stderr.contains("could not go on without 1048576 bytes more"), "{}", remains.stderr);
+    assert!(remains.stderr.contains("of resident, from the program's source"), "{}", remains.stderr);
+}
+
+fn threads() {
+    let remains = run(start("threads"));
+    assert_eq!((remains.end(), remains.stdout.as_str()), (End::Exit(0), "true\n"), "{}", remains.stderr);
+}
+
+fn later() {
+    let remains = ended_by("later");
+    assert!(remains.stderr.contains("went over its limit"), "{}", remains.stderr);
+}
+
+fn shared() {
+    let remains = ended_by("shared");
+    assert!(remains.stderr.contains("went over its limit"), "{}", remains.stderr);
+}
+
+fn lower_rlimit() {
+    let remains = run(rlimit(start("untouched"), libc::RLIMIT_DATA, 256 << 20, libc::RLIM_INFINITY));
+    assert_ne!(remains.end(), End::Exit(0), "{}", remains.stdout);
+    let text = remains.stderr;
+    assert!(
+        text.contains("of data, from an rlimit that was there before") || text.contains("granted"),
+        "{text}"
+    );
+}
