@@ -180,6 +180,7 @@ pub fn eaters(threads: usize, bytes: usize) {
     begin.wait();
 }
 
+/// Smaller than usual, so that many find room; a callback may run in it, within an allocator that is built to be debugged.
 fn small_thread() -> thread::Builder {
-    thread::Builder::new().stack_size(64 << 10)
+    thread::Builder::new().stack_size(128 << 10)
 }
