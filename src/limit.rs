@@ -190,7 +190,7 @@ impl ParseLimitError {
     pub fn for_text(self, text: &str) -> String {
         match meant(text.as_bytes()) {
             Some(words) if self.0 == Wrong::Form => {
-                format!("{}; did you mean {}?", self.reason(), String::from_utf8_lossy(words.as_bytes()))
+                format!("{self}; did you mean {}?", String::from_utf8_lossy(words.as_bytes()))
             }
             _ => self.to_string(),
         }

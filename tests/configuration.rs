@@ -101,7 +101,7 @@ fn wrong_texts() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         if cfg!(feature = "inject") { &["", "0", "x", "+", "-1", "1++"] } else { &["1", ""] };
     vec![
         ("OOMGUARD_LIMIT", limits),
-        ("OOMGUARD_MEASURE", texts(&["", "as", "Data", "address_space", "data "])),
+        ("OOMGUARD_MEASURE", texts(&["", "as", "Data", "address space", "data "])),
         ("OOMGUARD_EXIT_CODE", texts(&["", "0", "256", "-1", "1.0", "abc", " 5", &long])),
         ("OOMGUARD_ON_REFUSAL", texts(&["", "later", "Deferred", "immediate,"])),
         ("OOMGUARD_RESERVE", texts(&["", "5%", "auto", "off", "x", "-1", "1.5", &long])),

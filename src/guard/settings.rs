@@ -223,16 +223,12 @@ impl BadVariable<'_> {
         line.push(if self.value.len() > shown { "…\"" } else { "\"" });
         line.push(" in the environment: ");
         line.push(self.reason);
-        match meant(self.value).filter(|_| self.name == variable::LIMIT) {
-            Some(words) => {
-                line.push("; did you mean ");
-                line.push_bytes(words.as_bytes());
-                line.push("?");
-            }
-            None => {
-                line.push("; accepted: ");
-                line.push(self.accepted);
-            }
+        line.push("; accepted: ");
+        line.push(self.accepted);
+        if let Some(words) = meant(self.value).filter(|_| self.name == variable::LIMIT) {
+            line.push("; did you mean ");
+            line.push_bytes(words.as_bytes());
+            line.push("?");
         }
     }
 }
