@@ -153,7 +153,7 @@ macro_rules! __guard_keys {
      profile [$($p:tt)*] allocator [$($a:tt)*] $($rest:tt)+) => {
         ::core::compile_error!(::core::concat!(
             "guard!: cannot use `", ::core::stringify!($($rest)+), "`: a key that is unknown, given twice or has a \
-             value of the wrong kind; the keys are limit = \"512MiB\", measure = address_space | data, \
+             value of the wrong kind; the keys are limit = \"512MiB\", measure = address_space | data | resident, \
              exit_code = 1..=255, reserve = \"4MiB\", on_refusal = deferred | immediate, profile = on | off | \"512KiB\", \
              allocator = a::Path"
         ));

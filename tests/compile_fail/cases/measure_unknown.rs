@@ -1,5 +1,5 @@
-//! There are two measures.
+//! There are three measures.
 
-oomguard::guard!(measure = resident);
+oomguard::guard!(measure = cpu_time);
 
 fn main() {}
