@@ -50,7 +50,8 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
     let piece = PanicPiece::of(text);
     if piece.begins {
         here.is_over.set(false);
-        here.words.set(0);
+        // A thread without its signal stack does not get over that panic: the next one is only how it ends.
+        here.words.set(here.words.get() & PanicWords::SIGNAL_STACK.0);
         here.refusals_before.set(refusals_here);
     }
     if here.is_over.get() {
