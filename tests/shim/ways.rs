@@ -74,7 +74,10 @@ const OF_DATA: [(&str, End); 3] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 72] = [
+const OTHERS: [(&str, End); 75] = [
+    ("error ends a program that was refused nothing", End::Exit(5)),
+    ("err ends a program that was refused nothing", End::Exit(6)),
+    ("errx ends a program that was refused nothing", End::Exit(7)),
     ("survives, told to end, and says so by its code", End::Exit(143)),
     ("survives, told to end, with a full heap", End::Exit(143)),
     ("survives, another error by error", End::Exit(3)),

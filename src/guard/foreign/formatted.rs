@@ -2,8 +2,8 @@
 //! together as far as it takes no more than texts and whole numbers. These functions take as many arguments as their callers
 //! like: `shim/` hands over the first ones and then goes on to the function whose address it gets.
 
-use super::messages;
 use super::streams::{hear_error, is_read, stdout};
+use super::{messages, variadic};
 use crate::guard::real::Real;
 use crate::sys;
 use crate::text::Text;
@@ -184,21 +184,6 @@ mod other_name {
     }
 }
 
-/// Stands for a function that has no other name and was not found, as in a static program.
-extern "C" fn write_nothing() -> c_int {
-    -1
-}
-
-unsafe extern "C" fn vfprintf_chk(
-    stream: *mut c_void,
-    _: c_int,
-    format: *const c_char,
-    arguments: *mut c_void,
-) -> c_int {
-    // SAFETY: the arguments are the caller's, whose contract is the same but for the flag.
-    unsafe { other_name::_IO_vfprintf(stream, format, arguments) }
-}
-
 fn real_or(real: &Real, fallback: usize) -> usize {
     real.address().unwrap_or(fallback)
 }
@@ -250,7 +235,7 @@ pub unsafe extern "C" fn before_fprintf_chk(
         // SAFETY: by contract.
         unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
     }
-    real_or(&FPRINTF_CHK, write_nothing as *const () as usize)
+    real_or(&FPRINTF_CHK, variadic::fprintf_chk as *const () as usize)
 }
 
 /// The same for what `_FORTIFY_SOURCE` makes of vfprintf.
@@ -267,7 +252,7 @@ pub unsafe extern "C" fn before_vfprintf_chk(
         // SAFETY: by contract.
         unsafe { hear_formatted(format, Arguments::List(list)) };
     }
-    real_or(&VFPRINTF_CHK, vfprintf_chk as *const () as usize)
+    real_or(&VFPRINTF_CHK, variadic::vfprintf_chk as *const () as usize)
 }
 
 /// The same for printf(3).
@@ -306,7 +291,7 @@ pub unsafe extern "C" fn before_printf_chk(
         // SAFETY: by contract.
         unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
     }
-    real_or(&PRINTF_CHK, write_nothing as *const () as usize)
+    real_or(&PRINTF_CHK, variadic::printf_chk as *const () as usize)
 }
 
 /// The same for error(3), which writes to stderr and may end the program by itself.
@@ -326,7 +311,7 @@ pub unsafe extern "C" fn before_error(
         unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
         hear_error(errno);
     }
-    real_or(&ERROR, write_nothing as *const () as usize)
+    real_or(&ERROR, variadic::error as *const () as usize)
 }
 
 /// The same for err(3).
@@ -348,7 +333,7 @@ pub unsafe extern "C" fn before_err(
         hear_error(errno);
         sys::fd::set_errno(errno);
     }
-    real_or(&ERR, write_nothing as *const () as usize)
+    real_or(&ERR, variadic::err as *const () as usize)
 }
 
 /// The same for errx(3).
@@ -367,7 +352,7 @@ pub unsafe extern "C" fn before_errx(
         // SAFETY: by contract.
         unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
     }
-    real_or(&ERRX, write_nothing as *const () as usize)
+    real_or(&ERRX, variadic::errx as *const () as usize)
 }
 
 /// The same for warn(3).
@@ -382,7 +367,7 @@ pub unsafe extern "C" fn before_warn(format: *const c_char, a: usize, b: usize, 
         hear_error(errno);
         sys::fd::set_errno(errno);
     }
-    real_or(&WARN, write_nothing as *const () as usize)
+    real_or(&WARN, variadic::warn as *const () as usize)
 }
 
 /// The same for warnx(3).
@@ -400,5 +385,5 @@ pub unsafe extern "C" fn before_warnx(
         // SAFETY: by contract.
         unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
     }
-    real_or(&WARNX, write_nothing as *const () as usize)
+    real_or(&WARNX, variadic::warnx as *const () as usize)
 }

@@ -10,6 +10,7 @@
 //! | `breaks` | brk and sbrk |
 //! | `threads` | pthread_create |
 //! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
+//! | `variadic` | what stands for such a function in a static program |
 //! | `words` | gettext and strerror: what it is about to say in the user's language |
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
 //! | `execs` | what is to be done before the process becomes another program |
@@ -33,6 +34,7 @@ mod startup;
 mod streams;
 mod threads;
 mod uncaught;
+mod variadic;
 mod words;
 
 pub use crate::guard::c_heap::*;

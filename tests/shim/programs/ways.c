@@ -279,6 +279,9 @@ int main(int count, char **arguments) {
     /* --- survives it --- */
     WAY("survives") { refuse(); handle(); exit(0); }
     WAY("survives, own code") { refuse(); handle(); exit(3); }
+    WAY("error ends a program that was refused nothing") { error(5, ENOENT, "%s %d %d %d %d %d %.1f", "x", 1, 2, 3, 4, 5, 0.5); }
+    WAY("err ends a program that was refused nothing") { err(6, "%d", 1); }
+    WAY("errx ends a program that was refused nothing") { errx(7, "%d", 1); }
     WAY("survives, told to end, and says so by its code") { refuse(); handle(); fputs("request refused: out of memory\n", stderr); exit(128 + SIGTERM); }
     WAY("survives, told to end, with a full heap") { fill(); exit(128 + SIGTERM); }
     WAY("survives, another error by error") { refuse(); handle(); error(3, ENOENT, "table"); }
