@@ -253,10 +253,7 @@ pub(crate) struct Effort {
 
 #[cfg(feature = "shim")]
 pub(crate) fn effort() -> Effort {
-    // SAFETY: all-zero is a valid `rusage`, a struct of numbers.
-    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
-    // SAFETY: `usage` is writable during the call.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let usage = usage_of(libc::RUSAGE_SELF);
     let new_pages = usage.ru_minflt.unsigned_abs() + usage.ru_majflt.unsigned_abs();
     Effort { processor_ns: clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID), new_pages }
 }

@@ -184,206 +184,80 @@ mod other_name {
     }
 }
 
-fn real_or(real: &Real, fallback: usize) -> usize {
-    real.address().unwrap_or(fallback)
-}
-
-/// Reads what an fprintf(3) will say, and gives the real function.
-///
-/// # Safety
-/// The arguments of an fprintf(3), as far as they are in registers.
-pub unsafe extern "C" fn before_fprintf(
-    stream: *mut c_void,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
-    if is_read(stream) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-    }
-    real_or(&FPRINTF, other_name::_IO_fprintf as *const () as usize)
-}
-
-/// The same for vfprintf(3).
-///
-/// # Safety
-/// The arguments of a vfprintf(3).
-pub unsafe extern "C" fn before_vfprintf(stream: *mut c_void, format: *const c_char, list: usize) -> usize {
-    if is_read(stream) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::List(list)) };
-    }
-    real_or(&VFPRINTF, other_name::_IO_vfprintf as *const () as usize)
-}
-
-/// The same for what `_FORTIFY_SOURCE` makes of fprintf.
-///
-/// # Safety
-/// The arguments of such a call, as far as they are in registers.
-pub unsafe extern "C" fn before_fprintf_chk(
-    stream: *mut c_void,
-    _: c_int,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-) -> usize {
-    if is_read(stream) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
-    }
-    real_or(&FPRINTF_CHK, variadic::fprintf_chk as *const () as usize)
-}
-
-/// The same for what `_FORTIFY_SOURCE` makes of vfprintf.
-///
-/// # Safety
-/// The arguments of such a call.
-pub unsafe extern "C" fn before_vfprintf_chk(
-    stream: *mut c_void,
-    _: c_int,
-    format: *const c_char,
-    list: usize,
-) -> usize {
-    if is_read(stream) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::List(list)) };
-    }
-    real_or(&VFPRINTF_CHK, variadic::vfprintf_chk as *const () as usize)
-}
-
-/// The same for printf(3).
-///
-/// # Safety
-/// The arguments of a printf(3), as far as they are in registers.
-pub unsafe extern "C" fn before_printf(
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
+fn stdout_is_read() -> bool {
     // SAFETY: a variable of the C library, set before constructors run.
-    if is_read(unsafe { stdout }) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-    }
-    real_or(&PRINTF, other_name::_IO_printf as *const () as usize)
+    is_read(unsafe { stdout })
 }
 
-/// The same for what `_FORTIFY_SOURCE` makes of printf.
-///
-/// # Safety
-/// The arguments of such a call, as far as they are in registers.
-pub unsafe extern "C" fn before_printf_chk(
-    _: c_int,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
-    // SAFETY: a variable of the C library, set before constructors run.
-    if is_read(unsafe { stdout }) {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-    }
-    real_or(&PRINTF_CHK, variadic::printf_chk as *const () as usize)
+/// Defines what is called before a function of this kin: it hears what that will say, if `$is_read`, and gives the address of
+/// the real one, or of what stands for it.
+macro_rules! before {
+    ($(
+        fn $name:ident($($argument:ident: $type:ty),*),
+        if $is_read:expr, hears $format:ident with $arguments:expr $(, and of error $number:expr)?,
+        then $real:ident or $other:path;
+    )*) => {
+        $(
+            /// # Safety
+            /// The arguments of the function that follows, as far as they are in registers.
+            pub unsafe extern "C" fn $name($($argument: $type),*) -> usize {
+                if $is_read {
+                    let errno = sys::fd::errno();
+                    // SAFETY: by contract.
+                    unsafe { hear_formatted($format, $arguments) };
+                    $(hear_error(($number)(errno));)?
+                    sys::fd::set_errno(errno);
+                }
+                $real.address().unwrap_or($other as *const () as usize)
+            }
+        )*
+    };
 }
 
-/// The same for error(3), which writes to stderr and may end the program by itself.
-///
-/// # Safety
-/// The arguments of an error(3), as far as they are in registers.
-pub unsafe extern "C" fn before_error(
-    _: c_int,
-    errno: c_int,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-) -> usize {
-    if messages::are_read() {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c])) };
-        hear_error(errno);
-    }
-    real_or(&ERROR, variadic::error as *const () as usize)
-}
+before! {
+    fn before_fprintf(stream: *mut c_void, format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if is_read(stream), hears format with Arguments::registers([a, b, c, d]),
+    then FPRINTF or other_name::_IO_fprintf;
 
-/// The same for err(3).
-///
-/// # Safety
-/// The arguments of an err(3), as far as they are in registers.
-pub unsafe extern "C" fn before_err(
-    _: c_int,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
-    let errno = sys::fd::errno();
-    if messages::are_read() {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-        hear_error(errno);
-        sys::fd::set_errno(errno);
-    }
-    real_or(&ERR, variadic::err as *const () as usize)
-}
+    fn before_vfprintf(stream: *mut c_void, format: *const c_char, list: usize),
+    if is_read(stream), hears format with Arguments::List(list),
+    then VFPRINTF or other_name::_IO_vfprintf;
 
-/// The same for errx(3).
-///
-/// # Safety
-/// The arguments of an errx(3), as far as they are in registers.
-pub unsafe extern "C" fn before_errx(
-    _: c_int,
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
-    if messages::are_read() {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-    }
-    real_or(&ERRX, variadic::errx as *const () as usize)
-}
+    // What `_FORTIFY_SOURCE` makes of them, with a flag.
+    fn before_fprintf_chk(stream: *mut c_void, _flag: c_int, format: *const c_char, a: usize, b: usize, c: usize),
+    if is_read(stream), hears format with Arguments::registers([a, b, c]),
+    then FPRINTF_CHK or variadic::fprintf_chk;
 
-/// The same for warn(3).
-///
-/// # Safety
-/// The arguments of a warn(3), as far as they are in registers.
-pub unsafe extern "C" fn before_warn(format: *const c_char, a: usize, b: usize, c: usize, d: usize) -> usize {
-    let errno = sys::fd::errno();
-    if messages::are_read() {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-        hear_error(errno);
-        sys::fd::set_errno(errno);
-    }
-    real_or(&WARN, variadic::warn as *const () as usize)
-}
+    fn before_vfprintf_chk(stream: *mut c_void, _flag: c_int, format: *const c_char, list: usize),
+    if is_read(stream), hears format with Arguments::List(list),
+    then VFPRINTF_CHK or variadic::vfprintf_chk;
 
-/// The same for warnx(3).
-///
-/// # Safety
-/// The arguments of a warnx(3), as far as they are in registers.
-pub unsafe extern "C" fn before_warnx(
-    format: *const c_char,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-) -> usize {
-    if messages::are_read() {
-        // SAFETY: by contract.
-        unsafe { hear_formatted(format, Arguments::registers([a, b, c, d])) };
-    }
-    real_or(&WARNX, variadic::warnx as *const () as usize)
+    fn before_printf(format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if stdout_is_read(), hears format with Arguments::registers([a, b, c, d]),
+    then PRINTF or other_name::_IO_printf;
+
+    fn before_printf_chk(_flag: c_int, format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if stdout_is_read(), hears format with Arguments::registers([a, b, c, d]),
+    then PRINTF_CHK or variadic::printf_chk;
+
+    // error(3), which may end the program by itself, and err(3), whose error number is errno.
+    fn before_error(_status: c_int, number: c_int, format: *const c_char, a: usize, b: usize, c: usize),
+    if messages::are_read(), hears format with Arguments::registers([a, b, c]), and of error |_| number,
+    then ERROR or variadic::error;
+
+    fn before_err(_code: c_int, format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if messages::are_read(), hears format with Arguments::registers([a, b, c, d]), and of error core::convert::identity,
+    then ERR or variadic::err;
+
+    fn before_errx(_code: c_int, format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if messages::are_read(), hears format with Arguments::registers([a, b, c, d]),
+    then ERRX or variadic::errx;
+
+    fn before_warn(format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if messages::are_read(), hears format with Arguments::registers([a, b, c, d]), and of error core::convert::identity,
+    then WARN or variadic::warn;
+
+    fn before_warnx(format: *const c_char, a: usize, b: usize, c: usize, d: usize),
+    if messages::are_read(), hears format with Arguments::registers([a, b, c, d]),
+    then WARNX or variadic::warnx;
 }
