@@ -101,7 +101,7 @@ pub(super) fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
 /// Whether hardly anything is to be had. One large request that is refused leaves room to go on.
 fn is_full() -> bool {
     const LITTLE_BYTES: usize = 1 << 20;
-    sys::memory::would_be_refused(LITTLE_BYTES)
+    resident::would_be_refused(LITTLE_BYTES)
 }
 
 fn judge(armed: &Armed, said: Option<Said>, confirm_straight: impl Fn(&Noted) -> bool) -> Option<Guilt> {

@@ -99,18 +99,21 @@ fn forget(looked_at: u64) {
     let _ = LOOKED_AT.compare_exchange(looked_at, nobody, Ordering::Relaxed, Ordering::Relaxed);
 }
 
+/// What proc_pid_syscall(5) says of a thread, and zeros behind it.
+type Place = [u8; 192];
+
 /// Where a thread was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     /// In futex(2), with these arguments, stack and return address: waiting for another thread.
-    Waiting(u64),
+    Waiting(Place),
     Elsewhere,
     Gone,
 }
 
 extern "C" fn look(_: *mut libc::c_void) -> i32 {
     let pid = sys::process::pid();
-    let (mut looked_at, mut place, mut standing, mut elsewhere) = (0, 0, 0, 0);
+    let (mut looked_at, mut place, mut standing, mut elsewhere) = (0, [0; size_of::<Place>()], 0, 0);
     loop {
         bare::sleep_ms(LOOK_EVERY_MS);
         let now = LOOKED_AT.load(Ordering::Relaxed);
@@ -121,7 +124,8 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
             continue;
         }
         if now != looked_at {
-            (looked_at, place, standing, elsewhere) = (now, 0, 0, 0);
+            // A place is of one thread: none of this one's is known.
+            (looked_at, place, standing, elsewhere) = (now, [0; size_of::<Place>()], 0, 0);
         }
         let refused = threads::refused_stack();
         match (find(now as u32), refused) {
@@ -135,7 +139,7 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
             (Found::Waiting(at), Some(bytes)) => {
                 standing = if at == place { standing + 1 } else { 0 };
                 (place, elsewhere) = (at, 0);
-                if standing >= LOOKS_TOO_LATE || standing >= LOOKS && threads::is_still_refused(bytes) {
+                if standing >= LOOKS_TOO_LATE || standing >= LOOKS && would_be_refused(bytes) {
                     STANDS_STILL.store(now, Ordering::Relaxed);
                     aborts::handle_again();
                     bare::signal_thread(pid, now as u32, libc::SIGABRT);
@@ -146,26 +150,27 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
     }
 }
 
-/// proc_pid_syscall(5): the number of the system call that a thread is blocked in, its arguments, the stack and the place.
+/// The kernel's answer alone: what else `threads` asks for takes calls that a bare thread must not make.
+fn would_be_refused(stack_bytes: u64) -> bool {
+    usize::try_from(stack_bytes).map_or(true, sys::memory::would_be_refused)
+}
+
+/// The number of the system call that a thread is blocked in, its arguments, the stack and the place.
 fn find(tid: u32) -> Found {
     let mut path = Text::<48>::new();
     path.push("/proc/self/task/");
     path.push_number(u64::from(tid));
     path.push("/syscall\0");
-    let mut text = [0; 192];
-    let Some(text) =
-        CStr::from_bytes_with_nul(path.as_bytes()).ok().and_then(|path| bare::read_file(path, &mut text))
-    else {
+    let mut place = [0; size_of::<Place>()];
+    let path = CStr::from_bytes_with_nul(path.as_bytes()).ok();
+    if path.and_then(|path| bare::read_file(path, &mut place)).is_none() {
         return Found::Gone;
-    };
-    if crate::text::leading_number(text) != Some(libc::SYS_futex as u64) {
-        return Found::Elsewhere;
     }
-    // FNV-1a, by the description of its authors: the words need only be told from others.
-    let at = text.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    Found::Waiting(at)
+    if crate::text::leading_number(&place) == Some(libc::SYS_futex as u64) {
+        Found::Waiting(place)
+    } else {
+        Found::Elsewhere
+    }
 }
 
 /// SIGABRT has come: ends the process if that is because this thread stands still.
