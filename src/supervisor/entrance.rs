@@ -99,14 +99,10 @@ fn find(name: &Path, path: Option<&OsStr>, directory: Option<&Path>) -> Option<P
     std::env::split_paths(&path).find_map(|place| executable(place.join(name)))
 }
 
-/// The program that the kernel starts for a script. What `env` would look for is found in PATH by `env` itself, so
-/// `env` is looked at, which shares its C library with what it starts, as a rule.
 fn interpreter_of_script(file: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
     File::open(file).ok()?.take(256).read_to_end(&mut start).ok()?;
-    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let interpreter = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
-    Some(OsString::from_vec(interpreter.to_vec()).into())
+    Some(OsStr::from_bytes(sys::image::interpreter_of_script(&start)?).into())
 }
 
 fn look(path: &Path) -> Entrance {

@@ -50,7 +50,11 @@ pub(crate) fn look(path: &CStr) -> Option<Image> {
         let len = file.read_at(&mut start, 0);
         let start = start.get(..len)?;
         match interpreter_of_script(start) {
-            Some(interpreter) => file = open(CStr::from_bytes_until_nul(interpreter.as_bytes()).ok()?)?,
+            Some(interpreter) => {
+                let mut path = Text::<128>::from_bytes(interpreter);
+                path.push_bytes(&[0]);
+                file = open(CStr::from_bytes_with_nul(path.as_bytes()).ok()?)?;
+            }
             None if is_privileged(&file) => return Some(Image::Privileged),
             None => return Some(of_file(&file, start)),
         }
@@ -81,12 +85,11 @@ fn is_privileged(file: &Fd) -> bool {
     by_mode || unsafe { libc::fgetxattr(file.number(), name, core::ptr::null_mut(), 0) } > 0
 }
 
-fn interpreter_of_script(start: &[u8]) -> Option<Text<128>> {
+/// The program that the kernel starts for the script that begins so. What `env` would look for is found in PATH by `env`
+/// itself, so `env` is looked at, which shares its C library with what it starts, as a rule.
+pub(crate) fn interpreter_of_script(start: &[u8]) -> Option<&[u8]> {
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let name = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())?;
-    let mut path = Text::from_bytes(name);
-    path.push_bytes(&[0]);
-    (!path.is_cut()).then_some(path)
+    line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())
 }
 
 fn of_file(file: &Fd, header: &[u8]) -> Image {

@@ -19,6 +19,16 @@ def handled():
         pass
 
 
+def full():
+    """What fills the memory, after it was refused more."""
+    held = []
+    try:
+        while True:
+            held.append(bytearray(1 << 20))
+    except MemoryError:
+        return held
+
+
 way, code = sys.argv[1], int(sys.argv[2])
 
 # The last exception is, or came from, a MemoryError, whatever is said of it.
@@ -142,12 +152,7 @@ if way == "h-exit-later":
     handled()
     sys.exit(code)
 if way == "h-full-exit":
-    held = []
-    try:
-        while True:
-            held.append(bytearray(1 << 20))
-    except MemoryError:
-        pass
+    held = full()
     sys.exit(code)
 if way == "h-words":
     handled()
@@ -247,12 +252,7 @@ if way == "h-raised":
         print("MemoryError: job 1 skipped", file=sys.stderr)
     raise KeyError("x")
 if way == "h-full-raised":
-    held = []
-    try:
-        while True:
-            held.append(bytearray(1 << 20))
-    except MemoryError:
-        pass
+    held = full()
     raise KeyError("x")
 if way == "h-raised-earlier":
     # Printed, and survived: not what it ends of.
