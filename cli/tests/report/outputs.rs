@@ -21,7 +21,8 @@ fn folded_stacks_add_up_to_what_is_live() {
     let sum: u64 = text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
     assert_eq!(sum, live_bytes(&death));
     // What std allocates before `main` may have been met, too.
-    let (of_program, before): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("postmortem::main;"));
+    let (of_program, before): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with("postmortem::main;"));
     assert!(before.len() <= 1 && !of_program.is_empty(), "{text}");
 }
 
