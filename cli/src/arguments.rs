@@ -50,7 +50,7 @@ pub struct Run {
     #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
     pub limit: Option<Limit>,
 
-    /// What the limit counts: data (private writable memory), resident (memory in use) or address-space [default: $OOMGUARD_MEASURE, else data]
+    /// What the limit counts: resident (memory in use), data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else resident]
     #[arg(long, value_name = "MEASURE", value_parser = measure)]
     pub measure: Option<Measure>,
 
@@ -123,7 +123,8 @@ pub struct Run {
     #[arg(long)]
     pub die_with_parent: bool,
 
-    /// Set the hard limit, too: nobody below can go beyond it, neither ulimit nor su and sudo, nor a launcher in the command
+    /// Set the hard limit, too: nobody below can go beyond it, neither ulimit nor su and sudo, nor a launcher in the command;
+    /// what is counted is data then, unless --measure says address-space
     #[arg(long)]
     pub hard: bool,
 

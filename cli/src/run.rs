@@ -126,6 +126,9 @@ impl Failure {
     }
 }
 
+/// What `run` limits unless it is told otherwise: most runtimes map more than they ever use.
+pub const DEFAULT_MEASURE: Measure = Measure::Resident;
+
 /// What is not said on the command line, the environment may say.
 #[derive(Clone, Copy)]
 struct Wishes {
@@ -140,10 +143,18 @@ impl Wishes {
             Some(limit) => limit,
             None => from_environment(variable::LIMIT, arguments::limit)?.unwrap_or(Limit::Auto),
         };
+        // No rlimit counts what is resident, and only an rlimit can be a hard one.
+        let default = if options.hard { Measure::Data } else { DEFAULT_MEASURE };
         let measure = match options.measure {
             Some(measure) => measure,
-            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(Measure::Data),
+            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(default),
         };
+        if options.hard && measure == Measure::Resident {
+            let line = "no hard limit counts what is resident: leave --hard away, as whoever is over it ends in any case, or use \
+                        --measure data"
+                .into();
+            return Err(Failure { line, code: EXIT_CANNOT_GUARD });
+        }
         let exit_code = match options.exit_code {
             Some(code) => code,
             None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),

@@ -78,6 +78,14 @@ fn move_soft_limit(soft: Option<u64>) -> bool {
     now.soft == soft || set_rlimit(Resource::Data, Rlimit { soft, hard: now.hard })
 }
 
+/// Takes back what the soft limit leaves beyond what is free.
+fn lower_soft_limit(room: &Room) {
+    let soft = rlimit(Resource::Data).soft;
+    if soft.is_some_and(|soft| is_marked(soft) && soft > room.soft(0)) {
+        move_soft_limit(Some(room.soft(0)));
+    }
+}
+
 /// Somebody else may have set a soft limit since, as `ulimit -d` does in a shell: then it is that one which stays in force.
 fn heed_soft_limit(now: Option<u64>) {
     if let Some(soft) = now.filter(|soft| !is_marked(*soft)) {
@@ -113,10 +121,12 @@ fn answer(limit: u64, bytes: u64, tries: u32) -> Answer {
         // Others may share it.
         free = limit.saturating_sub(held.saturating_sub(shared(held, limit)));
     }
+    let room = Room { data, free };
     if wanted > free {
+        // What was granted earlier may have been used since: nothing more is to be had for it without a question.
+        lower_soft_limit(&room);
         return Answer::No;
     }
-    let room = Room { data, free };
     let more = wanted.saturating_add(beside(tries));
     let now = rlimit(Resource::Data).soft;
     heed_soft_limit(now);
@@ -155,7 +165,14 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
             Answer::Yes => {}
             Answer::HasRoom => in_vain += 1,
         }
-        if again() {
+        let worked = again();
+        if tries > 0 && (worked || in_vain == MOST_IN_VAIN) {
+            // More was let pass than was asked for: what is left of that is not to be had.
+            if let Some(room) = room(limit) {
+                lower_soft_limit(&room);
+            }
+        }
+        if worked {
             return true;
         }
         if in_vain == MOST_IN_VAIN {

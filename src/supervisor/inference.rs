@@ -195,13 +195,14 @@ fn passes_on(status: ExitStatus, childs: ExitStatus) -> bool {
 
 const RESULT_BYTES: usize = 2;
 
-/// In the child, between fork and exec: has it followed, and says what came of that. Async-signal-safe.
-pub(super) fn join(joining: Joining) {
+/// In the child, between fork and exec: has it followed, and says what came of that; whether it is. Async-signal-safe.
+pub(super) fn join(joining: Joining) -> bool {
     let result = match sys::join::join(joining.socket, joining.tracer) {
         Ok(()) => [0; RESULT_BYTES],
         Err((step, error)) => [step as u8, error as u8],
     };
     sys::fd::write_patiently(joining.result, &result, 0);
+    result == [0; RESULT_BYTES]
 }
 
 fn explain([step, error]: [u8; RESULT_BYTES]) -> io::Error {
@@ -225,6 +226,7 @@ fn explain([step, error]: [u8; RESULT_BYTES]) -> io::Error {
 pub fn can_infer() -> io::Result<()> {
     let terms = Terms {
         measure: Measure::default(),
+        resident_limit: None,
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
         numbers: process_numbers(),

@@ -2,8 +2,7 @@
 //! What was mapped and is used later asks nobody: whoever is found over its limit, and still is a moment later, is told to
 //! end. One that has no guard, or does not end, is killed, and this process speaks for it.
 //!
-//! It also moves the soft limits that the guards have set: what was granted and never used makes room for others, and what
-//! was used without asking is taken off.
+//! It also lowers the soft limits that the guards and tracers have set: what was used without asking is taken off.
 
 use super::descendants;
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, Measure};
@@ -199,7 +198,7 @@ impl Looker {
         });
         member.last = Some((now, held));
         member.due = now + Duration::from_millis(pause_ms(limit, held, grown, ms));
-        move_soft_limit(pid, limit, held, &memory);
+        lower_soft_limit(pid, limit, held, &memory);
         if held <= most(limit) {
             member.standing = Standing::Within;
             return;
@@ -239,9 +238,9 @@ impl Member {
     }
 }
 
-/// The soft limit that a guard has set: to what is mapped and what is free, where it is far from that. Where a guard is
+/// The soft limit that a guard has set: to what is mapped and what is free, where it is far above that. Where a guard is
 /// refused for that meanwhile, it asks again.
-fn move_soft_limit(pid: u32, limit: u64, held: u64, memory: &MemoryUse) {
+fn lower_soft_limit(pid: u32, limit: u64, held: u64, memory: &MemoryUse) {
     let Some(data) = memory.data else { return };
     let _ = sys::child::change_soft_limit(pid, Resource::Data, |now| settled(now, data, held, limit));
 }
@@ -269,7 +268,8 @@ fn has_begun_to_end(record: &OwnedFd, pid: u32) -> bool {
 
 /// By a signal that a guard knows, and that nobody else gets.
 fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
-    if sys::process::catches(pid, libc::SIGABRT) {
+    // A runtime without a guard may catch it, too, and would tell of a crash.
+    if sys::memory::may_have_guard(pid) && sys::process::catches(pid, libc::SIGABRT) {
         let told = sys::signals::Arrival {
             signal: libc::SIGABRT,
             code: libc::SI_QUEUE,

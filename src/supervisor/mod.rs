@@ -42,6 +42,7 @@
 //! | `inference` | whether memory was refused to a worker that says nothing itself |
 //! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
+//! | `room` | the measure `resident` for a followed process: may it have more? |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
 //! | `look` | who is over its limit without having asked, as a parent sees it |
 //! | `loading` | programs that ended before there was a guard in them |
@@ -75,6 +76,7 @@ mod program;
 mod refusals;
 mod report;
 mod retry;
+mod room;
 mod running;
 mod starter;
 mod surroundings;

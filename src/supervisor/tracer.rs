@@ -9,6 +9,7 @@
 
 use super::inference::{Joining, join};
 use super::refusals::{End, Moment, Outcome, Refusals, enough};
+use super::room::{Answer, Room};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
@@ -45,6 +46,8 @@ pub(super) const NOTES_AT: usize = 2 * RECORD_BYTES;
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) measure: Measure,
+    /// The limit on what is resident, if that is the measure.
+    pub(super) resident_limit: Option<u64>,
     pub(super) exit_code: u8,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     /// Process numbers are below this.
@@ -84,12 +87,16 @@ struct Facts {
 struct Call {
     /// Bytes asked for; or the end of the heap that was.
     value: u64,
+    /// The call's first argument.
+    first: u64,
     /// The process that the thread belongs to.
     process: u32,
     is_break: bool,
     is_writable: bool,
     /// The call that it makes maps memory, and its result is waited for.
     is_noted: bool,
+    /// How often it was made again since it was refused.
+    tries: u32,
     /// The call that it makes gives so much memory back.
     released: u64,
     /// It is stopped at every call.
@@ -102,6 +109,7 @@ pub(super) struct Tracer {
     worker: u32,
     follows_descendant: bool,
     started_ms: u64,
+    room: Option<Room>,
     troubled: [Option<Troubled>; MOST_PROCESSES],
     next: usize,
 }
@@ -109,8 +117,10 @@ pub(super) struct Tracer {
 impl Tracer {
     pub(super) fn new(terms: Terms) -> Box<Tracer> {
         let started_ms = sys::process::monotonic_ms();
+        let room = terms.resident_limit.map(Room::new);
         Box::new(Tracer {
             terms,
+            room,
             worker: 0,
             follows_descendant: false,
             started_ms,
@@ -157,6 +167,9 @@ impl Tracer {
                     // Its number is the process's from now on, whichever thread it was.
                     *call = Call { process: tid, ..Call::default() };
                     self.forget(tid, findings);
+                    if let Some(room) = &self.room {
+                        room.settle(tid);
+                    }
                     call.go_on(tid, 0);
                 }
                 Event::Ending => {
@@ -206,6 +219,7 @@ impl Tracer {
             // EAGAIN would be about locked memory, which is another limit.
             result == -i64::from(libc::ENOMEM)
         };
+        let tries = std::mem::take(&mut call.tries);
         if !refused && (failed || self.troubled.iter().all(Option::is_none)) {
             return;
         }
@@ -216,7 +230,18 @@ impl Tracer {
             call.process = process.unwrap_or(tid);
             memory = Some(found);
         }
-        let (first, is_worker) = (self.terms.measure, call.process == self.worker);
+        if refused && let Some(room) = &mut self.room {
+            let bytes = if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
+            let used = *memory.get_or_insert_with(|| sys::memory::process_of(tid).1);
+            if call.is_writable
+                && room.ask(call.process, &used, bytes, tries) == Answer::Again
+                && sys::trace::make_call_again(tid, call.first)
+            {
+                call.tries = tries + 1;
+                return;
+            }
+        }
+        let (terms, is_worker) = (self.terms, call.process == self.worker);
         let Some(troubled) = self.find(call.process, refused) else { return };
         let outcome = match (call.is_break, refused) {
             (true, _) => troubled.refusals.of_break(call.value, result.cast_unsigned()),
@@ -241,7 +266,7 @@ impl Tracer {
                     troubled.at_ms = now_ms;
                     troubled.facts.memory = memory.unwrap_or_else(|| sys::memory::process_of(tid).1);
                 }
-                if !troubled.facts.explain(call.process, bytes, writable, first) {
+                if !troubled.facts.explain(call.process, bytes, writable, &terms) {
                     return;
                 }
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
@@ -421,10 +446,16 @@ impl Facts {
     }
 
     /// Whether one of the process's limits had no room for so much; which one is noted.
-    fn explain(&mut self, pid: u32, bytes: u64, writable: bool, first: Measure) -> bool {
+    fn explain(&mut self, pid: u32, bytes: u64, writable: bool, terms: &Terms) -> bool {
         // Which mappings are an allocator's cannot be seen from outside.
         let asked = Asked { bytes, writable, by_allocator: true };
-        let limit_of = |measure: Measure| sys::memory::soft_limit_of(pid, measure.into());
+        let first = terms.measure;
+        let limit_of = |measure: Measure| match (first, measure) {
+            (_, Measure::Resident) => terms.resident_limit,
+            // What is moved as the program goes says nothing of data.
+            (Measure::Resident, Measure::Data) => sys::memory::standing_limit_of(pid),
+            _ => sys::memory::soft_limit_of(pid, measure.into()),
+        };
         let Some(full) = asked.refused_by(first, limit_of, &self.memory) else { return false };
         (self.measure, self.limit) = (full.measure, Some(full.limit));
         true
@@ -435,12 +466,12 @@ impl Call {
     /// Notes what thread `tid` is about to ask for; whether that matters.
     fn note(&mut self, tid: u32) -> bool {
         match sys::trace::call_of(tid) {
-            Some(MappingCall::Map { bytes, writable }) => {
-                (self.value, self.is_writable, self.is_break) = (bytes, writable, false);
+            Some(MappingCall::Map { bytes, writable, first }) => {
+                (self.value, self.first, self.is_writable, self.is_break) = (bytes, first, writable, false);
                 bytes > 0
             }
             Some(MappingCall::Break { end }) => {
-                (self.value, self.is_writable, self.is_break) = (end, true, true);
+                (self.value, self.first, self.is_writable, self.is_break) = (end, end, true, true);
                 true
             }
             None => false,
@@ -510,7 +541,7 @@ pub(super) fn start(
 /// Starts a process that joins, and ends.
 pub(super) fn start_trial(joining: Joining) -> io::Result<u32> {
     // SAFETY: `join` is async-signal-safe.
-    unsafe { sys::trace::start_unseen(|| join(joining)) }.map_err(io::Error::from_raw_os_error)
+    unsafe { sys::trace::start_unseen(|| _ = join(joining)) }.map_err(io::Error::from_raw_os_error)
 }
 
 /// Events that are not about memory.
@@ -585,7 +616,14 @@ mod tests {
         }
         let mut facts = Facts::new();
         (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
-        let is_explained = facts.explain(child.id(), bytes, writable, first);
+        let terms = Terms {
+            measure: first,
+            resident_limit: None,
+            exit_code: 198,
+            token: None,
+            numbers: 0,
+        };
+        let is_explained = facts.explain(child.id(), bytes, writable, &terms);
         drop(child.stdin.take());
         child.wait().unwrap();
         is_explained.then_some(facts.measure)

@@ -460,6 +460,10 @@ impl Worker {
             .and_then(|limit| resolve(limit, ""))
             .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
+            // A limit of the user's on data stays in force.
+            Some(soft) if counted != measure && soft_of_the_users(counted).is_some_and(|users| users < soft) => {
+                (counted, soft_of_the_users(counted))
+            }
             // It holds another measure, and is nobody's word about data.
             Some(soft) if counted != measure => (counted, Some(sys::memory::marked_standing(soft))),
             soft => (counted, soft),
@@ -470,13 +474,15 @@ impl Worker {
         let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
         let mut inference =
-            self.wants_inference(bytes).then(|| Inference::start(self.terms(counted)).ok()).flatten();
+            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure, bytes)).ok()).flatten();
         let start = Start {
             soft_limit,
-            hard: self.hard,
+            // What is resident is held by a limit that moves.
+            hard: self.hard && measure != Measure::Resident,
             record_fd: self.preload.is_none().then(|| record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
             joining: inference.as_ref().and_then(Inference::joining),
+            tracer_moves_limit: measure == Measure::Resident && !self.has_limit_of_the_users_on_data(),
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
             set_limit: self.set_limit,
             variables,
@@ -485,9 +491,7 @@ impl Worker {
             // What is followed as a whole needs nobody to ask for it.
             let follows =
                 bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
-            // A program that the guard does not get into is given a limit on data.
-            let followed = if measure == Measure::Resident { Measure::Data } else { measure };
-            let terms = follows.then(|| self.terms(followed));
+            let terms = follows.then(|| self.terms(measure, bytes));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
                 .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
@@ -559,8 +563,8 @@ impl Worker {
         mark
     }
 
-    /// What the worker's rlimit is to count: what is resident can only be held from within, by a guard. A program that none
-    /// gets into is given a limit on data, which is never less than what is resident.
+    /// What the worker's rlimit is to count: what is resident is held by a guard, from within, or by a tracer. A program that
+    /// none gets into is given a limit on data, which is never less than what is resident; its tracer takes that over.
     fn counted_by_rlimit(&self, measure: Measure) -> Measure {
         match (measure, self.prepared.entrance()) {
             (Measure::Resident, Entrance::Guarded) => measure,
@@ -568,6 +572,11 @@ impl Worker {
             (Measure::Resident, _) => Measure::Data,
             _ => measure,
         }
+    }
+
+    /// Whether somebody else has limited data: then nothing moves that limit but a guard, which knows about it.
+    fn has_limit_of_the_users_on_data(&self) -> bool {
+        soft_of_the_users(Measure::Data) != rlimit(Measure::Data.into()).hard
     }
 
     /// The most that a worker can get: the hard limit stays, and perhaps the soft one, unless that is one of ours.
@@ -605,9 +614,10 @@ impl Worker {
             }
     }
 
-    fn terms(&self, measure: Measure) -> Terms {
+    fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
         Terms {
             measure,
+            resident_limit: limit.filter(|_| measure == Measure::Resident),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             token: match &self.token {
                 Token::Given(token) => Some(Text::from_bytes(token.as_bytes())),
@@ -710,7 +720,10 @@ impl fmt::Debug for Worker {
 
 /// The soft limit of this process, but for one that a guard or an outer launcher set.
 fn soft_of_the_users(measure: Measure) -> Option<u64> {
-    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| rlimit(measure.into()).soft)
+    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| match measure {
+        Measure::AddressSpace => rlimit(measure.into()).soft,
+        Measure::Data | Measure::Resident => sys::memory::ceiling_of(rlimit(measure.into())),
+    })
 }
 
 fn new_record() -> io::Result<OwnedFd> {

@@ -98,8 +98,10 @@ pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
 /// process was started with a lower one, no further.
 const OURS: u64 = 0x198;
 const OURS_BELOW_ANOTHER: u64 = 0x199;
-/// The same of a program that no guard gets into: nobody moves it.
+/// The same of a program that no guard gets into: nobody moves it, but for a tracer that takes it over.
 const OURS_STANDING: u64 = 0x19a;
+/// The same of one that is followed: its tracer moves it.
+const OURS_FOLLOWED: u64 = 0x19b;
 const MARK_BITS: u64 = 0xfff;
 
 /// A soft limit on data of about so many bytes that is known as ours; below another one, if there was a lower one before.
@@ -113,31 +115,65 @@ pub(crate) fn marked_standing(bytes: u64) -> u64 {
     bytes & !MARK_BITS | OURS_STANDING
 }
 
-/// Whether a soft limit is such a one.
-pub(crate) fn is_marked(soft: u64) -> bool {
-    matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_STANDING)
+/// The same for a program that is followed.
+#[cfg(feature = "supervisor")]
+pub(crate) fn marked_followed(bytes: u64) -> u64 {
+    bytes & !MARK_BITS | OURS_FOLLOWED
 }
 
-/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and is far from that: what was
-/// granted and never used makes room for more, and what was used without asking is taken off. Else as it is.
+/// The highest one below that hard limit.
+#[cfg(feature = "supervisor")]
+pub(crate) fn marked_followed_up_to(hard: Option<u64>) -> u64 {
+    marked_followed(hard.unwrap_or(i64::MAX as u64).saturating_sub(MARK_BITS))
+}
+
+/// Whether a soft limit is such a one.
+pub(crate) fn is_marked(soft: u64) -> bool {
+    matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_STANDING | OURS_FOLLOWED)
+}
+
+/// Who moves a soft limit on data.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mover {
+    /// The process's own guard.
+    Guard,
+    /// The tracer that follows it.
+    Tracer,
+    /// Nobody: it is of a program that no guard gets into.
+    Nobody,
+    /// It is none of ours.
+    User,
+}
+
+/// Who moves this soft limit.
+#[cfg(feature = "supervisor")]
+pub(crate) fn mover_of(soft: Option<u64>) -> Mover {
+    match soft.map(|soft| soft & MARK_BITS) {
+        Some(OURS | OURS_BELOW_ANOTHER) => Mover::Guard,
+        Some(OURS_FOLLOWED) => Mover::Tracer,
+        Some(OURS_STANDING) => Mover::Nobody,
+        _ => Mover::User,
+    }
+}
+
+/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and leaves far more: what was
+/// used without asking is taken off. Else as it is. It is never raised by who only looks: while memory is given back there is
+/// a moment in which it is no longer resident, and still mapped. Whoever needs more asks.
 pub(crate) fn settled(now: Rlimit, data: u64, held: u64, limit: u64) -> Option<u64> {
     let soft = now.soft?;
     let wanted = data.saturating_add(limit.saturating_sub(held));
-    let may_rise = ceiling_of(now) == now.hard;
-    if !is_marked(soft)
-        || soft & MARK_BITS == OURS_STANDING
-        || soft.abs_diff(wanted) <= limit / 32
-        || wanted > soft && !may_rise
-    {
+    let mark = soft & MARK_BITS;
+    if !is_marked(soft) || mark == OURS_STANDING || soft.saturating_sub(wanted) <= limit / 32 {
         return Some(soft);
     }
-    Some(marked(wanted, !may_rise).min(now.hard.unwrap_or(u64::MAX)))
+    Some(wanted & !MARK_BITS | mark)
 }
 
 /// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
 pub(crate) fn ceiling_of(now: Rlimit) -> Option<u64> {
     match now.soft {
-        Some(soft) if matches!(soft & MARK_BITS, OURS | OURS_STANDING) => now.hard,
+        Some(soft) if matches!(soft & MARK_BITS, OURS | OURS_STANDING | OURS_FOLLOWED) => now.hard,
         soft => soft.or(now.hard),
     }
 }
@@ -250,6 +286,34 @@ pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
     unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
     let soft = (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur);
     soft.map(|soft| if is_marked(soft) { soft & !MARK_BITS } else { soft })
+}
+
+/// The soft limit on data of process `pid`, as it stands.
+#[cfg(feature = "supervisor")]
+fn soft_limit_on_data_of(pid: u32) -> Option<u64> {
+    let mut soft = None;
+    let _ = super::child::change_soft_limit(pid, Resource::Data, |now| {
+        soft = now.soft;
+        now.soft
+    });
+    soft
+}
+
+/// Whether the soft limit on data of process `pid` may be its own guard's.
+#[cfg(feature = "supervisor")]
+pub(crate) fn may_have_guard(pid: u32) -> bool {
+    matches!(mover_of(soft_limit_on_data_of(pid)), Mover::Guard | Mover::User)
+}
+
+/// The soft limit on data of process `pid` that nobody moves, in bytes.
+#[cfg(feature = "supervisor")]
+pub(crate) fn standing_limit_of(pid: u32) -> Option<u64> {
+    let soft = soft_limit_on_data_of(pid);
+    match mover_of(soft) {
+        Mover::Guard | Mover::Tracer => None,
+        Mover::Nobody => soft.map(|soft| soft & !MARK_BITS),
+        Mover::User => soft,
+    }
 }
 
 /// What this process holds where what several share counts in parts: proc_pid_smaps(5), Pss. `None` where the kernel does

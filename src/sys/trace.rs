@@ -9,6 +9,10 @@ use core::ffi::c_long;
 const SEIZE: u32 = 0x4206;
 const LISTEN: u32 = 0x4208;
 const GET_SYSCALL_INFO: u32 = 0x420e;
+const GET_REGISTERS: u32 = 0x4204;
+const SET_REGISTERS: u32 = 0x4205;
+/// The general registers, among the sets of those two: linux/elf.h.
+const NT_PRSTATUS: usize = 1;
 const SYSCALL: u32 = 24;
 const CONT: u32 = 7;
 
@@ -76,7 +80,8 @@ fn event_of(status: i32) -> Event {
 }
 
 fn ptrace(request: u32, tid: u32, address: usize, data: usize) -> c_long {
-    // SAFETY: of the requests made here only GET_SYSCALL_INFO takes a pointer, and its caller owns what that points to.
+    // SAFETY: of the requests made here only GET_SYSCALL_INFO and those for registers take a pointer, and their callers own
+    // what that points to.
     unsafe { libc::syscall(libc::SYS_ptrace, c_long::from(request), c_long::from(tid), address, data) }
 }
 
@@ -136,8 +141,8 @@ impl CallInfo {
 /// A call that maps memory, as it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MappingCall {
-    /// mmap, mremap, mprotect: so many bytes, to be written to or not.
-    Map { bytes: u64, writable: bool },
+    /// mmap, mremap, mprotect: so many bytes, to be written to or not; and the first argument.
+    Map { bytes: u64, writable: bool, first: u64 },
     /// brk: the address that is to be the end.
     Break { end: u64 },
 }
@@ -149,13 +154,63 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
     let writable = |protection: u64| protection & libc::PROT_WRITE as u64 != 0;
     match c_long::try_from(number).ok()? {
         libc::SYS_mmap | libc::SYS_mprotect => {
-            Some(MappingCall::Map { bytes: second, writable: writable(third) })
+            Some(MappingCall::Map { bytes: second, writable: writable(third), first })
         }
         // The old size is counted already.
-        libc::SYS_mremap => Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true }),
+        libc::SYS_mremap => {
+            Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true, first })
+        }
         libc::SYS_brk => Some(MappingCall::Break { end: first }),
         _ => None,
     }
+}
+
+/// General registers, as NT_PRSTATUS has them: the words of `struct user_regs_struct`, as many as the largest of these has.
+const MOST_REGISTERS: usize = 40;
+
+/// What there is to change in a thread that has made a call, so that it makes the same call again: the registers of the
+/// instruction and of the result, and how long the instruction is that makes calls.
+struct Restart {
+    instruction: usize,
+    instruction_bytes: u64,
+    result: usize,
+    /// Where the call's number still is; elsewhere the result has taken the place of the first argument.
+    number: Option<usize>,
+}
+
+const RESTART: Option<Restart> = if cfg!(target_arch = "x86_64") {
+    // rip, rax, orig_rax
+    Some(Restart { instruction: 16, instruction_bytes: 2, result: 10, number: Some(15) })
+} else if cfg!(target_arch = "aarch64") {
+    // pc, x0
+    Some(Restart { instruction: 32, instruction_bytes: 4, result: 0, number: None })
+} else if cfg!(target_arch = "riscv64") {
+    // pc, a0
+    Some(Restart { instruction: 0, instruction_bytes: 4, result: 10, number: None })
+} else {
+    None
+};
+
+/// Has a thread that stands where it has made a call make it again, whose first argument was this; whether it will.
+pub(crate) fn make_call_again(tid: u32, first: u64) -> bool {
+    let Some(restart) = RESTART else { return false };
+    let mut registers = [0u64; MOST_REGISTERS];
+    let mut part = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of_val(&registers) };
+    if ptrace(GET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) < 0 {
+        return false;
+    }
+    let number = restart.number.map_or(Some(first), |number| registers.get(number).copied());
+    let (Some(number), Some(instruction)) = (number, registers.get(restart.instruction).copied()) else {
+        return false;
+    };
+    if let Some(register) = registers.get_mut(restart.instruction) {
+        *register = instruction.wrapping_sub(restart.instruction_bytes);
+    }
+    if let Some(register) = registers.get_mut(restart.result) {
+        *register = number;
+    }
+    // As many as the kernel has told.
+    ptrace(SET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) == 0
 }
 
 /// Where a thread stands that was let go on to a call.

@@ -2,6 +2,7 @@
 
 use super::probes::{self, Probe};
 use crate::environment::{Asked, asked};
+use crate::run::DEFAULT_MEASURE;
 use crate::{arguments, hints};
 use oomguard::contract::variable;
 use oomguard::supervisor::{LimitHere, Surroundings};
@@ -49,7 +50,7 @@ impl Examination {
             let measure = measure.unwrap_or(default);
             Plan { measure, limit: here.limit_for(limit, None, measure) }
         };
-        let (run, guard) = (plan(Measure::Data), plan(Measure::default()));
+        let (run, guard) = (plan(DEFAULT_MEASURE), plan(Measure::default()));
         let variables = [variable::LIMIT, variable::EXIT_CODE, variable::ON_REFUSAL, variable::REPORT];
         let variables = variables.into_iter().filter(|name| environment(name).is_some()).collect();
         let preloads_us =
