@@ -15,7 +15,7 @@ use crate::contract::{Cause, Evidence, Measure};
 use crate::overrun;
 use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
-use crate::sys::memory::{Resource, Rlimit, is_marked, marked, memory_use, rlimit, set_rlimit};
+use crate::sys::memory::{Resource, Rlimit, is_marked, marked, memory_use, rlimit, set_rlimit, with_refusal};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How far the soft limit may be moved, in bytes: the hard limit, or the soft one that was there before; MAX for no end.
@@ -78,6 +78,18 @@ fn move_soft_limit(soft: Option<u64>) -> bool {
     now.soft == soft || set_rlimit(Resource::Data, Rlimit { soft, hard: now.hard })
 }
 
+/// What was granted earlier may have been used since: nothing more is to be had for it without a question. And that it was
+/// refused is written down where whoever looks at this process sees it.
+fn refuse(room: &Room) {
+    let now = rlimit(Resource::Data);
+    let Some(soft) = now.soft.filter(|soft| is_marked(*soft)) else { return };
+    let room = marked(room.soft(0), ceiling().is_some_and(|ceiling| ceiling != now.hard.unwrap_or(u64::MAX)));
+    let refused = with_refusal(if room < soft { room } else { soft });
+    if refused != soft {
+        set_rlimit(Resource::Data, Rlimit { soft: Some(refused), hard: now.hard });
+    }
+}
+
 /// Takes back what the soft limit leaves beyond what is free.
 fn lower_soft_limit(room: &Room) {
     let soft = rlimit(Resource::Data).soft;
@@ -123,8 +135,7 @@ fn answer(limit: u64, bytes: u64, tries: u32) -> Answer {
     }
     let room = Room { data, free };
     if wanted > free {
-        // What was granted earlier may have been used since: nothing more is to be had for it without a question.
-        lower_soft_limit(&room);
+        refuse(&room);
         return Answer::No;
     }
     let more = wanted.saturating_add(beside(tries));

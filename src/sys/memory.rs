@@ -102,29 +102,43 @@ const OURS_BELOW_ANOTHER: u64 = 0x199;
 const OURS_STANDING: u64 = 0x19a;
 /// The same of one that is followed: its tracer moves it.
 const OURS_FOLLOWED: u64 = 0x19b;
-const MARK_BITS: u64 = 0xfff;
+/// Beside it, where something was refused last, and nothing granted since: whoever looks on knows by this that the process
+/// has been told no, and may be on its way out.
+const REFUSED: u64 = 0x400;
+const MARK_BITS: u64 = 0xbff;
+const LOW_BITS: u64 = 0xfff;
 
 /// A soft limit on data of about so many bytes that is known as ours; below another one, if there was a lower one before.
 pub(crate) fn marked(bytes: u64, is_below_another: bool) -> u64 {
-    bytes & !MARK_BITS | if is_below_another { OURS_BELOW_ANOTHER } else { OURS }
+    bytes & !LOW_BITS | if is_below_another { OURS_BELOW_ANOTHER } else { OURS }
 }
 
 /// The same for a program that no guard gets into.
 #[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) fn marked_standing(bytes: u64) -> u64 {
-    bytes & !MARK_BITS | OURS_STANDING
+    bytes & !LOW_BITS | OURS_STANDING
 }
 
 /// The same for a program that is followed.
 #[cfg(feature = "supervisor")]
 pub(crate) fn marked_followed(bytes: u64) -> u64 {
-    bytes & !MARK_BITS | OURS_FOLLOWED
+    bytes & !LOW_BITS | OURS_FOLLOWED
 }
 
 /// The highest one below that hard limit.
 #[cfg(feature = "supervisor")]
 pub(crate) fn marked_followed_up_to(hard: Option<u64>) -> u64 {
-    marked_followed(hard.unwrap_or(i64::MAX as u64).saturating_sub(MARK_BITS))
+    marked_followed(hard.unwrap_or(i64::MAX as u64).saturating_sub(LOW_BITS))
+}
+
+/// A soft limit of ours that says that something was refused, and nothing granted since.
+pub(crate) fn with_refusal(soft: u64) -> u64 {
+    if is_marked(soft) { soft | REFUSED } else { soft }
+}
+
+/// Whether it says so.
+pub(crate) fn tells_of_refusal(soft: Option<u64>) -> bool {
+    soft.is_some_and(|soft| is_marked(soft) && soft & REFUSED != 0)
 }
 
 /// Whether a soft limit is such a one.
@@ -157,17 +171,50 @@ pub(crate) fn mover_of(soft: Option<u64>) -> Mover {
     }
 }
 
-/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and leaves far more: what was
-/// used without asking is taken off. Else as it is. It is never raised by who only looks: while memory is given back there is
-/// a moment in which it is no longer resident, and still mapped. Whoever needs more asks.
-pub(crate) fn settled(now: Rlimit, data: u64, held: u64, limit: u64) -> Option<u64> {
+/// What a process has mapped and holds, as one look finds it, and as the one before has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looks {
+    before: Option<(u64, u64)>,
+    now: (u64, u64),
+}
+
+impl Looks {
+    /// The next look.
+    pub(crate) fn next(&mut self, data: u64, held: u64) {
+        self.before = (self.now != (0, 0)).then_some(self.now);
+        self.now = (data, held);
+    }
+
+    /// The soft limit that leaves room for what may still be held of `limit`; and how far it may be raised for that. While memory is
+    /// given back there is a moment in which it is no longer resident and still mapped.
+    fn wanted(&self, limit: u64) -> (u64, u64) {
+        let wanted = |(data, held): (u64, u64)| data.saturating_add(limit.saturating_sub(held));
+        let (data, held) = self.now;
+        let raised = match self.before {
+            Some(before) if before.0 <= data && before.1 <= held => wanted(before).min(wanted(self.now)),
+            _ => 0,
+        };
+        (wanted(self.now), raised)
+    }
+}
+
+/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and far from that: what was
+/// used without asking is taken off; and what was granted and never used makes room for those that cannot ask, as the dynamic
+/// linker and the C library cannot. Else as it is.
+pub(crate) fn settled(now: Rlimit, looks: &Looks, limit: u64) -> Option<u64> {
     let soft = now.soft?;
-    let wanted = data.saturating_add(limit.saturating_sub(held));
+    let (lowered, raised) = looks.wanted(limit);
     let mark = soft & MARK_BITS;
-    if !is_marked(soft) || mark == OURS_STANDING || soft.saturating_sub(wanted) <= limit / 32 {
+    if !is_marked(soft) || mark == OURS_STANDING {
         return Some(soft);
     }
-    Some(wanted & !MARK_BITS | mark)
+    let may_rise = mark != OURS_BELOW_ANOTHER;
+    let wanted = match soft {
+        soft if soft > lowered.saturating_add(limit / 32) => lowered,
+        soft if may_rise && raised > soft.saturating_add(limit / 32) => raised,
+        soft => return Some(soft),
+    };
+    Some((wanted & !LOW_BITS | soft & LOW_BITS).min(now.hard.unwrap_or(u64::MAX)))
 }
 
 /// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
@@ -285,12 +332,12 @@ pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
     // SAFETY: nothing is set, and `raw` is writable during the call.
     unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
     let soft = (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur);
-    soft.map(|soft| if is_marked(soft) { soft & !MARK_BITS } else { soft })
+    soft.map(|soft| if is_marked(soft) { soft & !LOW_BITS } else { soft })
 }
 
 /// The soft limit on data of process `pid`, as it stands.
 #[cfg(feature = "supervisor")]
-fn soft_limit_on_data_of(pid: u32) -> Option<u64> {
+pub(crate) fn soft_limit_on_data_of(pid: u32) -> Option<u64> {
     let mut soft = None;
     let _ = super::child::change_soft_limit(pid, Resource::Data, |now| {
         soft = now.soft;
@@ -311,7 +358,7 @@ pub(crate) fn standing_limit_of(pid: u32) -> Option<u64> {
     let soft = soft_limit_on_data_of(pid);
     match mover_of(soft) {
         Mover::Guard | Mover::Tracer => None,
-        Mover::Nobody => soft.map(|soft| soft & !MARK_BITS),
+        Mover::Nobody => soft.map(|soft| soft & !LOW_BITS),
         Mover::User => soft,
     }
 }
@@ -671,6 +718,34 @@ mod tests {
             assert_eq!(stack_in(other), None, "{}", other.escape_ascii());
         }
         assert!(main_stack().is_some());
+    }
+
+    #[test]
+    fn what_was_granted_and_not_used_makes_room_but_not_while_it_is_given_back() {
+        const MIB: u64 = 1 << 20;
+        let settled = |soft: u64, looks: &[(u64, u64)]| {
+            let mut seen = Looks::default();
+            looks.iter().for_each(|(data, held)| seen.next(data * MIB, held * MIB));
+            let now = Rlimit { soft: Some(marked(soft * MIB, false)), hard: None };
+            super::settled(now, &seen, 100 * MIB).unwrap() / MIB
+        };
+        for (soft, looks, expected) in [
+            (100, &[(10, 10)][..], 100),
+            // Mapped and not used: by then it stays so.
+            (100, &[(90, 10)], 100),
+            (100, &[(90, 10), (90, 10)], 180),
+            (100, &[(90, 10), (90, 30)], 160),
+            // Given back: first no longer resident, then no longer mapped.
+            (100, &[(90, 90), (90, 40), (90, 20)], 100),
+            (100, &[(90, 90), (10, 10)], 100),
+            // Used without a question.
+            (180, &[(90, 10), (90, 80)], 110),
+            (110, &[(90, 80), (90, 81)], 110),
+        ] {
+            assert_eq!(settled(soft, looks), expected, "{soft} {looks:?}");
+        }
+        let unmarked = Rlimit { soft: Some(100 * MIB), hard: None };
+        assert_eq!(super::settled(unmarked, &Looks::default(), MIB), Some(100 * MIB));
     }
 
     #[test]
