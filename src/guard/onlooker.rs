@@ -12,7 +12,7 @@ use crate::contract::{LAST_WORDS_DEADLINE_MS, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::sys;
 use crate::sys::bare::{self, BareStack};
-use crate::sys::memory::{Looks, MemoryUse, settled, share_held_of, tells_of_refusal};
+use crate::sys::memory::{MemoryUse, Untouched, settled, share_held_of, tells_of_refusal};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 static STACK: BareStack<{ 16 << 10 }> = BareStack::new();
@@ -61,7 +61,7 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
     let pid = sys::process::pid();
     let was_filtered = sys::process::is_filtered();
     let (mut pause, mut before, mut suspicion) = (AGAIN_MS, 0, Suspicion::default());
-    let mut looks = Looks::default();
+    let mut untouched = Untouched::default();
     loop {
         bare::sleep_ms(pause);
         let Some(armed) = armed() else { bare::end_thread() };
@@ -80,10 +80,10 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
         before = held;
         let mut is_refused = false;
         if let Some(data) = used.data {
-            looks.next(data, held);
+            untouched.note(data, held, sys::process::monotonic_ms());
             bare::change_soft_limit_on_data(|now| {
                 is_refused = tells_of_refusal(now.soft);
-                settled(now, &looks, limit)
+                settled(now, &untouched, limit)
             });
         }
         match suspicion.look(limit, held, is_refused, sys::process::monotonic_ms()) {

@@ -277,8 +277,8 @@ impl BetweenForkAndExec {
             sys::child::die_with_parent(parent)?;
         }
         let [socket, result, tracer] = self.joining.each_ref().map(|cell| cell.load(Ordering::Relaxed));
-        let is_followed = socket != NO_FD
-            && inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
+        let is_followed =
+            socket != NO_FD && inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
         for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
             let hard = self.hard.load(Ordering::Relaxed) == measure as u32 + 1;
             set_limit(measure, cell.load(Ordering::Relaxed), hard)?;

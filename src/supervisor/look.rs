@@ -10,7 +10,7 @@ use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
 use crate::sys;
-use crate::sys::memory::{Looks, MemoryUse, Resource, settled};
+use crate::sys::memory::{MemoryUse, Resource, Untouched, settled};
 use crate::text::Text;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
@@ -84,7 +84,7 @@ impl Drop for Look {
 struct Member {
     due: Instant,
     last: Option<(Instant, u64)>,
-    looks: Looks,
+    untouched: Untouched,
     suspicion: Suspicion,
     /// By this nobody else can be meant, from the moment on in which it was found over its limit.
     pidfd: Option<OwnedFd>,
@@ -202,8 +202,8 @@ impl Looker {
         member.last = Some((now, held));
         member.due = now + Duration::from_millis(pause_ms(limit, held, grown, ms));
         if let Some(data) = memory.data {
-            member.looks.next(data, held);
-            move_soft_limit(pid, limit, &member.looks);
+            member.untouched.note(data, held, sys::process::monotonic_ms());
+            move_soft_limit(pid, limit, &member.untouched);
         }
         let is_refused = || sys::memory::tells_of_refusal(sys::memory::soft_limit_on_data_of(pid));
         let is_refused = held > most(limit) && is_refused();
@@ -248,7 +248,7 @@ impl Member {
         Member {
             due: Instant::now(),
             last: None,
-            looks: Looks::default(),
+            untouched: Untouched::default(),
             suspicion: Suspicion::default(),
             pidfd: None,
             standing: Standing::Alive,
@@ -258,8 +258,8 @@ impl Member {
 
 /// The soft limit that a guard has set: to what is mapped and what is free, where it is far from that. Where a guard is
 /// refused for that meanwhile, it asks again.
-fn move_soft_limit(pid: u32, limit: u64, looks: &Looks) {
-    let _ = sys::child::change_soft_limit(pid, Resource::Data, |now| settled(now, looks, limit));
+fn move_soft_limit(pid: u32, limit: u64, untouched: &Untouched) {
+    let _ = sys::child::change_soft_limit(pid, Resource::Data, |now| settled(now, untouched, limit));
 }
 
 /// Whether a process was started with other values of these variables.

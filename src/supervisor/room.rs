@@ -9,7 +9,9 @@
 use crate::contract::Measure;
 use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
-use crate::sys::memory::{MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal};
+use crate::sys::memory::{
+    MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
+};
 
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +69,8 @@ impl Room {
         } else {
             data.saturating_add(free)
         };
-        let has_moved =
-            self.move_soft_limit(pid, !is_granted, |now| if is_granted { now.max(soft) } else { now.min(soft) });
+        let has_moved = self
+            .move_soft_limit(pid, !is_granted, |now| if is_granted { now.max(soft) } else { now.min(soft) });
         match (is_granted, has_moved) {
             (true, true) => Answer::Again,
             (true, false) if tries < MOST_IN_VAIN => Answer::Again,

@@ -231,7 +231,8 @@ impl Tracer {
             memory = Some(found);
         }
         if refused && let Some(room) = &mut self.room {
-            let bytes = if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
+            let bytes =
+                if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
             let used = *memory.get_or_insert_with(|| sys::memory::process_of(tid).1);
             if call.is_writable
                 && room.ask(call.process, &used, bytes, tries) == Answer::Again
@@ -616,13 +617,7 @@ mod tests {
         }
         let mut facts = Facts::new();
         (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
-        let terms = Terms {
-            measure: first,
-            resident_limit: None,
-            exit_code: 198,
-            token: None,
-            numbers: 0,
-        };
+        let terms = Terms { measure: first, resident_limit: None, exit_code: 198, token: None, numbers: 0 };
         let is_explained = facts.explain(child.id(), bytes, writable, &terms);
         drop(child.stdin.take());
         child.wait().unwrap();

@@ -461,7 +461,9 @@ impl Worker {
             .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
             // A limit of the user's on data stays in force.
-            Some(soft) if counted != measure && soft_of_the_users(counted).is_some_and(|users| users < soft) => {
+            Some(soft)
+                if counted != measure && soft_of_the_users(counted).is_some_and(|users| users < soft) =>
+            {
                 (counted, soft_of_the_users(counted))
             }
             // It holds another measure, and is nobody's word about data.

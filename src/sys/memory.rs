@@ -171,43 +171,47 @@ pub(crate) fn mover_of(soft: Option<u64>) -> Mover {
     }
 }
 
-/// What a process has mapped and holds, as one look finds it, and as the one before has.
+/// How much of what a process has mapped it does not use, as those who look at it find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Looks {
-    before: Option<(u64, u64)>,
-    now: (u64, u64),
+pub(crate) struct Untouched {
+    now: u64,
+    /// The least of this time and of the one before: what was mapped a moment ago is about to be used.
+    least: u64,
+    least_before: Option<u64>,
+    began_ms: u64,
 }
 
-impl Looks {
+impl Untouched {
+    /// What is not used for so long will not be used soon.
+    const TIME_MS: u64 = 500;
+
     /// The next look.
-    pub(crate) fn next(&mut self, data: u64, held: u64) {
-        self.before = (self.now != (0, 0)).then_some(self.now);
-        self.now = (data, held);
+    pub(crate) fn note(&mut self, data: u64, held: u64, now_ms: u64) {
+        self.now = data.saturating_sub(held);
+        self.least = self.least.min(self.now);
+        if now_ms.saturating_sub(self.began_ms) >= Self::TIME_MS {
+            self.least_before = (self.began_ms > 0).then_some(self.least);
+            (self.least, self.began_ms) = (self.now, now_ms);
+        }
     }
 
-    /// The soft limit that leaves room for what may still be held of `limit`; and how far it may be raised for that. While memory is
-    /// given back there is a moment in which it is no longer resident and still mapped.
-    fn wanted(&self, limit: u64) -> (u64, u64) {
-        let wanted = |(data, held): (u64, u64)| data.saturating_add(limit.saturating_sub(held));
-        let (data, held) = self.now;
-        let raised = match self.before {
-            Some(before) if before.0 <= data && before.1 <= held => wanted(before).min(wanted(self.now)),
-            _ => 0,
-        };
-        (wanted(self.now), raised)
+    /// How much has not been used for a while.
+    fn for_a_while(&self) -> u64 {
+        self.least_before.map_or(0, |before| before.min(self.least))
     }
 }
 
 /// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and far from that: what was
 /// used without asking is taken off; and what was granted and never used makes room for those that cannot ask, as the dynamic
 /// linker and the C library cannot. Else as it is.
-pub(crate) fn settled(now: Rlimit, looks: &Looks, limit: u64) -> Option<u64> {
+pub(crate) fn settled(now: Rlimit, untouched: &Untouched, limit: u64) -> Option<u64> {
     let soft = now.soft?;
-    let (lowered, raised) = looks.wanted(limit);
     let mark = soft & MARK_BITS;
     if !is_marked(soft) || mark == OURS_STANDING {
         return Some(soft);
     }
+    let [lowered, raised] =
+        [untouched.now, untouched.for_a_while()].map(|untouched| limit.saturating_add(untouched));
     let may_rise = mark != OURS_BELOW_ANOTHER;
     let wanted = match soft {
         soft if soft > lowered.saturating_add(limit / 32) => lowered,
@@ -721,23 +725,24 @@ mod tests {
     }
 
     #[test]
-    fn what_was_granted_and_not_used_makes_room_but_not_while_it_is_given_back() {
+    fn what_is_granted_and_never_used_makes_room_and_what_is_used_without_a_question_is_taken_off() {
         const MIB: u64 = 1 << 20;
         let settled = |soft: u64, looks: &[(u64, u64)]| {
-            let mut seen = Looks::default();
-            looks.iter().for_each(|(data, held)| seen.next(data * MIB, held * MIB));
+            let mut untouched = Untouched::default();
+            for (count, (data, held)) in (1..).zip(looks) {
+                untouched.note(data * MIB, held * MIB, count * 300);
+            }
             let now = Rlimit { soft: Some(marked(soft * MIB, false)), hard: None };
-            super::settled(now, &seen, 100 * MIB).unwrap() / MIB
+            super::settled(now, &untouched, 100 * MIB).unwrap() / MIB
         };
         for (soft, looks, expected) in [
             (100, &[(10, 10)][..], 100),
-            // Mapped and not used: by then it stays so.
-            (100, &[(90, 10)], 100),
-            (100, &[(90, 10), (90, 10)], 180),
-            (100, &[(90, 10), (90, 30)], 160),
+            (100, &[(90, 10), (90, 10)], 100),
+            (100, &[(90, 10); 8], 180),
+            // What came last is about to be used.
+            (100, &[(90, 10), (90, 50), (150, 90), (150, 120), (200, 150), (200, 190)], 110),
             // Given back: first no longer resident, then no longer mapped.
-            (100, &[(90, 90), (90, 40), (90, 20)], 100),
-            (100, &[(90, 90), (10, 10)], 100),
+            (100, &[(90, 90), (90, 90), (90, 90), (90, 90), (90, 90), (90, 20)], 100),
             // Used without a question.
             (180, &[(90, 10), (90, 80)], 110),
             (110, &[(90, 80), (90, 81)], 110),
@@ -745,7 +750,7 @@ mod tests {
             assert_eq!(settled(soft, looks), expected, "{soft} {looks:?}");
         }
         let unmarked = Rlimit { soft: Some(100 * MIB), hard: None };
-        assert_eq!(super::settled(unmarked, &Looks::default(), MIB), Some(100 * MIB));
+        assert_eq!(super::settled(unmarked, &Untouched::default(), MIB), Some(100 * MIB));
     }
 
     #[test]

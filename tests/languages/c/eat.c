@@ -65,7 +65,7 @@ static unsigned long work(void)
 /* Uses some of its stack, says so, and waits. */
 static void *use_and_wait(void *used)
 {
-    volatile char stack[1 << 20];
+    volatile char stack[64 << 10];
     for (size_t at = 0; at < sizeof stack; at += 4096)
         stack[at] = 7;
     sem_post(used);

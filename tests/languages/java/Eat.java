@@ -48,7 +48,7 @@ public class Eat {
         return sum;
     }
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws InterruptedException {
         System.out.println("pid " + ProcessHandle.current().pid());
         System.out.flush();
         int code = arguments.length > 1 ? Integer.parseInt(arguments[1]) : 0;

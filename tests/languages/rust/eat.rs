@@ -52,7 +52,7 @@ fn main() {
         }
         "thread" => drop(std::thread::spawn(|| eat()).join()),
         "threads" => loop {
-            let (used, is_used) = std::sync::mpsc::channel();
+            let (used, is_used) = std::sync::mpsc::channel::<()>();
             std::thread::spawn(move || {
                 black_box([7u8; 1 << 20]);
                 drop(used);
