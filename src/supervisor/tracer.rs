@@ -11,7 +11,6 @@ use super::inference::{Joining, join};
 use super::refusals::{End, Moment, Outcome, Refusals, enough};
 use super::room::{Answer, Room};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
-use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::shortage::Asked;
@@ -63,8 +62,9 @@ struct Troubled {
     pid: u32,
     refusals: Refusals,
     facts: Facts,
-    /// When `facts` was gathered.
+    /// When `facts` was gathered, and the children's pages by then.
     at_ms: u64,
+    childrens_pages: u64,
     /// It ends, and not of that.
     is_innocent: bool,
 }
@@ -99,6 +99,8 @@ struct Call {
     tries: u32,
     /// The call that it makes gives so much memory back.
     released: u64,
+    /// The call that it makes reads something.
+    reads: bool,
     /// It is stopped at every call.
     is_watched: bool,
 }
@@ -180,6 +182,10 @@ impl Tracer {
                     *call = Call::default();
                     self.note_death(tid, status, findings);
                 }
+                Event::Forked => {
+                    self.note_forked(tid, call);
+                    call.go_on(tid, 0);
+                }
                 Event::GroupStop => sys::trace::leave_stopped(tid),
                 Event::Signal(signal) => call.go_on(tid, signal),
                 Event::Other => call.go_on(tid, 0),
@@ -192,12 +198,17 @@ impl Tracer {
         if let CallStop::Returned(result) = stop {
             if call.is_noted {
                 self.judge_call(tid, call, result, findings);
-            } else if call.released > 0
+            } else if (call.released > 0 || call.reads)
                 && let Some(troubled) = self.find(call.process, false)
             {
-                troubled.note_released(call.released);
+                if call.reads && result > 0 {
+                    troubled.refusals.note_read();
+                }
+                if call.released > 0 {
+                    troubled.note_released(call.released);
+                }
             }
-            (call.is_noted, call.released) = (false, 0);
+            (call.is_noted, call.released, call.reads) = (false, 0, false);
             return;
         }
         let troubled = self.find(call.process, false);
@@ -206,8 +217,23 @@ impl Tracer {
             return;
         };
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
-        if let Some(message) = message_of(tid, stop) {
-            troubled.refusals.note_said(message, now_of(call.process));
+        call.reads = stop == CallStop::Read;
+        match stop {
+            CallStop::Wait => troubled.refusals.note_waits(),
+            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len),
+            CallStop::WriteParts { fd, parts, count } => troubled.hear_parts(tid, fd, parts, count),
+            _ => {}
+        }
+    }
+
+    /// A thread of a process that may have been refused something has started another process.
+    fn note_forked(&mut self, tid: u32, call: &Call) {
+        if self.troubled.iter().all(Option::is_none) {
+            return;
+        }
+        let process = if call.process == 0 { sys::memory::process_of(tid).0 } else { Some(call.process) };
+        if let Some(troubled) = self.find(process.unwrap_or(tid), false) {
+            troubled.refusals.note_forked(tid, now_of(troubled.pid));
         }
     }
 
@@ -265,6 +291,7 @@ impl Tracer {
                 // Thousands a second are met with; the figures of the same millisecond will do.
                 if troubled.at_ms != now_ms || memory.is_some() {
                     troubled.at_ms = now_ms;
+                    troubled.childrens_pages = sys::process::childrens_pages_of(call.process);
                     troubled.facts.memory = memory.unwrap_or_else(|| sys::memory::process_of(tid).1);
                 }
                 if !troubled.facts.explain(call.process, bytes, writable, &terms) {
@@ -321,6 +348,7 @@ impl Tracer {
             now: now_of(pid),
             limit: facts.limit.unwrap_or(u64::MAX),
             in_use: memory.of(facts.measure),
+            has_waited_for_child: sys::process::childrens_pages_of(pid) > troubled.childrens_pages,
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);
         if is_worker {
@@ -410,7 +438,37 @@ impl Tracer {
 
 impl Troubled {
     fn new(pid: u32) -> Troubled {
-        Troubled { pid, refusals: Refusals::default(), facts: Facts::new(), at_ms: 0, is_innocent: false }
+        Troubled {
+            pid,
+            refusals: Refusals::default(),
+            facts: Facts::new(),
+            at_ms: 0,
+            childrens_pages: 0,
+            is_innocent: false,
+        }
+    }
+
+    /// Takes in what thread `tid` is about to say.
+    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64) {
+        const READ_BYTES: usize = 4096;
+        let mut buffer = [0; READ_BYTES];
+        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
+        let Some(buffer) = buffer.get_mut(..shown) else { return };
+        let text = sys::trace::read_memory(tid, at, buffer);
+        self.refusals.note_said(text, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
+    }
+
+    /// The same of `count` parts, of which `parts` is the table.
+    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64) {
+        const MOST_PARTS: u64 = 16;
+        for index in 0..count.min(MOST_PARTS) {
+            // struct iovec: an address and a length.
+            let mut words = [0; 16];
+            let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
+            let Some((at, len)) = words.split_first_chunk() else { return };
+            let Some(len) = len.first_chunk() else { return };
+            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len));
+        }
     }
 
     fn note_released(&mut self, bytes: u64) {
@@ -486,38 +544,6 @@ impl Call {
         } else {
             sys::trace::go_on(tid, signal);
         }
-    }
-}
-
-/// What a thread is about to say, if it is.
-fn message_of(tid: u32, stop: CallStop) -> Option<Message> {
-    const READ_BYTES: usize = 4096;
-    const MOST_PARTS: u64 = 16;
-    let mut buffer = [0; READ_BYTES];
-    let mut read = |fd: u64, at: u64, len: u64| {
-        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
-        let text = sys::trace::read_memory(tid, at, buffer.get_mut(..shown)?);
-        Message::of(text).filter(|message| match message {
-            Message::OutOfMemory => true,
-            // Straight after a refusal it is the refusal that was not survived.
-            Message::OtherDeath => !tells_of_a_missing_block(text),
-            // Results wait in stdout's buffer, from before the refusal until the end.
-            Message::Unrelated => fd == libc::STDERR_FILENO as u64,
-        })
-    };
-    match stop {
-        CallStop::Write { fd, at, len } => read(fd, at, len),
-        CallStop::WriteParts { fd, parts, count } => {
-            // struct iovec: an address and a length.
-            let part = |index: u64| {
-                let mut words = [0; 16];
-                let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
-                let (at, len) = words.split_first_chunk()?;
-                Some((u64::from_ne_bytes(*at), u64::from_ne_bytes(*len.first_chunk()?)))
-            };
-            (0..count.min(MOST_PARTS)).map_while(part).filter_map(|(at, len)| read(fd, at, len)).min()
-        }
-        _ => None,
     }
 }
 

@@ -196,6 +196,21 @@ pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {
     (result == 0).then(|| used.tv_sec.unsigned_abs() * 1_000_000_000 + used.tv_nsec.unsigned_abs())
 }
 
+/// What [`Doings::childrens_pages`] counts, of process `pid`: proc_pid_stat(5), cminflt. Zero where it is gone.
+#[cfg(feature = "supervisor")]
+pub(crate) fn childrens_pages_of(pid: u32) -> u64 {
+    const FIELD: usize = 11;
+    let path = proc_path(pid, "stat");
+    let mut buffer = [0; 1024];
+    let file = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok().and_then(super::fd::open_to_read);
+    let read = file.map_or(0, |file| file.read(&mut buffer));
+    let text = buffer.get(..read).unwrap_or_default();
+    // The name, which may hold anything, ends with the last bracket; the field behind it is the third.
+    let after = text.iter().rposition(|byte| *byte == b')').and_then(|at| text.get(at + 2..)).unwrap_or(&[]);
+    let field = after.split(|byte| *byte == b' ').nth(FIELD - 3).unwrap_or(&[]);
+    crate::text::whole_number(field).unwrap_or(0)
+}
+
 /// What this process has done so far, all its threads together: getrusage(2).
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Doings {

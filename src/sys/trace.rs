@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Ending,
     /// It runs another program now.
     Exec,
+    /// It has started another process.
+    Forked,
     /// Stopped by a signal, with its whole process, until SIGCONT.
     GroupStop,
     /// About to get this signal.
@@ -72,6 +74,7 @@ fn event_of(status: i32) -> Event {
         (libc::PTRACE_EVENT_SECCOMP, _) => Event::Call,
         (libc::PTRACE_EVENT_EXEC, _) => Event::Exec,
         (libc::PTRACE_EVENT_EXIT, _) => Event::Ending,
+        (libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK, _) => Event::Forked,
         (EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => Event::GroupStop,
         (0, signal) if signal == libc::SIGTRAP | 0x80 => Event::CallStop,
         (0, signal) => Event::Signal(signal),
@@ -222,6 +225,10 @@ pub(crate) enum CallStop {
     WriteParts { fd: u64, parts: u64, count: u64 },
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
+    /// It is about to read something.
+    Read,
+    /// It is about to wait: for a time, an event, or the end of a child.
+    Wait,
     /// It is about to make another call.
     Other,
     /// It has made its call, which returned a value, or an error's negative number.
@@ -242,9 +249,39 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
         libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
+        number if READS.contains(&number) => CallStop::Read,
+        number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
 }
+
+const READS: [c_long; 6] = [
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_getdents64,
+];
+
+const WAITS: [c_long; 9] = [
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_pwait,
+    libc::SYS_accept4,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+];
+
+/// Those that younger architectures do without.
+#[cfg(target_arch = "x86_64")]
+const WAITS_OF_OLD: [c_long; 5] =
+    [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_accept, libc::SYS_pause];
+#[cfg(not(target_arch = "x86_64"))]
+const WAITS_OF_OLD: [c_long; 1] = [libc::SYS_accept];
 
 /// Copies from a followed thread's memory; what could be read, from the beginning of `buffer`.
 pub(crate) fn read_memory(tid: u32, at: u64, buffer: &mut [u8]) -> &[u8] {
@@ -373,6 +410,8 @@ mod tests {
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXEC), Event::Exec),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXIT), Event::Ending),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_CLONE), Event::Other),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_FORK), Event::Forked),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_VFORK), Event::Forked),
         ] {
             assert_eq!(event_of(status), expected, "{status:#x}");
         }

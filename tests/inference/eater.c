@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -268,6 +269,52 @@ int main(int argc, char **argv) {
         fputs("input.csv: no such file\n", stderr);
         return 3;
     }
+    /* The helper ends well; what is wrong is the command line. */
+    if (is(role, "go without, start a helper and print the usage")) {
+        map_all();
+        spawned("nothing");
+        puts("usage: eater ROLE");
+        return 1;
+    }
+    if (is(role, "go without, start a helper in the background")) {
+        map_all();
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        return 2;
+    }
+    if (is(role, "go without and pass a helper's end on")) {
+        map_all();
+        return forked("fail at once");
+    }
+    if (is(role, "go without and sleep")) {
+        map_all();
+        usleep(1000);
+        return 3;
+    }
+    if (is(role, "go without, read on and fail")) {
+        map_all();
+        char buffer[64];
+        int file = open("/proc/self/stat", O_RDONLY);
+        while (read(file, buffer, sizeof buffer) > 0);
+        return 3;
+    }
+    if (is(role, "go without and miss a file")) {
+        map_all();
+        perror("input.csv");
+        errno = ENOENT;
+        perror("input.csv");
+        return 3;
+    }
+    if (is(role, "sleep, try again and give up")) {
+        map_all();
+        usleep(1000);
+        return malloc(2 * BLOCK) ? 99 : 1;
+    }
+    if (is(role, "abort after words")) {
+        eat(1 << 20);
+        fputs("worker: memory exhausted\n", stderr);
+        abort();
+    }
     if (is(role, "assert the block")) {
         map_all();
         char *block = malloc(BLOCK);
@@ -286,6 +333,7 @@ int main(int argc, char **argv) {
         return 3;
     }
     if (is(role, "fail at once")) return 3;
+    if (is(role, "nothing")) return 0;
     if (is(role, "crash")) abort();
     if (is(role, "refused, then another program")) {
         refuse();
