@@ -74,7 +74,7 @@ extern "C" {
 #define OOMGUARD_VARIABLE_QUIET "OOMGUARD_QUIET"           /* "1": no lines on stderr when memory runs out */
 
 /* ---- The report --------------------------------------------------------------------------------------------------- */
-/* One JSON object on one line, written to OOMGUARD_REPORT with one write(2). Its keys are in the README. A parent
+/* One JSON object on one line, written to OOMGUARD_REPORT with one write(2). Its keys: docs/report.md. A parent
  * should read it: a program may exit with 198 by itself, but only the guard repeats the parent's token. */
 
 #define OOMGUARD_REPORT_VERSION 1       /* the value of its first key, "oomguard" */
