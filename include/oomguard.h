@@ -115,6 +115,20 @@ const char *oomguard_version(void);
  */
 int oomguard_arm(const char *limit);
 
+/*
+ * From now on the limit is `limit`, whatever the environment says: for a worker whose next job may have more or less than
+ * the last. Otherwise as oomguard_arm(), and from the same places.
+ */
+int oomguard_set_limit(const char *limit);
+
+/*
+ * What the process is at: the report says it as its `token`, in the place of OOMGUARD_TOKEN. At most
+ * OOMGUARD_TOKEN_MAX_BYTES are kept, as a copy. NULL: nothing in particular, and the token is the environment's again.
+ *
+ * From: any thread, signal handlers and callbacks included; two threads that call it at once leave some of both names.
+ */
+void oomguard_task(const char *name);
+
 /* No limit, or not known. */
 #define OOMGUARD_UNKNOWN UINT64_MAX
 

@@ -136,6 +136,8 @@ extern "C" {
 #endif
 const char *oomguard_version(void) { return OOMGUARD_VERSION; }
 int oomguard_arm(const char *limit) { return limit != NULL ? 0 : -1; }
+int oomguard_set_limit(const char *limit) { return limit != NULL ? 0 : -1; }
+void oomguard_task(const char *name) { (void)name; }
 int oomguard_status(struct oomguard_status *status, size_t size) { status->size = size; return 0; }
 int oomguard_on_reclaim(void (*callback)(void *), void *argument) { callback(argument); return 0; }
 int oomguard_on_exhausted(void (*callback)(void *), void *argument) { callback(argument); return 0; }
@@ -148,6 +150,8 @@ int main(void) {
     static char done[] = "done";
     static char nothing[] = "";
     if (oomguard_arm("512Mi") != 0 || oomguard_status(&status, sizeof status) != 0) return 1;
+    if (oomguard_set_limit("1Gi") != 0) return 1;
+    oomguard_task("job 17");
     if (oomguard_version()[0] == 0 || status.size != sizeof status) return 2;
     if (oomguard_on_reclaim(say, done) != 0) return 3;
     return nothing[0] == 0 ? 0 : oomguard_on_exhausted(say, nothing);

@@ -13,7 +13,9 @@ use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
 use super::{interpose, onlooker, pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES};
+use crate::contract::{
+    Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,
+};
 use crate::record::Told;
 use crate::report::{Request, Snapshot};
 use crate::sys;
@@ -126,7 +128,9 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     armed.settle_limit();
     let thread = sys::process::thread_name();
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
-    let snapshot = snapshot(armed, verdict, &thread, memory, refused_by(armed, &memory, verdict.request));
+    let refused_by = refused_by(armed, &memory, verdict.request);
+    let token = token(armed, &mut workspace.token);
+    let snapshot = snapshot(armed, verdict, &thread, token, memory, refused_by);
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
@@ -175,6 +179,7 @@ fn win() -> bool {
 struct Workspace {
     record: Text<REPORT_MAX_BYTES>,
     lines: Text<2048>,
+    token: Text<TOKEN_MAX_BYTES>,
     /// The path of the profile's file.
     beside: Text<{ profile::BESIDE_MAX_BYTES }>,
 }
@@ -187,6 +192,7 @@ unsafe impl Sync for WorkspaceCell {}
 static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     record: Text::new(),
     lines: Text::new(),
+    token: Text::new(),
     beside: Text::new(),
 }));
 
@@ -203,16 +209,29 @@ fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
         armed,
         verdict,
         b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        token(armed, &mut Text::new()),
         MemoryUse::default(),
         refused_by,
     ));
     record::note_told(Told { lines: false, record: false });
 }
 
+/// What the process is at, if it says so; else what its parent knows it by.
+fn token<'a>(armed: &'a Armed, text: &'a mut Text<TOKEN_MAX_BYTES>) -> Option<&'a [u8]> {
+    #[cfg(feature = "shim")]
+    if let Some(task) = super::task::current(text) {
+        return Some(task);
+    }
+    #[cfg(not(feature = "shim"))]
+    let _ = text;
+    armed.token.as_ref().map(Text::as_bytes)
+}
+
 fn snapshot<'a>(
     armed: &'a Armed,
     verdict: Verdict,
     thread: &'a [u8; 16],
+    token: Option<&'a [u8]>,
     memory: MemoryUse,
     refused_by: RefusedBy,
 ) -> Snapshot<'a> {
@@ -235,7 +254,7 @@ fn snapshot<'a>(
         refusals: refusal::refused_count(),
         exit_code: armed.exit_code,
         uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
-        token: armed.token.as_ref().map(Text::as_bytes),
+        token,
         evidence: Some(evidence),
         own_exit_code: own.exit_code(),
         own_signal: own.signal(),

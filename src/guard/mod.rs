@@ -81,6 +81,8 @@ mod stack;
 mod standstill;
 mod startup;
 pub(crate) mod status;
+#[cfg(feature = "shim")]
+mod task;
 mod threads;
 mod unchecked;
 mod unwind;
