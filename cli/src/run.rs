@@ -284,7 +284,9 @@ fn infers(options: &Run, when: InferRefusals) -> InferRefusals {
 
 /// `auto` without a container is no limit, which nobody may have meant.
 fn is_unlimited_unawares(wishes: &Wishes) -> bool {
-    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, wishes.measure).is_some();
+    // An rlimit on data stays in force whatever is measured.
+    let counted = if wishes.measure == Measure::Resident { Measure::Data } else { wishes.measure };
+    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, counted).is_some();
     wishes.limit != Limit::Off && !is_limited()
 }
 

@@ -31,7 +31,7 @@ fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
     for part in [
         "RLIMIT_DATA",
         "512 MiB",
-        "of data",
+        "of resident",
         "of address-space",
         "OOMGUARD_LIMIT",
         "GOMEMLIMIT=409MiB",
@@ -57,11 +57,21 @@ fn a_guard_can_be_preloaded_and_recorded_where_these_tests_run() {
 
 #[test]
 fn the_rlimits_of_the_caller_are_told_and_win() {
-    let found = json("ulimit -S -d 262144;", &[("OOMGUARD_LIMIT", "1Gi")]);
+    let limited =
+        |more: &[(&str, &str)]| json("ulimit -S -d 262144;", &[&[("OOMGUARD_LIMIT", "1Gi")], more].concat());
+    // No rlimit counts what is resident.
+    let found = limited(&[]);
+    assert_eq!(found["rlimits"]["data"]["soft"], 256 << 20, "{found}");
+    assert_eq!(
+        (&found["run"]["limit"], &found["run"]["measure"]),
+        (&(1 << 30).into(), &"resident".into()),
+        "{found}"
+    );
+    assert_eq!(found["guard"]["limit"], 1 << 30, "{found}");
+    let found = limited(&[("OOMGUARD_MEASURE", "data")]);
     assert_eq!(found["rlimits"]["data"]["soft"], 256 << 20, "{found}");
     assert_eq!(found["run"]["limit"], 256 << 20, "{found}");
     assert_eq!(found["run"]["limit_source"], "rlimit", "{found}");
-    assert_eq!(found["guard"]["limit"], 1 << 30, "{found}");
     assert_eq!(found["hints"]["GOMEMLIMIT"], "204MiB", "{found}");
 }
 
