@@ -80,8 +80,10 @@ pub(crate) struct Row {
     base: AtomicU64,
     /// What it held when somebody looked last, that of others included.
     held: AtomicU64,
-    /// When the lease grew last: monotonic milliseconds.
-    granted_ms: AtomicU64,
+    /// What it has mapped and not touched for a while; the least that was so since a moment, and that moment.
+    untouched: AtomicU64,
+    lately_untouched: AtomicU64,
+    lately_since_ms: AtomicU64,
     /// Since when it waits; zero while it does not.
     waiting_since_ms: AtomicU64,
     /// What it waits for, or was refused last, in bytes.
@@ -107,6 +109,11 @@ impl Id {
     /// `start` is the 22nd field of proc_pid_stat(5).
     pub(crate) fn new(pid: u32, start: u64) -> Id {
         Id(u64::from(pid) << START_BITS | start & ((1 << START_BITS) - 1))
+    }
+
+    #[cfg(feature = "supervisor")]
+    pub(crate) fn start(self) -> u64 {
+        self.0 & ((1 << START_BITS) - 1)
     }
 
     pub(crate) fn pid(self) -> u32 {
@@ -188,10 +195,6 @@ impl Ledger {
 
     pub(crate) fn patience_ms(&self) -> u64 {
         self.head.patience_ms.load(ANY)
-    }
-
-    pub(crate) fn rows(&self) -> &[Row; ROWS] {
-        &self.rows
     }
 
     pub(crate) fn row(&self, index: usize) -> Option<&Row> {
@@ -297,6 +300,37 @@ impl Ledger {
     }
 }
 
+/// One of the last deaths, as somebody noted it.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy)]
+pub(crate) struct Died {
+    pub(crate) pid: u32,
+    pub(crate) name: Text<16>,
+    /// In seconds since 1970.
+    pub(crate) at: u64,
+    pub(crate) held: u64,
+    pub(crate) wanted: Option<u64>,
+}
+
+#[cfg(feature = "supervisor")]
+impl Ledger {
+    /// The last deaths, the first of them first.
+    pub(crate) fn last_deaths(&self) -> impl Iterator<Item = Died> {
+        let next = self.head.died.load(ANY) as usize;
+        (next..next + DEATHS).filter_map(|place| {
+            let death = self.deaths.get(place % DEATHS)?;
+            let pid = u32::try_from(death.pid.load(ANY)).ok().filter(|pid| *pid != 0)?;
+            Some(Died {
+                pid,
+                name: load_name(&death.name),
+                at: death.at.load(ANY),
+                held: death.held.load(ANY),
+                wanted: death.wanted.load(ANY).checked_sub(1),
+            })
+        })
+    }
+}
+
 impl Row {
     fn take(&self, id: Id) -> bool {
         if self.id.compare_exchange(0, id.0, ONE, ONE).is_err() {
@@ -314,7 +348,9 @@ impl Row {
         for word in [
             &self.base,
             &self.held,
-            &self.granted_ms,
+            &self.untouched,
+            &self.lately_untouched,
+            &self.lately_since_ms,
             &self.waiting_since_ms,
             &self.wanted,
             &self.refusals,
@@ -339,13 +375,27 @@ impl Row {
         more != 0 && self.claim.compare_exchange(0, more, ONE, ONE).is_ok()
     }
 
-    /// The lease grew at this moment.
-    pub(crate) fn note_granted(&self, now_ms: u64) {
-        self.granted_ms.store(now_ms, ANY);
+    /// The process was found to have mapped so many bytes, and to hold so many. How many of those that it has not touched were
+    /// mapped lately, and will be touched soon, for all that is known.
+    pub(crate) fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
+        /// What was seen untouched for so long stays so.
+        const WHILE_MS: u64 = 500;
+        let now = mapped.saturating_sub(held);
+        let lately = self.lately_untouched.load(ANY).min(now);
+        if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= WHILE_MS {
+            self.untouched.store(lately, ANY);
+            self.lately_untouched.store(now, ANY);
+            self.lately_since_ms.store(now_ms, ANY);
+        } else {
+            self.untouched.fetch_min(now, ANY);
+            self.lately_untouched.store(lately, ANY);
+        }
+        now.saturating_sub(self.untouched.load(ANY))
     }
 
-    pub(crate) fn granted_ms(&self) -> u64 {
-        self.granted_ms.load(ANY)
+    /// Gives back what was taken of the lease: the process needs it after all.
+    pub(crate) fn raise(&self, by: u64) {
+        self.lease.fetch_add(by, ONE);
     }
 
     /// Lowers the lease, if it is still `from`.
@@ -387,6 +437,7 @@ impl Row {
     }
 
     /// The process was forked, and holds so much that its parent is charged for.
+    #[cfg(any(feature = "shim", test))]
     pub(crate) fn set_base(&self, bytes: u64) {
         self.base.store(bytes, ANY);
     }
@@ -414,6 +465,17 @@ impl Row {
     pub(crate) fn begin_to_wait(&self, bytes: u64, now_ms: u64) {
         self.wanted.store(bytes, ANY);
         self.waiting_since_ms.store(now_ms.max(1), ANY);
+    }
+
+    /// What it waits for, or was refused last.
+    #[cfg(feature = "supervisor")]
+    pub(crate) fn wanted(&self) -> u64 {
+        self.wanted.load(ANY)
+    }
+
+    #[cfg(feature = "supervisor")]
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(ANY)
     }
 
     pub(crate) fn end_to_wait(&self) {
@@ -465,4 +527,286 @@ fn load_name(words: &[AtomicU64; 2]) -> Text<16> {
     let len = name.as_bytes().iter().position(|byte| *byte == 0).unwrap_or(name.len());
     name.truncate(len);
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[allow(unsafe_code)]
+    fn ledger(budget: u64) -> Box<Ledger> {
+        // SAFETY: a ledger is made of integers.
+        let ledger: Box<Ledger> = unsafe { Box::<Ledger>::new_zeroed().assume_init() };
+        ledger.open(budget, 100, 0, 0);
+        ledger
+    }
+
+    fn row(ledger: &Ledger, pid: u32) -> &Row {
+        let place = ledger.take_row(Id::new(pid, 7)).unwrap();
+        ledger.row(place).unwrap()
+    }
+
+    fn grant(ledger: &Ledger, row: &Row, bytes: u64) -> Decision {
+        assert!(row.claim(bytes));
+        ledger.decide(row)
+    }
+
+    #[test]
+    fn what_fits_is_granted_and_what_does_not_is_told() {
+        let ledger = ledger(100);
+        let (one, other) = (row(&ledger, 1), row(&ledger, 2));
+        assert_eq!(grant(&ledger, one, 60), Decision::Granted);
+        assert_eq!(grant(&ledger, other, 50), Decision::Short(10));
+        assert_eq!((one.lease(), other.lease(), ledger.leased()), (60, 0, 60));
+        assert!(one.lower(60, 20) && !one.lower(60, 10) && !one.lower(20, 30));
+        assert_eq!(grant(&ledger, other, 80), Decision::Granted);
+        ledger.set_ceiling(90);
+        assert_eq!(grant(&ledger, one, 1), Decision::Short(11));
+        ledger.set_budget(u64::MAX);
+        ledger.set_ceiling(u64::MAX);
+        assert_eq!(grant(&ledger, one, u64::MAX), Decision::Granted);
+    }
+
+    #[test]
+    fn a_row_is_of_one_process_and_of_one_life_of_its_number() {
+        let ledger = ledger(100);
+        let (first, second) = (Id::new(5, 1), Id::new(5, 2));
+        let place = ledger.take_row(first).unwrap();
+        assert_eq!(ledger.take_row(first), Some(place));
+        assert_ne!(ledger.take_row(second), Some(place));
+        let row = ledger.row(place).unwrap();
+        assert_eq!(grant(&ledger, row, 40), Decision::Granted);
+        assert!(!ledger.take_from_the_dead(row, second) && ledger.take_from_the_dead(row, first));
+        assert_eq!((ledger.leased(), ledger.find(first)), (0, None));
+        assert_eq!((Id::new(4_194_304 - 1, u64::MAX).pid(), first.pid()), (4_194_303, 5));
+    }
+
+    #[test]
+    fn no_more_processes_than_rows() {
+        let ledger = ledger(100);
+        for pid in 1..=ROWS as u32 {
+            assert!(ledger.take_row(Id::new(pid, 1)).is_some());
+        }
+        assert_eq!(ledger.take_row(Id::new(1 << 20, 1)), None);
+        let row = ledger.row(ledger.find(Id::new(9, 1)).unwrap()).unwrap();
+        assert!(ledger.take_from_the_dead(row, Id::new(9, 1)));
+        assert!(ledger.take_row(Id::new(1 << 20, 1)).is_some());
+    }
+
+    #[test]
+    fn who_holds_most_is_refused_first_and_one_that_does_not_go_is_not_waited_for_twice() {
+        let ledger = ledger(100);
+        let rows = [row(&ledger, 1), row(&ledger, 2), row(&ledger, 3)];
+        for (row, held) in rows.iter().zip([10, 30, 20]) {
+            row.note_held(held);
+            row.begin_to_wait(5, 1000);
+        }
+        let is_refused = |now_ms| rows.map(|row| ledger.is_to_be_refused(row, 1000, now_ms));
+        assert_eq!(is_refused(1099), [false; 3]);
+        assert_eq!(is_refused(1100), [false, true, false]);
+        assert_eq!(is_refused(1200), [false, true, true]);
+        assert_eq!(is_refused(1300), [true; 3]);
+        ledger.note_movement(1090);
+        assert_eq!(is_refused(1189), [false; 3]);
+        assert_eq!(is_refused(1190), [false, true, false]);
+        rows.get(1).unwrap().end_to_wait();
+        assert_eq!(is_refused(1190), [false, false, true]);
+        // Whatever moves, it ends: a moment that has not come is none.
+        ledger.note_movement(u64::MAX);
+        assert_eq!(is_refused(1000 + 60 * 100), [true; 3]);
+    }
+
+    #[test]
+    fn what_is_mapped_lately_is_not_taken_for_unused() {
+        let ledger = ledger(100);
+        let row = row(&ledger, 1);
+        assert_eq!(row.note_mapped(10, 10, 1000), 0);
+        assert_eq!(row.note_mapped(90, 10, 1100), 80);
+        assert_eq!(row.note_mapped(90, 10, 1499), 80);
+        // So much has stayed so.
+        assert_eq!(row.note_mapped(90, 10, 1500), 80);
+        assert_eq!(row.note_mapped(90, 10, 2000), 0);
+        assert_eq!(row.note_mapped(95, 10, 2100), 5);
+        // Given back, and taken again.
+        assert_eq!(row.note_mapped(12, 10, 2200), 0);
+        assert_eq!(row.note_mapped(95, 10, 2300), 83);
+    }
+
+    #[test]
+    fn deaths_and_names_are_read_back() {
+        let ledger = ledger(100);
+        for pid in 1..=DEATHS as u32 + 2 {
+            ledger.note_death(pid, 5, Some(0), 77, b"a name that is too long");
+        }
+        let row = row(&ledger, 1);
+        row.set_name(b"python3");
+        assert_eq!(row.name().as_bytes(), b"python3");
+        #[cfg(feature = "supervisor")]
+        {
+            let deaths: Vec<Died> = ledger.last_deaths().collect();
+            assert_eq!(
+                deaths.iter().map(|death| death.pid).collect::<Vec<_>>(),
+                (3..=10).collect::<Vec<_>>()
+            );
+            let last = deaths.last().unwrap();
+            assert_eq!(
+                (last.name.as_bytes(), last.wanted, last.held),
+                (&b"a name that is t"[..], Some(0), 5)
+            );
+        }
+    }
+
+    /// A participant in the middle of growing its lease, one step at a time.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum At {
+        Rest,
+        Claimed,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Claim(u64),
+        Decide,
+        Lower(u64),
+        Die,
+        /// Somebody goes through the rows.
+        Bury,
+        Exec,
+        Fork(usize),
+        Resize(u64),
+    }
+
+    fn step() -> impl Strategy<Value = (usize, Step)> {
+        let step = prop_oneof![
+            4 => (1u64..60).prop_map(Step::Claim),
+            4 => Just(Step::Decide),
+            2 => (0u64..60).prop_map(Step::Lower),
+            1 => Just(Step::Die),
+            1 => Just(Step::Bury),
+            1 => Just(Step::Exec),
+            1 => (0usize..6).prop_map(Step::Fork),
+            1 => (40u64..160).prop_map(Step::Resize),
+        ];
+        (0usize..6, step)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever they do, and wherever they die: what is granted never makes the leases more than what is permitted at that
+        /// moment, and once the dead are buried and all rest, all that nobody has can be had.
+        #[test]
+        fn no_schedule_breaks_the_budget_or_loses_a_lease(steps in prop::collection::vec(step(), 1..200)) {
+            let ledger = ledger(100);
+            let mut lives: Vec<Option<(Id, usize, At)>> = vec![None; 6];
+            let mut dead: Vec<(Id, usize)> = Vec::new();
+            let mut next_start = 1u64;
+            let mut join = |place: usize| {
+                next_start += 1;
+                let id = Id::new(place as u32 + 1, next_start);
+                ledger.take_row(id).map(|row| (id, row, At::Rest))
+            };
+            for (who, step) in steps {
+                if lives[who].is_none() {
+                    lives[who] = join(who);
+                }
+                let (id, place, at) = lives[who].unwrap();
+                let row = ledger.row(place).unwrap();
+                match step {
+                    Step::Claim(bytes) if at == At::Rest => {
+                        prop_assert!(row.claim(bytes));
+                        lives[who] = Some((id, place, At::Claimed));
+                    }
+                    Step::Decide if at == At::Claimed => {
+                        let before = ledger.leased();
+                        let decision = ledger.decide(row);
+                        if decision == Decision::Granted {
+                            prop_assert!(ledger.leased() <= ledger.permitted());
+                        } else {
+                            prop_assert_eq!(ledger.leased(), before);
+                        }
+                        lives[who] = Some((id, place, At::Rest));
+                    }
+                    Step::Lower(to) => {
+                        let lease = row.lease();
+                        prop_assert_eq!(row.lower(lease, to), to < lease);
+                    }
+                    Step::Die => {
+                        lives[who] = None;
+                        dead.push((id, place));
+                    }
+                    Step::Bury => {
+                        for (id, place) in dead.drain(..) {
+                            prop_assert!(ledger.take_from_the_dead(ledger.row(place).unwrap(), id));
+                        }
+                    }
+                    Step::Exec => {
+                        row.begin();
+                        lives[who] = Some((id, place, At::Rest));
+                    }
+                    Step::Fork(child) if lives[child].is_none() => lives[child] = join(child),
+                    Step::Resize(budget) => ledger.set_budget(budget),
+                    _ => {}
+                }
+            }
+            for (id, place) in dead {
+                prop_assert!(ledger.take_from_the_dead(ledger.row(place).unwrap(), id));
+            }
+            for (id, place, at) in lives.into_iter().flatten() {
+                let row = ledger.row(place).unwrap();
+                prop_assert_eq!(row.id(), Some(id));
+                if at == At::Claimed {
+                    ledger.decide(row);
+                }
+            }
+            if let Some(left) = ledger.permitted().checked_sub(ledger.leased()).filter(|left| *left > 0) {
+                prop_assert_eq!(grant(&ledger, row(&ledger, 99), left), Decision::Granted);
+                prop_assert_eq!(ledger.leased(), ledger.permitted());
+            }
+        }
+
+        /// Nobody's row makes the arithmetic wrap.
+        #[test]
+        fn rows_with_any_content_do_no_harm(words in prop::collection::vec(any::<u64>(), 13 * 8)) {
+            let ledger = ledger(1000);
+            for (row, words) in ledger.rows.iter().zip(words.chunks_exact(13)) {
+                let [id, lease, claim, base, held, untouched, lately, since, waits, wanted, refusals, asked, outside] =
+                    words.try_into().unwrap();
+                for (to, from) in [
+                    (&row.id, id), (&row.lease, lease), (&row.claim, claim), (&row.base, base), (&row.held, held),
+                    (&row.untouched, untouched), (&row.lately_untouched, lately), (&row.lately_since_ms, since),
+                    (&row.waiting_since_ms, waits), (&row.wanted, wanted), (&row.refusals, refusals),
+                    (&row.asked_ms, asked), (&row.is_outside, outside),
+                ] {
+                    to.store(from, ANY);
+                }
+            }
+            let own = row(&ledger, 3);
+            let _ = (ledger.leased(), grant(&ledger, own, 5), ledger.is_to_be_refused(own, 1, 2));
+            let _ = (own.name(), own.charge(), own.note_mapped(1, 2, 3));
+        }
+    }
+
+    /// Many threads at once, as many processes would: all there is can be had, and no byte more.
+    #[test]
+    fn many_at_once_have_all_that_there_is_and_no_more() {
+        for round in 0..20u64 {
+            let ledger: &Ledger = &ledger(200);
+            let ask = |pid: u32| {
+                let row = row(ledger, pid);
+                let mut bytes = 1 + (round * 7 + u64::from(pid)) % 50;
+                loop {
+                    match grant(ledger, row, bytes) {
+                        Decision::Short(_) if bytes == 1 => return,
+                        Decision::Short(_) => bytes = 1,
+                        Decision::Granted => {}
+                        Decision::Contended => std::thread::yield_now(),
+                    }
+                }
+            };
+            std::thread::scope(|scope| (1..=4).for_each(|pid| drop(scope.spawn(move || ask(pid)))));
+            assert_eq!(ledger.leased(), 200);
+        }
+    }
 }

@@ -221,6 +221,7 @@ impl Snapshot<'_> {
         text.push_size(budget);
         text.push(match self.cause {
             Cause::AskedToLeave => " budget was about to overflow",
+            _ if self.request.is_some_and(|request| request.bytes > budget) => " budget is less than that",
             _ => " budget is used up",
         });
         for (place, holder) in self.holders.iter().flatten().enumerate() {
@@ -231,7 +232,7 @@ impl Snapshot<'_> {
             text.push(") ");
             text.push_size(holder.bytes);
         }
-        if let Some(waited_ms) = self.waited_ms {
+        if let Some(waited_ms) = self.waited_ms.filter(|waited_ms| *waited_ms > 0) {
             text.push("; waited ");
             text.push_number(waited_ms / 1000);
             text.push(".");

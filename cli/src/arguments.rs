@@ -23,6 +23,8 @@ pub enum Task {
     Run(Run),
     /// Say which code held the memory of a program that died
     Report(Report),
+    /// Say who holds what of which budget here, and who waits
+    Top(Top),
     /// Say what limits hold here, what the guard would do, and what will hurt
     Doctor(Doctor),
     /// Print completions for a shell
@@ -210,6 +212,18 @@ pub struct Report {
     /// Look for no names: say where the code lies only
     #[arg(long)]
     pub no_symbols: bool,
+}
+
+/// What `top` can be told.
+#[derive(Args)]
+pub struct Top {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Say it once, and end, as is done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// What `doctor` can be told.

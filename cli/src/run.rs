@@ -9,8 +9,8 @@ use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget, Surroundings,
-    Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget,
+    Surroundings, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -71,6 +71,9 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let keep = keeper(options, entrance, wishes)?;
     let share = if entrance == Entrance::Sanitized { None } else { share(options)? };
+    if share.is_some() {
+        wishes.measure = Measure::Resident;
+    }
     let (mut worker, input) = worker(command, options, &wishes, share.is_some());
     if let Some(share) = share {
         worker = worker.share(share);
@@ -297,12 +300,9 @@ fn share(options: &Run) -> Result<Option<SharedBudget>, Failure> {
     };
     let share = match (SharedBudget::inherited(), asked) {
         (Some(outer), _) => outer,
-        (None, Some(budget)) if has_size(budget) => {
-            SharedBudget::new(budget, patience).map_err(|error| Failure {
-                line: format!("cannot make a budget of {budget}: {error}"),
-                code: EXIT_CANNOT_GUARD,
-            })?
-        }
+        (None, Some(budget)) if has_size(budget) => SharedBudget::new(budget, patience).map_err(|error| {
+            Failure { line: format!("cannot make a budget of {budget}: {error}"), code: EXIT_CANNOT_GUARD }
+        })?,
         (None, Some(Limit::Auto)) => {
             if !options.quiet {
                 say(NOTHING_TO_SHARE);

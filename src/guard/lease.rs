@@ -171,7 +171,7 @@ fn grow(ledger: &Ledger, row: &Row, need: u64) {
             continue;
         }
         match ledger.decide(row) {
-            Decision::Granted => return row.note_granted(sys::process::monotonic_ms()),
+            Decision::Granted => return,
             Decision::Contended => pause(tries),
             Decision::Short(_) if beside > 0 => beside = 0,
             Decision::Short(short) => {
@@ -233,25 +233,15 @@ static UNUSED_LOOKED_AT: Backoff = Backoff::new();
 /// One thread of a process looks at the others' use at a time.
 static LOOKS: Busy = Busy::new();
 
-/// Takes back what others have leased and not used for a while, those who were granted it first first. Whether that was
-/// anything.
+/// Takes back what others have leased and do not use, until it is enough. Whether that was anything.
 fn take_unused(ledger: &Ledger, own: &Row, short: u64) -> bool {
-    const AGES_MS: [u64; 3] = [10_000, 1000, 200];
     let now_ms = sys::process::monotonic_ms();
     let Some(_inside) = LOOKS.try_enter().filter(|_| UNUSED_LOOKED_AT.is_due(now_ms)) else { return false };
     let mut got = 0u64;
-    let mut younger_than = u64::MAX;
-    for age_ms in AGES_MS {
-        let ages = age_ms..younger_than;
-        younger_than = age_ms;
-        let of_that_age = |row: &&Row| {
-            !core::ptr::eq(*row, own) && ages.contains(&now_ms.saturating_sub(row.granted_ms()))
-        };
-        for row in ledger.taken_rows().filter(of_that_age) {
-            got = got.saturating_add(take_what_is_unused(row));
-            if got >= short {
-                break;
-            }
+    for row in ledger.taken_rows().filter(|row| !core::ptr::eq(*row, own)) {
+        got = got.saturating_add(take_what_is_unused(row));
+        if got >= short {
+            break;
         }
     }
     let end_ms = sys::process::monotonic_ms();
@@ -262,26 +252,48 @@ fn take_unused(ledger: &Ledger, own: &Row, short: u64) -> bool {
     got > 0
 }
 
-/// So much. The lease is lowered before the soft limit: its owner looks at the lease again once it has moved that.
+/// So much: what it could map without asking, and what it has mapped and not touched for a while.
+///
+/// The soft limit is lowered first: from then on its owner asks before it maps more, by its lease, which it looks at again once
+/// it has moved the limit. What it maps in between is found out, and charged again.
 fn take_what_is_unused(row: &Row) -> u64 {
     let (Some(id), lease) = (row.id(), row.lease()) else { return 0 };
     if row.is_outside() || lease < 2 * KEEP_BYTES {
         return 0;
     }
     let pid = id.pid();
-    let used = memory_use_of(pid);
-    let (Some(held), Some(data)) = (used.of(Measure::Resident), used.data) else { return 0 };
+    let used = || {
+        let used = memory_use_of(pid);
+        Some((used.data?, used.of(Measure::Resident)?))
+    };
+    let Some((data, held)) = used() else { return 0 };
     row.note_held(held);
-    let keep = row.charge().saturating_add(KEEP_BYTES);
-    let is_worth_it = lease.saturating_sub(keep) >= KEEP_BYTES;
-    // Whose limit may not be changed keeps what it has.
-    let may_change = || sys::memory::change_soft_limit(pid, Resource::Data, |now| now.soft).is_ok();
-    if !is_worth_it || is_dead(id) || !may_change() || !row.lower(lease, keep) {
+    let fresh = row.note_mapped(data, held, sys::process::monotonic_ms());
+    let keep = row.charge().saturating_add(fresh).saturating_add(KEEP_BYTES);
+    if lease.saturating_sub(keep) < KEEP_BYTES || is_dead(id) {
         return 0;
     }
     let most = data.saturating_add(KEEP_BYTES);
-    let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now| sys::memory::lowered(now, most));
-    lease - keep
+    let mut set = None;
+    // Whose limit may not be changed keeps what it has.
+    let is_changed = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
+        set = sys::memory::lowered(now, most);
+        set
+    });
+    if is_changed.is_err() || !row.lower(lease, keep) {
+        return 0;
+    }
+    let mut is_as_set = false;
+    let looked = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
+        is_as_set = now.soft <= set || set.is_none();
+        now.soft
+    });
+    let grown = used().map_or(0, |(now, _)| now.saturating_sub(most));
+    if looked.is_ok() && is_as_set && grown == 0 {
+        return lease - keep;
+    }
+    row.raise(grown.max(if is_as_set { 0 } else { lease - keep }));
+    0
 }
 
 /// What a request is for.

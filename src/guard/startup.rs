@@ -10,8 +10,8 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes, onlooker,
-    profile, record, resident, stack, verdict,
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes,
+    onlooker, profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};

@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ impl SharedBudget {
             mark: format!("{}={place}", variable::LEDGER).into_bytes(),
             shared: Arc::clone(&shared),
             seen: HashSet::new(),
-            forked_looked_at: None,
+            forked: Forked::default(),
             was_over: false,
             last: None,
             next_search: Instant::now(),
@@ -142,6 +143,20 @@ pub(super) fn open(place: &[u8]) -> Option<&'static Ledger> {
     map(fd.number()).filter(|ledger| is_it && ledger.is_one())
 }
 
+/// A copy of a ledger that somebody else keeps.
+// Unsafe code is allowed here: words of any value are a ledger.
+#[allow(unsafe_code)]
+pub(super) fn read(path: &Path) -> Option<Box<Ledger>> {
+    let file = std::fs::File::open(path).ok()?;
+    let mut bytes = vec![0u8; LEDGER_BYTES];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).ok()?;
+    let mut ledger = Box::<Ledger>::new_uninit();
+    // SAFETY: as many bytes as the ledger has, to memory of the box's own, which does not overlap with the vector.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ledger.as_mut_ptr().cast(), LEDGER_BYTES) };
+    // SAFETY: all its bytes were written just now, and it is made of integers.
+    Some(unsafe { ledger.assume_init() }).filter(|ledger| ledger.is_one())
+}
+
 // Unsafe code is allowed here: memory that processes share.
 #[allow(unsafe_code)]
 fn map(fd: i32) -> Option<&'static Ledger> {
@@ -159,13 +174,23 @@ struct Watch {
     shared: Arc<(Mutex<State>, Condvar)>,
     /// The processes that were there at the last search.
     seen: HashSet<u32>,
-    /// What those that were forked hold together above what they are charged for, until when that will do.
-    forked_looked_at: Option<(Instant, u64)>,
+    forked: Forked,
     was_over: bool,
     /// When it was looked last, and what was in use.
     last: Option<(Instant, u64)>,
     next_search: Instant,
     asked: Option<Asked>,
+}
+
+/// Those who were forked, when that was looked at last.
+#[derive(Default)]
+struct Forked {
+    /// When it may be looked at again.
+    next: Option<Instant>,
+    /// How many pages they had been given.
+    faults: u64,
+    /// What they held above what all are charged for, in bytes.
+    beside: u64,
 }
 
 /// Somebody who was asked to leave.
@@ -214,7 +239,9 @@ impl Watch {
             self.search();
             // A two-hundredth of a processor at most.
             self.next_search = Instant::now() + (now.elapsed() * 200).max(SEARCH_EVERY);
-            if let Some(budget) = super::resolve(self.limit, "").filter(|bytes| *bytes != self.ledger.budget()) {
+            if let Some(budget) =
+                super::resolve(self.limit, "").filter(|bytes| *bytes != self.ledger.budget())
+            {
                 self.ledger.set_budget(budget);
                 self.ledger.note_movement(sys::process::monotonic_ms());
             }
@@ -261,6 +288,7 @@ impl Watch {
             let memory = sys::memory::memory_use_of(id.pid());
             let Some(held) = memory.of(Measure::Resident) else { continue };
             row.note_held(held);
+            row.note_mapped(memory.data.unwrap_or(held), held, sys::process::monotonic_ms());
             if row.is_outside() {
                 let share = if held > 4 << 20 { sys::memory::share_held_by(id.pid()) } else { None };
                 row.charge_exactly(share.unwrap_or(held).min(held));
@@ -277,21 +305,30 @@ impl Watch {
     }
 
     /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
-    /// hold above their charge who were forked. To find that out is dear, so not at each look.
+    /// hold above their charge who were forked. To find that out is dear. How many pages they were given is not, and it can be
+    /// no more than that.
     fn held_beside(&mut self, charged: u64) -> u64 {
-        if !self.ledger.taken_rows().any(|row| row.base() > 0) {
+        let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
+        if forked().next().is_none() {
+            self.forked = Forked::default();
             return 0;
         }
+        let given = forked().filter_map(|id| sys::process::life_of(id.pid())).map(|life| life.faults);
+        let faults = given.fold(0, u64::saturating_add);
+        let lately = faults.saturating_sub(self.forked.faults).saturating_mul(sys::memory::page_bytes());
+        let at_most = self.forked.beside.saturating_add(lately);
+        let budget = self.ledger.budget();
+        let is_near = charged.saturating_add(at_most) > budget - budget / 8 || lately > budget / 8;
         let now = Instant::now();
-        if let Some((until, beside)) = self.forked_looked_at
-            && now < until
-        {
-            return beside;
+        if is_near && self.forked.next.is_none_or(|next| now >= next) {
+            let beside = self.held_together().saturating_sub(charged);
+            let next = Instant::now() + now.elapsed() * 4;
+            self.forked = Forked { next: Some(next), faults, beside };
+        } else if faults < self.forked.faults {
+            // Some have gone.
+            self.forked.faults = faults;
         }
-        let beside = self.held_together().saturating_sub(charged);
-        let pause = (now.elapsed() * 50).max(Duration::from_millis(100));
-        self.forked_looked_at = Some((Instant::now() + pause, beside));
-        beside
+        self.forked.beside
     }
 
     /// What all hold together, each shared page once.
@@ -334,7 +371,13 @@ impl Watch {
 
     /// Asks the process that holds most to leave.
     fn ask_the_greediest(&mut self) {
-        let by_use = |row: &&Row| (row.charge().max(row.lease()), row.held());
+        // Of those that hold about the same, the youngest: not the one that the others are part of.
+        let step = (self.ledger.budget() / 16).max(1);
+        let by_use = |row: &&Row| {
+            let id = row.id();
+            let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
+            (share / step, id.map(Id::start), id.map(Id::pid))
+        };
         let Some(row) = self.ledger.taken_rows().max_by_key(by_use) else { return };
         let Some(id) = row.id().filter(|id| is_alive(*id)) else { return };
         let pidfd = sys::child::pidfd(id.pid()).ok();

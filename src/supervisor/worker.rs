@@ -11,8 +11,8 @@ use super::look::Look;
 use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
-use super::sharing::SharedBudget;
 use super::running::{Equipment, Loaded, Running};
+use super::sharing::SharedBudget;
 use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
@@ -544,9 +544,7 @@ impl Worker {
             // Where no thread can be had, nobody looks.
             (Measure::Resident, Some(limit)) => record
                 .try_clone()
-                .and_then(|record| {
-                    Look::start(child.id(), limit, mark, ours, record, self.share.is_some())
-                })
+                .and_then(|record| Look::start(child.id(), limit, mark, ours, record, self.share.is_some()))
                 .ok(),
             _ => None,
         };

@@ -118,6 +118,9 @@ pub(crate) struct Life {
     pub(crate) is_alive: bool,
     /// When it was started, in ticks of the clock: what tells it from another one with its number.
     pub(crate) start: u64,
+    /// How many pages it has been given so far without a read of a disk: also where it wrote to one that it shared.
+    #[cfg_attr(not(feature = "supervisor"), allow(dead_code))]
+    pub(crate) faults: u64,
 }
 
 /// `None`: it is gone, or its file cannot be read.
@@ -126,12 +129,13 @@ pub(crate) fn life_of(pid: u32) -> Option<Life> {
     let path = proc_path(pid, "stat");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
     let len = super::fd::open_to_read(path)?.read(&mut stat);
-    // pid (name) state …, where the name is of 15 bytes at most, and may be any bytes; the start is the 22nd.
+    // pid (name) state …, where the name is of 15 bytes at most, and may be any bytes; the faults are the 10th, the start is the 22nd.
     let stat = stat.get(..len)?;
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(name_end + 2..)?.split(|byte| *byte == b' ');
     let is_alive = !matches!(fields.next()?, b"Z" | b"X");
-    Some(Life { is_alive, start: crate::text::leading_number(fields.nth(18)?)? })
+    let faults = crate::text::leading_number(fields.nth(6)?)?;
+    Some(Life { is_alive, start: crate::text::leading_number(fields.nth(11)?)?, faults })
 }
 
 /// Whether the kernel knows a process with this number, dead or alive; also one that may not be looked at.
