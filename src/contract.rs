@@ -42,6 +42,9 @@ pub const AUTO_PERCENT: u64 = 90;
 /// How long `on_exhausted` hooks may take, all together, in milliseconds.
 pub const LAST_WORDS_DEADLINE_MS: u64 = 2000;
 
+/// How long a request waits for others who share a budget where nobody said otherwise, in milliseconds.
+pub const DEFAULT_PATIENCE_MS: u64 = 1000;
+
 /// How long a program may be refused again and again and get nowhere where nobody said otherwise, in milliseconds.
 pub const DEFAULT_STALL_MS: u64 = 10_000;
 
@@ -66,6 +69,13 @@ pub mod variable {
     /// Set by a supervisor for its child, and by nobody else: `fd:N:INODE`, the page that the guard fills in for
     /// the parent.
     pub const RECORD: &str = "OOMGUARD_RECORD";
+    /// What the process and all that it starts may have together: a limit as in `LIMIT`; only for the launcher and
+    /// `supervisor::Budget::from_env`.
+    pub const BUDGET: &str = "OOMGUARD_BUDGET";
+    /// How long a request waits for others to give memory back before it is refused: `0`, `500ms`, `5s`, `2min`.
+    pub const PATIENCE: &str = "OOMGUARD_PATIENCE";
+    /// Set by a launcher or supervisor for those who share a budget: `proc:PID:N:INODE`, where its ledger is.
+    pub const LEDGER: &str = "OOMGUARD_LEDGER";
     /// Set by a launcher or supervisor: what of the environment and the limits is its own, and not the user's word.
     pub const OUTER: &str = "OOMGUARD_OUTER";
     /// `0`: what the program starts is left alone (shim only). Set by the launcher.

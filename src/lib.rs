@@ -90,6 +90,7 @@ mod duration;
 // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
 #[allow(unsafe_code)]
 mod guard;
+mod ledger;
 mod limit;
 mod message;
 mod outer;

@@ -13,6 +13,10 @@
 /// The value that comes along with the SIGABRT by which a parent tells a guard that its process is over its limit.
 pub(crate) const TOLD: u64 = u64::from_le_bytes(*b"oomguard");
 
+/// The same where it is to leave as those who share its budget together are over it, or their container is nearly full, and it
+/// holds most.
+pub(crate) const ASKED_TO_LEAVE: u64 = u64::from_le_bytes(*b"oomleave");
+
 /// The most that a process may hold before it is suspected, in bytes: the stack, and what was granted a moment ago, ask
 /// nobody.
 pub(crate) const fn most(limit: u64) -> u64 {

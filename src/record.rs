@@ -651,6 +651,7 @@ impl Claims {
             budget: self.budget,
             budget_used: self.budget_used,
             waited_ms: self.waited_ms,
+            holders: &[],
             inferred: self.inferred,
         }
     }

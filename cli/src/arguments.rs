@@ -5,6 +5,7 @@ use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
 /// the whole container.
@@ -22,6 +23,8 @@ pub enum Task {
     Run(Run),
     /// Say which code held the memory of a program that died
     Report(Report),
+    /// Say who holds what of which budget here, and who waits
+    Top(Top),
     /// Say what limits hold here, what the guard would do, and what will hurt
     Doctor(Doctor),
     /// Print completions for a shell
@@ -49,6 +52,17 @@ pub struct Run {
     /// The memory limit of the command, and of each process that it starts [default: $OOMGUARD_LIMIT, else auto]
     #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
     pub limit: Option<Limit>,
+
+    /// What the command and all that it starts may have together: each takes what it needs, waits where others have it, and is
+    /// refused once nothing moves; --limit is then the most that one process may have [default: $OOMGUARD_BUDGET; below another
+    /// launcher with a budget, that one]
+    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    pub budget: Option<Limit>,
+
+    /// In a budget, how long a request waits for others to give memory back before it is refused: 0, 500ms, 5s, 2min [default:
+    /// $OOMGUARD_PATIENCE, else 1s]
+    #[arg(long, value_name = "TIME", value_parser = patience)]
+    pub patience: Option<Duration>,
 
     /// What the limit counts: resident (memory in use), data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else resident]
     #[arg(long, value_name = "MEASURE", value_parser = measure)]
@@ -200,6 +214,18 @@ pub struct Report {
     pub no_symbols: bool,
 }
 
+/// What `top` can be told.
+#[derive(Args)]
+pub struct Top {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Say it once, and end, as is done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// What `doctor` can be told.
 #[derive(Args)]
 pub struct Doctor {
@@ -216,6 +242,13 @@ pub fn limit(text: &str) -> Result<Limit, String> {
 /// `--measure` and `OOMGUARD_MEASURE`.
 pub fn measure(text: &str) -> Result<Measure, String> {
     text.parse().map_err(|error: oomguard::ParseMeasureError| error.to_string())
+}
+
+/// `--patience` and `OOMGUARD_PATIENCE`.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    oomguard::supervisor::patience(text).ok_or_else(|| {
+        "not a span of time; accepted: 0, or a whole number with ms, s, min or h, such as 500ms, 5s or 2min".into()
+    })
 }
 
 fn sufficient(text: &str) -> Result<Sufficient, String> {

@@ -12,12 +12,12 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
-use super::{interpose, onlooker, pressure, profile, record, refusal, verdict, watchdog};
+use super::{interpose, lease, onlooker, pressure, profile, record, refusal, resident, verdict, watchdog};
 use crate::contract::{
     Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,
 };
 use crate::record::Told;
-use crate::report::{Request, Snapshot};
+use crate::report::{HOLDERS, Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
@@ -128,9 +128,14 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     armed.settle_limit();
     let thread = sys::process::thread_name();
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
-    let refused_by = refused_by(armed, &memory, verdict.request);
+    let refused_by = refused_by(armed, &memory, verdict);
     let token = token(armed, &mut workspace.token);
-    let snapshot = snapshot(armed, verdict, &thread, token, memory, refused_by);
+    let holders = lease::greatest::<HOLDERS>();
+    lease::note_death(memory.held(), verdict.request.map(|request| request.bytes));
+    let snapshot = Snapshot {
+        holders: &holders,
+        ..snapshot(armed, verdict, &thread, token, memory, refused_by)
+    };
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
@@ -258,9 +263,10 @@ fn snapshot<'a>(
         evidence: Some(evidence),
         own_exit_code: own.exit_code(),
         own_signal: own.signal(),
-        budget: None,
-        budget_used: None,
-        waited_ms: None,
+        budget: lease::budget(),
+        budget_used: lease::used(),
+        waited_ms: lease::waited_ms(),
+        holders: &[],
         inferred: false,
     }
 }
@@ -272,9 +278,20 @@ struct RefusedBy {
     had_no_room: Option<bool>,
 }
 
+/// As below; or the budget, where others who share it had what was missing.
+fn refused_by(armed: &Armed, memory: &MemoryUse, verdict: Verdict) -> RefusedBy {
+    let refused_by = refused_by_limit(armed, memory, verdict.request);
+    let is_refused = verdict.request.is_some() && lease::has_refused();
+    if refused_by.measure == Measure::Resident && (is_refused || verdict.cause == Cause::AskedToLeave) {
+        let limit = resident::limit(armed);
+        return RefusedBy { limit, source: Some(LimitSource::Budget), had_no_room: Some(true), ..refused_by };
+    }
+    refused_by
+}
+
 /// The limit that was seen to refuse; where none was, the guard's own, unless it had plenty of room and an rlimit of the
 /// other measure had not.
-fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
+fn refused_by_limit(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
     if let Some(full) = refusal::last_full().filter(|_| request.is_some()) {
         let then = Rlimit { soft: Some(full.limit), ..rlimit(full.measure.into()) };
         let held = match armed.limit_as_of(then) {

@@ -143,6 +143,7 @@ pub(super) struct Environment<'a> {
     pub(super) stall: Option<&'a [u8]>,
     pub(super) exit_on_uncaught: Option<&'a [u8]>,
     pub(super) outer: Option<&'a [u8]>,
+    pub(super) ledger: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -160,6 +161,7 @@ impl<'a> Environment<'a> {
             (variable::INJECT, &mut self.inject),
             (variable::RECORD, &mut self.record),
             (variable::OUTER, &mut self.outer),
+            (variable::LEDGER, &mut self.ledger),
             (variable::PROFILE, &mut self.profile),
             (variable::STALL, &mut self.stall),
             (variable::EXIT_ON_UNCAUGHT, &mut self.exit_on_uncaught),

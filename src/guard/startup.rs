@@ -10,8 +10,8 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, mappings, notes, onlooker,
-    profile, record, resident, stack, verdict,
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes,
+    onlooker, profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -197,6 +197,13 @@ unsafe fn try_to_set_up<'a>(
         _ => limit,
     });
 
+    let limit = if wishes.measure == Measure::Resident && lease::attach(environment.ledger) {
+        sys::memory::have_freed_blocks_given_back();
+        within_budget(limit)
+    } else {
+        limit
+    };
+
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure)?;
@@ -245,6 +252,12 @@ unsafe fn try_to_set_up<'a>(
         onlooker::leave_to_parent();
     }
     Ok(armed)
+}
+
+/// The most that a process may have which shares a budget.
+fn within_budget(limit: Option<Resolved>) -> Option<Resolved> {
+    let budget = Resolved { bytes: lease::budget()?, source: LimitSource::Budget };
+    Some(limit.filter(|limit| limit.bytes < budget.bytes).unwrap_or(budget))
 }
 
 /// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went

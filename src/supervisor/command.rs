@@ -156,7 +156,7 @@ impl Prepared {
                 continue;
             }
             // Fails for a program that runs as another user, or that is gone already.
-            let _ = sys::child::change_soft_limit(pid, measure.into(), |now| match start.set_limit {
+            let _ = sys::memory::change_soft_limit(pid, measure.into(), |now| match start.set_limit {
                 SetLimit::AfterExec => within_hard(wanted, now.hard),
                 // It may have lowered it further, for reasons of its own.
                 SetLimit::BeforeExec => Some(now.soft.map_or(wanted, |soft| soft.min(wanted))),

@@ -63,7 +63,7 @@ impl Inference {
         sweep();
         let (childs, tracers) = UnixStream::pair()?;
         let (joined, result) = io::pipe()?;
-        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let findings = sys::memfd::create_sealed(c"oomguard-record", FINDINGS_BYTES)?;
         let mut tracer = Tracer::new(terms);
         let (socket, pages) = (tracers.as_raw_fd(), findings.as_raw_fd());
         let pid = tracer::start(&mut tracer, socket, pages, None)?;
@@ -79,7 +79,7 @@ impl Inference {
     /// Starts a tracer for process `pid`, a descendant, which waits for it at the other end of `stream`.
     pub(super) fn follow(mut stream: UnixStream, pid: u32, terms: Terms) -> io::Result<Inference> {
         sweep();
-        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let findings = sys::memfd::create_sealed(c"oomguard-record", FINDINGS_BYTES)?;
         let mut tracer = Tracer::new(terms);
         let (socket, pages) = (stream.as_raw_fd(), findings.as_raw_fd());
         let tracer = tracer::start(&mut tracer, socket, pages, Some(pid))?;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 /// Somebody who was over its limit and has been told to end, or killed.
 #[derive(Clone)]
 pub(super) struct Over {
+    pub(super) cause: Cause,
     pub(super) pid: u32,
     pub(super) program: Text<64>,
     pub(super) memory: MemoryUse,
@@ -48,6 +49,7 @@ impl Look {
         mark: Text<80>,
         ours: Vec<(&'static str, OsString)>,
         record: OwnedFd,
+        shares_budget: bool,
     ) -> std::io::Result<Look> {
         let shared = Arc::new((Mutex::new(Shared::default()), Condvar::new()));
         let looker = Looker {
@@ -56,6 +58,7 @@ impl Look {
             mark,
             ours,
             record,
+            shares_budget,
             shared: Arc::clone(&shared),
             tree: HashMap::new(),
             seen: HashSet::new(),
@@ -104,6 +107,8 @@ struct Looker {
     mark: Text<80>,
     ours: Vec<(&'static str, OsString)>,
     record: OwnedFd,
+    /// The soft limits are as the leases are, and not to be moved here.
+    shares_budget: bool,
     shared: Arc<(Mutex<Shared>, Condvar)>,
     tree: HashMap<u32, Member>,
     /// The processes that are known, and whose parents need not be asked after again.
@@ -203,7 +208,9 @@ impl Looker {
         member.due = now + Duration::from_millis(pause_ms(limit, held, grown, ms));
         if let Some(data) = memory.data {
             member.untouched.note(data, held, sys::process::monotonic_ms());
-            move_soft_limit(pid, limit, &member.untouched);
+            if !self.shares_budget {
+                move_soft_limit(pid, limit, &member.untouched);
+            }
         }
         let is_refused = || sys::memory::tells_of_refusal(sys::memory::soft_limit_on_data_of(pid));
         let is_refused = held > most(limit) && is_refused();
@@ -233,8 +240,8 @@ impl Looker {
             return;
         }
         let program = sys::process::program_of(pid);
-        self.shared.0.lock().found.push(Over { pid, program, memory });
-        tell(member.pidfd.as_ref(), pid);
+        self.shared.0.lock().found.push(Over { cause: Cause::Resident, pid, program, memory });
+        tell(member.pidfd.as_ref(), pid, TOLD);
         member.standing = Standing::Told(Instant::now());
         member.due = now + Duration::from_millis(AGAIN_MS);
     }
@@ -259,7 +266,7 @@ impl Member {
 /// The soft limit that a guard has set: to what is mapped and what is free, where it is far from that. Where a guard is
 /// refused for that meanwhile, it asks again.
 fn move_soft_limit(pid: u32, limit: u64, untouched: &Untouched) {
-    let _ = sys::child::change_soft_limit(pid, Resource::Data, |now| settled(now, untouched, limit));
+    let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now| settled(now, untouched, limit));
 }
 
 /// Whether a process was started with other values of these variables.
@@ -284,7 +291,7 @@ fn has_begun_to_end(record: &OwnedFd, pid: u32) -> bool {
 }
 
 /// By a signal that a guard knows, and that nobody else gets.
-fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
+pub(super) fn tell(pidfd: Option<&OwnedFd>, pid: u32, value: u64) {
     // A runtime without a guard may catch it, too, and would tell of a crash.
     if sys::memory::may_have_guard(pid) && sys::process::catches(pid, libc::SIGABRT) {
         let told = sys::signals::Arrival {
@@ -292,7 +299,7 @@ fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
             code: libc::SI_QUEUE,
             sender: sys::process::pid(),
             user: 0,
-            value: TOLD,
+            value,
         };
         if sys::signals::queue(pid, told).is_ok() {
             return;
@@ -301,7 +308,7 @@ fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
     send(pidfd, pid, libc::SIGKILL);
 }
 
-fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
+pub(super) fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
     let _ = match pidfd {
         Some(pidfd) => sys::child::send_signal(pidfd.as_fd(), signal),
         None => sys::child::kill(pid, false, signal),
@@ -320,7 +327,7 @@ impl Over {
             tid: self.pid,
             program: self.program,
             thread: Text::from_bytes(b"main"),
-            cause: Cause::Resident,
+            cause: self.cause,
             request: None,
             memory: self.memory,
             limit_refused: None,

@@ -78,6 +78,8 @@ mod report;
 mod retry;
 mod room;
 mod running;
+mod shares;
+mod sharing;
 mod starter;
 mod surroundings;
 #[cfg(feature = "symbolize")]
@@ -105,6 +107,8 @@ pub use pool::{Job, Pool};
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
+pub use shares::{Dead, Share, Shares, budgets_here};
+pub use sharing::{SharedBudget, patience};
 pub use surroundings::{
     CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
 };

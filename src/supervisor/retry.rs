@@ -57,9 +57,14 @@ impl Retry {
         super::resolve(ceiling, "").unwrap_or(u64::MAX)
     }
 
+    /// Whether there is to be another try, as far as its end and the number of tries tell.
+    pub(super) fn is_due(&self, ended: &Ended) -> bool {
+        ended.outcome.is_memory() && ended.tries < self.most_tries
+    }
+
     /// The limit of the next try; `None` where there is to be none.
     pub(super) fn next(&self, ended: &Ended, ceiling: u64) -> Option<u64> {
-        if !ended.outcome.is_memory() || ended.tries >= self.most_tries {
+        if !self.is_due(ended) {
             return None;
         }
         grown(ended.limit?, self.factor, ceiling)

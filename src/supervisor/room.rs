@@ -82,7 +82,7 @@ impl Room {
     /// it was moved up.
     fn move_soft_limit(&self, pid: u32, is_refused: bool, to: impl Fn(u64) -> u64) -> bool {
         let mut has_risen = false;
-        let _ = sys::child::change_soft_limit(pid, Resource::Data, |now: Rlimit| {
+        let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now: Rlimit| {
             let soft = now.soft?;
             let is_ours = match mover_of(now.soft) {
                 Mover::Tracer => true,

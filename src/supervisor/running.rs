@@ -10,6 +10,7 @@ use super::look::Look;
 use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
+use super::sharing::SharedBudget;
 use crate::contract::{Cause, Measure};
 use crate::profile::{PROFILE_BYTES, Profile};
 use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
@@ -42,6 +43,7 @@ pub struct Running {
     followers: Option<Followers>,
     loaded: Option<Loaded>,
     look: Option<Look>,
+    share: Option<SharedBudget>,
     exit_code: u8,
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
@@ -73,6 +75,7 @@ pub(super) struct Equipment {
     pub(super) loaded: Option<Loaded>,
     /// Who looks whether it is over a limit on what is resident.
     pub(super) look: Option<Look>,
+    pub(super) share: Option<SharedBudget>,
     pub(super) exit_code: u8,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
@@ -98,6 +101,7 @@ impl Running {
             followers: equipment.followers,
             loaded: equipment.loaded,
             look: equipment.look,
+            share: equipment.share,
             exit_code: equipment.exit_code,
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
@@ -388,6 +392,7 @@ impl Running {
             .map(|look| look.found())
             .unwrap_or_default()
             .iter()
+            .chain(&self.share.as_ref().map(SharedBudget::left).unwrap_or_default())
             .map(|over| over.report(claims.as_ref(), self.limit, self.exit_code))
             .collect();
         let seen = Seen {

@@ -276,7 +276,7 @@ fn swap_total(meminfo: &[u8]) -> Option<u64> {
 /// # Errors
 /// What stands in the way, such as a seccomp filter.
 pub fn can_record() -> io::Result<()> {
-    let record = sys::memfd::create_sealed(RECORD_BYTES)?;
+    let record = sys::memfd::create_sealed(c"oomguard-record", RECORD_BYTES)?;
     match sys::memfd::sealed_inode(record.as_raw_fd(), RECORD_BYTES) {
         Some(_) => Ok(()),
         None => Err(io::Error::new(io::ErrorKind::Unsupported, "memory files cannot be sealed here")),

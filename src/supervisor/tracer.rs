@@ -431,6 +431,7 @@ impl Tracer {
             budget: None,
             budget_used: None,
             waited_ms: None,
+            holders: &[],
             inferred: true,
         });
     }

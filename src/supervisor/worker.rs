@@ -12,6 +12,7 @@ use super::outcome::{Ended, Outcome, Sufficient};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Loaded, Running};
+use super::sharing::SharedBudget;
 use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
@@ -97,6 +98,7 @@ pub struct Worker {
     infer_refusals: InferRefusals,
     any_descendant: bool,
     sufficient: Sufficient,
+    share: Option<SharedBudget>,
 }
 
 /// Which thread forks a worker whose death is to be this process's: the kernel looks at the thread.
@@ -138,6 +140,7 @@ impl Worker {
             infer_refusals: InferRefusals::default(),
             any_descendant: false,
             sufficient: Sufficient::default(),
+            share: None,
         }
     }
 
@@ -146,6 +149,16 @@ impl Worker {
     #[must_use]
     pub fn limit(mut self, limit: Limit) -> Worker {
         self.limit = Some(limit);
+        self
+    }
+
+    /// The worker, and all that it starts, share this budget with others: it takes of it what it needs, waits where others have
+    /// it, and is refused once nothing moves. What counts is what is resident; the [`limit`](Worker::limit), if there is
+    /// one, is the most that one process may have. A program that no guard gets into cannot ask: it is charged for what it is
+    /// found to hold.
+    #[must_use]
+    pub fn share(mut self, budget: SharedBudget) -> Worker {
+        self.share = Some(budget);
         self
     }
 
@@ -456,9 +469,14 @@ impl Worker {
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
         let counted = self.counted_by_rlimit(measure);
-        let bytes = limit
-            .and_then(|limit| resolve(limit, ""))
-            .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
+        let limit = if self.share.is_some() { limit.or(Some(Limit::Off)) } else { limit };
+        let own = limit.and_then(|limit| resolve(limit, ""));
+        let budget = self.share.as_ref().map(SharedBudget::bytes);
+        let bytes = match (own, budget) {
+            (Some(own), Some(budget)) => Some(own.min(budget)),
+            (own, budget) => own.or(budget),
+        };
+        let bytes = bytes.map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
             // A limit of the user's on data stays in force.
             Some(soft)
@@ -520,11 +538,14 @@ impl Worker {
         {
             inference = None;
         }
-        let look = match (measure, bytes) {
+        // In a budget it is that which is looked after, and this only holds a process's own limit.
+        let own_limit = if budget.is_some() { own } else { bytes };
+        let look = match (measure, own_limit) {
             // Where no thread can be had, nobody looks.
-            (Measure::Resident, Some(limit)) => {
-                record.try_clone().and_then(|record| Look::start(child.id(), limit, mark, ours, record)).ok()
-            }
+            (Measure::Resident, Some(limit)) => record
+                .try_clone()
+                .and_then(|record| Look::start(child.id(), limit, mark, ours, record, self.share.is_some()))
+                .ok(),
             _ => None,
         };
         let equipment = Equipment {
@@ -538,6 +559,7 @@ impl Worker {
                 measure,
             }),
             look,
+            share: self.share.clone(),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
@@ -637,6 +659,9 @@ impl Worker {
             Some(value) => Measure::parse(value.as_bytes()).ok(),
             None => Measure::parse(std::env::var_os(variable::MEASURE)?.as_bytes()).ok(),
         };
+        if self.share.is_some() {
+            return Measure::Resident;
+        }
         self.measure.or_else(from_environment).unwrap_or_default()
     }
 
@@ -684,6 +709,7 @@ impl Worker {
         if let Some(list) = &self.preload {
             variables.push((LD_PRELOAD, list.clone()));
         }
+        variables.extend(self.share.as_ref().map(SharedBudget::variable));
         if let Some(code) = self.exit_code {
             variables.push((variable::EXIT_CODE, code.to_string().into()));
         }
@@ -729,7 +755,7 @@ fn soft_of_the_users(measure: Measure) -> Option<u64> {
 }
 
 fn new_record() -> io::Result<OwnedFd> {
-    let record = sys::memfd::create_sealed(FILE_BYTES)?;
+    let record = sys::memfd::create_sealed(c"oomguard-record", FILE_BYTES)?;
     Ok(sys::child::move_up(record, FIRST_DESCRIPTOR))
 }
 

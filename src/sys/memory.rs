@@ -221,6 +221,14 @@ pub(crate) fn settled(now: Rlimit, untouched: &Untouched, limit: u64) -> Option<
     Some((wanted & !LOW_BITS | soft & LOW_BITS).min(now.hard.unwrap_or(u64::MAX)))
 }
 
+/// The soft limit on data of another process that is to ask again before it has more than `data` bytes: as it is, where it
+/// is not ours to move, or lower already.
+pub(crate) fn lowered(now: Rlimit, data: u64) -> Option<u64> {
+    let soft = now.soft?;
+    let is_a_guards = matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER);
+    Some(if is_a_guards { soft.min(data & !LOW_BITS | soft & LOW_BITS) } else { soft })
+}
+
 /// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
 pub(crate) fn ceiling_of(now: Rlimit) -> Option<u64> {
     match now.soft {
@@ -236,6 +244,30 @@ pub(crate) fn set_rlimit(resource: Resource, limit: Rlimit) -> bool {
     };
     // SAFETY: `raw` is readable during the call.
     unsafe { libc::setrlimit(resource.number() as _, &raw const raw) == 0 }
+}
+
+/// Sets the soft limit of process `pid` from what `wanted` makes of its soft and hard one, if that changes it:
+/// prlimit(2).
+pub(crate) fn change_soft_limit(
+    pid: u32,
+    resource: Resource,
+    wanted: impl FnOnce(Rlimit) -> Option<u64>,
+) -> std::io::Result<()> {
+    let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+        // SAFETY: each is null or a structure of the caller's that outlives the call.
+        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    change(core::ptr::null(), &raw mut raw)?;
+    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
+    let now = Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) };
+    let soft = wanted(now);
+    if soft == now.soft {
+        return Ok(());
+    }
+    raw.rlim_cur = soft.unwrap_or(libc::RLIM_INFINITY);
+    change(&raw const raw, core::ptr::null_mut())
 }
 
 /// What a process uses, in bytes, as `/proc/self/status` tells (proc_pid_status(5)).
@@ -316,7 +348,6 @@ pub(crate) fn memory_use() -> MemoryUse {
 }
 
 /// The process that thread `tid` belongs to, and what it uses; unknown where it is gone or there is no `/proc`.
-#[cfg(feature = "supervisor")]
 pub(crate) fn process_of(tid: u32) -> (Option<u32>, MemoryUse) {
     let mut process = None;
     let path = super::process::proc_path(tid, "status");
@@ -343,7 +374,7 @@ pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
 #[cfg(feature = "supervisor")]
 pub(crate) fn soft_limit_on_data_of(pid: u32) -> Option<u64> {
     let mut soft = None;
-    let _ = super::child::change_soft_limit(pid, Resource::Data, |now| {
+    let _ = change_soft_limit(pid, Resource::Data, |now| {
         soft = now.soft;
         now.soft
     });
@@ -423,7 +454,6 @@ impl Share {
 }
 
 /// What process `pid` uses; all unknown where it is gone.
-#[cfg(feature = "supervisor")]
 pub(crate) fn memory_use_of(pid: u32) -> MemoryUse {
     process_of(pid).1
 }
@@ -681,6 +711,20 @@ pub(crate) fn raise_malloc_thresholds(bytes: usize) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = bytes;
+}
+
+/// Has malloc give blocks of a MiB and more back to the system when they are freed, and what is free at its end, unless the
+/// user has said otherwise in a variable that it reads: by itself it keeps the more the larger the blocks are. It takes
+/// malloc's lock.
+pub(crate) fn have_freed_blocks_given_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        const BYTES: i32 = 1 << 20;
+        // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES) };
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, BYTES) };
+    }
 }
 
 /// Caps the number of malloc's arenas; mallopt(3), which takes malloc's lock.

@@ -2,6 +2,7 @@
 //! own hungry command: started with `role NAME` it plays that part. It has no guard of its own.
 
 mod arguments;
+mod budget;
 mod codes;
 mod descendants;
 #[path = "../../../tests/common/dispositions.rs"]
@@ -33,6 +34,7 @@ fn main() {
     dispositions::reset();
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
+    budget::add_to(&mut trials);
     codes::add_to(&mut trials);
     descendants::add_to(&mut trials);
     every_signal::add_to(&mut trials);
@@ -118,6 +120,10 @@ fn play(arguments: &[String]) {
             std::process::exit(2);
         }
         [role, kind, mib] if role == "hold" => resident::hold(kind, mib.parse().unwrap()),
+        [role, marks, mib, all, refused] if role == "want" => {
+            budget::want(marks.as_ref(), mib.parse().unwrap(), all.parse().unwrap(), refused.parse().unwrap())
+        }
+        [role, marks, mib] if role == "hold-marked" => budget::hold(marks.as_ref(), mib.parse().unwrap()),
         [role] if role == "share" => resident::share(),
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
