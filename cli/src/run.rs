@@ -9,8 +9,8 @@ use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Surroundings,
-    Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Sufficient,
+    Surroundings, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -135,6 +135,7 @@ struct Wishes {
     limit: Limit,
     measure: Measure,
     exit_code: u8,
+    sufficient: Sufficient,
 }
 
 impl Wishes {
@@ -159,7 +160,11 @@ impl Wishes {
             Some(code) => code,
             None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
         };
-        Ok(Wishes { limit, measure, exit_code })
+        let sufficient = match options.verdict {
+            Some(sufficient) => sufficient,
+            None => from_environment(variable::VERDICT, arguments::sufficient)?.unwrap_or_default(),
+        };
+        Ok(Wishes { limit, measure, exit_code, sufficient })
     }
 }
 
@@ -229,7 +234,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
-        .sufficient(options.verdict)
+        .sufficient(wishes.sufficient)
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
     if options.hard {
