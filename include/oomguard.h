@@ -66,6 +66,7 @@ extern "C" {
 #define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space", "data" or "resident"; unset: address-space */
 #define OOMGUARD_VARIABLE_EXIT_CODE "OOMGUARD_EXIT_CODE"   /* 1 to 255; unset: 198 */
 #define OOMGUARD_VARIABLE_ON_REFUSAL "OOMGUARD_ON_REFUSAL" /* "deferred" or "immediate"; unset: deferred */
+#define OOMGUARD_VARIABLE_VERDICT "OOMGUARD_VERDICT"       /* the evidence that suffices: "likely" or "exact"; unset: likely */
 #define OOMGUARD_VARIABLE_STALL "OOMGUARD_STALL"           /* how long it may be refused and get nowhere: "10s", "off" */
 #define OOMGUARD_VARIABLE_EXIT_ON_UNCAUGHT "OOMGUARD_EXIT_ON_UNCAUGHT" /* "1": what ends a thread ends the process */
 #define OOMGUARD_VARIABLE_RESERVE "OOMGUARD_RESERVE"       /* bytes kept back for the last words; unset: 4Mi */

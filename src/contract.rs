@@ -85,6 +85,9 @@ pub mod variable {
     /// Whether live allocations are sampled, in a program that has the profiler compiled in: `on`, `off`, or the mean
     /// distance between two samples in bytes.
     pub const PROFILE: &str = "OOMGUARD_PROFILE";
+    /// Which evidence suffices for an end of memory: `likely` (any), or `exact`. On less, a program ends as it would without a
+    /// guard. Set by the launcher.
+    pub const VERDICT: &str = "OOMGUARD_VERDICT";
     /// How long a program may be refused again and again and get nowhere, before it ends: `10s`, `2min`, or `off` (shim
     /// only).
     pub const STALL: &str = "OOMGUARD_STALL";
@@ -309,6 +312,51 @@ impl Evidence {
             Evidence::Straight => "straight",
             Evidence::Outside => "outside",
         }
+    }
+}
+
+/// Which evidence suffices for an end by contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sufficient {
+    /// Any that a report tells.
+    #[default]
+    Likely,
+    /// Only what nothing but such a death does: [`Evidence::Exact`], [`Evidence::Fault`]. On other evidence a process ends as it
+    /// would without a guard.
+    Exact,
+}
+
+impl Sufficient {
+    /// The word for `OOMGUARD_VERDICT`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Sufficient::Likely => "likely",
+            Sufficient::Exact => "exact",
+        }
+    }
+
+    pub(crate) const FORMS: &str = "likely or exact";
+
+    pub(crate) const fn parse(word: &[u8]) -> Option<Sufficient> {
+        match word {
+            b"likely" => Some(Sufficient::Likely),
+            b"exact" => Some(Sufficient::Exact),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn allows(self, evidence: Option<Evidence>) -> bool {
+        matches!(self, Sufficient::Likely) || matches!(evidence, Some(Evidence::Exact | Evidence::Fault))
+    }
+}
+
+impl FromStr for Sufficient {
+    type Err = String;
+
+    /// Reads what `OOMGUARD_VERDICT` may hold.
+    fn from_str(text: &str) -> Result<Sufficient, String> {
+        Sufficient::parse(text.as_bytes())
+            .ok_or_else(|| format!("not a kind of evidence; accepted: {}", Sufficient::FORMS))
     }
 }
 

@@ -24,6 +24,7 @@ fn expected() -> BTreeMap<&'static str, String> {
         ("OOMGUARD_VARIABLE_EXIT_CODE", text(variable::EXIT_CODE)),
         ("OOMGUARD_VARIABLE_ON_REFUSAL", text(variable::ON_REFUSAL)),
         ("OOMGUARD_VARIABLE_STALL", text(variable::STALL)),
+        ("OOMGUARD_VARIABLE_VERDICT", text(variable::VERDICT)),
         ("OOMGUARD_VARIABLE_EXIT_ON_UNCAUGHT", text(variable::EXIT_ON_UNCAUGHT)),
         ("OOMGUARD_VARIABLE_RESERVE", text(variable::RESERVE)),
         ("OOMGUARD_VARIABLE_REPORT", text(variable::REPORT)),

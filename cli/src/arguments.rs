@@ -96,9 +96,9 @@ pub struct Run {
     pub json: Option<OsString>,
 
     /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
-    /// exit code is what the command's own would have been
-    #[arg(long, value_name = "EVIDENCE", default_value = "likely", value_parser = sufficient)]
-    pub verdict: Sufficient,
+    /// command ends as it would without a guard, and --json alone tells what was found [default: $OOMGUARD_VERDICT, else likely]
+    #[arg(long, value_name = "EVIDENCE", value_parser = sufficient)]
+    pub verdict: Option<Sufficient>,
 
     /// Leave with 198, and try again, when any descendant ran out of memory, even if the command did not pass that on
     #[arg(long)]
@@ -251,12 +251,9 @@ pub fn patience(text: &str) -> Result<Duration, String> {
     })
 }
 
-fn sufficient(text: &str) -> Result<Sufficient, String> {
-    match text {
-        "likely" => Ok(Sufficient::Likely),
-        "exact" => Ok(Sufficient::Exact),
-        _ => Err("not a kind of evidence; accepted: likely, exact".into()),
-    }
+/// `--verdict` and `OOMGUARD_VERDICT`.
+pub fn sufficient(text: &str) -> Result<Sufficient, String> {
+    text.parse()
 }
 
 /// `--stall`: the guard in the command reads it again.

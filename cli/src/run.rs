@@ -10,7 +10,7 @@ use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
     Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget,
-    Surroundings, Worker, size,
+    Sufficient, Surroundings, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -143,6 +143,7 @@ struct Wishes {
     limit: Limit,
     measure: Measure,
     exit_code: u8,
+    sufficient: Sufficient,
 }
 
 impl Wishes {
@@ -167,7 +168,11 @@ impl Wishes {
             Some(code) => code,
             None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
         };
-        Ok(Wishes { limit, measure, exit_code })
+        let sufficient = match options.verdict {
+            Some(sufficient) => sufficient,
+            None => from_environment(variable::VERDICT, arguments::sufficient)?.unwrap_or_default(),
+        };
+        Ok(Wishes { limit, measure, exit_code, sufficient })
     }
 }
 
@@ -239,7 +244,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes, shares: bool) -> (Wo
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
-        .sufficient(options.verdict)
+        .sufficient(wishes.sufficient)
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
     if options.hard {

@@ -97,11 +97,41 @@ impl Own {
     }
 }
 
-/// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
-pub(super) fn end(armed: &Armed, verdict: Verdict) -> ! {
+/// Ends the process, if the evidence is what its user wants: the report, the last words, `_exit`. Every thread may call it; one
+/// gets to speak. Where it comes back, the program ends as it would without a guard, or goes on.
+pub(super) fn end(armed: &Armed, verdict: Verdict) {
+    if suffices(armed, verdict) {
+        end_for_certain(armed, verdict)
+    }
+}
+
+/// The same on evidence that always suffices.
+pub(super) fn end_for_certain(armed: &Armed, verdict: Verdict) -> ! {
     say_last_words(armed, verdict);
     exit(armed)
 }
+
+/// Whether the process may be ended on this evidence. Where not, whoever started it is told by the record.
+pub(super) fn suffices(armed: &Armed, verdict: Verdict) -> bool {
+    let suffices = armed.sufficient.allows(Some(verdict.evidence));
+    if !suffices {
+        let may_ask = !refusal::has_filter_of_its_own();
+        let memory = if may_ask { sys::memory::memory_use() } else { MemoryUse::default() };
+        let thread = if may_ask { sys::process::thread_name() } else { NO_NAME };
+        let refused_by = refused_by(armed, &memory, verdict);
+        record::note_doubt(&snapshot(
+            armed,
+            verdict,
+            &thread,
+            token(armed, &mut Text::new()),
+            memory,
+            refused_by,
+        ));
+    }
+    suffices
+}
+
+const NO_NAME: [u8; 16] = *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// The report and the last words, in the one thread that gets to speak; the others end here.
 pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
@@ -132,10 +162,8 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     let token = token(armed, &mut workspace.token);
     let holders = lease::greatest::<HOLDERS>();
     lease::note_death(memory.held(), verdict.request.map(|request| request.bytes));
-    let snapshot = Snapshot {
-        holders: &holders,
-        ..snapshot(armed, verdict, &thread, token, memory, refused_by)
-    };
+    let snapshot =
+        Snapshot { holders: &holders, ..snapshot(armed, verdict, &thread, token, memory, refused_by) };
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
@@ -213,7 +241,7 @@ fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
     record::note_last_words(&snapshot(
         armed,
         verdict,
-        b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        &NO_NAME,
         token(armed, &mut Text::new()),
         MemoryUse::default(),
         refused_by,
@@ -542,7 +570,7 @@ pub(super) extern "C" fn quick_exit(code: i32) -> ! {
 
 fn at_exit(code: Option<i32>) {
     if let Some((armed, verdict)) = verdict_on_exit(code) {
-        end(armed, verdict);
+        end_for_certain(armed, verdict);
     }
 }
 
@@ -559,5 +587,5 @@ fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
     if verdict.is_none() {
         record::acquit();
     }
-    verdict.map(|verdict| (armed, verdict))
+    verdict.filter(|verdict| suffices(armed, *verdict)).map(|verdict| (armed, verdict))
 }

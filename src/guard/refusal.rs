@@ -163,7 +163,7 @@ fn handle_armed(
         };
         if is_end {
             let (evidence, own) = (Evidence::Exact, Own::Unknown);
-            exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
+            exhaustion::end_for_certain(armed, Verdict { cause, request: Some(request), evidence, own });
         }
     }
     survived

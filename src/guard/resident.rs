@@ -321,7 +321,7 @@ fn end_if_over(armed: &Armed, limit: u64) {
         && sys::memory::share_held().is_none_or(|share| share > most);
     if is_over {
         let (cause, evidence, own) = (Cause::Resident, Evidence::Exact, Own::Unknown);
-        exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+        exhaustion::end_for_certain(armed, Verdict { cause, request: None, evidence, own });
     }
 }
 

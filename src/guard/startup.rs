@@ -230,6 +230,7 @@ unsafe fn try_to_set_up<'a>(
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
+        sufficient: wishes.sufficient,
         report,
         profile_from_environment: wishes.profile_from_environment,
         token: wishes.token.map(Text::from_bytes),

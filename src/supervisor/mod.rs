@@ -93,6 +93,7 @@ mod tracer;
 mod witness;
 mod worker;
 
+pub use crate::contract::Sufficient;
 pub use crate::profile::{Lost, Method, Module, Moment, Profile, Site};
 pub use crate::sys::memory::Rlimit;
 pub use budget::{Budget, TooLarge};
@@ -102,7 +103,7 @@ pub use entrance::Entrance;
 pub use foreground::Foreground;
 pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
-pub use outcome::{Ended, EndedBy, Outcome, Sufficient};
+pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;

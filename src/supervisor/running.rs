@@ -7,11 +7,11 @@ use super::inference::Inference;
 use super::kernel_kills::Before;
 use super::loading::{self, Room, may_be_end_of_loading};
 use super::look::Look;
-use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
+use super::outcome::{Ended, EndedBy, Outcome, Seen, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
-use crate::contract::{Cause, Measure};
+use crate::contract::{Cause, Measure, Sufficient};
 use crate::profile::{PROFILE_BYTES, Profile};
 use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
@@ -435,7 +435,7 @@ impl Running {
             last_look: claims.map(|claims| LastLook::new(claims, profile)),
             descendants: descendants
                 .into_iter()
-                .filter(|claims| claims.state == State::Exhausted)
+                .filter(|claims| claims.state == State::Exhausted && self.sufficient.allows(claims.evidence))
                 .map(Report::new)
                 .collect(),
             could_not_load,

@@ -8,7 +8,7 @@ use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
 use super::look::Look;
-use super::outcome::{Ended, Outcome, Sufficient};
+use super::outcome::{Ended, Outcome};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Loaded, Running};
@@ -17,7 +17,7 @@ use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
 use crate::Limit;
-use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, TOKEN_MAX_BYTES, variable};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, Sufficient, TOKEN_MAX_BYTES, variable};
 use crate::outer;
 use crate::record::{self, FILE_BYTES};
 use crate::sys;
@@ -361,7 +361,8 @@ impl Worker {
         self
     }
 
-    /// Which evidence suffices for [`Outcome::OutOfMemory`].
+    /// Which evidence suffices for [`Outcome::OutOfMemory`]. A guarded worker is told, and on less ends as it would without a
+    /// guard.
     #[must_use]
     pub fn sufficient(mut self, evidence: Sufficient) -> Worker {
         self.sufficient = evidence;
@@ -712,6 +713,9 @@ impl Worker {
         variables.extend(self.share.as_ref().map(SharedBudget::variable));
         if let Some(code) = self.exit_code {
             variables.push((variable::EXIT_CODE, code.to_string().into()));
+        }
+        if self.sufficient != Sufficient::default() || std::env::var_os(variable::VERDICT).is_some() {
+            variables.push((variable::VERDICT, self.sufficient.as_str().into()));
         }
         if self.quiet {
             variables.push((variable::QUIET, "1".into()));

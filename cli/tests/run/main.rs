@@ -83,7 +83,7 @@ fn play(arguments: &[String]) {
             println!("{}", if black_box(refused) { "refused" } else { "granted" });
         }
         // All that there is, given back before the end.
-        [role] if role == "give-back" => {
+        [role] if role.starts_with("give-back") => {
             let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
             let mut block = Vec::new();
             while block.try_reserve_exact(1 << 20).is_ok() {
@@ -92,7 +92,18 @@ fn play(arguments: &[String]) {
             }
             drop(blocks);
             eprintln!("out of memory");
+            if role.ends_with("-abort") {
+                std::process::abort();
+            }
             std::process::exit(1);
+        }
+        // Touches what it does not get.
+        [role] if role == "refused-at-once" => {
+            // SAFETY: any size may be asked for.
+            let block: *mut u8 = unsafe { libc::malloc(1 << 40) }.cast();
+            // SAFETY: it is not: that is the point.
+            unsafe { black_box(block).write_volatile(1) };
+            std::process::exit(0);
         }
         // Refused what it wants; then the end comes by a door that no handler of ours is behind.
         [role, words] if role == "leave" => {
