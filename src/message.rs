@@ -5,7 +5,7 @@
 
 /// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
 /// the words of whoever says them. One table for all who listen.
-const FAILED_FOR_MEMORY: [&[u8]; 49] = [
+const FAILED_FOR_MEMORY: [&[u8]; 50] = [
     b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
     b"outofmemory",               // std::io::ErrorKind
     b"outofmemoryerror",          // Java, Julia
@@ -40,6 +40,7 @@ const FAILED_FOR_MEMORY: [&[u8]; 49] = [
     b"memory exhausted",          // GNU programs
     b"heap exhausted",            // SBCL, GHC
     b"out of space",              // dash
+    b"vmerror",                   // PostScript
     b"malloc failed",             // C programs, of all kinds
     b"malloc() failed",
     b"malloc failure", // OpenSSL
@@ -96,6 +97,13 @@ const TAKES_BACK: [&[u8]; 16] = [
 const COPES: [&[u8]; 7] =
     [b"warning", b"going without", b"falling back", b"fallback", b"retrying", b"trying again", b"dropping"];
 
+/// In a line with one of these the program tells what state it is in: the last error number there was, which may be a
+/// stale one.
+const TELLS_STATE: [&[u8]; 3] = [b"last os error", b"last error", b"last errno"];
+
+/// In a warning, that memory was refused to somebody else within the program: a collector's, whose caller may cope or not.
+const PASSES_ON: [&[u8]; 3] = [b"returning null", b"failed to expand heap", b"out of memory exception"];
+
 /// What else can be refused in the same words: "cannot allocate TTY", and ld.so's for a library that was built to be
 /// loaded at the start.
 const NOT_OF_MEMORY: [&[u8]; 8] = [
@@ -147,6 +155,27 @@ const OTHER_FAILURE: [&[u8]; 14] = [
     b"command not found",
 ];
 
+/// The same of words that may come of what was refused as well: they take nothing back, and tell of a failure where they
+/// are all that was said.
+const MAYBE_OTHER_FAILURE: [&[u8]; 6] =
+    [b"undefined", b"unknown", b"unrecognized", b"unrecognised", b"unexpected", b"invalid"];
+
+/// What programs say that could not have something: straight after a refusal, what that was for.
+const FAILED_TO_MAKE: [&[u8]; 12] = [
+    b"failed to init",
+    b"failed to initialize",
+    b"failed to initialise",
+    b"failed to create",
+    b"could not initialize",
+    b"could not initialise",
+    b"could not create",
+    b"couldn't create",
+    b"unable to initialize",
+    b"unable to create",
+    b"cannot create",
+    b"can't create",
+];
+
 /// Between two exceptions of CPython's: the second one came of the first.
 const CHAINS: [&[u8]; 2] =
     [b"during handling of the above exception", b"the above exception was the direct cause"];
@@ -184,6 +213,8 @@ pub(crate) struct Story {
     pub(crate) is_chained: bool,
     /// It said last that it failed at something else.
     pub(crate) fails_otherwise: bool,
+    /// All that it said is that it could not have something, and not why.
+    pub(crate) fails_to_make: bool,
 }
 
 impl Story {
@@ -195,7 +226,8 @@ impl Story {
 
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
-        if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
+        if says_any(line, &TELLS_STATE) || says(line, b"warning") && says_any(line, &PASSES_ON) {
+        } else if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
             *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
         } else if says_any(line, &CHAINS) {
             self.is_chained = true;
@@ -211,16 +243,30 @@ impl Story {
             if self.last != Some(Message::OtherDeath) {
                 *self = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
             }
-        } else if line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS {
+        } else if says_much(line) {
+            self.fails_otherwise |=
+                matches!(self.last, None | Some(Message::Unrelated)) && says_any(line, &MAYBE_OTHER_FAILURE);
+            self.fails_to_make = self.last.is_none() && says_any(line, &FAILED_TO_MAKE);
             self.last = self.last.or(Some(Message::Unrelated));
             self.goes_on |= says_of_memory && !goes_on(line);
         }
     }
 }
 
+/// Whether a line is a message.
+pub(crate) fn says_much(line: &[u8]) -> bool {
+    line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS
+}
+
+/// Whether what is said in this line is said of the program's state, or as a thing that it copes with: whatever text of an
+/// error stands in it claims nothing.
+pub(crate) fn claims_nothing(line: &[u8]) -> bool {
+    says_any(line, &COPES) || says_any(line, &TELLS_STATE)
+}
+
 /// Whether a line claims that memory was refused.
 pub(crate) fn claims_failure_for_memory(line: &[u8]) -> bool {
-    if says_any(line, &COPES) {
+    if claims_nothing(line) {
         return false;
     }
     let claims = |phrase: &&[u8]| {
@@ -515,6 +561,7 @@ mod tests {
             "numpy._core._exceptions._ArrayMemoryError: Unable to ...",
             "terminate called after throwing an instance of 'std::bad_alloc'",
             "dash: 1: Out of space",
+            "Error: /VMerror in --string--",
             "ways: no memory",
             "ways: no memory!",
             "ways: no memory for 300 rows",
@@ -539,6 +586,8 @@ mod tests {
             "what to do when out of memory",
             "exit on out of memory: yes",
             "virtual memory: 7 MB",
+            "Last OS error: Cannot allocate memory",
+            "GC Warning: Out of Memory! Heap size: 177 MiB. Returning NULL!",
             "torch: CUDA out of memory",
             "cannot allocate TTY",
             "libx.so: cannot allocate memory in static TLS block",
@@ -593,6 +642,26 @@ mod tests {
             let mut at_once = Story::default();
             at_once.hear(text.as_bytes());
             assert_eq!(at_once.last, story.last, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_else_was_said_is_told_apart() {
+        // What was said, what came last, whether it is another failure, whether it could not have something.
+        for (text, last, fails_otherwise, fails_to_make) in [
+            ("Failed to init hashtable.", Some(Message::Unrelated), false, true),
+            ("Failed to init hashtable: No such file", Some(Message::Unrelated), true, false),
+            ("starting up\nFailed to init hashtable.", Some(Message::Unrelated), false, false),
+            ("main.conf:3: unknown keyword", Some(Message::Unrelated), true, false),
+            ("Error: /undefined in nosuchname", Some(Message::Unrelated), true, false),
+            ("out of memory\nunknown storage engine: InnoDB", Some(Message::OutOfMemory), false, false),
+            ("GC Warning: Failed to expand heap by 8388608 bytes", None, false, false),
+            ("Last OS error: Cannot allocate memory", None, false, false),
+        ] {
+            let mut story = Story::default();
+            story.hear(text.as_bytes());
+            let told = (story.last, story.fails_otherwise, story.fails_to_make);
+            assert_eq!(told, (last, fails_otherwise, fails_to_make), "{text}");
         }
     }
 

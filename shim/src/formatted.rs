@@ -27,7 +27,12 @@ macro_rules! pass_on {
                 "movaps [rsp + 80], xmm5",
                 "movaps [rsp + 96], xmm6",
                 "movaps [rsp + 112], xmm7",
+                // Where the arguments lie that found no register: the seventh argument, twice as the stack stays aligned.
+                "lea rax, [rsp + 192]",
+                "push rax",
+                "push rax",
                 "call {before}",
+                "add rsp, 16",
                 "mov r11, rax",
                 "movaps xmm0, [rsp]",
                 "movaps xmm1, [rsp + 16]",
@@ -69,6 +74,8 @@ macro_rules! pass_on {
                 "stp q2, q3, [sp, #112]",
                 "stp q4, q5, [sp, #144]",
                 "stp q6, q7, [sp, #176]",
+                // Where the arguments lie that found no register: not told, as two more registers come before them.
+                "mov x6, xzr",
                 "bl {before}",
                 "mov x16, x0",
                 "ldp q6, q7, [sp, #176]",

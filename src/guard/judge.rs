@@ -52,6 +52,8 @@ pub(super) struct Said {
     pub(super) about: Option<(Cause, Request)>,
     /// That it failed at something else.
     pub(super) fails_otherwise: bool,
+    /// No more than that it could not have something.
+    pub(super) fails_to_make: bool,
 }
 
 impl Said {
@@ -59,21 +61,37 @@ impl Said {
         said.is_some_and(|said| said.message == message)
     }
 
+    /// That it failed at something else.
+    #[cfg(feature = "shim")]
+    pub(super) fn of_another_failure() -> Said {
+        Said { message: Message::Unrelated, about: None, fails_otherwise: true, fails_to_make: false }
+    }
+
     /// That memory is gone, where something was refused and is not got over.
     pub(super) fn of_open_refusal(message: Message) -> Said {
         let open = notes::requested().or_else(notes::mapped);
         let about = open.map(|noted| (noted.cause, noted.request()));
         let about = about.filter(|_| message == Message::OutOfMemory);
-        Said { message, about, fails_otherwise: false }
+        Said { message, about, fails_otherwise: false, fails_to_make: false }
     }
 }
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
 /// something else only if memory is full to the brim.
 pub(super) fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
-    let spoke_of_other_things = Said::is(said, Message::Unrelated);
-    if spoke_of_other_things && (said.is_some_and(|said| said.fails_otherwise) || !is_full()) {
-        return None;
+    /// What a message takes.
+    const MOST_ALLOCATIONS: u64 = 4;
+    let said_other = said.filter(|said| said.message == Message::Unrelated);
+    if let Some(said) = said_other {
+        if said.fails_otherwise {
+            return None;
+        }
+        if !is_full() {
+            // It tells what it wanted the memory for, and nothing more.
+            let is_for_it =
+                |noted: &Noted| noted.asker == Asker::Other && noted.allocations_since <= MOST_ALLOCATIONS;
+            return if said.fails_to_make { by_straightness(is_for_it) } else { None };
+        }
     }
     judge(armed, said, |noted| noted.asker == Asker::Other)
 }
@@ -95,7 +113,13 @@ pub(super) fn of_abort(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
 /// The program stops itself by an instruction that faults, as V8 and HotSpot do.
 #[cfg(feature = "shim")]
 pub(super) fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
-    by_message(said).or_else(|| if Said::is(said, Message::OtherDeath) { None } else { by_size(armed) })
+    // Who checks what it got, and traps if that is nothing.
+    let is_at_once = |noted: &Noted| noted.allocations_since == 0 && noted.tid == sys::process::tid();
+    by_message(said).or_else(|| match said {
+        Some(Said { message: Message::OtherDeath, .. }) => None,
+        Some(_) => by_size(armed),
+        None => by_size(armed).or_else(|| by_straightness(|noted| is_at_once(noted) && is_straight(noted))),
+    })
 }
 
 /// Whether hardly anything is to be had. One large request that is refused leaves room to go on.
@@ -151,7 +175,20 @@ fn by_straightness(confirm: impl Fn(&Noted) -> bool) -> Option<Guilt> {
                 && noted.since.is_way_out()
         })
         .filter(|noted| confirm(noted))
+        .filter(|noted| !has_gone_on_quietly(noted))
         .map(|noted| guilt(&noted, Evidence::Straight))
+}
+
+/// Whether the program has gone on in a way that takes no memory: it reads its input, or waits for the threads that it has.
+#[cfg(feature = "shim")]
+fn has_gone_on_quietly(noted: &Noted) -> bool {
+    super::foreign::is_in_charge()
+        && (notes::has_read_on() || noted.cause == Cause::Thread && notes::has_waited_here())
+}
+
+#[cfg(not(feature = "shim"))]
+fn has_gone_on_quietly(_: &Noted) -> bool {
+    false
 }
 
 /// Whether little has happened since a thread was refused: words that would fit other errors as well are about that.

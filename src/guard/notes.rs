@@ -130,6 +130,11 @@ struct Note {
     bytes_before: AtomicU64,
     /// When so many bytes have been allocated since, the program has got over it.
     enough_bytes: AtomicU64,
+    /// How much had been read, and how often the refused thread had waited. Only of what was requested.
+    #[cfg(feature = "shim")]
+    read_before: AtomicU64,
+    #[cfg(feature = "shim")]
+    waits_before: AtomicU64,
 }
 
 impl Note {
@@ -143,6 +148,10 @@ impl Note {
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
             enough_bytes: AtomicU64::new(0),
+            #[cfg(feature = "shim")]
+            read_before: AtomicU64::new(0),
+            #[cfg(feature = "shim")]
+            waits_before: AtomicU64::new(0),
         }
     }
 }
@@ -243,6 +252,11 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.at.set_now();
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
+    #[cfg(feature = "shim")]
+    if asker == Asker::Other && cause != Cause::Mapping && super::foreign::is_in_charge() {
+        note.read_before.store(bytes_read_lately(), Relaxed);
+        note.waits_before.store(if refusal::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
+    }
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     note.bytes.store(request.bytes.saturating_add(1), Relaxed);
     CLOSED.set(None);
@@ -253,6 +267,38 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
         record::note_open(cause, request.bytes, counted);
     }
     watch(request.bytes);
+}
+
+/// How much had been read in this millisecond: a loop of refusals asks no more often.
+#[cfg(feature = "shim")]
+fn bytes_read_lately() -> u64 {
+    static AT_MS: AtomicU64 = AtomicU64::new(0);
+    static BYTES: AtomicU64 = AtomicU64::new(0);
+    let now_ms = sys::process::monotonic_ms();
+    if AT_MS.swap(now_ms, Relaxed) != now_ms {
+        let bytes = if refusal::may_ask() { sys::process::bytes_read() } else { None };
+        BYTES.store(bytes.unwrap_or(u64::MAX), Relaxed);
+    }
+    BYTES.load(Relaxed)
+}
+
+/// Whether the program has taken in more since what was requested was refused: it goes on with its work. What the C
+/// library and the dynamic linker read for a message is less.
+#[cfg(feature = "shim")]
+pub(super) fn has_read_on() -> bool {
+    const MESSAGE_BYTES: u64 = 4096;
+    let before = REQUESTED.read_before.load(Relaxed);
+    refusal::may_ask()
+        && sys::process::bytes_read().is_some_and(|bytes| bytes.saturating_sub(before) > MESSAGE_BYTES)
+}
+
+/// Whether the thread that was refused what was requested is this one, and has waited for something since: for the threads
+/// that it has, as a rule.
+#[cfg(feature = "shim")]
+pub(super) fn has_waited_here() -> bool {
+    REQUESTED.tid.load(Relaxed) == sys::process::tid()
+        && refusal::may_ask()
+        && sys::process::thread_waits() > REQUESTED.waits_before.load(Relaxed)
 }
 
 /// How much a program may allocate after a death was announced or led to, and still be dying.
@@ -300,9 +346,11 @@ pub(super) fn is_watching() -> bool {
 struct Here {
     /// It is in the C library, which looks up what to say.
     finds_words: Cell<bool>,
+    /// What that is refused does no harm: the text is then given as it is in the program.
+    does_without: Cell<bool>,
 }
 
-// SAFETY: a cell of a flag that is false; nothing to drop.
+// SAFETY: cells of flags that are false; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 thread_own!(fn here() -> Here, "oomguard_notes_here");
@@ -315,6 +363,20 @@ pub(super) fn while_finding_words<T>(find: impl FnOnce() -> T) -> T {
     let found = find();
     here().finds_words.set(before);
     found
+}
+
+/// The same of a text that is there in any case, in the program's own language.
+#[cfg(feature = "shim")]
+pub(super) fn while_translating<T>(find: impl FnOnce() -> T) -> T {
+    let before = here().does_without.replace(true);
+    let found = while_finding_words(find);
+    here().does_without.set(before);
+    found
+}
+
+/// Whether what is refused to this thread now is refused to nobody who could die of it.
+pub(super) fn is_translating() -> bool {
+    here().does_without.get()
 }
 
 /// An allocation of so many bytes worked.

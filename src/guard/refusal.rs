@@ -194,6 +194,10 @@ fn is_handling() -> bool {
 
 /// A refusal is passed on to the program.
 pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
+    // Nobody gives up for a translation.
+    if notes::is_translating() {
+        return;
+    }
     // What the C library is refused while a panic prints its backtrace is nobody's who would give up for it.
     if asker == Asker::Rust || !std::thread::panicking() {
         notes::note(cause, asker, request);

@@ -1,6 +1,8 @@
 //! File descriptors: open, read by lines through a fixed buffer, write without waiting for a reader.
 
 use core::ffi::CStr;
+#[cfg(feature = "shim")]
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -230,6 +232,15 @@ pub(crate) struct Lines<const N: usize> {
     skipping: bool,
 }
 
+/// How many bytes were read of files by their lines. Relaxed: a number that stands by itself.
+#[cfg(feature = "shim")]
+static LINES_BYTES: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(feature = "shim")]
+pub(crate) fn bytes_of_lines() -> u64 {
+    LINES_BYTES.load(Relaxed)
+}
+
 impl<const N: usize> Lines<N> {
     pub(crate) fn open(path: &CStr) -> Option<Self> {
         Some(Lines { fd: open_to_read(path)?, buffer: [0; N], start: 0, end: 0, skipping: false })
@@ -259,6 +270,8 @@ impl<const N: usize> Lines<N> {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, len);
             let got = self.fd.read(self.buffer.get_mut(len..)?);
+            #[cfg(feature = "shim")]
+            LINES_BYTES.fetch_add(got as u64, Relaxed);
             if got == 0 {
                 self.start = self.end;
                 if len == 0 || core::mem::take(&mut self.skipping) {

@@ -323,16 +323,35 @@ pub(crate) fn effort() -> Effort {
     Effort { processor_ns: clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID), new_pages }
 }
 
-/// How many calls of this process have written so far, as the kernel counts them: proc_pid_io(5).
+/// How many calls of this process have written so far, as the kernel counts them.
 #[cfg(feature = "shim")]
 pub(crate) fn calls_that_wrote() -> Option<u64> {
+    io_count(b"syscw: ")
+}
+
+/// How many bytes this process has read so far by read(2) and its kin, without what we have read ourselves.
+#[cfg(feature = "shim")]
+pub(crate) fn bytes_read() -> Option<u64> {
+    let own = super::fd::bytes_of_lines();
+    io_count(b"rchar: ").map(|bytes| bytes.saturating_sub(own))
+}
+
+/// A line of proc_pid_io(5).
+#[cfg(feature = "shim")]
+fn io_count(name: &[u8]) -> Option<u64> {
     let mut lines = super::fd::Lines::<256>::open(c"/proc/self/io")?;
     while let Some(line) = lines.next() {
-        if let Some(calls) = line.strip_prefix(b"syscw: ") {
-            return crate::text::whole_number(calls);
+        if let Some(count) = line.strip_prefix(name) {
+            return crate::text::whole_number(count);
         }
     }
     None
+}
+
+/// How often the calling thread has waited for something so far.
+#[cfg(feature = "shim")]
+pub(crate) fn thread_waits() -> u64 {
+    usage_of(libc::RUSAGE_THREAD).ru_nvcsw.unsigned_abs()
 }
 
 /// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3), which is not

@@ -705,6 +705,7 @@ end" -ex "quit 3"'
 benign 8Gi 'before=benign; G gdb -nx -batch -ex "quit 3"'
 generous 'G gdb -nx -batch -ex "print 6 * 7"'
 program Vim vim
-handled 100Mi 3 'G vim -u NONE -es -c "let a = repeat(\"x\", 1500000000)" -c "call NoSuchFunction()" -c "cquit 3"'
+# In this mode it adds one to the code for an error.
+handled 100Mi 4 'G vim -u NONE -es -c "let a = repeat(\"x\", 1500000000)" -c "call NoSuchFunction()" -c "cquit 3"'
 benign 8Gi 'before=benign; G vim -u NONE -es -c "cquit 3"'
 generous 'cp "$data/few" .; G vim -u NONE -es -c "%s/1/one/" -c "wq! result" few; cat result'

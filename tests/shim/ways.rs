@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 51] = [
+const DYING: [(&str, &str); 56] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -54,11 +54,16 @@ const DYING: [(&str, &str); 51] = [
     ("exit_group by its number", "heap"),
     ("a signal to itself, after a message", "heap"),
     ("message in another language", "heap"),
+    ("message in another language, in a format", "heap"),
+    ("message in another language, letter by letter", "heap"),
+    ("trap above the limit", "heap"),
+    ("says what it wanted", "heap"),
     ("what ENOMEM is called, asked by strerror_r", "heap"),
     ("message by error", "heap"),
     ("message by error, words among the arguments", "heap"),
     ("message by errx", "heap"),
     ("message put together", "heap"),
+    ("message put together of more than there are registers", "heap"),
     ("message put together from a list", "heap"),
     ("message by printf", "heap"),
     ("message, then other words", "heap"),
@@ -74,7 +79,7 @@ const OF_DATA: [(&str, End); 3] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 75] = [
+const OTHERS: [(&str, End); 84] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -85,6 +90,14 @@ const OTHERS: [(&str, End); 75] = [
     ("survives, passes on how a child ended", End::Exit(4)),
     ("survives, passes on how a program ended, with a full heap", End::Exit(5)),
     ("survives a large request, other words", End::Exit(3)),
+    ("survives, looks up what it does not say", End::Exit(3)),
+    ("survives, looks up what it does not say, and says what else went wrong", End::Exit(3)),
+    ("survives, looks up another failure, in silence", End::Exit(3)),
+    ("survives, tells the last error there was", End::Exit(3)),
+    ("survives, tells the last error there was, in another language", End::Exit(3)),
+    ("survives, reads what is left", End::Exit(3)),
+    ("survives, fails to create something else", End::Exit(3)),
+    ("survives, fails to create something, and says why", End::Exit(3)),
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
@@ -105,6 +118,7 @@ const OTHERS: [(&str, End); 75] = [
     ("survives, says why it ends", End::Exit(3)),
     ("survives, then another block is not there", SIGABRT),
     ("survives, then a trap", SIGILL),
+    ("survives, then a trap after one block", SIGILL),
     ("survives, then a trap that says why", SIGILL),
     ("survives, then far from null", SIGSEGV),
     ("survives, then null of its own", SIGSEGV),

@@ -219,13 +219,21 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
         python::Answer::Other => None,
         // The code says that somebody else has ended it.
         python::Answer::Unknown if CODES_OF_SIGNALS.contains(&code) && !messages::gives_up() => None,
-        python::Answer::Unknown => judge::of_exit(armed, messages::said(armed)),
+        python::Answer::Unknown => {
+            judge::of_exit(armed, messages::said(armed)).filter(|guilt| !is_silence_telling(guilt))
+        }
     };
     if guilt.is_none() {
         record::acquit();
     }
     let verdict = guilt.map(|guilt| guilt.verdict(Own::Exit(code)));
     verdict.filter(|verdict| exhaustion::suffices(armed, *verdict)).map(|verdict| (armed, verdict))
+}
+
+/// Whether nothing but its silence tells that it dies of memory, in a runtime that says so by itself when nobody has caught
+/// its exception: HotSpot. What such a program has dropped stays in use until it is collected.
+fn is_silence_telling(guilt: &Guilt) -> bool {
+    matches!(guilt.evidence, Evidence::Missing | Evidence::Straight) && sys::symbols::is_loaded(b"/libjvm.so")
 }
 
 /// abort(3).

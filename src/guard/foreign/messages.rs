@@ -1,7 +1,7 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
-use super::{python, uncaught};
+use super::{lookups, python, uncaught};
 use crate::contract::Evidence;
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own};
@@ -33,6 +33,7 @@ const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Messa
 static GOES_ON: AtomicBool = AtomicBool::new(false);
 static IS_CHAINED: AtomicBool = AtomicBool::new(false);
 static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
+static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
 /// When that was said, and what had been allocated by then.
@@ -50,6 +51,7 @@ pub(super) fn expect_hinted() {
 
 pub(super) fn forget() {
     put(Story::default());
+    lookups::forget();
     ABOUT.set(None);
     GIVES_UP.store(false, Relaxed);
 }
@@ -61,6 +63,7 @@ fn story() -> Story {
         goes_on: GOES_ON.load(Relaxed),
         is_chained: IS_CHAINED.load(Relaxed),
         fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
+        fails_to_make: FAILS_TO_MAKE.load(Relaxed),
     }
 }
 
@@ -69,6 +72,7 @@ fn put(story: Story) {
     GOES_ON.store(story.goes_on, Relaxed);
     IS_CHAINED.store(story.is_chained, Relaxed);
     FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
+    FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
 
@@ -86,20 +90,38 @@ pub(in crate::guard) fn note_refusal() {
         put(Story::default());
         record::note_said(None);
     }
+    lookups::forget_other_failure();
 }
 
 /// What the program, which is dying now, said last, as far as it bears on its death, and has not gone on since.
 pub(super) fn said(armed: &Armed) -> Option<Said> {
     let story = story();
-    let message = story.last?;
+    if !matches!(story.last, Some(Message::OutOfMemory | Message::OtherDeath))
+        && let Some(said) = lookups::said(armed)
+    {
+        return Some(said);
+    }
+    let Some(message) = story.last else {
+        return lookups::fails_otherwise().then(Said::of_another_failure);
+    };
     if message == Message::OutOfMemory {
         let bytes_since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
         let since = SAID_AT.since();
         let is_still = bytes_since < notes::last_bytes(armed)
             && if story.goes_on { since.is_short_way_out() } else { since.is_way_out() };
-        return is_still.then(|| Said { message, about: ABOUT.get(), fails_otherwise: false });
+        return is_still.then(|| Said {
+            message,
+            about: ABOUT.get(),
+            fails_otherwise: false,
+            fails_to_make: false,
+        });
     }
-    Some(Said { message, about: None, fails_otherwise: story.fails_otherwise })
+    Some(Said {
+        message,
+        about: None,
+        fails_otherwise: story.fails_otherwise,
+        fails_to_make: story.fails_to_make,
+    })
 }
 
 /// Whether messages are read at all.
@@ -216,11 +238,16 @@ pub(super) fn hear(message: &[u8]) {
     }
     let mut now = story();
     let before = now;
-    now.hear(message);
+    let is_what_was_looked_up = lookups::hear(message);
+    if is_what_was_looked_up {
+        now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+    } else {
+        now.hear(message);
+    }
     if now.last == Some(Message::OtherDeath) && GIVES_UP.load(Relaxed) && contains_interrupt(message) {
         return;
     }
-    if now.last == Some(Message::OutOfMemory) && is_said_anew(before, message) {
+    if now.last == Some(Message::OutOfMemory) && (is_what_was_looked_up || is_said_anew(before, message)) {
         let about = notes::open_or_just_closed();
         // Nothing that this process was refused is open: its words are about something else.
         if about.is_none() && !is_of_hinted_heap(message) {

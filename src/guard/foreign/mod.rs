@@ -11,7 +11,7 @@
 //! | `threads` | pthread_create |
 //! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
 //! | `variadic` | what stands for such a function in a static program |
-//! | `words` | gettext and strerror: what it is about to say in the user's language |
+//! | `words`, `lookups` | gettext and strerror: what it is about to say in the user's language, and whether it did |
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
 //! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
@@ -27,6 +27,7 @@ mod environment;
 mod execs;
 mod faults;
 mod formatted;
+mod lookups;
 mod messages;
 mod python;
 mod stalls;

@@ -2,6 +2,7 @@
 //! through, read for stderr and stdout once memory was refused. `formatted` has those that take a format.
 
 use super::messages;
+use super::words::read_number;
 use crate::contract::Cause;
 use crate::guard::notes;
 use crate::guard::real::{Real, call_real};
@@ -120,14 +121,18 @@ pub unsafe fn puts(text: *const c_char) -> c_int {
     unsafe { real(text) }
 }
 
+/// Whether an error number tells that memory was refused.
+pub(super) fn is_of_memory(number: c_int) -> bool {
+    number == libc::ENOMEM
+        || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread)
+}
+
 /// What the C library says for an error number.
 pub(super) fn hear_error(number: c_int) {
     if !messages::are_read() {
         return;
     }
-    let is_memory = number == libc::ENOMEM
-        || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread);
-    if is_memory {
+    if is_of_memory(number) {
         messages::hear(b"enomem");
     } else if number != 0 {
         // In whatever language: it fails at something else.
@@ -145,7 +150,7 @@ pub unsafe fn perror(text: *const c_char) {
     sys::fd::set_errno(errno);
     if let Some(real) = call_real!(PERROR, Perror) {
         // SAFETY: the argument is the caller's, whose contract is the same.
-        return notes::while_finding_words(|| unsafe { real(text) });
+        return notes::while_translating(|| unsafe { real(text) });
     }
     // SAFETY: a variable of the C library, set before constructors run.
     let error = unsafe { stderr };
@@ -175,15 +180,18 @@ unsafe extern "C" fn describe(number: c_int) -> *mut c_char {
     text
 }
 
-/// strerror(3): who asks is about to say it.
+/// strerror(3): who asks may be about to say it.
 ///
 /// # Safety
 /// That of strerror(3).
 pub unsafe fn strerror(number: c_int) -> *mut c_char {
-    let errno = sys::fd::errno();
-    hear_error(number);
-    sys::fd::set_errno(errno);
     let real = call_real!(STRERROR, Strerror).unwrap_or(describe);
     // SAFETY: the arguments are the caller's, whose contract is the same.
-    notes::while_finding_words(|| unsafe { real(number) })
+    let found = notes::while_translating(|| unsafe { real(number) });
+    if messages::are_read() {
+        let errno = sys::fd::errno();
+        read_number(number, found);
+        sys::fd::set_errno(errno);
+    }
+    found
 }

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <error.h>
 #include <libintl.h>
 #include <linux/audit.h>
@@ -19,8 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -34,6 +37,42 @@ enum { BROKEN = 99 };
 /* Past the shim, which after a refusal takes it for what the refusal led to. */
 static void broken(void) {
     kill(getpid(), SIGKILL);
+}
+
+/* Its catalogue has two messages in a language of its own. A static program has its own words: the library stands before
+ * gettext and setlocale, and finds no other ones behind. */
+static void translate(void) {
+    static const char catalogue[] = "\xde\x12\x04\x95\0\0\0\0\3\0\0\0\x1c\0\0\0\x34\0\0\0\0\0\0\0\0\0\0\0"
+        "\0\0\0\0\x4c\0\0\0\x16\0\0\0\x4d\0\0\0\x10\0\0\0\x64\0\0\0"
+        "\x28\0\0\0\x75\0\0\0\x18\0\0\0\x9e\0\0\0\x15\0\0\0\xb7\0\0\0"
+        "\0Cannot allocate memory\0memory exhausted\0"
+        "Content-Type: text/plain; charset=UTF-8\n\0Nicht genug Speicher da.\0Speicher aufgebraucht";
+    char name[] = "/tmp/oomguard-ways-XXXXXX", path[64];
+    if (getauxval(AT_BASE) == 0) return;
+    if (mkdtemp(name) == NULL) broken();
+    const char *const parts[] = {"/xx", "/LC_MESSAGES"};
+    snprintf(path, sizeof path, "%s", name);
+    for (int i = 0; i < 2; i++) { strcat(path, parts[i]); if (mkdir(path, 0700) != 0) broken(); }
+    strcat(path, "/ways.mo");
+    FILE *file = fopen(path, "w");
+    if (file == NULL || fwrite(catalogue, sizeof catalogue, 1, file) != 1 || fclose(file) != 0) broken();
+    if (setenv("LANGUAGE", "xx", 1) != 0 || setlocale(LC_ALL, "C.UTF-8") == NULL) broken();
+    bindtextdomain("ways", name); textdomain("ways");
+    if (strcmp(gettext("memory exhausted"), "Speicher aufgebraucht") != 0) broken();
+    /* It is mapped by now. */
+    unlink(path);
+    for (int i = 1; i >= 0; i--) { *strrchr(path, '/') = 0; rmdir(path); }
+    rmdir(name);
+}
+
+static char *_(const char *text) { return gettext(text); }
+
+/* More than a message takes, from what costs no memory. */
+static void read_on(void) {
+    static char buffer[1 << 16];
+    int fd = open("/dev/zero", O_RDONLY);
+    if (fd < 0 || read(fd, buffer, sizeof buffer) != sizeof buffer) broken();
+    close(fd);
 }
 
 static void refuse(void) {
@@ -258,14 +297,26 @@ int main(int count, char **arguments) {
     WAY("exit_group by its number") { refuse(); syscall(SYS_exit_group, 2); }
     WAY("a signal to itself") { refuse(); raise(SIGTERM); }
     WAY("a signal to itself, after a message") { refuse(); handle(); fputs("malloc failed\n", stderr); kill(getpid(), SIGINT); }
-    WAY("message in another language") {
-        refuse(); handle(); dcgettext("ways", "memory exhausted", LC_MESSAGES); fputs("Speicher aufgebraucht\n", stderr); exit(1);
+    WAY("message in another language") { translate(); refuse(); handle(); fputs(_("memory exhausted"), stderr); exit(1); }
+    WAY("message in another language, in a format") {
+        translate(); refuse(); handle(); fprintf(stderr, "ways: %s\n", _("memory exhausted")); exit(1);
     }
-    WAY("what ENOMEM is called, asked by strerror_r") { char text[100]; refuse(); handle(); strerror_r(ENOMEM, text, sizeof text); exit(1); }
+    WAY("message in another language, letter by letter") {
+        translate(); refuse(); handle(); for (const char *letter = _("memory exhausted"); *letter; letter++) putc(*letter, stderr); exit(1);
+    }
+    WAY("what ENOMEM is called, asked by strerror_r") {
+        char text[100]; refuse(); handle(); dprintf(2, "%s", strerror_r(ENOMEM, text, sizeof text)); exit(1);
+    }
+    WAY("trap above the limit") { block = malloc(much); if (!block) __builtin_trap(); broken(); }
+    WAY("says what it wanted") { refuse(); fputs("ways: could not create the table\n", stderr); exit(1); }
     WAY("message by error") { refuse(); handle(); error(1, ENOMEM, "%s", "reading"); }
     WAY("message by error, words among the arguments") { refuse(); handle(); error(1, 0, "%s", "memory exhausted"); }
     WAY("message by errx") { refuse(); handle(); errx(1, "line %d: %s", 7, "out of memory"); }
     WAY("message put together") { refuse(); handle(); fprintf(stderr, "%s: %5.1f %s\n", "ways", 1.5, "memory exhausted"); exit(1); }
+    WAY("message put together of more than there are registers") {
+        const char text[] = {'o', 'u', 't', ' ', 'o', 'f', ' ', 'm', 'e', 'm', 'o', 'r', 'y'};
+        refuse(); handle(); fprintf(stderr, "%*d %d %d %d %d [%s] %.*s\n", 5, 1, 2, 3, 4, 5, "error", (int)sizeof text, text); exit(1);
+    }
     WAY("message put together from a list") { refuse(); handle(); say("%s %d %d %d: %s\n", "ways", 1, 2, 3, "Cannot allocate memory"); exit(1); }
     WAY("message by printf") { refuse(); handle(); printf("ways: %s\n", "Out of memory!"); exit(1); }
     WAY("message, then other words") { refuse(); handle(); fputs("out of memory\nways: giving up now\n", stderr); exit(1); }
@@ -292,6 +343,18 @@ int main(int count, char **arguments) {
     WAY("survives, passes on how a program ended, with a full heap") {
         fill(); pid_t child = vfork(); if (child == 0) { execl("/bin/sh", "sh", "-c", "exit 5", (char *)0); _exit(77); } exit_with_child(child);
     }
+    WAY("survives, looks up what it does not say") { translate(); refuse(); handle(); _("memory exhausted"); exit(3); }
+    WAY("survives, looks up what it does not say, and says what else went wrong") {
+        translate(); refuse(); handle(); _("memory exhausted"); strerror(ENOMEM); fputs("ways: the table has no rows\n", stderr); exit(3);
+    }
+    WAY("survives, looks up another failure, in silence") { refuse(); _("unknown function"); exit(3); }
+    WAY("survives, tells the last error there was") { refuse(); handle(); fprintf(stderr, "last OS error: %s\n", strerror(ENOMEM)); exit(3); }
+    WAY("survives, tells the last error there was, in another language") {
+        translate(); refuse(); handle(); fprintf(stderr, "last OS error: %s\n", _("Cannot allocate memory")); exit(3);
+    }
+    WAY("survives, reads what is left") { read_on(); refuse(); read_on(); exit(3); }
+    WAY("survives, fails to create something else") { refuse(); handle(); fputs("ways: could not create the table\n", stderr); exit(3); }
+    WAY("survives, fails to create something, and says why") { refuse(); fputs("ways: could not create t: No such file\n", stderr); exit(3); }
     WAY("survives a large request, other words") { refuse(); fputs("main.conf:3: unknown keyword\n", stderr); exit(3); }
     WAY("survives a thread") { if (start_threads() == EAGAIN) exit(0); }
     WAY("survives a mapping, own code") { if (map() == MAP_FAILED) exit(3); }
@@ -331,7 +394,8 @@ int main(int count, char **arguments) {
     WAY("survives, then another block is not there") {
         block = NULL; refuse(); take(3, 100); assert(block != NULL);
     }
-    WAY("survives, then a trap") { refuse(); __builtin_trap(); }
+    WAY("survives, then a trap") { refuse(); handle(); __builtin_trap(); }
+    WAY("survives, then a trap after one block") { refuse(); block = malloc(100); __builtin_trap(); }
     WAY("survives, then a trap that says why") { fill(); fputs("Check failed: 1 == 2\n", stderr); __builtin_trap(); }
     WAY("survives, then far from null") { fill(); write_at(1 << 20); }
     WAY("survives, then null of its own") { refuse_for_now(); write_at(0); }

@@ -22,7 +22,7 @@ mod ignored;
 mod interpreter;
 
 use super::{messages, uncaught};
-use crate::contract::{Cause, Evidence};
+use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use crate::guard::armed::armed;
 use crate::guard::judge::{self, Guilt};
 use crate::guard::real::{Real, call_real};
@@ -403,7 +403,9 @@ pub(super) fn answer(code: u8) -> Answer {
     match last {
         LEFT_FOR_MEMORY | DIED_OF_MEMORY => Answer::Memory(guilt(Evidence::Exact)),
         // A `main` that logs what went wrong, and whose result is the code: the exception is gone by then.
-        LEFT if is_alone && has_just_said() => Answer::Memory(guilt(Evidence::Said)),
+        LEFT if is_alone && has_just_said() && !CODES_OF_SIGNALS.contains(&code) => {
+            Answer::Memory(guilt(Evidence::Said))
+        }
         LEFT | DIED_OF_OTHER if is_alone => Answer::Other,
         // A worker says what it died of, in whatever words, and leaves when that is no longer handled.
         LEFT_AT_ONCE if is_alone && !has_said_so() => Answer::Other,
