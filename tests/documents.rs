@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// What takes too long here, the file that runs it, and what stands there.
-const RUN_ELSEWHERE: [(&str, &str, &str); 7] = [
+const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
     ("examples/demo", ".ci/run", "examples/demo"),
     ("cargo test", ".ci/run", "cargo test"),
     (
@@ -37,6 +37,7 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 7] = [
         "cli/tests/standalone",
         "RUSTFLAGS=\"-C target-feature=+crt-static -C relocation-model=static\"",
     ),
+    ("cargo run -p oomguard-cli --example manual -- manual", "cli/tests/manual.rs", "examples/manual"),
     ("shim/install", "tests/c_library.rs", "shim/install"),
     ("cc program.c $(pkg-config --cflags --libs oomguard)", "tests/c_library.rs", "\"--cflags\""),
     (
