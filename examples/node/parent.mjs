@@ -2,7 +2,7 @@
 //
 //     node parent.mjs FIRST_MIB CEILING_MIB INPUT
 //
-// Needs `oomguard` in PATH. The limit counts private writable memory (the launcher's default). Node 20 needs 48 MiB of
+// Needs `oomguard` in PATH. The limit counts memory in use (the launcher's default). Node 20 needs 48 MiB of
 // that to start; with less it hangs, guarded or not, so start with more. Every failure but a lack of memory is passed on
 // at once.
 

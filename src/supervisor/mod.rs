@@ -115,7 +115,8 @@ pub use surroundings::{
 };
 pub use worker::{OnSupervisorDeath, Worker};
 
-/// Whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written there.
+/// Returns whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written
+/// there.
 pub fn inherits_report() -> bool {
     crate::outer::inherited_report().is_some()
 }

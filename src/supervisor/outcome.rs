@@ -36,12 +36,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether memory was the cause: the worker's own limit, or the kernel's killer.
+    /// Returns whether memory was the cause: the worker's own limit, or the kernel's killer.
     pub fn is_memory(&self) -> bool {
         matches!(self, Outcome::OutOfMemory(_) | Outcome::OomKilled(_))
     }
 
-    /// Whether the worker ended with exit code 0.
+    /// Returns whether the worker ended with exit code 0.
     pub fn is_success(&self) -> bool {
         matches!(self, Outcome::Success)
     }
@@ -103,14 +103,14 @@ pub struct Ended {
     pub resident_peak: u64,
     /// What a guarded worker last said of itself, whatever it died of; `None` where no guard filled the record.
     pub last_look: Option<LastLook>,
-    /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were many.
-    /// Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
+    /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were
+    /// many. Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
     pub descendants: Vec<Report>,
     /// The worker's program ended while it was being loaded, with the guard that is preloaded: there was no room for it
     /// under the limit, and there would be without.
     pub could_not_load: bool,
-    /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other than
-    /// memory, they were survived.
+    /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other
+    /// than memory, they were survived.
     pub refusals: u64,
     /// The last of these requests, in bytes: the worker's, or else a descendant's.
     pub last_refused: Option<u64>,
@@ -349,7 +349,8 @@ fn is_fatal(open: &Open, at_ms: u64) -> bool {
     }
 }
 
-/// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker failed.
+/// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker
+/// failed.
 fn is_announced(open: &Open, at_ms: u64) -> bool {
     matches!(open.said, Some((Message::OutOfMemory, said_ms, _)) if at_ms.saturating_sub(said_ms) <= STRAIGHT_MS)
         && is_fatal(open, at_ms)

@@ -83,14 +83,14 @@ pub struct Job {
 }
 
 impl Pool {
-    /// A pool that shares this budget among its workers.
+    /// Makes a pool that shares this budget among its workers.
     pub fn new(budget: Budget) -> Pool {
         let accounts = Accounts::new(budget.bytes(), usize::MAX);
         let state = State { accounts, submitted: HashMap::new() };
         Pool { shared: Arc::new(Shared { budget, state: Mutex::new(state), changed: Condvar::new() }) }
     }
 
-    /// At most so many workers at once, however small they are; at least one.
+    /// Runs at most so many workers at once, however small they are; at least one.
     #[must_use]
     pub fn at_most(self, workers: usize) -> Pool {
         self.shared.state.lock().accounts.set_places(workers.max(1));
@@ -106,7 +106,7 @@ impl Pool {
         Ok(self.run_to_end(worker)?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`run`](Pool::run), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`run`](Pool::run).
@@ -119,7 +119,7 @@ impl Pool {
         share.run(worker)
     }
 
-    /// Queues a worker and comes back at once. It runs in a thread of its own when its limit fits.
+    /// Queues a worker and returns at once. It runs in a thread of its own when its limit fits.
     ///
     /// # Errors
     /// [`TooLarge`] (`InvalidInput`) if its limit is more than the whole budget; `InvalidInput` if it has none. What
@@ -133,17 +133,17 @@ impl Pool {
         Ok(Job { result })
     }
 
-    /// The sum of the limits of the workers that run, in bytes.
+    /// Returns the sum of the limits of the workers that run, in bytes.
     pub fn in_use(&self) -> u64 {
         self.shared.state.lock().accounts.given_out()
     }
 
-    /// How many workers run.
+    /// Returns how many workers run.
     pub fn running(&self) -> usize {
         self.shared.state.lock().accounts.running()
     }
 
-    /// How many workers wait for their turn.
+    /// Returns how many workers wait for their turn.
     pub fn waiting(&self) -> usize {
         self.shared.state.lock().accounts.waiting()
     }
@@ -158,7 +158,7 @@ impl Job {
         Ok(self.wait_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`wait`](Job::wait), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`wait`](Job::wait).
@@ -172,7 +172,7 @@ impl Job {
         }
     }
 
-    /// Whether the worker has ended, or could not be run.
+    /// Returns whether the worker has ended, or could not be run.
     pub fn is_done(&self) -> bool {
         !matches!(*self.result.answer.lock(), Answer::Pending(_))
     }

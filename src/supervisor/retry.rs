@@ -29,21 +29,21 @@ impl Retry {
         Retry { factor, ceiling: None, most_tries: u32::MAX, between: None }
     }
 
-    /// The largest limit to try with. Without it: the container's limit, or the machine's memory.
+    /// Sets the largest limit to try with. Without it: the container's limit, or the machine's memory.
     #[must_use]
     pub fn up_to(mut self, ceiling: Limit) -> Retry {
         self.ceiling = Some(ceiling);
         self
     }
 
-    /// How often the worker is started in all.
+    /// Sets how often the worker is started in all.
     #[must_use]
     pub fn at_most(mut self, tries: u32) -> Retry {
         self.most_tries = tries;
         self
     }
 
-    /// What to do after a try that ran out of memory and before the next one: remove what it left half done.
+    /// Sets what to do after a try that ran out of memory and before the next one: remove what it left half done.
     #[must_use]
     pub fn between(mut self, clean_up: impl FnMut(&Ended) + Send + 'static) -> Retry {
         self.between = Some(Box::new(clean_up));

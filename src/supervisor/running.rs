@@ -117,28 +117,28 @@ impl Running {
         }
     }
 
-    /// The process number. It is the worker's until its end has been seen by one of the methods below.
+    /// Returns the process number. It is the worker's until its end has been seen by one of the methods below.
     pub fn id(&self) -> u32 {
         self.pid
     }
 
-    /// The soft limit that the worker was started with, in bytes.
+    /// Returns the soft limit that the worker was started with, in bytes.
     pub fn limit(&self) -> Option<u64> {
         self.limit
     }
 
-    /// Whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals) asked for it,
-    /// and nothing here forbids it.
+    /// Returns whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals)
+    /// asked for it, and nothing here forbids it.
     pub fn is_inferring(&self) -> bool {
         self.inference.as_ref().is_some_and(Inference::is_inferring)
     }
 
-    /// What a guarded worker last said of itself, while it runs.
+    /// Returns what a guarded worker last said of itself, while it runs.
     pub fn look(&self) -> Option<LastLook> {
         self.claims().map(|claims| LastLook::new(claims, None))
     }
 
-    /// The outcome, if the worker has ended.
+    /// Returns the outcome, if the worker has ended.
     ///
     /// # Errors
     /// Those of wait(2): `ECHILD` where something else in this process reaped the worker.
@@ -158,7 +158,7 @@ impl Running {
         Ok(self.wait_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`wait`](Running::wait), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`try_wait`](Running::try_wait).
@@ -292,7 +292,7 @@ impl Running {
         Ok((dead, dead || happened.contains(&true)))
     }
 
-    /// Which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
+    /// Returns which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
     pub fn profile(&self) -> Option<Profile> {
         Profile::parse(&self.profile_tables()?)
     }

@@ -144,15 +144,15 @@ impl Worker {
         }
     }
 
-    /// The limit of the worker, and of each process that it starts. It becomes the soft rlimit; the hard one stays, so
-    /// a limit above that is cut to it. `auto` and `%` are of the container that this process is in.
+    /// Sets the limit of the worker, and of each process that it starts. It becomes the soft rlimit; the hard one
+    /// stays, so a limit above that is cut to it. `auto` and `%` are of the container that this process is in.
     #[must_use]
     pub fn limit(mut self, limit: Limit) -> Worker {
         self.limit = Some(limit);
         self
     }
 
-    /// The worker, and all that it starts, share this budget with others: it takes of it what it needs, waits where others have
+    /// Has the worker, and all that it starts, share this budget with others: it takes of it what it needs, waits where others have
     /// it, and is refused once nothing moves. What counts is what is resident; the [`limit`](Worker::limit), if there is
     /// one, is the most that one process may have. A program that no guard gets into cannot ask: it is charged for what it is
     /// found to hold.
@@ -162,7 +162,7 @@ impl Worker {
         self
     }
 
-    /// What the limit counts. Where it is not said: what `OOMGUARD_MEASURE` says in the worker's environment, else
+    /// Sets what the limit counts. Where it is not said: what `OOMGUARD_MEASURE` says in the worker's environment, else
     /// address space. Runtimes that reserve address space and never use it (Java, Go, Node) want
     /// [`Measure::Data`].
     #[must_use]
@@ -171,15 +171,15 @@ impl Worker {
         self
     }
 
-    /// When a program that does not set its limit itself gets it: a choice for parents whose heap is so large that a
-    /// fork takes too long.
+    /// Sets when a program that does not set its limit itself gets it: a choice for parents whose heap is so large
+    /// that a fork takes too long.
     #[must_use]
     pub fn set_limit(mut self, when: SetLimit) -> Worker {
         self.set_limit = when;
         self
     }
 
-    /// The exit code by which a guarded worker says that memory ran out, 1–255; 198 where it is not said. Zero is
+    /// Sets the exit code by which a guarded worker says that memory ran out, 1–255; 198 where it is not said. Zero is
     /// refused by the worker's guard.
     #[must_use]
     pub fn exit_code(mut self, code: u8) -> Worker {
@@ -187,7 +187,7 @@ impl Worker {
         self
     }
 
-    /// The text that the report repeats, up to 64 bytes. Where it is not said: one that no other worker of this
+    /// Sets the text that the report repeats, up to 64 bytes. Where it is not said: one that no other worker of this
     /// process has.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Worker {
@@ -202,14 +202,14 @@ impl Worker {
         self
     }
 
-    /// A guarded worker writes no lines to its stderr when memory runs out.
+    /// Has a guarded worker write no lines to its stderr when memory runs out.
     #[must_use]
     pub fn quiet(mut self) -> Worker {
         self.quiet = true;
         self
     }
 
-    /// Sample the worker's live allocations, so that its end tells which code held the memory
+    /// Samples the worker's live allocations, so that its end tells which code held the memory
     /// ([`Report::profile`](super::Report::profile)). Only a program that has the profiler compiled in does so:
     /// `guard!(profile = off)` is enough.
     #[must_use]
@@ -218,29 +218,31 @@ impl Worker {
         self
     }
 
-    /// The same with one sample per so many allocated bytes, in the mean. Zero is refused by the worker's guard.
+    /// As [`profile`](Worker::profile), with one sample per so many allocated bytes, in the mean. Zero is refused by
+    /// the worker's guard.
     #[must_use]
     pub fn profile_every(mut self, bytes: u64) -> Worker {
         self.profile = Some(bytes.to_string());
         self
     }
 
-    /// Try again with more when memory was the cause. [`run`](Worker::run) and a [`Pool`](super::Pool) do so;
-    /// [`spawn`](Worker::spawn) starts one try. A worker without a limit is not tried again, as there is nothing to grow.
+    /// Tries again with more when memory was the cause. [`run`](Worker::run) and a [`Pool`](super::Pool) do so;
+    /// [`spawn`](Worker::spawn) starts one try. A worker without a limit is not tried again, as there is nothing to
+    /// grow.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Worker {
         self.retry = Some(retry);
         self
     }
 
-    /// How long each try may run; then it is killed, with its process group if it leads one.
+    /// Sets how long each try may run; then it is killed, with its process group if it leads one.
     #[must_use]
     pub fn time_limit(mut self, time_limit: Duration) -> Worker {
         self.time_limit = Some(time_limit);
         self
     }
 
-    /// How many bytes of piped stdout, and of piped stderr, [`run_to_end`](Worker::run_to_end) and a
+    /// Sets how many bytes of piped stdout, and of piped stderr, [`run_to_end`](Worker::run_to_end) and a
     /// [`Pool`](super::Pool) keep: 1 MiB where it is not said. The rest is read and dropped.
     #[must_use]
     pub fn keep_output(mut self, bytes: usize) -> Worker {
@@ -248,21 +250,21 @@ impl Worker {
         self
     }
 
-    /// What becomes of the worker when this process dies.
+    /// Sets what becomes of the worker when this process dies.
     #[must_use]
     pub fn on_supervisor_death(mut self, what: OnSupervisorDeath) -> Worker {
         self.on_supervisor_death = what;
         self
     }
 
-    /// What to do with processes of its group that it leaves behind.
+    /// Sets what to do with processes of its group that it leaves behind.
     #[must_use]
     pub fn on_left_behind(mut self, what: OnLeftBehind) -> Worker {
         self.on_left_behind = what;
         self
     }
 
-    /// Find out whether the worker left descendants behind, even in other process groups and sessions. They are known
+    /// Finds out whether the worker left descendants behind, even in other process groups and sessions. They are known
     /// by a pipe that the worker gets as one more descriptor, from 100 on; one that closes all its descriptors
     /// escapes unseen.
     #[must_use]
@@ -291,23 +293,24 @@ impl Worker {
         self
     }
 
-    /// Leaves a soft rlimit of this process in force where it is lower than the limit, and hands the limit to the worker
-    /// as it was written: what a launcher wants, whose own limits are its caller's word.
+    /// Leaves a soft rlimit of this process in force where it is lower than the limit, and hands the limit to the
+    /// worker as it was written: what a launcher wants, whose own limits are its caller's word.
     #[must_use]
     pub fn keep_lower_limit(mut self) -> Worker {
         self.keep_lower_limit = true;
         self
     }
 
-    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A guard then
-    /// has its last words from what it keeps back below the limit.
+    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A
+    /// guard then has its last words from what it keeps back below the limit.
     #[must_use]
     pub fn hard_limit(mut self) -> Worker {
         self.hard = true;
         self
     }
 
-    /// The limit was said on a command line: reports call it so, and not by the name of the variable that hands it over.
+    /// Says that the limit comes from a command line: reports call it so, and not by the name of the variable that
+    /// hands it over.
     #[must_use]
     pub fn said_on_command_line(mut self) -> Worker {
         self.is_said_on_command_line = true;
@@ -345,7 +348,7 @@ impl Worker {
         self
     }
 
-    /// Find out from outside whether memory was refused before a worker without a guard died.
+    /// Finds out from outside whether memory was refused before a worker without a guard died.
     #[must_use]
     pub fn infer_refusals(mut self, when: InferRefusals) -> Worker {
         self.infer_refusals = when;
@@ -386,7 +389,7 @@ impl Worker {
         Ok(self.run_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen, piped output included.
+    /// As [`run`](Worker::run), and returns everything that was seen, piped output included.
     ///
     /// # Errors
     /// As for [`run`](Worker::run).
@@ -394,7 +397,8 @@ impl Worker {
         self.run_tries(None)
     }
 
-    /// The same, in a process that stands in for the worker. After a signal that asked to end there is no other try.
+    /// As [`run_to_end`](Worker::run_to_end), in a process that stands in for the worker. After a signal that asked
+    /// to end there is no other try.
     ///
     /// # Errors
     /// As for [`run`](Worker::run).
@@ -588,8 +592,9 @@ impl Worker {
         mark
     }
 
-    /// What the worker's rlimit is to count: what is resident is held by a guard, from within, or by a tracer. A program that
-    /// none gets into is given a limit on data, which is never less than what is resident; its tracer takes that over.
+    /// What the worker's rlimit is to count: what is resident is held by a guard, from within, or by a tracer. A
+    /// program that none gets into is given a limit on data, which is never less than what is resident; its tracer
+    /// takes that over.
     fn counted_by_rlimit(&self, measure: Measure) -> Measure {
         match (measure, self.prepared.entrance()) {
             (Measure::Resident, Entrance::Guarded) => measure,
