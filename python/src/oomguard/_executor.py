@@ -273,7 +273,8 @@ class _Pool:
         self.grow = grow
         self.max_limit = max_limit
         self.options = options
-        self.lock = threading.Lock()
+        # Again and again by one thread: an executor that nobody has any more may be finalized in the midst of anything.
+        self.lock = threading.RLock()
         self.pending: Deque[_Item] = deque()
         self.numbers = itertools.count()
         self.is_shut = False
