@@ -157,6 +157,8 @@ struct oomguard_status {
     int source;        /* OOMGUARD_SOURCE_... */
     int armed;         /* 1: the guard holds this process; the function fails where it does not */
     int reserved;      /* 0 */
+    uint64_t budget;   /* bytes that the process and others may have together; OOMGUARD_UNKNOWN: it shares none */
+    uint64_t lease;    /* bytes that it may have of them for now; OOMGUARD_UNKNOWN: it shares none */
 };
 
 /*

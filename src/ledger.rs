@@ -611,7 +611,7 @@ mod tests {
         assert_eq!(is_refused(1189), [false; 3]);
         assert_eq!(is_refused(1190), [false, true, false]);
         rows.get(1).unwrap().end_to_wait();
-        assert_eq!(is_refused(1190), [false, false, true]);
+        assert_eq!(is_refused(1190), [false, true, true]);
         // Whatever moves, it ends: a moment that has not come is none.
         ledger.note_movement(u64::MAX);
         assert_eq!(is_refused(1000 + 60 * 100), [true; 3]);

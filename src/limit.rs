@@ -51,6 +51,12 @@ impl Share {
         Share { micro_percent: percent * MICRO }
     }
 
+    /// What it leaves of the whole.
+    #[cfg(feature = "supervisor")]
+    pub(crate) const fn rest(self) -> Share {
+        Share { micro_percent: (100 * MICRO).saturating_sub(self.micro_percent) }
+    }
+
     /// Returns this share of `whole` bytes, rounded down.
     pub const fn of(self, whole: u64) -> u64 {
         // Below 2^64 * 10^8 < 2^128, and the quotient is at most `whole`.

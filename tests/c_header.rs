@@ -65,6 +65,8 @@ struct Status {
     source: i32,
     armed: i32,
     reserved: i32,
+    budget: u64,
+    lease: u64,
 }
 
 macro_rules! offsets {
@@ -100,7 +102,8 @@ fn every_constant_of_the_header_is_the_one_of_the_contract() {
 #[test]
 fn the_status_lies_in_c_as_it_lies_in_rust() {
     let Some(compiler) = c::c() else { return };
-    let fields = offsets!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved);
+    let fields =
+        offsets!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease);
     let mut program = String::from("#include <oomguard.h>\n#include <stdio.h>\nint main(void) {\n");
     for (field, _) in &fields {
         program += &format!("printf(\"{field} %zu\\n\", offsetof(struct oomguard_status, {field}));\n");

@@ -276,6 +276,7 @@ pub(super) fn change_limit(armed: &Armed, limit: crate::Limit) -> Result<(), i32
         machine: if ask { sys::memory::machine_memory() } else { None },
         existing: of_same_measure(measure, Rlimit { soft, hard: now.hard }),
     });
+    let resolved = if lease::is_shared() { within_budget(resolved) } else { resolved };
     if let Some(resolved) = resolved {
         if measure != Measure::AddressSpace && sys::memory::data_limit_is_ignored() {
             return Err(libc::ENOTSUP);

@@ -1,7 +1,7 @@
 //! `status()`: what a health endpoint wants to know.
 
 use super::armed::{Armed, armed};
-use super::{record, refusal, startup};
+use super::{lease, record, refusal, startup};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
 
@@ -23,6 +23,10 @@ pub struct Status {
     /// program that was built without what that is told by, as was said on stderr at its start: there the limit
     /// holds, and the end is the program's own.
     pub recognizes: bool,
+    /// What the process and others may have together, in bytes; `None` where it shares no budget.
+    pub budget: Option<u64>,
+    /// What it may have of that for now, in bytes.
+    pub lease: Option<u64>,
 }
 
 impl Status {
@@ -52,5 +56,7 @@ pub fn status() -> Status {
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),
         recognizes: startup::recognizes(),
+        budget: lease::budget(),
+        lease: lease::bytes(),
     }
 }

@@ -51,6 +51,29 @@ impl Budget {
         Budget { source: Source::Fixed(super::resolve(limit, "").unwrap_or(u64::MAX)), keep: Limit::Off }
     }
 
+    /// What `OOMGUARD_BUDGET` says: for a process that is told from outside what it and its workers may have.
+    ///
+    /// # Errors
+    /// `NotFound` where it is not set; `InvalidInput` where it is no limit.
+    pub fn from_env() -> io::Result<Budget> {
+        let name = crate::contract::variable::BUDGET;
+        let text = std::env::var(name)
+            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, format!("{name}: {error}")))?;
+        let limit: Limit = text.parse().map_err(|error: crate::ParseLimitError| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={text:?}: {error}"))
+        })?;
+        match limit {
+            Limit::Auto | Limit::Share(_) if container_limit("").is_some() => {
+                let kept = match limit {
+                    Limit::Share(share) => Limit::Share(share.rest()),
+                    _ => Limit::Auto,
+                };
+                Ok(Budget::container()?.keep(kept))
+            }
+            limit => Ok(Budget::of(limit)),
+        }
+    }
+
     /// Sets what this process keeps for itself, and for everything else in its container: a size, or a share of the
     /// whole.
     ///

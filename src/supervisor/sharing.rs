@@ -3,11 +3,12 @@
 //! the container is charged, and takes what no row holds off the budget; and asks the greediest to leave before the kernel
 //! kills everybody. A few times a second, and the oftener the nearer.
 
+use super::budget::Budget;
 use super::descendants;
 use super::look::{Over, send, tell};
 use crate::Limit;
 use crate::cgroup::{Filling, filling};
-use crate::contract::{Cause, LAST_WORDS_DEADLINE_MS, Measure, variable};
+use crate::contract::{Cause, DEFAULT_PATIENCE_MS, LAST_WORDS_DEADLINE_MS, Measure, variable};
 use crate::ledger::{Id, LEDGER_BYTES, Ledger, Row};
 use crate::overrun::{AGAIN_MS, ASKED_TO_LEAVE, most};
 use crate::record;
@@ -61,7 +62,25 @@ impl SharedBudget {
     /// # Errors
     /// `InvalidInput` where it stands for no limit at all; what keeps this process from making a ledger, or a thread.
     pub fn new(limit: Limit, patience: Duration) -> io::Result<SharedBudget> {
-        let budget = super::resolve(limit, "").ok_or_else(|| {
+        SharedBudget::begin(move || super::resolve(limit, ""), patience)
+    }
+
+    /// The same of a budget, which may leave something to this process, and follows its container.
+    ///
+    /// # Errors
+    /// As for [`new`](SharedBudget::new).
+    pub fn of(budget: Arc<Budget>, patience: Duration) -> io::Result<SharedBudget> {
+        SharedBudget::begin(move || Some(budget.bytes()).filter(|bytes| *bytes != u64::MAX), patience)
+    }
+
+    /// How long a request waits where nobody said otherwise.
+    pub const PATIENCE: Duration = Duration::from_millis(DEFAULT_PATIENCE_MS);
+
+    fn begin(
+        size: impl Fn() -> Option<u64> + Send + 'static,
+        patience: Duration,
+    ) -> io::Result<SharedBudget> {
+        let budget = size().ok_or_else(|| {
             let words =
                 "a budget needs a size: no memory limit is set on the way from this process's cgroup to the root";
             io::Error::new(io::ErrorKind::InvalidInput, words)
@@ -78,7 +97,7 @@ impl SharedBudget {
         let shared = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let watch = Watch {
             ledger,
-            limit,
+            size: Box::new(size),
             mark: format!("{}={place}", variable::LEDGER).into_bytes(),
             shared: Arc::clone(&shared),
             seen: HashSet::new(),
@@ -115,6 +134,66 @@ impl SharedBudget {
 
     pub(super) fn variable(&self) -> (&'static str, OsString) {
         (variable::LEDGER, self.place.clone())
+    }
+
+    /// A worker was refused memory that it held and asked for, `need` together, and is to be tried again: waits until so much is
+    /// free, and whoever waits for another try for longer has begun. False where `gives_up` says so, or it is more than there is.
+    pub(super) fn wait_for_room(&self, need: u64, mut gives_up: impl FnMut() -> bool) -> bool {
+        const EVERY: Duration = Duration::from_millis(20);
+        let own = sys::process::pid();
+        let Some(id) = sys::process::life_of(own).map(|life| Id::new(own, life.start)) else { return true };
+        let Some(row) = self.ledger.take_row(id).and_then(|place| self.ledger.row(place)) else {
+            return true;
+        };
+        row.set_outside();
+        row.set_name(sys::process::name_of(own).as_bytes());
+        let since_ms = sys::process::monotonic_ms();
+        row.begin_to_wait(need, since_ms);
+        let mut is_there = false;
+        while need <= self.ledger.budget() && !gives_up() {
+            let is_before = |other: &&Row| {
+                let theirs = (other.waiting_since_ms(), other.id().map(Id::pid));
+                other.is_outside() && theirs.0 != 0 && theirs < (since_ms, Some(own))
+            };
+            let free = self.ledger.permitted().saturating_sub(self.ledger.leased());
+            if free >= need && !self.ledger.taken_rows().any(|row| is_before(&row)) {
+                is_there = true;
+                break;
+            }
+            take_from_the_dead(self.ledger);
+            std::thread::sleep(EVERY);
+        }
+        if !is_there {
+            row.end_to_wait();
+        }
+        is_there
+    }
+
+    /// The worker that was waited for has begun, or not: the next may. It is given a moment to take what was free for it.
+    pub(super) fn has_begun(&self, worker: Option<u32>, need: u64) {
+        let own = sys::process::pid();
+        let Some(id) = sys::process::life_of(own).map(|life| Id::new(own, life.start)) else { return };
+        let ledger = self.ledger;
+        let end = move || {
+            let row = ledger.find(id).and_then(|place| ledger.row(place));
+            row.inspect(|row| row.end_to_wait());
+        };
+        let Some(worker) = worker else { return end() };
+        let started = std::thread::Builder::new().name("oomguard-retry".into()).spawn(move || {
+            const MOMENT: Duration = Duration::from_secs(1);
+            let began = Instant::now();
+            let lease = || {
+                let rows = ledger.taken_rows();
+                rows.filter(|row| row.id().is_some_and(|id| id.pid() == worker)).map(Row::lease).sum::<u64>()
+            };
+            while began.elapsed() < MOMENT && lease() < need && sys::child::is_alive(worker) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            end();
+        });
+        if started.is_err() {
+            self.has_begun(None, need);
+        }
     }
 
     /// Those that were asked to leave so far.
@@ -168,7 +247,8 @@ fn map(fd: i32) -> Option<&'static Ledger> {
 
 struct Watch {
     ledger: &'static Ledger,
-    limit: Limit,
+    /// What there is to share, here and now.
+    size: Box<dyn Fn() -> Option<u64> + Send>,
     /// The variable that all have in their environment who share it, as long as they do not change that.
     mark: Vec<u8>,
     shared: Arc<(Mutex<State>, Condvar)>,
@@ -239,9 +319,7 @@ impl Watch {
             self.search();
             // A two-hundredth of a processor at most.
             self.next_search = Instant::now() + (now.elapsed() * 200).max(SEARCH_EVERY);
-            if let Some(budget) =
-                super::resolve(self.limit, "").filter(|bytes| *bytes != self.ledger.budget())
-            {
+            if let Some(budget) = (self.size)().filter(|bytes| *bytes != self.ledger.budget()) {
                 self.ledger.set_budget(budget);
                 self.ledger.note_movement(sys::process::monotonic_ms());
             }
@@ -435,6 +513,14 @@ impl Watch {
             }
         }
         self.seen = all;
+    }
+}
+
+fn take_from_the_dead(ledger: &Ledger) {
+    for row in ledger.taken_rows() {
+        if let Some(id) = row.id().filter(|id| !is_alive(*id)) {
+            ledger.take_from_the_dead(row, id);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
 use crate::Limit;
-use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, Sufficient, TOKEN_MAX_BYTES, variable};
+use crate::contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, Sufficient, TOKEN_MAX_BYTES, variable};
 use crate::outer;
 use crate::record::{self, FILE_BYTES};
 use crate::sys;
@@ -99,6 +99,8 @@ pub struct Worker {
     any_descendant: bool,
     sufficient: Sufficient,
     share: Option<SharedBudget>,
+    /// What was free when the next try was decided on.
+    need: Option<u64>,
 }
 
 /// Which thread forks a worker whose death is to be this process's: the kernel looks at the thread.
@@ -141,6 +143,7 @@ impl Worker {
             any_descendant: false,
             sufficient: Sufficient::default(),
             share: None,
+            need: None,
         }
     }
 
@@ -418,14 +421,46 @@ impl Worker {
                 None => self.try_once(limit, tries, None)?,
             };
             let told_to_end = foreground.as_ref().is_some_and(|foreground| foreground.told_to_end());
-            match self.next_limit(&ended, ceiling) {
-                Some(next) if !told_to_end => limit = Some(Limit::Bytes(next)),
+            let next = match &self.share {
+                Some(_) => self.next_limit_in_budget(&ended, ceiling),
+                None => self.next_limit(&ended, ceiling).map(|next| Some(Limit::Bytes(next))),
+            };
+            match next {
+                Some(next) if !told_to_end => limit = next,
                 _ => return Ok(ended),
             }
             if let Some(retry) = &mut self.retry {
                 retry.clean_up(&ended);
             }
+            let need = needed(&ended);
+            if let Some(share) = &self.share {
+                let gives_up = || match &mut foreground {
+                    Some(foreground) => {
+                        foreground.prepare();
+                        foreground.is_asked_to_end()
+                    }
+                    None => false,
+                };
+                if !share.wait_for_room(need, gives_up) {
+                    return Ok(ended);
+                }
+                self.need = Some(need);
+            }
         }
+    }
+
+    /// In a budget a try that others left no room is tried again as it was; one that met its own limit, with a larger one.
+    fn next_limit_in_budget(&self, ended: &Ended, ceiling: u64) -> Option<Option<Limit>> {
+        let retry = self.retry.as_ref().filter(|retry| retry.is_due(ended))?;
+        let by_budget = match &ended.outcome {
+            Outcome::OutOfMemory(report) => report.limit_source() == Some(LimitSource::Budget),
+            _ => false,
+        };
+        if by_budget || self.limit.is_none_or(|limit| limit == Limit::Off) {
+            return Some(self.limit);
+        }
+        let budget = self.share.as_ref().map_or(u64::MAX, SharedBudget::bytes);
+        Some(Some(Limit::Bytes(retry.next(ended, ceiling.min(budget))?)))
     }
 
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
@@ -575,6 +610,9 @@ impl Worker {
             tries,
         };
         let running = Running::new(child, equipment);
+        if let (Some(share), Some(need)) = (&self.share, self.need.take()) {
+            share.has_begun(Some(running.id()), need);
+        }
         if let Some(look) = &mut self.on_start {
             look(&running);
         }
@@ -752,6 +790,16 @@ impl fmt::Debug for Worker {
             .field("measure", &self.measure)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a try held and asked for, in bytes: so much has to be free for another one.
+fn needed(ended: &Ended) -> u64 {
+    match &ended.outcome {
+        Outcome::OutOfMemory(report) => {
+            report.resident().unwrap_or(0).saturating_add(report.requested().unwrap_or(0))
+        }
+        _ => 0,
     }
 }
 

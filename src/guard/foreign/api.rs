@@ -32,6 +32,8 @@ pub struct CStatus {
     source: c_int,
     armed: c_int,
     reserved: c_int,
+    budget: u64,
+    lease: u64,
 }
 
 /// `OOMGUARD_UNKNOWN`.
@@ -128,6 +130,8 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         },
         armed: c_int::from(notes::is_guarded()),
         reserved: 0,
+        budget: now.budget.unwrap_or(UNKNOWN),
+        lease: now.lease.unwrap_or(UNKNOWN),
     };
     // SAFETY: `full` has at least as many bytes as are copied, and the caller's memory `size` of them.
     unsafe { core::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), status.cast(), full.size) };
