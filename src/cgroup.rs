@@ -84,14 +84,21 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
 pub(crate) struct Filling {
     /// In bytes.
     pub(crate) limit: u64,
-    /// What is charged, in bytes, without what the kernel gives up when it has to.
+    /// What is charged, in bytes, without what the kernel gives up easily.
     pub(crate) used: u64,
+    /// The same without all that it gives up when it has to.
+    pub(crate) needed: u64,
 }
 
 #[cfg(feature = "supervisor")]
 impl Filling {
     pub(crate) fn free(self) -> u64 {
         self.limit.saturating_sub(self.used)
+    }
+
+    /// What is left until the kernel has to kill.
+    pub(crate) fn left(self) -> u64 {
+        self.limit.saturating_sub(self.needed)
     }
 }
 
@@ -131,7 +138,12 @@ impl Findings for Fullest {
             while let Some(line) = lines.next() {
                 stat.note(line, version);
             }
-            Some(Filling { limit, used: charged.saturating_sub(stat.reclaimable()) })
+            let [easily, at_all] = stat.reclaimable();
+            Some(Filling {
+                limit,
+                used: charged.saturating_sub(easily),
+                needed: charged.saturating_sub(at_all),
+            })
         };
         let filling = smallest.0.and_then(read);
         let free = |filling: Option<Filling>| filling.map_or(u64::MAX, Filling::free);
@@ -173,9 +185,12 @@ impl Stat {
         }
     }
 
-    fn reclaimable(&self) -> u64 {
-        let files = self.inactive_file.saturating_add(self.active_file / 2);
-        files.saturating_sub(self.unwritten).saturating_add(self.slab)
+    /// Easily, and at all.
+    fn reclaimable(&self) -> [u64; 2] {
+        [self.active_file / 2, self.active_file].map(|active| {
+            let files = self.inactive_file.saturating_add(active);
+            files.saturating_sub(self.unwritten).saturating_add(self.slab)
+        })
     }
 }
 

@@ -375,20 +375,23 @@ impl Row {
         more != 0 && self.claim.compare_exchange(0, more, ONE, ONE).is_ok()
     }
 
-    /// The process was found to have mapped so many bytes, and to hold so many. How many of those that it has not touched were
-    /// mapped lately, and will be touched soon, for all that is known.
+    /// The process was found to have mapped so many bytes, and to hold so many. How many of those that it has not touched may be
+    /// touched soon, for all that is known: where it goes on touching them, all of them.
     pub(crate) fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
         /// What was seen untouched for so long stays so.
-        const WHILE_MS: u64 = 500;
+        const WHILE_MS: u64 = 1000;
+        /// So much changes all the time.
+        const NOISE_BYTES: u64 = 64 << 10;
         let now = mapped.saturating_sub(held);
-        let lately = self.lately_untouched.load(ANY).min(now);
-        if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= WHILE_MS {
-            self.untouched.store(lately, ANY);
+        let lately = self.lately_untouched.load(ANY);
+        if now.saturating_add(NOISE_BYTES) < lately {
+            self.untouched.store(0, ANY);
             self.lately_untouched.store(now, ANY);
             self.lately_since_ms.store(now_ms, ANY);
-        } else {
-            self.untouched.fetch_min(now, ANY);
-            self.lately_untouched.store(lately, ANY);
+        } else if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= WHILE_MS {
+            self.untouched.store(lately.min(now), ANY);
+            self.lately_untouched.store(now, ANY);
+            self.lately_since_ms.store(now_ms, ANY);
         }
         now.saturating_sub(self.untouched.load(ANY))
     }
@@ -621,16 +624,18 @@ mod tests {
     fn what_is_mapped_lately_is_not_taken_for_unused() {
         let ledger = ledger(100);
         let row = row(&ledger, 1);
-        assert_eq!(row.note_mapped(10, 10, 1000), 0);
-        assert_eq!(row.note_mapped(90, 10, 1100), 80);
-        assert_eq!(row.note_mapped(90, 10, 1499), 80);
-        // So much has stayed so.
-        assert_eq!(row.note_mapped(90, 10, 1500), 80);
-        assert_eq!(row.note_mapped(90, 10, 2000), 0);
-        assert_eq!(row.note_mapped(95, 10, 2100), 5);
+        let look = |mapped_mib: u64, held_mib: u64, now_ms| {
+            row.note_mapped(mapped_mib << 20, held_mib << 20, now_ms) >> 20
+        };
+        assert_eq!(look(10, 10, 1000), 0);
+        assert_eq!([look(90, 10, 1100), look(90, 10, 1999)], [80, 80]);
+        // So much has stayed so, seen from the next look on.
+        assert_eq!([look(90, 10, 2000), look(90, 10, 2999), look(90, 10, 3000)], [80, 80, 0]);
+        assert_eq!(look(95, 10, 3100), 5);
+        // It goes on touching what it mapped long ago.
+        assert_eq!([look(95, 20, 3200), look(95, 30, 3300), look(95, 94, 4400)], [75, 65, 1]);
         // Given back, and taken again.
-        assert_eq!(row.note_mapped(12, 10, 2200), 0);
-        assert_eq!(row.note_mapped(95, 10, 2300), 83);
+        assert_eq!([look(12, 10, 4500), look(95, 10, 4600)], [2, 85]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
         "of address-space",
         "OOMGUARD_LIMIT",
         "GOMEMLIMIT=409MiB",
+        "--budget auto",
         "--exit-on-uncaught",
         "--on-refusal immediate",
     ] {
@@ -81,6 +82,17 @@ fn what_would_keep_run_from_its_job_ends_with_125() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("OOMGUARD_LIMIT=\"lots\""), "{text}");
+}
+
+#[test]
+fn the_budget_that_it_is_in_is_told() {
+    let doctor = env!("CARGO_BIN_EXE_oomguard");
+    let mut command = Command::new(doctor);
+    command.args(["run", "--budget", "200Mi", "--", doctor, "doctor", "--json"]);
+    let output = command.env_remove("OOMGUARD_LEDGER").output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["budget"]["joined"]["bytes"], 200 << 20, "{found}");
+    assert!(json("", &[])["budget"]["joined"].is_null());
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl SharedBudget {
             shared: Arc::clone(&shared),
             seen: HashSet::new(),
             forked: Forked::default(),
-            was_over: false,
+            over_since: None,
             last: None,
             next_search: Instant::now(),
             asked: None,
@@ -255,7 +255,8 @@ struct Watch {
     /// The processes that were there at the last search.
     seen: HashSet<u32>,
     forked: Forked,
-    was_over: bool,
+    /// Since when more is in use than there may be.
+    over_since: Option<Instant>,
     /// When it was looked last, and what was in use.
     last: Option<(Instant, u64)>,
     next_search: Instant,
@@ -336,17 +337,19 @@ impl Watch {
         });
         self.last = Some((now, in_use));
         if self.is_waiting_for_leave() {
-            self.was_over = false;
+            self.over_since = None;
             return Duration::from_millis(SHORTEST_PAUSE_MS);
         }
         let Some(room) = room else {
-            if self.was_over && self.is_over_indeed(&found) {
+            if self.is_time_to_leave(&found) && self.is_over_indeed(&found) {
                 self.ask_the_greediest();
+                self.over_since = None;
+            } else if self.over_since.is_none() {
+                self.over_since = Some(now);
             }
-            self.was_over = !self.was_over;
             return Duration::from_millis(AGAIN_MS.min(SHORTEST_PAUSE_MS));
         };
-        self.was_over = false;
+        self.over_since = None;
         // As with a single process's limit: it may begin at any moment to use what it has mapped.
         let pause = room / (2 * grown).max(1 << 20);
         let least = if grown == 0 { 20 } else { SHORTEST_PAUSE_MS };
@@ -435,15 +438,26 @@ impl Watch {
     fn room(&self, found: &Found) -> Option<u64> {
         let tree = most(self.ledger.budget()).checked_sub(found.charged.saturating_add(found.beside))?;
         let container = match found.container {
-            Some(container) => container.free().checked_sub(edge(container.limit))?,
+            Some(container) => container.left().checked_sub(edge(container.limit))?,
             None => u64::MAX,
         };
         Some(tree.min(container))
     }
 
+    /// Whether somebody has to leave now: a container that is about to overflow does not wait, and neither does a tree that
+    /// is far over its budget; one that is a little over has a moment to give something back.
+    fn is_time_to_leave(&self, found: &Found) -> bool {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let Some(since) = self.over_since else { return false };
+        let budget = self.ledger.budget();
+        let is_far = found.charged.saturating_add(found.beside) > budget.saturating_add(budget / 8);
+        let is_full = found.container.is_some_and(|container| container.left() < edge(container.limit));
+        is_far || is_full || since.elapsed() >= MOMENT
+    }
+
     /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
     fn is_over_indeed(&self, found: &Found) -> bool {
-        let is_full = |container: Filling| container.free() < edge(container.limit);
+        let is_full = |container: Filling| container.left() < edge(container.limit);
         found.container.is_some_and(is_full) || self.held_together() > most(self.ledger.budget())
     }
 
