@@ -56,11 +56,14 @@ enum { BLOCK = 1 << 20 };
 static char *mapped[1024];
 static int blocks;
 
-/* Fills the limit with mappings. */
+/* Fills the limit with mappings, and uses them where that is what it counts. */
 static void map_all(void) {
+    const char *measure = getenv("OOMGUARD_MEASURE");
+    int counts_what_is_used = measure && is(measure, "resident");
     for (; blocks < 1024; blocks++) {
         char *block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED) return;
+        if (counts_what_is_used) memset(block, 1, BLOCK);
         mapped[blocks] = block;
     }
     _exit(99);
@@ -234,7 +237,7 @@ int main(int argc, char **argv) {
     if (is(role, "full and recovered")) {
         void *blocks[1024];
         int n = 0;
-        while (n < 1024 && (blocks[n] = malloc(1 << 20))) n++;
+        while (n < 1024 && (blocks[n] = malloc(1 << 20))) memset(blocks[n++], 1, 1 << 20);
         if (n == 1024) return 99;
         while (n > 0) free(blocks[--n]);
         work();
