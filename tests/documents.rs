@@ -542,7 +542,7 @@ static REQUESTS: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// A parent's program with a limit that is too small for what it starts.
 fn with_little(text: &str) -> String {
-    // Node 20 hangs as it starts where it gets less than 48 MiB, with us or without.
+    // Enough for Node to start.
     let mut little = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("Mi\"") {
