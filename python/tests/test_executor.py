@@ -319,7 +319,7 @@ def test_arguments_are_checked() -> None:
 
 
 def test_a_limit_too_small_to_start_with_breaks_the_pool() -> None:
-    with ProcessPoolExecutor(1, limit="64Ki") as pool:
+    with ProcessPoolExecutor(1, limit="64Ki", measure="data") as pool:
         raised = error(pool.submit(tasks.square, 1))
         assert type(raised) is BrokenProcessPool and "exit code 125" in str(raised)
 
