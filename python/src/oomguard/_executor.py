@@ -886,7 +886,7 @@ class _Keeper:
             larger = next_limit(had, self.pool.grow, self.pool.max_limit)
             known = report or {}
             item.needs = (known.get("resident_peak") or 0) + (known.get("requested") or 0)
-            if known.get("limit_source") == "budget" or known.get("cause") == "asked_to_leave":
+            if larger is None and (known.get("limit_source") == "budget" or known.get("cause") == "asked_to_leave"):
                 # Others had it: with as much as before it can come about.
                 larger = had
             if item.tries == self.pool.retries and larger is not None:
