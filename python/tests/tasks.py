@@ -160,3 +160,13 @@ def run_child() -> int:
     import subprocess
 
     return subprocess.run([sys.executable, "-c", "pass"], stderr=subprocess.PIPE).returncode
+
+
+def armed_square(number: int) -> int:
+    oomguard.arm("300Mi")
+    return number * number
+
+
+def armed_eat(mib: int) -> int:
+    oomguard.arm("300Mi")
+    return eat(mib)

@@ -319,7 +319,7 @@ def test_arguments_are_checked() -> None:
 
 
 def test_a_limit_too_small_to_start_with_breaks_the_pool() -> None:
-    with ProcessPoolExecutor(1, limit="64Ki") as pool:
+    with ProcessPoolExecutor(1, limit="64Ki", measure="data") as pool:
         raised = error(pool.submit(tasks.square, 1))
         assert type(raised) is BrokenProcessPool and "exit code 125" in str(raised)
 
@@ -335,6 +335,10 @@ def test_a_budget_is_the_launchers_or_a_clear_error() -> None:
     with ProcessPoolExecutor(2, budget="1Gi", limit="300Mi") as pool:
         assert isinstance(error(pool.submit(tasks.eat, 1000)), OutOfMemory)
         assert result(pool.submit(tasks.square, 3)) == 9
+    # Two have no room together, and a retry waits until it has.
+    with ProcessPoolExecutor(3, budget="450Mi", limit="200Mi", retries=2) as pool:
+        futures = [pool.submit(tasks.eat, mib) for mib in (250, 250, 250, 50, 50, 50)]
+        assert [result(future) for future in futures] == [250, 250, 250, 50, 50, 50]
     with pytest.raises(ValueError, match="anew"):
         ProcessPoolExecutor(2, multiprocessing.get_context("fork"), budget="1Gi")
 

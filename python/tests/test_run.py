@@ -107,7 +107,7 @@ def test_wrong_limits_are_told_before_anything_runs() -> None:
 
 def test_a_limit_too_small_to_start_with_is_no_out_of_memory() -> None:
     with pytest.raises(oomguard.CannotGuard):
-        oomguard.run([PYTHON, "-c", "pass"], limit="64Ki", stderr=subprocess.DEVNULL)
+        oomguard.run([PYTHON, "-c", "pass"], limit="64Ki", measure="data", stderr=subprocess.DEVNULL)
 
 
 def test_timeout_ends_the_command_and_what_it_started() -> None:

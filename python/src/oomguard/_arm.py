@@ -18,6 +18,7 @@ import types
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
+from . import _celery
 from ._limit import Limit, resolve, size, text_of
 from ._outcome import EXIT_OUT_OF_MEMORY, Report
 
@@ -104,6 +105,7 @@ def arm(
     given = text_of("auto" if limit is None else limit)
     if measure is not None and measure not in _MEASURES:
         raise ValueError(f"measure is {measure!r}; accepted: {', '.join(_MEASURES)}")
+    _celery.adapt(compose_report)
     library = _library()
     if library is not None:
         _call(library.oomguard_arm, given)
@@ -462,6 +464,7 @@ def compose_report() -> Report:
     """Returns the report of this process as it stands, with all keys of the contract."""
     memory = _memory()
     main = _is_main()
+    now = status()
     return {
         "oomguard": 1,
         "event": "out_of_memory",
@@ -472,16 +475,16 @@ def compose_report() -> Report:
         "thread": "main" if main else _cut(threading.current_thread().name, 64),
         "requested": None,
         "align": None,
-        "limit": _state.limit,
-        "limit_source": _state.source,
-        "measure": _state.measure.replace("-", "_"),
+        "limit": now.limit,
+        "limit_source": now.source,
+        "measure": now.measure.replace("-", "_"),
         "address_space": memory.get("address_space"),
         "data": memory.get("data"),
         "resident": memory.get("resident"),
         "resident_peak": memory.get("resident_peak"),
         "heap_live": None,
         "heap_peak": None,
-        "refusals": None,
+        "refusals": now.refusals,
         "exit_code": _state.exit_code,
         "uptime_ms": int((time.monotonic() - _state.started) * 1000),
         "token": _state.task if _state.task is not None else os.environ.get("OOMGUARD_TOKEN"),

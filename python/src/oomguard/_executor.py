@@ -28,7 +28,7 @@ from multiprocessing import process, spawn, util
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ._arm import is_guarded_by_library
-from ._launcher import command_line, require_options, take_options
+from ._launcher import command_line, library_for, require_options
 from ._limit import Limit, resolve, text_of
 from ._outcome import EXIT_OUT_OF_MEMORY, OutOfMemory, Report
 from ._protocol import (
@@ -54,8 +54,12 @@ from ._protocol import (
 )
 from ._run import check_retry, next_limit
 
+# What `oomguard run` can be told that makes sense for workers.
+_OPTIONS = ("measure", "patience", "on_refusal", "stall")
 # So many workers in a row may end before they are ready, or not be forked at all.
 _MOST_FALSE_STARTS = 5
+# How often it is looked whether a retry has room.
+_LOOK_EVERY_S = 0.05
 
 
 class ProcessPoolExecutor(Executor):
@@ -79,7 +83,7 @@ class ProcessPoolExecutor(Executor):
         grow: What the limit is multiplied by for each retry; above 1.
         max_limit: The largest limit to retry with. Default: the budget, the container's limit, or the machine's memory.
 
-    By name, too: measure, patience, on_refusal, stall, hints, as the options of `oomguard run`.
+    By name, too: measure, patience, on_refusal, stall, as the options of `oomguard run`.
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class ProcessPoolExecutor(Executor):
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
         check_retry(retries, grow, max_limit)
-        told = take_options(options)
+        told = {name: options.pop(name) for name in _OPTIONS if name in options}
         if options:
             raise TypeError(f"ProcessPoolExecutor takes no argument {next(iter(options))!r}")
         base = text_of(limit if limit is not None else budget if budget is not None else "auto")
@@ -212,7 +216,7 @@ def _makes_copies(mp_context: Optional[Any]) -> bool:
 class _Item:
     """A task, and how far it has come."""
 
-    __slots__ = ("call", "future", "id", "limit", "tries")
+    __slots__ = ("call", "future", "id", "limit", "needs", "tries")
 
     def __init__(self, number: int, call: Any) -> None:
         self.id = number
@@ -221,6 +225,8 @@ class _Item:
         self.tries = 0
         # In bytes; None: what every worker has.
         self.limit: Optional[int] = None
+        # What the try that was refused held, and asked for: in a budget, the next one starts when so much is free.
+        self.needs = 0
 
 
 class _Worker:
@@ -286,6 +292,12 @@ class _Pool:
         self.wakes, self.woken = socket.socketpair()
         self.wakes.setblocking(False)
         self.woken.setblocking(False)
+
+    def most(self) -> Limit:
+        """The largest limit that a worker may come to have."""
+        if self.retries == 0:
+            return self.limit
+        return self.max_limit if self.max_limit is not None else "off"
 
     def submit(self, call: Any) -> "Future[Any]":
         with self.lock:
@@ -388,6 +400,8 @@ class _Nursery:
             "parent": os.getpid(),
             "parent_name": process.current_process().name,
             "copies": pool.copies,
+            # It was started with more.
+            "lowers": pool.budget is not None and pool.most() != pool.limit,
             "silenced": not pool.copies and "OOMGUARD_QUIET" not in os.environ,
         }
 
@@ -431,19 +445,21 @@ class _Nursery:
             f"main({theirs.fileno()}, {len(body)}, {tracker})"
         )
         python = os.fsdecode(spawn.get_executable() or sys.executable)
-        options = {"die_with_parent": True, "quiet": True, **pool.options}
-        command = command_line(
-            [python, *util._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
-            limit=pool.limit,
-            budget=pool.budget,
-            options=options,
-            report_to=reports_to,
-        )
+        command = [python, *util._args_from_interpreter_flags(), "-c", code]  # type: ignore[attr-defined]
+        env = None
+        if pool.budget is None:
+            # Without a launcher in between: its look knows one limit, and a retry has another.
+            env = _guarded_environment(pool, python, reports_to)
+        else:
+            options = {"die_with_parent": True, "quiet": True, **pool.options}
+            command = command_line(
+                command, limit=pool.most(), budget=pool.budget, options=options, report_to=reports_to
+            )
         given = _file_of(body)
         try:
             fds = [theirs.fileno(), reports_to, *passing.fds]
             self.process = subprocess.Popen(
-                command, stdin=given, pass_fds=[*fds, tracker] if tracker >= 0 else fds
+                command, stdin=given, pass_fds=[*fds, tracker] if tracker >= 0 else fds, env=env
             )
         finally:
             os.close(given)
@@ -465,6 +481,24 @@ class _Nursery:
     def close(self) -> None:
         self.control.close()
         os.close(self.reports)
+
+
+def _guarded_environment(pool: "_Pool", python: str, reports_to: int) -> Dict[str, str]:
+    """Returns the environment of a nursery that the library guards, where it can be loaded into this Python."""
+    env = dict(os.environ)
+    preload = library_for(python)
+    if preload:
+        env["LD_PRELOAD"] = preload
+    # It is not the outer launcher's any more.
+    env.pop("OOMGUARD_RECORD", None)
+    env["OOMGUARD_LIMIT"] = pool.limit
+    env["OOMGUARD_MEASURE"] = pool.options.get("measure") or env.get("OOMGUARD_MEASURE") or "resident"
+    env["OOMGUARD_REPORT"] = f"fd:{reports_to}"
+    env["OOMGUARD_QUIET"] = "1"
+    for name in ("on_refusal", "stall"):
+        if pool.options.get(name) is not None:
+            env[f"OOMGUARD_{name.upper()}"] = str(pool.options[name])
+    return env
 
 
 def _file_of(body: bytes) -> int:
@@ -512,6 +546,8 @@ class _Keeper:
         self.false_starts = 0
         self.is_ready = False
         self.has_quit = False
+        self.budget_bytes = None if pool.budget is None else resolve(pool.budget)[0]
+        self.waits_for_room = False
         self.why: Optional[str] = None
         self.why_memory: Optional[Report] = None
 
@@ -524,7 +560,7 @@ class _Keeper:
         try:
             while not self._is_done():
                 self._hand_out()
-                for key, events in self.selector.select():
+                for key, events in self.selector.select(_LOOK_EVERY_S if self.waits_for_room else None):
                     if key.data is not None:
                         self._serve(key.data, events)
                     elif key.fileobj is pool.woken:
@@ -594,6 +630,8 @@ class _Keeper:
                     starts = wanted - len(self._living())
                     item = None
                 else:
+                    if not self._has_room(pool.pending[0]):
+                        return
                     item = pool.pending.popleft()
                     starts = 0
             if item is None:
@@ -605,6 +643,16 @@ class _Keeper:
             if item.tries == 0 and not item.future.set_running_or_notify_cancel():
                 continue
             self._give(self.idle.popleft(), item)
+
+    def _has_room(self, item: _Item) -> bool:
+        """Whether the budget has what a retry needs. Nobody else is given a task before it, or it would wait for ever."""
+        self.waits_for_room = False
+        budget = self.budget_bytes
+        if budget is None or item.tries == 0 or not any(worker.item for worker in self.workers.values()):
+            return True
+        used = sum(_resident(worker.pid) for worker in self.workers.values() if worker.item is not None)
+        self.waits_for_room = used + item.needs > budget
+        return not self.waits_for_room
 
     def _living(self) -> List[_Worker]:
         return [worker for worker in self.workers.values() if not worker.is_stopping]
@@ -834,7 +882,16 @@ class _Keeper:
     def _out_of_memory(self, item: _Item, report: Optional[Report], status: Optional[int]) -> None:
         limit = (report or {}).get("limit") or item.limit or resolve(self.pool.limit)[0]
         if item.tries <= self.pool.retries:
-            larger = next_limit(item.limit or resolve(self.pool.limit)[0] or limit, self.pool.grow, self.pool.max_limit)
+            had = item.limit or resolve(self.pool.limit)[0] or limit
+            larger = next_limit(had, self.pool.grow, self.pool.max_limit)
+            known = report or {}
+            item.needs = (known.get("resident_peak") or 0) + (known.get("requested") or 0)
+            if larger is None and (known.get("limit_source") == "budget" or known.get("cause") == "asked_to_leave"):
+                # Others had it: with as much as before it can come about.
+                larger = had
+            if item.tries == self.pool.retries and larger is not None:
+                # The last one is not to fail by what others have.
+                item.needs = max(item.needs, larger)
             if larger is not None:
                 item.limit = larger
                 self._put_back(item)
@@ -890,6 +947,18 @@ class _Keeper:
             if self.why_memory is not None:
                 error.__cause__ = OutOfMemory(self.why_memory, self.why_memory.get("limit"))
             item.future.set_exception(error)
+
+
+def _resident(pid: int) -> int:
+    """Returns the bytes of a process that are its own."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"RssAnon:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
 
 
 def _headline(report: Optional[Report]) -> str:

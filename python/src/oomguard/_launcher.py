@@ -63,6 +63,17 @@ def require_options(*names: str) -> None:
             raise CannotGuard(f"{launcher()} does not know {option}: a newer one is needed")
 
 
+@functools.lru_cache(maxsize=None)
+def library_for(python: str) -> str:
+    """Returns what LD_PRELOAD has to be for this Python to have the library in it; empty where it cannot have it."""
+    tells = "import os; print(os.environ.get('LD_PRELOAD', ''), end='')"
+    # It lasts no longer than the answer: no limit is needed, and nothing is to be said about that.
+    command = [launcher(), "run", "--limit=off", "--quiet", "--", python, "-S", "-E", "-c", tells]
+    told = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False).stdout
+    # A file that the launcher could keep in its own memory only is gone with it.
+    return "" if told.startswith(b"/proc/") else os.fsdecode(told)
+
+
 def command_line(
     command: Sequence[Any],
     *,

@@ -64,6 +64,10 @@ class OutOfMemory(Exception):
         return _out_of_memory, (type(self), given, {"cmd": self.cmd, "output": self.output, "stderr": self.stderr})
 
 
+# What is kept of it elsewhere, such as in Celery's results, names the package.
+OutOfMemory.__module__ = "oomguard"
+
+
 def _out_of_memory(kind: Any, given: Any, named: Dict[str, Any]) -> OutOfMemory:
     made: OutOfMemory = kind(*given, **named)
     return made

@@ -95,6 +95,7 @@ def nurse(
     parent_name: str,
     silenced: bool,
     copies: bool,
+    lowers: bool,
 ) -> NoReturn:
     """Forks workers, and tells how they ended, until it is told to quit or the executor is gone."""
     # The terminal means the executor's process, which decides.
@@ -142,7 +143,7 @@ def nurse(
                 os.close(woken)
                 os.close(wakes)
                 control.close()
-                _begin_worker(worker, fds[0], initializer, limit, measure, parent, parent_name, copies)
+                _begin_worker(worker, fds[0], initializer, limit, measure, parent, parent_name, copies, lowers)
             os.close(fds[0])
             if pid > 0:
                 workers[pid] = worker
@@ -191,6 +192,7 @@ def _begin_worker(
     parent: int,
     parent_name: str,
     copies: bool,
+    lowers: bool,
 ) -> NoReturn:
     global _tells_itself
     code = 1
@@ -215,6 +217,8 @@ def _begin_worker(
             bytes_of_limit = resolve(limit)[0]
             if bytes_of_limit is not None:
                 _arm.set_limit(bytes_of_limit + (_arm.status().in_use or 0))
+        elif guarded and lowers:
+            _arm.set_limit(limit)
         elif not guarded:
             # It cannot be preloaded here, or this was forked off a program without it.
             os.environ["OOMGUARD_LIMIT"] = limit
