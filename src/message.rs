@@ -5,7 +5,7 @@
 
 /// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
 /// the words of whoever says them. One table for all who listen.
-const FAILED_FOR_MEMORY: [&[u8]; 50] = [
+const FAILED_FOR_MEMORY: [&[u8]; 47] = [
     b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
     b"outofmemory",               // std::io::ErrorKind
     b"outofmemoryerror",          // Java, Julia
@@ -49,13 +49,10 @@ const FAILED_FOR_MEMORY: [&[u8]; 50] = [
     b"failed to malloc",
     b"cannot malloc",
     b"could not malloc",
-    b"enomem",                         // Node
-    b"os error 12",                    // ENOMEM in std's words
-    b"code: 12,",                      // the same, for debugging
-    b"errno 12",                       // CPython
-    b"can't start new thread",         // CPython
-    b"unable to create native thread", // HotSpot
-    b"pthread_create failed",          // OpenBLAS
+    b"enomem",      // Node
+    b"os error 12", // ENOMEM in std's words
+    b"code: 12,",   // the same, for debugging
+    b"errno 12",    // CPython
 ];
 
 /// Phrases that claim it only at the end of a sentence: "no memory", not "no memory leaks".
@@ -66,6 +63,13 @@ const FAILED_TO_SPAWN: [&[u8]; 3] = [
     b"failed to spawn thread",    // std
     b"can't spawn worker thread", // tokio
     b"threadpoolbuilderror",      // rayon
+];
+
+/// The same of other programs.
+const FAILED_TO_START_THREAD: [&[u8]; 3] = [
+    b"can't start new thread",         // CPython
+    b"unable to create native thread", // HotSpot
+    b"pthread_create failed",          // OpenBLAS
 ];
 
 /// What may be said of that: pthread_create(3) gives EAGAIN.
@@ -284,9 +288,15 @@ pub(crate) fn claims_failure_for_memory(line: &[u8]) -> bool {
     };
     // Names that end so: numpy's.
     let is_kind_of_memory_error = |name: &[u8]| name.len() > 11 && name.ends_with(b"MemoryError");
-    FAILED_FOR_MEMORY.iter().any(claims)
+    FAILED_FOR_MEMORY.iter().chain(&FAILED_TO_START_THREAD).any(claims)
         || FAILED_FOR_MEMORY_AT_END.iter().any(ends)
         || names_in(line).any(is_kind_of_memory_error)
+}
+
+/// Whether it claims that a thread could not be started: for want of memory, or because there are too many.
+#[cfg(feature = "shim")]
+pub(crate) fn claims_failure_to_start_thread(text: &[u8]) -> bool {
+    says_any(text, &FAILED_TO_START_THREAD) || says_any(text, &FAILED_TO_SPAWN)
 }
 
 /// Whether it claims so in the words of a runtime at the limit of its own heap.

@@ -89,6 +89,7 @@ export! {
     fn execvp(name: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
     fn execvpe(name: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
         => inner::execvpe;
+    fn system(command: *const c_char) -> c_int => inner::system;
     fn posix_spawn(
         pid: *mut libc::pid_t,
         path: *const c_char,

@@ -166,6 +166,10 @@ pub unsafe extern "C" fn mmap(
         });
     }
     look(mapped != libc::MAP_FAILED, bytes, is_data(protection, flags));
+    let is_shared = protection & libc::PROT_WRITE != 0 && flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
+    if is_shared && mapped != libc::MAP_FAILED && notes::is_watching() {
+        notes::note_other_way(bytes);
+    }
     mapped
 }
 

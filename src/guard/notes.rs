@@ -88,7 +88,17 @@ impl Moment {
 }
 
 fn doings() -> Doings {
-    if refusal::may_ask() { sys::process::doings() } else { Doings::default() }
+    let mut doings = if refusal::may_ask() { sys::process::doings() } else { Doings::default() };
+    doings.childrens_pages = doings.childrens_pages.saturating_sub(LEFT_OUT_PAGES.load(Relaxed));
+    doings
+}
+
+/// The pages of children who say nothing about how this process goes on.
+static LEFT_OUT_PAGES: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(feature = "shim")]
+pub(super) fn leave_out_children(pages: u64) {
+    LEFT_OUT_PAGES.fetch_add(pages, Relaxed);
 }
 
 impl Since {
@@ -204,6 +214,7 @@ impl Noted {
 /// This process is guarded from now on; also in a child of fork(2).
 pub(super) fn begin() {
     refusal::forget_full();
+    LEFT_OUT_PAGES.store(0, Relaxed);
     OWNER.store(sys::process::pid(), Relaxed);
     CLOSED.set(None);
     record::begin();
@@ -394,7 +405,10 @@ pub(super) fn count(bytes: usize) {
     if bytes >= TELLING_BYTES {
         for note in [&REQUESTED, &MAPPED] {
             let noted = note.bytes.load(Relaxed);
-            if noted > TELLING_BYTES && noted - 1 <= bytes && is_gone_on(note) {
+            if noted > TELLING_BYTES && is_as_good(note, noted - 1, bytes) && is_gone_on(note) {
+                if noted - 1 > bytes {
+                    keep_closed(note);
+                }
                 note.bytes.store(0, Relaxed);
             }
         }
@@ -404,6 +418,28 @@ pub(super) fn count(bytes: usize) {
         count_as_watched();
         close();
     }
+}
+
+/// The thread has got as much in another way, which no limit of ours counts: a file that it maps in the place of memory.
+pub(super) fn note_other_way(bytes: usize) {
+    let noted = REQUESTED.bytes.load(Relaxed);
+    if noted > TELLING_BYTES
+        && noted - 1 <= bytes as u64
+        && REQUESTED.tid.load(Relaxed) == sys::process::tid()
+        && is_guarded()
+    {
+        keep_closed(&REQUESTED);
+        REQUESTED.bytes.store(0, Relaxed);
+        close_record();
+    }
+}
+
+/// Whether who was refused so much can do with what it got now: as much, or a buffer that is smaller.
+fn is_as_good(note: &Note, refused: u64, got: u64) -> bool {
+    const SMALLER_BY: u64 = 4;
+    let is_smaller_one =
+        core::ptr::eq(note, &raw const REQUESTED) && note.tid.load(Relaxed) == sys::process::tid();
+    refused <= if is_smaller_one { got.saturating_mul(SMALLER_BY) } else { got }
 }
 
 /// Whether a thread that gets something now tells that the refused one has gone on: it is the same, or that one has had
@@ -446,10 +482,15 @@ impl Kept {
 static CLOSED: Kept = Kept::new();
 static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
 
+/// Words that follow at once may still be about it.
+fn keep_closed(note: &Note) {
+    CLOSED.set(note.refused());
+    CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+}
+
 fn close() {
-    if let Some(open) = [&REQUESTED, &MAPPED].into_iter().find_map(Note::refused) {
-        CLOSED.set(Some(open));
-        CLOSED_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+    if let Some(note) = [&REQUESTED, &MAPPED].into_iter().find(|note| note.refused().is_some()) {
+        keep_closed(note);
     }
     // What another thread was refused in this very moment stands.
     for note in [&REQUESTED, &MAPPED] {

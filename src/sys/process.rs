@@ -272,6 +272,12 @@ pub(crate) struct Doings {
     pub(crate) childrens_pages: u64,
 }
 
+/// The pages that children have touched which have ended and been waited for.
+#[cfg(feature = "shim")]
+pub(crate) fn childrens_pages() -> u64 {
+    usage_of(libc::RUSAGE_CHILDREN).ru_minflt.unsigned_abs()
+}
+
 pub(crate) fn doings() -> Doings {
     let (own, children) = (usage_of(libc::RUSAGE_SELF), usage_of(libc::RUSAGE_CHILDREN));
     let ms = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1000 + time.tv_usec.unsigned_abs() / 1000;

@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 56] = [
+const DYING: [(&str, &str); 57] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -58,6 +58,7 @@ const DYING: [(&str, &str); 56] = [
     ("message in another language, letter by letter", "heap"),
     ("trap above the limit", "heap"),
     ("says what it wanted", "heap"),
+    ("message, tidied up by another program", "heap"),
     ("what ENOMEM is called, asked by strerror_r", "heap"),
     ("message by error", "heap"),
     ("message by error, words among the arguments", "heap"),
@@ -72,14 +73,15 @@ const DYING: [(&str, &str); 56] = [
 ];
 
 /// Ways that only a limit on data bears on.
-const OF_DATA: [(&str, End); 3] = [
+const OF_DATA: [(&str, End); 4] = [
+    ("survives by mapping a file", End::Exit(3)),
     ("over a reservation", End::Exit(0)),
     ("over mappings of its own, again and again", End::Exit(0)),
     ("too many mappings", End::Exit(3)),
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 84] = [
+const OTHERS: [(&str, End); 88] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -90,6 +92,10 @@ const OTHERS: [(&str, End); 84] = [
     ("survives, passes on how a child ended", End::Exit(4)),
     ("survives, passes on how a program ended, with a full heap", End::Exit(5)),
     ("survives a large request, other words", End::Exit(3)),
+    ("survives with a word, passes on how system ended", End::Exit(6)),
+    ("survives by a smaller buffer", End::Exit(3)),
+    ("survives with fewer threads", End::Exit(3)),
+    ("survives, then has too many threads", End::Exit(3)),
     ("survives, looks up what it does not say", End::Exit(3)),
     ("survives, looks up what it does not say, and says what else went wrong", End::Exit(3)),
     ("survives, looks up another failure, in silence", End::Exit(3)),

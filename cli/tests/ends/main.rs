@@ -222,7 +222,9 @@ fn add_stalls(trials: &mut Vec<Trial>) {
         ("spins", "off", "1000", 0),
         ("allocates", "100ms", "1000", 0),
         ("writes", "100ms", "1000", 0),
-        ("waits", "50ms", "3000", 0),
+        ("waits", "50ms", "60000", 198),
+        ("waits-among-others", "50ms", "3000", 0),
+        ("waits-and-reads", "50ms", "3000", 0),
         ("others-work", "500ms", "3000", 0),
     ];
     for (way, stall, ms, code) in stalls {

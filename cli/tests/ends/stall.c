@@ -1,4 +1,5 @@
 /* Is refused memory in a loop, until so many milliseconds of processor time are used: stall WAY MS. Ends with 0. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,11 @@ static void *work(void *ignored) {
     return ignored;
 }
 
+static void *sleep_long(void *ignored) {
+    sleep(1000);
+    return ignored;
+}
+
 int main(int count, char **arguments) {
     const char *way = arguments[1];
     long most_ms = atol(arguments[2]);
@@ -27,9 +33,12 @@ int main(int count, char **arguments) {
     pthread_t thread;
     void *volatile kept;
     unsigned long tries = 0;
+    int zero = open("/dev/zero", O_RDONLY);
+    char text[256];
     if (!strcmp(way, "others-work")) pthread_create(&thread, NULL, work, NULL);
+    if (!strcmp(way, "waits-among-others")) pthread_create(&thread, NULL, sleep_long, NULL);
     /* What is used up in time here must not be what the guard looks at. */
-    clockid_t clock = strcmp(way, "waits") ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
+    clockid_t clock = strncmp(way, "waits", 5) ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     for (long from = used_ms(clock); used_ms(clock) - from < most_ms; tries++) {
         if (!strncmp(way, "maps", 4)) {
             kept = mmap(NULL, LARGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -39,7 +48,8 @@ int main(int count, char **arguments) {
             for (volatile int n = 0; n < 100000; n++) {}
         kept = malloc(LARGE);
         if (!strcmp(way, "allocates") && tries % 16 == 0) free(malloc(100));
-        if (!strcmp(way, "waits")) usleep(1000);
+        if (!strncmp(way, "waits", 5)) usleep(1000);
+        if (!strcmp(way, "waits-and-reads") && read(zero, text, sizeof text) != sizeof text) _exit(8);
         if (!strcmp(way, "writes") && tries % 16 == 0) { fputc('x', file); fflush(file); }
     }
     (void)kept;

@@ -8,8 +8,8 @@ use crate::guard::exhaustion::{self, Own};
 use crate::guard::judge::{self, Said};
 use crate::guard::notes::{self, Kept, Moment};
 use crate::guard::real::{Real, call_real};
-use crate::guard::{record, refusal};
-use crate::message::{Message, Story, is_of_runtime_heap};
+use crate::guard::{record, refusal, threads};
+use crate::message::{Message, Story, claims_failure_to_start_thread, is_of_runtime_heap};
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -243,6 +243,13 @@ pub(super) fn hear(message: &[u8]) {
         now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
     } else {
         now.hear(message);
+    }
+    if now.last == Some(Message::OutOfMemory)
+        && claims_failure_to_start_thread(message)
+        && !threads::is_one_refused()
+    {
+        // There are too many: no limit of memory refused it, whatever was refused before.
+        now = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
     }
     if now.last == Some(Message::OtherDeath) && GIVES_UP.load(Relaxed) && contains_interrupt(message) {
         return;

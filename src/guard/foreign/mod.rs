@@ -9,6 +9,7 @@
 //! | `environment` | the variables that must not reach the program's children |
 //! | `breaks` | brk and sbrk |
 //! | `threads` | pthread_create |
+//! | `children` | system |
 //! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
 //! | `variadic` | what stands for such a function in a static program |
 //! | `words`, `lookups` | gettext and strerror: what it is about to say in the user's language, and whether it did |
@@ -22,6 +23,7 @@
 
 mod api;
 mod breaks;
+mod children;
 mod ends;
 mod environment;
 mod execs;
@@ -42,6 +44,7 @@ pub use crate::guard::c_heap::*;
 pub use crate::guard::mappings::{mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
+pub use children::system;
 pub use ends::{
     SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
     prctl, quick_exit, raise,

@@ -10,7 +10,8 @@
 //!   what it needs in between);
 //! - no page was touched for the first time, by any thread, and hardly a byte written (we read ourselves);
 //! - those threads that were refused were at work for all of that time: one that sleeps between its tries waits, and may
-//!   be right to;
+//!   be right to. Where it is the only one, nobody can give anything back meanwhile: then it is told by the time that has
+//!   gone by, in which it has read nothing either;
 //! - the other threads were not.
 
 use crate::contract::{Cause, Evidence};
@@ -31,8 +32,9 @@ const LOOKED_AT: u32 = 64;
 /// C and Python, 8 µs in OpenBLAS, which tries a mapping and a block in turn.
 const MOST_NS_EACH: u64 = 20_000;
 
-/// With fewer, a thread is not in a loop.
+/// With fewer, a thread is not in a loop; one that sleeps between its tries is refused more seldom.
 const LEAST_REFUSALS: u64 = 1000;
+const LEAST_REFUSALS_ASLEEP: u64 = 2 * LOOKED_AT as u64;
 
 /// So many pages a loop may touch for the first time, by our own trims as well, and so many calls may write: a library
 /// that warns once.
@@ -62,11 +64,14 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static PAGES: AtomicU64 = AtomicU64::new(0);
 static AT_NS: AtomicU64 = AtomicU64::new(0);
 static PROCESSOR_NS: AtomicU64 = AtomicU64::new(0);
+/// How often the thread had waited that saw so.
+static WAITS: AtomicU64 = AtomicU64::new(0);
 /// What the refused threads have spent on it since, and their refusals.
 static SPENT_NS: AtomicU64 = AtomicU64::new(0);
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
-/// How many calls had written when half of the time was over, plus one; zero before.
+/// How many calls had written when half of the time was over, plus one; zero before. And how much had been read.
 static CALLS: AtomicU64 = AtomicU64::new(0);
+static READ: AtomicU64 = AtomicU64::new(0);
 
 /// A child of fork(2) begins anew.
 pub(super) fn forget() {
@@ -78,6 +83,7 @@ fn begin(allocations: u64, effort: &Effort) {
     PAGES.store(effort.new_pages, Relaxed);
     AT_NS.store(sys::process::monotonic_ns(), Relaxed);
     PROCESSOR_NS.store(effort.processor_ns, Relaxed);
+    WAITS.store(sys::process::thread_waits(), Relaxed);
     SPENT_NS.store(0, Relaxed);
     REFUSALS.store(0, Relaxed);
     CALLS.store(0, Relaxed);
@@ -112,25 +118,33 @@ fn look(cause: Cause, request: Request) {
     }
     let spent_ns = take_in(sys::process::thread_processor_ns());
     let refusals = REFUSALS.fetch_add(u64::from(LOOKED_AT), Relaxed) + u64::from(LOOKED_AT);
-    if spent_ns < stall_ns / 2 || refusals < LEAST_REFUSALS {
+    let all_ns = effort.processor_ns.saturating_sub(PROCESSOR_NS.load(Relaxed));
+    let gone_by_ns = sys::process::monotonic_ns().saturating_sub(AT_NS.load(Relaxed));
+    // It has waited as often as it asked, and done little else. Who only had no processor has not waited.
+    let waited = sys::process::thread_waits().saturating_sub(WAITS.load(Relaxed));
+    let sleeps = all_ns < gone_by_ns / 4 && waited >= refusals / 2;
+    let (lasted_ns, least_refusals) =
+        if sleeps { (gone_by_ns, LEAST_REFUSALS_ASLEEP) } else { (spent_ns, LEAST_REFUSALS) };
+    if lasted_ns < stall_ns / 2 || refusals < least_refusals {
         return;
     }
     // Where no file may be opened, the other signs have to do.
     let calls = || if refusal::may_ask() { sys::process::calls_that_wrote().unwrap_or(0) + 1 } else { 1 };
     if CALLS.load(Relaxed) == 0 {
         CALLS.store(calls(), Relaxed);
-    }
-    if spent_ns < stall_ns {
+        READ.store(bytes_read(), Relaxed);
         return;
     }
-    // A machine may have much else to do; but who sleeps between its tries is at work for far less.
-    let waits = sys::process::monotonic_ns().saturating_sub(AT_NS.load(Relaxed)) / 10 > spent_ns;
-    let all_ns = effort.processor_ns.saturating_sub(PROCESSOR_NS.load(Relaxed));
-    let others_work = all_ns.saturating_sub(spent_ns) > spent_ns / 16;
-    if waits
-        || others_work
-        || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS
-        || !is_still_refused(request)
+    if lasted_ns < stall_ns {
+        return;
+    }
+    let works_or_waits = if sleeps {
+        !is_alone() || bytes_read().saturating_sub(READ.load(Relaxed)) > FEW_BYTES
+    } else {
+        // A machine may have much else to do; but who sleeps between its tries is at work for far less.
+        gone_by_ns / 10 > spent_ns || all_ns.saturating_sub(spent_ns) > spent_ns / 16
+    };
+    if works_or_waits || calls().saturating_sub(CALLS.load(Relaxed)) > FEW_CALLS || !is_still_refused(request)
     {
         begin(allocations, &effort);
     } else {
@@ -139,6 +153,18 @@ fn look(cause: Cause, request: Request) {
         // Its user wants better evidence than that, and lets it run.
         begin(allocations, &effort);
     }
+}
+
+/// So much a loop may read: what a library looks up for its messages.
+const FEW_BYTES: u64 = 4096;
+
+fn bytes_read() -> u64 {
+    if refusal::may_ask() { sys::process::bytes_read().unwrap_or(0) } else { 0 }
+}
+
+/// Whether the process has no other thread, and nobody it shares its limit with, who might give something back.
+fn is_alone() -> bool {
+    refusal::may_ask() && sys::memory::memory_use().threads == Some(1)
 }
 
 fn is_still_refused(request: Request) -> bool {

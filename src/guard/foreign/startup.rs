@@ -70,6 +70,7 @@ fn resolve() {
     c_heap::resolve();
     mappings::resolve();
     breaks::resolve();
+    super::children::resolve();
     threads::resolve();
     messages::resolve();
     streams::resolve();

@@ -23,6 +23,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -308,6 +309,7 @@ int main(int count, char **arguments) {
         char text[100]; refuse(); handle(); dprintf(2, "%s", strerror_r(ENOMEM, text, sizeof text)); exit(1);
     }
     WAY("trap above the limit") { block = malloc(much); if (!block) __builtin_trap(); broken(); }
+    WAY("message, tidied up by another program") { refuse(); handle(); fputs("out of memory\n", stderr); if (system("exit 0") != 0) broken(); exit(1); }
     WAY("says what it wanted") { refuse(); fputs("ways: could not create the table\n", stderr); exit(1); }
     WAY("message by error") { refuse(); handle(); error(1, ENOMEM, "%s", "reading"); }
     WAY("message by error, words among the arguments") { refuse(); handle(); error(1, 0, "%s", "memory exhausted"); }
@@ -342,6 +344,30 @@ int main(int count, char **arguments) {
     }
     WAY("survives, passes on how a program ended, with a full heap") {
         fill(); pid_t child = vfork(); if (child == 0) { execl("/bin/sh", "sh", "-c", "exit 5", (char *)0); _exit(77); } exit_with_child(child);
+    }
+    WAY("survives with a word, passes on how system ended") {
+        refuse(); handle(); fputs("out of memory, a smaller table it is\n", stderr); exit(WEXITSTATUS(system("exit 6")));
+    }
+    WAY("survives by mapping a file") {
+        int file = memfd_create("table", 0); refuse();
+        if (ftruncate(file, much) != 0 || mmap(NULL, much, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) == MAP_FAILED) broken();
+        exit(3);
+    }
+    WAY("survives by a smaller buffer") {
+        char *volatile kept = malloc(180 << 20), *volatile small;
+        if (kept == NULL || malloc(100 << 20) != NULL || (small = malloc(30 << 20)) == NULL) broken();
+        exit(3);
+    }
+    WAY("survives with fewer threads") {
+        if (start_threads() != EAGAIN) broken();
+        usleep(1000); exit(3);
+    }
+    WAY("survives, then has too many threads") {
+        struct rlimit none = {0, 0}; pthread_t thread; int error;
+        if (getuid() == 0 && setuid(65534) != 0) broken();
+        refuse(); fputs("out of memory\n", stderr);
+        if (setrlimit(RLIMIT_NPROC, &none) != 0 || (error = pthread_create(&thread, NULL, sleep_long, NULL)) != EAGAIN) broken();
+        fprintf(stderr, "ways: pthread_create failed: %s\n", strerror(error)); exit(3);
     }
     WAY("survives, looks up what it does not say") { translate(); refuse(); handle(); _("memory exhausted"); exit(3); }
     WAY("survives, looks up what it does not say, and says what else went wrong") {

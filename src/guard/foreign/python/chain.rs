@@ -9,7 +9,7 @@ use crate::message::Message;
 pub(super) enum Chain {
     /// There is a `MemoryError` in it.
     Memory,
-    /// There is none, but one of its messages speaks of memory, of a thread or a library that there was no room for, or
+    /// There is none, or one with words of its own; or one of its messages speaks of memory, of a thread or a library that there was no room for, or
     /// says that something failed without saying why.
     Speaks,
     /// It is about something else.
@@ -31,11 +31,12 @@ pub(super) fn look(exception: Owned) -> Chain {
         // SAFETY: an exception; gives a reference or null.
         let cause = Owned::new(unsafe { interpreter::cause_of(exception.as_ptr()) });
         let is_memory = exception.matches(interpreter::memory_error());
+        let has_words = is_memory && has_words(&exception);
         let is_remote = is_memory && cause.as_ref().is_some_and(is_from_another_process);
-        if is_memory && !is_remote {
+        if is_memory && !is_remote && !has_words {
             return Chain::Memory;
         }
-        if is_remote || speaks(&exception) {
+        if is_memory || speaks(&exception) {
             chain = Chain::Speaks;
         }
         add(&mut waiting, cause);
@@ -74,6 +75,25 @@ fn is_from_another_process(cause: &Owned) -> bool {
     let is = name.and_then(|name| name.with_text(|name| name.ends_with(b"RemoteTraceback")));
     interpreter::forget_raised();
     is == Some(true)
+}
+
+/// Whether it has a text of its own, which the one that CPython raises for a refusal has not: the program has raised it, or
+/// a library. That speaks of memory, and may be about anything.
+fn has_words(exception: &Owned) -> bool {
+    let Some(arguments) = exception.attribute(c"args") else {
+        interpreter::forget_raised();
+        return false;
+    };
+    // SAFETY: an object.
+    let len = unsafe { interpreter::length_of(arguments.as_ptr()) };
+    // SAFETY: a sequence; gives a reference or null.
+    let first =
+        if len == 1 { Owned::new(unsafe { interpreter::item_of(arguments.as_ptr(), 0) }) } else { None };
+    let kind =
+        first.and_then(|first| first.attribute(c"__class__")).and_then(|kind| kind.attribute(c"__name__"));
+    let is_text = kind.and_then(|name| name.with_text(|name| name == b"str"));
+    interpreter::forget_raised();
+    is_text == Some(true)
 }
 
 fn speaks(exception: &Owned) -> bool {

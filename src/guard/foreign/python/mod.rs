@@ -440,6 +440,8 @@ fn is_interpreter() -> bool {
 
 static SAID_BY: AtomicU32 = AtomicU32::new(0);
 static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// How often it had waited for something by then.
+static SAID_AT_WAITS: AtomicU64 = AtomicU64::new(0);
 /// What had been allocated by then.
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
 
@@ -456,6 +458,7 @@ pub(super) fn hear(message: &[u8]) -> bool {
         Some(line) if names_memory_error(line) => {
             SAID_BY.store(here, Relaxed);
             SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
+            SAID_AT_WAITS.store(waits(), Relaxed);
             SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
             notes::watch(0);
         }
@@ -496,8 +499,17 @@ fn names_memory_error(message: &[u8]) -> bool {
 /// exception, and then leaves.
 fn has_just_said() -> bool {
     const MOMENT_MS: u64 = 1000;
+    /// Who has waited for so long in between serves: a request, or the signal that ends it.
+    const WAIT_MS: u64 = 100;
+    let ms_since = sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed));
+    let has_waited = waits() != SAID_AT_WAITS.load(Relaxed);
     let since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
     armed().is_some_and(|armed| since < notes::last_bytes(armed))
         && SAID_BY.load(Relaxed) == sys::process::tid()
-        && sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) < MOMENT_MS
+        && ms_since < if has_waited { WAIT_MS } else { MOMENT_MS }
+}
+
+/// How often this thread has waited for something.
+fn waits() -> u64 {
+    if refusal::may_ask() { sys::process::thread_waits() } else { 0 }
 }
