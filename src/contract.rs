@@ -95,6 +95,30 @@ pub mod variable {
     pub const EXIT_ON_UNCAUGHT: &str = "OOMGUARD_EXIT_ON_UNCAUGHT";
     /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
     pub const INJECT: &str = "OOMGUARD_INJECT";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 20] = [
+        LIMIT,
+        MEASURE,
+        EXIT_CODE,
+        ON_REFUSAL,
+        RESERVE,
+        REPORT,
+        TOKEN,
+        QUIET,
+        RECORD,
+        BUDGET,
+        PATIENCE,
+        LEDGER,
+        OUTER,
+        INHERIT,
+        HINTED,
+        PROFILE,
+        VERDICT,
+        STALL,
+        EXIT_ON_UNCAUGHT,
+        INJECT,
+    ];
 }
 
 /// Behind the path of the report: the file to which a profiled process without a supervisor appends its profile.

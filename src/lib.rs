@@ -93,6 +93,7 @@ mod guard;
 mod ledger;
 mod limit;
 mod message;
+mod names;
 mod outer;
 mod overrun;
 mod profile;

@@ -564,14 +564,14 @@ pub(crate) struct Claims {
 impl Claims {
     /// Reads a copy of a record. `None`: no guard ever filled it, or what filled it was none.
     /// Of a process that has no guard: nothing but what a parent knows.
-    pub(crate) fn from_outside(exit_code: u8) -> Claims {
+    pub(crate) fn from_outside(exit_code: u8, source: LimitSource) -> Claims {
         let page = Page { words: [const { AtomicU64::new(0) }; WORDS] };
         page.write_owner(0);
         page.write_armed(&Armed {
             program: b"?",
             token: None,
             limit: None,
-            limit_source: Some(LimitSource::Environment),
+            limit_source: Some(source),
             measure: Measure::Resident,
             exit_code,
         });

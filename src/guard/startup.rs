@@ -15,6 +15,7 @@ use super::{
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
+use crate::names::push_misspelt;
 use crate::outer::Outer;
 use crate::sys;
 use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
@@ -248,6 +249,15 @@ unsafe fn try_to_set_up<'a>(
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
     record::attach(environment.record, armed, source.profiles());
+    // A launcher has seen the environment, and said it.
+    let by_launcher =
+        environment.outer.is_some() || environment.record.is_some_and(|place| place.starts_with(b"proc:"));
+    if let Some((name, meant)) = environment.misspelt
+        && !wishes.quiet
+        && !by_launcher
+    {
+        say_that_there_is_no_variable(name, meant);
+    }
     // Who gives a process its limit looks whether it keeps it.
     if record::is_shared() && environment.limit.is_some() && environment.measure.is_some() {
         onlooker::leave_to_parent();
@@ -625,6 +635,14 @@ fn push_bytes(line: &mut Text<1024>, bytes: u64) {
 fn refuse_to_start(trouble: &Trouble<'_>) -> ! {
     complain(trouble, "");
     sys::process::exit_now(EXIT_CANNOT_GUARD)
+}
+
+fn say_that_there_is_no_variable(name: &[u8], meant: &str) {
+    let mut line = Text::<256>::new();
+    line.push("oomguard: ");
+    push_misspelt(&mut line, name, meant);
+    line.push("\n");
+    sys::fd::write_patiently(libc::STDERR_FILENO, line.as_bytes(), 1000);
 }
 
 /// The process goes on as if this library had no guard.

@@ -1,7 +1,7 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
 use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tracer};
-use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, Measure};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::sys;
 use crate::sys::join::Step;
@@ -230,6 +230,7 @@ pub fn can_infer() -> io::Result<()> {
         resident_limit: None,
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
+        source: LimitSource::Environment,
         numbers: process_numbers(),
     };
     let mut inference = Inference::start(terms)?;

@@ -111,7 +111,7 @@ pub use running::Running;
 pub use shares::{Dead, Share, Shares, budgets_here};
 pub use sharing::{SharedBudget, patience};
 pub use surroundings::{
-    CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
+    CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record, misspelt_variables,
 };
 pub use worker::{OnSupervisorDeath, Worker};
 

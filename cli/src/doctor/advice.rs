@@ -20,6 +20,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
     hint(kills_together(found));
     hint(no_limit(found));
     hint(heeded_by_nobody(found));
+    found.misspelt.iter().for_each(|line| hint(Some(line.clone())));
     hint(rlimit_wins(found));
     hint(scarce_address_space(found));
     hint(swaps(found));
@@ -33,7 +34,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
 
 fn obstacles(found: &Examination) -> Vec<Advice> {
     let bad = [found.asked_limit.as_ref().err(), found.asked_measure.as_ref().err()];
-    let mut all: Vec<String> = bad.into_iter().flatten().cloned().collect();
+    let mut all: Vec<String> = bad.into_iter().flatten().chain(&found.bad).cloned().collect();
     if found.here.data_limit_is_ignored && found.run.measure != Measure::AddressSpace {
         all.push(
             "neither resident nor data can be limited, as /sys/module/kernel/parameters/ignore_rlimit_data is on: use \
@@ -206,6 +207,8 @@ mod tests {
     #[test]
     fn bad_values_of_the_environment_keep_from_running() {
         one(&advice(POD, &[("OOMGUARD_LIMIT", "1 GB")], |_| ()), "OOMGUARD_LIMIT=\"1 GB\"", true);
+        one(&advice(POD, &[("OOMGUARD_PATIENCE", "5")], |_| ()), "OOMGUARD_PATIENCE=\"5\"", true);
+        one(&advice(POD, &[("OOMGUARD_BUDGET", "x")], |_| ()), "OOMGUARD_BUDGET=\"x\"", true);
         one(
             &advice(POD, &[("OOMGUARD_MEASURE", "rss")], |_| ()),
             "accepted: address-space, data or resident",
