@@ -139,6 +139,9 @@ mod documents {
     #[doc = include_str!("../docs/rust.md")]
     mod rust {}
     #[cfg(feature = "supervisor")]
+    #[doc = include_str!("../docs/budget.md")]
+    mod budget {}
+    #[cfg(feature = "supervisor")]
     #[doc = include_str!("../docs/supervisor.md")]
     mod supervisor {}
 }
