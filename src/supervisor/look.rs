@@ -128,9 +128,9 @@ impl Looker {
             let now = Instant::now();
             if now >= next_search {
                 self.search();
-                // A two-thousandth of a processor at most, where there are few processes.
+                // A four-thousandth of a processor at most, where there are few processes.
                 next_search =
-                    Instant::now() + (now.elapsed() * 2000).clamp(SEARCH_EVERY, SEARCH_AT_LEAST_EVERY);
+                    Instant::now() + (now.elapsed() * 4000).clamp(SEARCH_EVERY, SEARCH_AT_LEAST_EVERY);
             }
             let due: Vec<u32> =
                 self.tree.iter().filter(|(_, member)| member.due <= now).map(|(pid, _)| *pid).collect();
