@@ -165,6 +165,7 @@ pub const EVENT_OUT_OF_MEMORY: &str = "out_of_memory";
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Measure {
     /// Every mapping of the process: `RLIMIT_AS` in setrlimit(2).
     #[default]
@@ -242,6 +243,7 @@ impl std::error::Error for ParseMeasureError {}
 
 /// Who set the limit that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LimitSource {
     /// `OOMGUARD_LIMIT`.
     Environment,
@@ -275,6 +277,7 @@ impl LimitSource {
 
 /// What was refused when the process could not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// An allocation on the heap.
     Heap,
@@ -309,6 +312,7 @@ impl Cause {
 
 /// Why an end counts as running out of memory, and not as an end of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Evidence {
     /// The program did what only a death can do: `handle_alloc_error`, an uncaught `bad_alloc`; or it asked for its end
     /// at the first refusal.

@@ -10,7 +10,7 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes,
+    aborts, arenas, c_heap, exhaustion, frames, interface::Source, interpose, lease, mappings, notes,
     onlooker, profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
@@ -116,7 +116,7 @@ unsafe fn arm_once(
     }
     exhaustion::watch_exit();
     onlooker::begin();
-    #[cfg(feature = "nightly")]
+    #[cfg(oomguard_nightly)]
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
 

@@ -28,6 +28,7 @@ use std::process::ExitStatus;
 /// privilege. Where the kernel or the container does not allow it, the worker is started without:
 /// [`Running::is_inferring`](super::Running::is_inferring), [`can_infer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InferRefusals {
     /// No.
     #[default]

@@ -48,6 +48,7 @@
 //! | `loading` | programs that ended before there was a guard in them |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
+//! | `read_back` | a report from its line; pure |
 //! | `retry` | `Retry`: the next limit; pure |
 //! | `accounts` | who runs and who waits under a budget; pure |
 //! | `budget` | `Budget`: how much there is to share |
@@ -73,6 +74,7 @@ mod outcome;
 mod output;
 mod pool;
 mod program;
+mod read_back;
 mod refusals;
 mod report;
 mod retry;
@@ -105,6 +107,7 @@ pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
 pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
+pub use read_back::ParseReportError;
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;

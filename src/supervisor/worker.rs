@@ -48,6 +48,7 @@ enum Token {
 
 /// What becomes of a worker when this process dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnSupervisorDeath {
     /// It goes on, as any child does.
     #[default]
