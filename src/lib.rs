@@ -138,11 +138,6 @@ mod limit;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod message;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
 mod names;
 #[cfg(all(
     target_os = "linux",

@@ -22,6 +22,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
     hint(heeded_by_nobody(found));
     found.misspelt.iter().for_each(|line| hint(Some(line.clone())));
     hint(rlimit_wins(found));
+    hint(scarce_data(found));
     hint(scarce_address_space(found));
     hint(swaps(found));
     hint(refuses_by_itself(found));
@@ -92,6 +93,18 @@ fn rlimit_wins(found: &Examination) -> Option<String> {
          started this",
         size(limit.bytes)
     ))
+}
+
+/// An rlimit of another measure than what `run` would count, which the kernel holds all the same.
+fn scarce_data(found: &Examination) -> Option<String> {
+    let bytes = found.here.rlimits.data.soft.filter(|_| found.run.measure == Measure::Resident)?;
+    let is_lower = found.run.limit.is_none_or(|limit| bytes < limit.bytes);
+    is_lower.then(|| {
+        format!(
+            "RLIMIT_DATA is {}: it wins where a program maps more than that, used or not; raise it with ulimit -d",
+            size(bytes)
+        )
+    })
 }
 
 fn scarce_address_space(found: &Examination) -> Option<String> {
@@ -247,7 +260,7 @@ mod tests {
         assert_eq!(advice.iter().filter(|advice| advice.text.contains("broken")).count(), 2);
         assert!(advice[0].keeps_from_running && !advice[1].keeps_from_running);
         let plain = screen::of(&found, &advice, false);
-        assert!(plain.lines().count() <= 24 && !plain.contains('\x1b'), "{plain}");
+        assert!(plain.lines().count() <= 25 && !plain.contains('\x1b'), "{plain}");
         assert!(plain.contains("512 MiB") && plain.contains("all processes are killed"), "{plain}");
         assert!(screen::of(&found, &advice, true).contains("\x1b[31mno\x1b[0m"));
     }
