@@ -4,10 +4,8 @@
 //! wrapper's own price this holds what start-up does to malloc: under a limit of address space the number of arenas
 //! is capped, which threads that allocate at once can feel.
 
-mod common;
-
-use common::programs::build;
-use common::{COMPARED, compared, interleave, print_table};
+use benches::programs::build;
+use benches::{COMPARED, compared, interleave, print_table};
 use std::process::Command;
 
 const ROUNDS: usize = 21;

@@ -11,9 +11,7 @@
 //! The process itself runs without a limit, as that would also cap the arenas of the bare allocator, and with the
 //! profiler on, which not all of its guards ask for.
 
-mod common;
-
-use common::{COMPARED, compared, interleave, pin_to, print_table};
+use benches::{COMPARED, compared, interleave, pin_to, print_table};
 use oomguard::{Guard, Profiled};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

@@ -7,9 +7,7 @@
 //! defines it, where the compiler inlines it; and as the `#[global_allocator]` from code compiled before, such as the
 //! standard library's, which calls it by its symbol.
 
-mod common;
-
-use common::{print_table, programs};
+use benches::{print_table, programs};
 use oomguard::Guard;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

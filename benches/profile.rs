@@ -5,10 +5,8 @@
 //! profiler stand jemalloc with its own, with the same mean distance between two samples, against jemalloc without;
 //! dhat, which samples nothing and keeps all; and two that only count.
 
-mod common;
-
-use common::programs::build;
-use common::{COMPARED, compared, interleave, print_table};
+use benches::programs::build;
+use benches::{COMPARED, compared, interleave, print_table};
 use std::path::Path;
 use std::process::Command;
 

@@ -7,10 +7,8 @@
 //! compared, as others use the machine as well. For start-up, `/bin/true` is timed from just before `posix_spawn` to just
 //! after `waitpid`.
 
-mod common;
-
-use common::programs::{self, Prepared};
-use common::{COMPARED, compared, differences, interleave, median, monotonic_ns, print_table, quantile};
+use benches::programs::{self, Prepared};
+use benches::{COMPARED, compared, differences, interleave, median, monotonic_ns, print_table, quantile};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -51,7 +49,7 @@ fn build_library(program: &Path) -> PathBuf {
 
 /// The peer, by the C compiler.
 fn build_least(program: &Path) -> PathBuf {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/programs/forward.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/programs/forward.c");
     let library = program.with_file_name("libforward.so");
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]);
@@ -98,7 +96,7 @@ fn start_up(subjects: &[(&str, &[(&str, &str)])]) {
         .iter()
         .map(|(_, environment)| Prepared::new(Path::new("/bin/true"), &[], environment))
         .collect();
-    common::pin_to(0);
+    benches::pin_to(0);
     let times = interleave(STARTS, subjects.len(), |subject| {
         let begin = monotonic_ns();
         prepared[subject].run(0);

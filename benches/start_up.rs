@@ -4,10 +4,8 @@
 //! guarded program also is the larger file, so loading it is part of the price. The processor time is the child's
 //! own, and the number to look at where others use the machine as well.
 
-mod common;
-
-use common::programs::{self, Prepared};
-use common::{differences, interleave, median, monotonic_ns, print_table, quantile};
+use benches::programs::{self, Prepared};
+use benches::{differences, interleave, median, monotonic_ns, print_table, quantile};
 
 const ROUNDS: usize = 800;
 
@@ -25,7 +23,7 @@ fn main() {
         ),
         ("guarded, `auto` (looks up the cgroup)", Prepared::new(&guarded, &[], &[])),
     ];
-    common::pin_to(0);
+    benches::pin_to(0);
     let mut processor_times = vec![Vec::new(); subjects.len()];
     let times = interleave(ROUNDS, subjects.len(), |subject| {
         let begin = monotonic_ns();

@@ -5,10 +5,8 @@
 //! of it resident: tearing down 1 GiB takes the kernel a time that no guard can shorten, so the same process killed by
 //! SIGKILL stands beside it.
 
-mod common;
-
-use common::programs::{self, Prepared, wait_for};
-use common::{interleave, median, monotonic_ns, print_table, quantile};
+use benches::programs::{self, Prepared, wait_for};
+use benches::{interleave, median, monotonic_ns, print_table, quantile};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -18,6 +18,10 @@ fn main() {
         .arg("--manifest-path")
         .arg(&manifest);
     build.arg("--target-dir").arg(&target_directory);
+    // Half the time for those who only try something; what is optimized is what users get.
+    if set_by_cargo("PROFILE") == "debug" {
+        build.args(["--config", "profile.shim.lto=\"off\"", "--config", "profile.shim.codegen-units=16"]);
+    }
     // A static launcher still carries a shared library; and what a lint or coverage run asks for is not for it.
     for ours_alone in [
         "CARGO_ENCODED_RUSTFLAGS",

@@ -66,6 +66,7 @@ extern "C" {
 #define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space", "data" or "resident"; unset: address-space */
 #define OOMGUARD_VARIABLE_EXIT_CODE "OOMGUARD_EXIT_CODE"   /* 1 to 255; unset: 198 */
 #define OOMGUARD_VARIABLE_ON_REFUSAL "OOMGUARD_ON_REFUSAL" /* "deferred" or "immediate"; unset: deferred */
+#define OOMGUARD_VARIABLE_VERDICT "OOMGUARD_VERDICT"       /* the evidence that suffices: "likely" or "exact"; unset: likely */
 #define OOMGUARD_VARIABLE_STALL "OOMGUARD_STALL"           /* how long it may be refused and get nowhere: "10s", "off" */
 #define OOMGUARD_VARIABLE_EXIT_ON_UNCAUGHT "OOMGUARD_EXIT_ON_UNCAUGHT" /* "1": what ends a thread ends the process */
 #define OOMGUARD_VARIABLE_RESERVE "OOMGUARD_RESERVE"       /* bytes kept back for the last words; unset: 4Mi */
@@ -74,7 +75,7 @@ extern "C" {
 #define OOMGUARD_VARIABLE_QUIET "OOMGUARD_QUIET"           /* "1": no lines on stderr when memory runs out */
 
 /* ---- The report --------------------------------------------------------------------------------------------------- */
-/* One JSON object on one line, written to OOMGUARD_REPORT with one write(2). Its keys are in the README. A parent
+/* One JSON object on one line, written to OOMGUARD_REPORT with one write(2). Its keys: docs/report.md. A parent
  * should read it: a program may exit with 198 by itself, but only the guard repeats the parent's token. */
 
 #define OOMGUARD_REPORT_VERSION 1       /* the value of its first key, "oomguard" */
@@ -115,6 +116,20 @@ const char *oomguard_version(void);
  */
 int oomguard_arm(const char *limit);
 
+/*
+ * From now on the limit is `limit`, whatever the environment says: for a worker whose next job may have more or less than
+ * the last. Otherwise as oomguard_arm(), and from the same places.
+ */
+int oomguard_set_limit(const char *limit);
+
+/*
+ * What the process is at: the report says it as its `token`, in the place of OOMGUARD_TOKEN. At most
+ * OOMGUARD_TOKEN_MAX_BYTES are kept, as a copy. NULL: nothing in particular, and the token is the environment's again.
+ *
+ * From: any thread, signal handlers and callbacks included; two threads that call it at once leave some of both names.
+ */
+void oomguard_task(const char *name);
+
 /* No limit, or not known. */
 #define OOMGUARD_UNKNOWN UINT64_MAX
 
@@ -142,6 +157,8 @@ struct oomguard_status {
     int source;        /* OOMGUARD_SOURCE_... */
     int armed;         /* 1: the guard holds this process; the function fails where it does not */
     int reserved;      /* 0 */
+    uint64_t budget;   /* bytes that the process and others may have together; OOMGUARD_UNKNOWN: it shares none */
+    uint64_t lease;    /* bytes that it may have of them for now; OOMGUARD_UNKNOWN: it shares none */
 };
 
 /*

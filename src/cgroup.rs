@@ -78,6 +78,122 @@ pub(crate) fn container_limit(root: &str) -> Option<u64> {
     look_up::<Smallest>(root).0
 }
 
+/// How full the container is, by the group that is nearest to its limit.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filling {
+    /// In bytes.
+    pub(crate) limit: u64,
+    /// What is charged, in bytes, without what the kernel gives up easily.
+    pub(crate) used: u64,
+    /// The same without all that it gives up when it has to.
+    pub(crate) needed: u64,
+}
+
+#[cfg(feature = "supervisor")]
+impl Filling {
+    pub(crate) fn free(self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+
+    /// What is left until the kernel has to kill.
+    pub(crate) fn left(self) -> u64 {
+        self.limit.saturating_sub(self.needed)
+    }
+}
+
+/// How full the container is: `memory.current` less what can be reclaimed at once, or what version 1 calls so. `None` where there
+/// is no limit, or it cannot be read.
+#[cfg(feature = "supervisor")]
+pub(crate) fn filling(root: &str) -> Option<Filling> {
+    look_up::<Fullest>(root).0
+}
+
+#[cfg(feature = "supervisor")]
+#[derive(Default)]
+struct Fullest(Option<Filling>);
+
+#[cfg(feature = "supervisor")]
+impl Findings for Fullest {
+    fn look(&mut self, directory: &Path, version: Version) -> bool {
+        let mut smallest = Smallest::default();
+        let has_file = smallest.look(directory, version);
+        let file = |name: &[u8]| {
+            let mut path = *directory;
+            path.push_bytes(name);
+            open_to_read(c_str(&mut path))
+        };
+        let read = |limit| {
+            let name: &[u8] = match version {
+                Version::V1 => b"/memory.usage_in_bytes",
+                Version::V2 => b"/memory.current",
+            };
+            let mut content = [0; 32];
+            let len = file(name)?.read(&mut content);
+            let charged = whole_number(content.get(..len)?.trim_ascii())?;
+            let mut path = *directory;
+            path.push_bytes(b"/memory.stat");
+            let mut lines = Lines::<512>::open(c_str(&mut path))?;
+            let mut stat = Stat::default();
+            while let Some(line) = lines.next() {
+                stat.note(line, version);
+            }
+            let [easily, at_all] = stat.reclaimable();
+            Some(Filling {
+                limit,
+                used: charged.saturating_sub(easily),
+                needed: charged.saturating_sub(at_all),
+            })
+        };
+        let filling = smallest.0.and_then(read);
+        let free = |filling: Option<Filling>| filling.map_or(u64::MAX, Filling::free);
+        if free(filling) < free(self.0) {
+            self.0 = filling;
+        }
+        has_file
+    }
+}
+
+/// What of `memory.stat` tells how much the kernel would give up: pages of files, half of those that are in use; not what has
+/// to be written first.
+#[cfg(feature = "supervisor")]
+#[derive(Default)]
+struct Stat {
+    inactive_file: u64,
+    active_file: u64,
+    slab: u64,
+    unwritten: u64,
+}
+
+#[cfg(feature = "supervisor")]
+impl Stat {
+    fn note(&mut self, line: &[u8], version: Version) {
+        let mut words = line.split(|byte| *byte == b' ');
+        let (Some(key), Some(value)) = (words.next(), words.next().and_then(whole_number)) else { return };
+        let key = match version {
+            Version::V1 => key.strip_prefix(b"total_").unwrap_or_default(),
+            Version::V2 => key,
+        };
+        match key {
+            b"inactive_file" => self.inactive_file = value,
+            b"active_file" => self.active_file = value,
+            b"slab_reclaimable" => self.slab = value,
+            b"file_dirty" | b"file_writeback" | b"dirty" | b"writeback" => {
+                self.unwritten = self.unwritten.saturating_add(value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Easily, and at all.
+    fn reclaimable(&self) -> [u64; 2] {
+        [self.active_file / 2, self.active_file].map(|active| {
+            let files = self.inactive_file.saturating_add(active);
+            files.saturating_sub(self.unwritten).saturating_add(self.slab)
+        })
+    }
+}
+
 /// What is gathered on the way from this process's own cgroup to the root.
 pub(crate) trait Findings: Default {
     /// Looks into the directory of a group; whether it has a limit's file.

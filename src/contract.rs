@@ -42,6 +42,9 @@ pub const AUTO_PERCENT: u64 = 90;
 /// How long `on_exhausted` hooks may take, all together, in milliseconds.
 pub const LAST_WORDS_DEADLINE_MS: u64 = 2000;
 
+/// How long a request waits for others who share a budget where nobody said otherwise, in milliseconds.
+pub const DEFAULT_PATIENCE_MS: u64 = 1000;
+
 /// How long a program may be refused again and again and get nowhere where nobody said otherwise, in milliseconds.
 pub const DEFAULT_STALL_MS: u64 = 10_000;
 
@@ -66,6 +69,13 @@ pub mod variable {
     /// Set by a supervisor for its child, and by nobody else: `fd:N:INODE`, the page that the guard fills in for
     /// the parent.
     pub const RECORD: &str = "OOMGUARD_RECORD";
+    /// What the process and all that it starts may have together: a limit as in `LIMIT`; only for the launcher and
+    /// `supervisor::Budget::from_env`.
+    pub const BUDGET: &str = "OOMGUARD_BUDGET";
+    /// How long a request waits for others to give memory back before it is refused: `0`, `500ms`, `5s`, `2min`.
+    pub const PATIENCE: &str = "OOMGUARD_PATIENCE";
+    /// Set by a launcher or supervisor for those who share a budget: `proc:PID:N:INODE`, where its ledger is.
+    pub const LEDGER: &str = "OOMGUARD_LEDGER";
     /// Set by a launcher or supervisor: what of the environment and the limits is its own, and not the user's word.
     pub const OUTER: &str = "OOMGUARD_OUTER";
     /// `0`: what the program starts is left alone (shim only). Set by the launcher.
@@ -75,6 +85,9 @@ pub mod variable {
     /// Whether live allocations are sampled, in a program that has the profiler compiled in: `on`, `off`, or the mean
     /// distance between two samples in bytes.
     pub const PROFILE: &str = "OOMGUARD_PROFILE";
+    /// Which evidence suffices for an end of memory: `likely` (any), or `exact`. On less, a program ends as it would without a
+    /// guard. Set by the launcher.
+    pub const VERDICT: &str = "OOMGUARD_VERDICT";
     /// How long a program may be refused again and again and get nowhere, before it ends: `10s`, `2min`, or `off` (shim
     /// only).
     pub const STALL: &str = "OOMGUARD_STALL";
@@ -299,6 +312,51 @@ impl Evidence {
             Evidence::Straight => "straight",
             Evidence::Outside => "outside",
         }
+    }
+}
+
+/// Which evidence suffices for an end by contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sufficient {
+    /// Any that a report tells.
+    #[default]
+    Likely,
+    /// Only what nothing but such a death does: [`Evidence::Exact`], [`Evidence::Fault`]. On other evidence a process ends as it
+    /// would without a guard.
+    Exact,
+}
+
+impl Sufficient {
+    /// The word for `OOMGUARD_VERDICT`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Sufficient::Likely => "likely",
+            Sufficient::Exact => "exact",
+        }
+    }
+
+    pub(crate) const FORMS: &str = "likely or exact";
+
+    pub(crate) const fn parse(word: &[u8]) -> Option<Sufficient> {
+        match word {
+            b"likely" => Some(Sufficient::Likely),
+            b"exact" => Some(Sufficient::Exact),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn allows(self, evidence: Option<Evidence>) -> bool {
+        matches!(self, Sufficient::Likely) || matches!(evidence, Some(Evidence::Exact | Evidence::Fault))
+    }
+}
+
+impl FromStr for Sufficient {
+    type Err = String;
+
+    /// Reads what `OOMGUARD_VERDICT` may hold.
+    fn from_str(text: &str) -> Result<Sufficient, String> {
+        Sufficient::parse(text.as_bytes())
+            .ok_or_else(|| format!("not a kind of evidence; accepted: {}", Sufficient::FORMS))
     }
 }
 

@@ -68,7 +68,7 @@
 //! and no allocation is missed, whoever makes it. A constructor sets the limit before `main`. Stable Rust has no hook
 //! for a refused allocation, so a guarded program defines `write`, `abort` and `pthread_create`, looks at the few calls
 //! of them that can be the last, and passes all on; a program that does not use [`Guard`] has none of this. How it works
-//! in detail, and what it cannot do, is in the README and in ARCHITECTURE.md.
+//! in detail is in ARCHITECTURE.md, and what it cannot do in docs/limits.md.
 //!
 //! # Features
 //!
@@ -90,6 +90,7 @@ mod duration;
 // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
 #[allow(unsafe_code)]
 mod guard;
+mod ledger;
 mod limit;
 mod message;
 mod outer;
@@ -127,4 +128,16 @@ pub mod __shim {
 pub mod __private {
     pub use crate::guard::allocator::Source;
     pub use crate::guard::settings::{Profile, Settings};
+}
+
+/// The Rust programs of the documents: they compile.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/rust.md")]
+    mod rust {}
+    #[cfg(feature = "supervisor")]
+    #[doc = include_str!("../docs/supervisor.md")]
+    mod supervisor {}
 }

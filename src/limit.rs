@@ -51,7 +51,13 @@ impl Share {
         Share { micro_percent: percent * MICRO }
     }
 
-    /// This share of `whole` bytes, rounded down.
+    /// What it leaves of the whole.
+    #[cfg(feature = "supervisor")]
+    pub(crate) const fn rest(self) -> Share {
+        Share { micro_percent: (100 * MICRO).saturating_sub(self.micro_percent) }
+    }
+
+    /// Returns this share of `whole` bytes, rounded down.
     pub const fn of(self, whole: u64) -> u64 {
         // Below 2^64 * 10^8 < 2^128, and the quotient is at most `whole`.
         (whole as u128 * self.micro_percent as u128 / (100 * MICRO as u128)) as u64
@@ -78,7 +84,7 @@ pub(crate) const LIMIT_FORMS: &str =
 pub(crate) const SIZE_FORMS: &str = "bytes (4194304), 4M or 4Mi (K M G T, Ki Mi Gi Ti)";
 
 impl ParseLimitError {
-    /// The reason, in a few words that fit after "is not a limit: ".
+    /// Returns the reason, in a few words that fit after "is not a limit: ".
     pub const fn reason(self) -> &'static str {
         match self.0 {
             Wrong::Form => "not a number with a known unit",
@@ -186,7 +192,7 @@ pub(crate) fn meant(text: &[u8]) -> Option<Text<96>> {
 }
 
 impl ParseLimitError {
-    /// The same message for this very text: with what may have been meant.
+    /// Returns the message for this very text, with what may have been meant.
     pub fn for_text(self, text: &str) -> String {
         match meant(text.as_bytes()) {
             Some(words) if self.0 == Wrong::Form => {

@@ -89,7 +89,7 @@ mod at {
     pub(super) const TOLD: usize = 28;
     /// Which of the descendants' ends this was; in the child's own page, how many there were.
     pub(super) const ENDS: usize = 29;
-    /// It came to an end that the guard looked at, and not of a refusal.
+    /// It came to an end that the guard looked at, and not of a refusal; or of one that the user wants better evidence of.
     pub(super) const INNOCENT: usize = 30;
     /// The descendant's page was left behind: its number is another process's now.
     pub(super) const PAST: usize = 31;
@@ -137,6 +137,9 @@ pub(crate) enum State {
     /// The process could not go on: cause, thread and request are known.
     Exhausted,
 }
+
+const ACQUITTED: u64 = 1;
+const DOUBTFUL: u64 = 2;
 
 const ARMED: u64 = 1;
 const EXHAUSTED: u64 = 2;
@@ -332,7 +335,19 @@ impl Page {
 
     /// The process ends for a reason of its own, as far as the guard can tell.
     pub(crate) fn acquit(&self) {
-        self.store(at::INNOCENT, 1);
+        if self.load(at::INNOCENT) != DOUBTFUL {
+            self.store(at::INNOCENT, ACQUITTED);
+        }
+    }
+
+    /// The process ends of a refusal, as far as the guard can tell, and is let end as it would without: the user wants better
+    /// evidence.
+    pub(crate) fn write_doubt(&self, snapshot: &Snapshot<'_>) {
+        self.write_snapshot(snapshot);
+        self.store(at::CAUSE, cause_code(snapshot.cause));
+        self.store(at::TID, encode(Some(snapshot.tid.into())));
+        self.write_request(snapshot.request);
+        self.store(at::INNOCENT, DOUBTFUL);
     }
 
     /// The process is about to become another program: what it was refused as this one is over.
@@ -384,6 +399,11 @@ impl Page {
 
     /// All that is known at the end.
     pub(crate) fn write_last_words(&self, snapshot: &Snapshot<'_>) {
+        self.write_snapshot(snapshot);
+        self.write_end(snapshot.cause, snapshot.tid, snapshot.request);
+    }
+
+    fn write_snapshot(&self, snapshot: &Snapshot<'_>) {
         self.write_text(at::THREAD, snapshot.thread);
         self.store(at::LIMIT, encode(snapshot.limit));
         self.store(at::LIMIT_SOURCE, snapshot.limit_source.map_or(0, source_code));
@@ -399,7 +419,6 @@ impl Page {
         self.store(at::BUDGET_USED, encode(snapshot.budget_used));
         self.store(at::WAITED_MS, encode(snapshot.waited_ms));
         self.write_use(&snapshot.memory);
-        self.write_end(snapshot.cause, snapshot.tid, snapshot.request);
     }
 
     fn write_request(&self, request: Option<Request>) {
@@ -537,6 +556,8 @@ pub(crate) struct Claims {
     pub(crate) loading: Option<Loading>,
     /// Its guard has looked at its end, and found that it is not of a refusal.
     pub(crate) is_acquitted: bool,
+    /// The same, but for want of better evidence that it is.
+    pub(crate) is_doubtful: bool,
 }
 
 #[cfg(feature = "supervisor")]
@@ -614,6 +635,7 @@ impl Claims {
             order: copy.word(at::ENDS),
             loading: if copy.word(at::BECOMING) == LOADING { copy.loading() } else { None },
             is_acquitted: copy.word(at::INNOCENT) != 0,
+            is_doubtful: copy.word(at::INNOCENT) == DOUBTFUL,
         })
     }
 
@@ -651,6 +673,7 @@ impl Claims {
             budget: self.budget,
             budget_used: self.budget_used,
             waited_ms: self.waited_ms,
+            holders: &[],
             inferred: self.inferred,
         }
     }

@@ -16,6 +16,17 @@ pub(crate) struct Request {
     pub(crate) align: Option<u64>,
 }
 
+/// One of those who share a budget, and what it has of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    pub(crate) name: Text<16>,
+    pub(crate) bytes: u64,
+}
+
+/// So many of them are named.
+pub(crate) const HOLDERS: usize = 4;
+
 /// All that is known when the end has been decided.
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot<'a> {
@@ -44,6 +55,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) budget_used: Option<u64>,
     /// How long the last request waited for others to give memory back.
     pub(crate) waited_ms: Option<u64>,
+    /// Who holds most of the budget, where it was that which had no room.
+    pub(crate) holders: &'a [Option<Holder>],
     /// Put together from outside, for a process that has no guard.
     pub(crate) inferred: bool,
 }
@@ -155,6 +168,7 @@ impl Snapshot<'_> {
             Cause::Thread => " could not start a thread",
             Cause::Stack => " could not grow its stack",
             Cause::Resident => " went over its limit, with memory that it had mapped before",
+            Cause::AskedToLeave => " was asked to leave, as it held most",
             _ => " could not go on",
         });
         if let Some(request) = self.request {
@@ -174,6 +188,9 @@ impl Snapshot<'_> {
     }
 
     fn write_limit(&self, text: &mut Text<2048>) {
+        if let (Some(LimitSource::Budget), Some(budget)) = (self.limit_source, self.budget) {
+            return self.write_budget(text, budget);
+        }
         text.push("oomguard:   limit: ");
         match self.limit {
             None => text.push("none of this process's own"),
@@ -194,6 +211,33 @@ impl Snapshot<'_> {
                     None => "",
                 });
             }
+        }
+        text.push("\n");
+    }
+
+    /// Whose memory it was.
+    fn write_budget(&self, text: &mut Text<2048>, budget: u64) {
+        text.push("oomguard:   the ");
+        text.push_size(budget);
+        text.push(match self.cause {
+            Cause::AskedToLeave => " budget was about to overflow",
+            _ if self.request.is_some_and(|request| request.bytes > budget) => " budget is less than that",
+            _ => " budget is used up",
+        });
+        for (place, holder) in self.holders.iter().flatten().enumerate() {
+            text.push(if place == 0 { ": " } else { ", " });
+            text.push_foreign(holder.name.as_bytes());
+            text.push(" (");
+            text.push_number(holder.pid.into());
+            text.push(") ");
+            text.push_size(holder.bytes);
+        }
+        if let Some(waited_ms) = self.waited_ms.filter(|waited_ms| *waited_ms > 0) {
+            text.push("; waited ");
+            text.push_number(waited_ms / 1000);
+            text.push(".");
+            text.push_number(waited_ms % 1000 / 100);
+            text.push(" s");
         }
         text.push("\n");
     }
@@ -334,6 +378,7 @@ mod tests {
             budget: None,
             budget_used: None,
             waited_ms: None,
+            holders: &[],
             inferred: false,
         }
     }
@@ -428,6 +473,7 @@ mod tests {
             budget: huge,
             budget_used: huge,
             waited_ms: huge,
+            holders: &[],
             inferred: true,
         };
         let line = record(&largest);

@@ -24,6 +24,7 @@ fn expected() -> BTreeMap<&'static str, String> {
         ("OOMGUARD_VARIABLE_EXIT_CODE", text(variable::EXIT_CODE)),
         ("OOMGUARD_VARIABLE_ON_REFUSAL", text(variable::ON_REFUSAL)),
         ("OOMGUARD_VARIABLE_STALL", text(variable::STALL)),
+        ("OOMGUARD_VARIABLE_VERDICT", text(variable::VERDICT)),
         ("OOMGUARD_VARIABLE_EXIT_ON_UNCAUGHT", text(variable::EXIT_ON_UNCAUGHT)),
         ("OOMGUARD_VARIABLE_RESERVE", text(variable::RESERVE)),
         ("OOMGUARD_VARIABLE_REPORT", text(variable::REPORT)),
@@ -64,6 +65,8 @@ struct Status {
     source: i32,
     armed: i32,
     reserved: i32,
+    budget: u64,
+    lease: u64,
 }
 
 macro_rules! offsets {
@@ -99,7 +102,8 @@ fn every_constant_of_the_header_is_the_one_of_the_contract() {
 #[test]
 fn the_status_lies_in_c_as_it_lies_in_rust() {
     let Some(compiler) = c::c() else { return };
-    let fields = offsets!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved);
+    let fields =
+        offsets!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease);
     let mut program = String::from("#include <oomguard.h>\n#include <stdio.h>\nint main(void) {\n");
     for (field, _) in &fields {
         program += &format!("printf(\"{field} %zu\\n\", offsetof(struct oomguard_status, {field}));\n");
@@ -136,6 +140,8 @@ extern "C" {
 #endif
 const char *oomguard_version(void) { return OOMGUARD_VERSION; }
 int oomguard_arm(const char *limit) { return limit != NULL ? 0 : -1; }
+int oomguard_set_limit(const char *limit) { return limit != NULL ? 0 : -1; }
+void oomguard_task(const char *name) { (void)name; }
 int oomguard_status(struct oomguard_status *status, size_t size) { status->size = size; return 0; }
 int oomguard_on_reclaim(void (*callback)(void *), void *argument) { callback(argument); return 0; }
 int oomguard_on_exhausted(void (*callback)(void *), void *argument) { callback(argument); return 0; }
@@ -148,6 +154,8 @@ int main(void) {
     static char done[] = "done";
     static char nothing[] = "";
     if (oomguard_arm("512Mi") != 0 || oomguard_status(&status, sizeof status) != 0) return 1;
+    if (oomguard_set_limit("1Gi") != 0) return 1;
+    oomguard_task("job 17");
     if (oomguard_version()[0] == 0 || status.size != sizeof status) return 2;
     if (oomguard_on_reclaim(say, done) != 0) return 3;
     return nothing[0] == 0 ? 0 : oomguard_on_exhausted(say, nothing);

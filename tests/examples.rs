@@ -347,7 +347,7 @@ fn example(name: &str) -> PathBuf {
     assert!(
         built.is_ok_and(|built| built >= source),
         "{} is missing or older than its source: a test run that is filtered by target does not build it; \
-         run `cargo build --examples` (with the same profile) first",
+         run `cargo build --package examples --examples` (with the same profile) first",
         path.display()
     );
     path

@@ -38,8 +38,8 @@ fn parents() -> Vec<Parent> {
             name: "parent.mjs",
             command: vec!["node".to_owned(), file("examples/node/parent.mjs")],
             worker: vec![],
-            first_mib: "56",
-            still_too_little_mib: "60",
+            first_mib: "28",
+            still_too_little_mib: "36",
         });
     }
     if have("python3") {

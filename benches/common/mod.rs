@@ -1,9 +1,6 @@
 //! What the benchmarks share: rounds in which the subjects take turns in a new order each time, medians, tables, and
 //! the programs that are measured from outside.
 
-// Each benchmark compiles this for itself and uses a part of it.
-#![allow(dead_code)]
-
 pub mod programs;
 
 /// Every subject once per round, in an order drawn anew for each round. One list of results per subject, where the
@@ -39,10 +36,12 @@ pub fn quantile(values: &[f64], share: f64) -> f64 {
     sorted[(last as f64 * share).round() as usize]
 }
 
+/// The value in the middle.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// The smallest value.
 pub fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }

@@ -29,6 +29,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// `file` with these arguments, and nothing in its environment but this.
     pub fn new(file: &std::path::Path, arguments: &[&str], environment: &[(&str, &str)]) -> Prepared {
         let text = |text: String| CString::new(text).expect("no NUL");
         let file = text(file.to_str().expect("a path in UTF-8").to_owned());

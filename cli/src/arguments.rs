@@ -5,6 +5,7 @@ use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
 /// the whole container.
@@ -22,6 +23,8 @@ pub enum Task {
     Run(Run),
     /// Say which code held the memory of a program that died
     Report(Report),
+    /// Say who holds what of which budget here, and who waits
+    Top(Top),
     /// Say what limits hold here, what the guard would do, and what will hurt
     Doctor(Doctor),
     /// Print completions for a shell
@@ -50,7 +53,18 @@ pub struct Run {
     #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
     pub limit: Option<Limit>,
 
-    /// What the limit counts: data (private writable memory), resident (memory in use) or address-space [default: $OOMGUARD_MEASURE, else data]
+    /// What the command and all that it starts may have together: each takes what it needs, waits where others have it, and is
+    /// refused once nothing moves; --limit is then the most that one process may have [default: $OOMGUARD_BUDGET; below another
+    /// launcher with a budget, that one]
+    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    pub budget: Option<Limit>,
+
+    /// In a budget, how long a request waits for others to give memory back before it is refused: 0, 500ms, 5s, 2min [default:
+    /// $OOMGUARD_PATIENCE, else 1s]
+    #[arg(long, value_name = "TIME", value_parser = patience)]
+    pub patience: Option<Duration>,
+
+    /// What the limit counts: resident (memory in use), data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else resident]
     #[arg(long, value_name = "MEASURE", value_parser = measure)]
     pub measure: Option<Measure>,
 
@@ -82,9 +96,9 @@ pub struct Run {
     pub json: Option<OsString>,
 
     /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
-    /// exit code is what the command's own would have been
-    #[arg(long, value_name = "EVIDENCE", default_value = "likely", value_parser = sufficient)]
-    pub verdict: Sufficient,
+    /// command ends as it would without a guard, and --json alone tells what was found [default: $OOMGUARD_VERDICT, else likely]
+    #[arg(long, value_name = "EVIDENCE", value_parser = sufficient)]
+    pub verdict: Option<Sufficient>,
 
     /// Leave with 198, and try again, when any descendant ran out of memory, even if the command did not pass that on
     #[arg(long)]
@@ -123,7 +137,8 @@ pub struct Run {
     #[arg(long)]
     pub die_with_parent: bool,
 
-    /// Set the hard limit, too: nobody below can go beyond it, neither ulimit nor su and sudo, nor a launcher in the command
+    /// Set the hard limit, too: nobody below can go beyond it, neither ulimit nor su and sudo, nor a launcher in the command;
+    /// what is counted is data then, unless --measure says address-space
     #[arg(long)]
     pub hard: bool,
 
@@ -199,6 +214,18 @@ pub struct Report {
     pub no_symbols: bool,
 }
 
+/// What `top` can be told.
+#[derive(Args)]
+pub struct Top {
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Say it once, and end, as is done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// What `doctor` can be told.
 #[derive(Args)]
 pub struct Doctor {
@@ -217,12 +244,16 @@ pub fn measure(text: &str) -> Result<Measure, String> {
     text.parse().map_err(|error: oomguard::ParseMeasureError| error.to_string())
 }
 
-fn sufficient(text: &str) -> Result<Sufficient, String> {
-    match text {
-        "likely" => Ok(Sufficient::Likely),
-        "exact" => Ok(Sufficient::Exact),
-        _ => Err("not a kind of evidence; accepted: likely, exact".into()),
-    }
+/// `--patience` and `OOMGUARD_PATIENCE`.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    oomguard::supervisor::patience(text).ok_or_else(|| {
+        "not a span of time; accepted: 0, or a whole number with ms, s, min or h, such as 500ms, 5s or 2min".into()
+    })
+}
+
+/// `--verdict` and `OOMGUARD_VERDICT`.
+pub fn sufficient(text: &str) -> Result<Sufficient, String> {
+    text.parse()
 }
 
 /// `--stall`: the guard in the command reads it again.

@@ -19,6 +19,7 @@ mod run;
 mod screen;
 mod shim;
 mod target;
+mod top;
 
 use arguments::{Arguments, Task};
 use clap::{CommandFactory, Parser};
@@ -86,6 +87,7 @@ fn act(arguments: Vec<OsString>) -> u8 {
     match arguments.task {
         Task::Run(options) => run::run(options),
         Task::Report(options) => report::report(&options),
+        Task::Top(options) => top::top(&options),
         Task::Doctor(options) => doctor::doctor(&options),
         Task::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "oomguard", &mut std::io::stdout());

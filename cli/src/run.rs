@@ -7,10 +7,10 @@ use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
 use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
-use oomguard::contract::{EXIT_CANNOT_GUARD, variable};
+use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, Surroundings,
-    Worker, size,
+    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget,
+    Sufficient, Surroundings, Worker, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
@@ -69,7 +70,14 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     }
     let library = if options.no_preload { None } else { library_for(&command, entrance)? };
     let keep = keeper(options, entrance, wishes)?;
-    let (worker, input) = worker(command, options, &wishes);
+    let share = if entrance == Entrance::Sanitized { None } else { share(options)? };
+    if share.is_some() {
+        wishes.measure = Measure::Resident;
+    }
+    let (mut worker, input) = worker(command, options, &wishes, share.is_some());
+    if let Some(share) = share {
+        worker = worker.share(share);
+    }
     let between = keep.clone();
     let mut worker = worker.retry(retry(options).between(move |ended| {
         between(ended);
@@ -126,12 +134,16 @@ impl Failure {
     }
 }
 
+/// What `run` limits unless it is told otherwise: most runtimes map more than they ever use.
+pub const DEFAULT_MEASURE: Measure = Measure::Resident;
+
 /// What is not said on the command line, the environment may say.
 #[derive(Clone, Copy)]
 struct Wishes {
     limit: Limit,
     measure: Measure,
     exit_code: u8,
+    sufficient: Sufficient,
 }
 
 impl Wishes {
@@ -140,15 +152,27 @@ impl Wishes {
             Some(limit) => limit,
             None => from_environment(variable::LIMIT, arguments::limit)?.unwrap_or(Limit::Auto),
         };
+        // No rlimit counts what is resident, and only an rlimit can be a hard one.
+        let default = if options.hard { Measure::Data } else { DEFAULT_MEASURE };
         let measure = match options.measure {
             Some(measure) => measure,
-            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(Measure::Data),
+            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(default),
         };
+        if options.hard && measure == Measure::Resident {
+            let line = "no hard limit counts what is resident: leave --hard away, as whoever is over it ends in any case, or use \
+                        --measure data"
+                .into();
+            return Err(Failure { line, code: EXIT_CANNOT_GUARD });
+        }
         let exit_code = match options.exit_code {
             Some(code) => code,
             None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
         };
-        Ok(Wishes { limit, measure, exit_code })
+        let sufficient = match options.verdict {
+            Some(sufficient) => sufficient,
+            None => from_environment(variable::VERDICT, arguments::sufficient)?.unwrap_or_default(),
+        };
+        Ok(Wishes { limit, measure, exit_code, sufficient })
     }
 }
 
@@ -211,14 +235,16 @@ fn can_preload(entrance: Entrance) -> bool {
 }
 
 /// The worker, and its stdin, which another try is to find as the first one did.
-fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
+fn worker(command: Command, options: &Run, wishes: &Wishes, shares: bool) -> (Worker, Input) {
+    // In a budget there is no other limit than that, unless one is asked for.
+    let limit = if shares && wishes.limit == Limit::Auto { Limit::Off } else { wishes.limit };
     let mut worker = Worker::new(command)
-        .limit(wishes.limit)
+        .limit(limit)
         .measure(wishes.measure)
         .exit_code(wishes.exit_code)
         .keep_lower_limit()
         .inherit_token()
-        .sufficient(options.verdict)
+        .sufficient(wishes.sufficient)
         .on_supervisor_death(OnSupervisorDeath::Kill)
         .infer_refusals(infers(options, InferRefusals::WhereNothingPreloads));
     if options.hard {
@@ -248,7 +274,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
     let (quiet, mut this_try) = (options.quiet, 0);
     let input = Input::now();
     let told = input.clone();
-    let unawares = is_unlimited_unawares(wishes);
+    let unawares = !shares && is_unlimited_unawares(wishes);
     let worker = worker.on_start(move |running| {
         this_try += 1;
         if this_try == 1 && unawares && !quiet {
@@ -267,13 +293,59 @@ fn worker(command: Command, options: &Run, wishes: &Wishes) -> (Worker, Input) {
     (worker, input)
 }
 
+/// The budget that the command shares: that of a launcher above this one, or one that begins here.
+fn share(options: &Run) -> Result<Option<SharedBudget>, Failure> {
+    let asked = match options.budget {
+        Some(budget) => Some(budget),
+        None => from_environment(variable::BUDGET, arguments::limit)?,
+    };
+    let patience = match options.patience {
+        Some(patience) => patience,
+        None => from_environment(variable::PATIENCE, arguments::patience)?.unwrap_or(DEFAULT_PATIENCE),
+    };
+    let share = match (SharedBudget::inherited(), asked) {
+        (Some(outer), _) => outer,
+        (None, Some(budget)) if has_size(budget) => SharedBudget::new(budget, patience).map_err(|error| {
+            Failure { line: format!("cannot make a budget of {budget}: {error}"), code: EXIT_CANNOT_GUARD }
+        })?,
+        (None, Some(Limit::Auto)) => {
+            if !options.quiet {
+                say(NOTHING_TO_SHARE);
+            }
+            return Ok(None);
+        }
+        _ => return Ok(None),
+    };
+    match options.measure {
+        Some(measure) if measure != Measure::Resident => Err(Failure {
+            line: format!(
+                "--measure {} cannot be held in a budget, which counts what is resident; leave it out",
+                measure.as_str()
+            ),
+            code: EXIT_CANNOT_GUARD,
+        }),
+        _ => Ok(Some(share)),
+    }
+}
+
+/// Whether it stands for any limit here.
+fn has_size(budget: Limit) -> bool {
+    Surroundings::here().limit_for(Some(budget), None, Measure::Resident).is_some()
+}
+
+const DEFAULT_PATIENCE: Duration = Duration::from_millis(DEFAULT_PATIENCE_MS);
+
+const NOTHING_TO_SHARE: &str = "nothing is shared: --budget auto is 90% of the container's limit, and there is none here; say how much, as --budget 2Gi";
+
 fn infers(options: &Run, when: InferRefusals) -> InferRefusals {
     if options.no_infer { InferRefusals::Never } else { when }
 }
 
 /// `auto` without a container is no limit, which nobody may have meant.
 fn is_unlimited_unawares(wishes: &Wishes) -> bool {
-    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, wishes.measure).is_some();
+    // An rlimit on data stays in force whatever is measured.
+    let counted = if wishes.measure == Measure::Resident { Measure::Data } else { wishes.measure };
+    let is_limited = || Surroundings::here().limit_for(Some(wishes.limit), None, counted).is_some();
     wishes.limit != Limit::Off && !is_limited()
 }
 

@@ -31,10 +31,11 @@ fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
     for part in [
         "RLIMIT_DATA",
         "512 MiB",
-        "of data",
+        "of resident",
         "of address-space",
         "OOMGUARD_LIMIT",
         "GOMEMLIMIT=409MiB",
+        "--budget auto",
         "--exit-on-uncaught",
         "--on-refusal immediate",
     ] {
@@ -57,11 +58,21 @@ fn a_guard_can_be_preloaded_and_recorded_where_these_tests_run() {
 
 #[test]
 fn the_rlimits_of_the_caller_are_told_and_win() {
-    let found = json("ulimit -S -d 262144;", &[("OOMGUARD_LIMIT", "1Gi")]);
+    let limited =
+        |more: &[(&str, &str)]| json("ulimit -S -d 262144;", &[&[("OOMGUARD_LIMIT", "1Gi")], more].concat());
+    // No rlimit counts what is resident.
+    let found = limited(&[]);
+    assert_eq!(found["rlimits"]["data"]["soft"], 256 << 20, "{found}");
+    assert_eq!(
+        (&found["run"]["limit"], &found["run"]["measure"]),
+        (&(1 << 30).into(), &"resident".into()),
+        "{found}"
+    );
+    assert_eq!(found["guard"]["limit"], 1 << 30, "{found}");
+    let found = limited(&[("OOMGUARD_MEASURE", "data")]);
     assert_eq!(found["rlimits"]["data"]["soft"], 256 << 20, "{found}");
     assert_eq!(found["run"]["limit"], 256 << 20, "{found}");
     assert_eq!(found["run"]["limit_source"], "rlimit", "{found}");
-    assert_eq!(found["guard"]["limit"], 1 << 30, "{found}");
     assert_eq!(found["hints"]["GOMEMLIMIT"], "204MiB", "{found}");
 }
 
@@ -71,6 +82,17 @@ fn what_would_keep_run_from_its_job_ends_with_125() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("OOMGUARD_LIMIT=\"lots\""), "{text}");
+}
+
+#[test]
+fn the_budget_that_it_is_in_is_told() {
+    let doctor = env!("CARGO_BIN_EXE_oomguard");
+    let mut command = Command::new(doctor);
+    command.args(["run", "--budget", "200Mi", "--", doctor, "doctor", "--json"]);
+    let output = command.env_remove("OOMGUARD_LEDGER").output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["budget"]["joined"]["bytes"], 200 << 20, "{found}");
+    assert!(json("", &[])["budget"]["joined"].is_null());
 }
 
 #[test]

@@ -2,9 +2,8 @@
 //
 //     node parent.mjs FIRST_MIB CEILING_MIB INPUT
 //
-// Needs `oomguard` in PATH. The limit counts private writable memory (the launcher's default). Node 20 needs 48 MiB of
-// that to start; with less it hangs, guarded or not, so start with more. Every failure but a lack of memory is passed on
-// at once.
+// Needs `oomguard` in PATH. The limit counts what is resident, the launcher's default. (With `--measure data` Node 20 needs
+// 48 MiB to start, and hangs below that, guarded or not.) Every failure but a lack of memory is passed on at once.
 
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";

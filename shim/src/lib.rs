@@ -108,6 +108,8 @@ export! {
     ) -> c_int => inner::posix_spawnp;
 
     fn oomguard_arm(limit: *const c_char) -> c_int => inner::arm_with_limit;
+    fn oomguard_set_limit(limit: *const c_char) -> c_int => inner::set_limit;
+    fn oomguard_task(name: *const c_char) -> () => inner::set_task;
     fn oomguard_status(status: *mut c_void, size: usize) -> c_int => inner::status;
 }
 

@@ -72,11 +72,11 @@ fn judge(armed: &Armed, context: *mut libc::c_void) {
     // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
     let registers = unsafe { unwind::interrupted(context) };
     if frames::was_in_alloc_error(&armed.alloc_error_code, registers) {
-        verdict::end_of_allocation(armed, Evidence::Exact);
+        verdict::end_of_allocation(armed);
     }
     if frames::was_in_thread_exit(registers) {
         let (cause, evidence, own) = (Cause::Heap, Evidence::Exact, Own::ABORT);
-        exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+        exhaustion::end_for_certain(armed, Verdict { cause, request: None, evidence, own });
     }
     if !super::anchor::INTERPOSES {
         verdict::judge_abort(armed);
@@ -106,6 +106,6 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
 #[cfg(feature = "nightly")]
 pub(super) fn alloc_error_hook(_layout: std::alloc::Layout) {
     if let Some(armed) = armed() {
-        verdict::end_of_allocation(armed, Evidence::Exact);
+        verdict::end_of_allocation(armed);
     }
 }

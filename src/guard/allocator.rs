@@ -86,7 +86,7 @@ impl<A> Guard<A, Profiled> {
 }
 
 impl<A> Guard<A> {
-    /// Wraps `inner`.
+    /// Wraps `inner`. Settings come from the environment and the defaults.
     pub const fn new(inner: A) -> Self {
         Guard { inner, source: PhantomData }
     }
@@ -152,7 +152,8 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         Some(block.cast())
     }
 
-    /// While it matters what is allocated after a refusal: the C library's heap counts by itself, another allocator not.
+    /// While it matters what is allocated after a refusal: the C library's heap counts by itself, another allocator
+    /// not.
     #[inline(always)]
     fn count(&self, block: *mut u8, bytes: usize) {
         if anchor::INTERPOSES

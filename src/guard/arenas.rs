@@ -5,7 +5,7 @@
 //! small limit; with one, they all wait for one lock. Two are nearly as fast as many for two threads, and strand next
 //! to nothing, if a refusal is tried again: malloc may give up in one arena while the other has room, because its
 //! lock was taken at that moment (`arena_get_retry`, `reused_arena` in glibc's arena.c). Each further try turns to the
-//! next arena. The README has the figures.
+//! next arena. docs/costs.md has the figures.
 
 use super::armed::Armed;
 use super::backoff::Backoff;

@@ -2,7 +2,7 @@
 
 use super::limits::{Resolved, holding, raised_for_last_words};
 use super::settings::{Profile, WhenRefused};
-use crate::contract::{LimitSource, Measure, TOKEN_MAX_BYTES};
+use crate::contract::{LimitSource, Measure, Sufficient, TOKEN_MAX_BYTES};
 use crate::sys::fd::FileId;
 use crate::sys::memory::{Rlimit, rlimit};
 use crate::text::Text;
@@ -23,6 +23,8 @@ pub(super) struct Armed {
     pub(super) on_refusal: WhenRefused,
     pub(super) reserve_bytes: u64,
     pub(super) quiet: bool,
+    /// `OOMGUARD_VERDICT`.
+    pub(super) sufficient: Sufficient,
     pub(super) report: ReportTarget,
     /// `OOMGUARD_PROFILE`.
     pub(super) profile_from_environment: Option<Profile>,

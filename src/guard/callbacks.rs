@@ -79,8 +79,8 @@ impl Callbacks {
     }
 }
 
-/// Registers a callback that is run when an allocation is refused, before the refusal is passed on: free something,
-/// and the allocation is tried again.
+/// Calls `callback` when an allocation is refused, before the refusal is passed on: free something, and the allocation
+/// is tried again.
 ///
 /// It runs in the thread whose allocation was refused, in the midst of that allocation: locks that the thread already
 /// holds must not be taken again, so prefer `try_lock`. It may allocate; what is refused to it is simply refused. Only
@@ -105,8 +105,8 @@ where
     RECLAIM.append_callback(callback);
 }
 
-/// Registers last words: run once when the process has run out of memory, after the report is written and before it
-/// exits.
+/// Calls `callback` once when the process has run out of memory, after the report is written and before it exits: last
+/// words.
 ///
 /// It runs in the thread that could not go on, in the midst of its last allocation, with the reserve
 /// (`OOMGUARD_RESERVE`, 4 MiB) to allocate from. All of them together have two seconds; then the process exits, even

@@ -12,10 +12,12 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
-use super::{interpose, onlooker, pressure, profile, record, refusal, verdict, watchdog};
-use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES};
+use super::{interpose, lease, onlooker, pressure, profile, record, refusal, resident, verdict, watchdog};
+use crate::contract::{
+    Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,
+};
 use crate::record::Told;
-use crate::report::{Request, Snapshot};
+use crate::report::{HOLDERS, Request, Snapshot};
 use crate::sys;
 use crate::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
@@ -95,11 +97,41 @@ impl Own {
     }
 }
 
-/// Ends the process: the report, the last words, `_exit`. Every thread may call it; one gets to speak.
-pub(super) fn end(armed: &Armed, verdict: Verdict) -> ! {
+/// Ends the process, if the evidence is what its user wants: the report, the last words, `_exit`. Every thread may call it; one
+/// gets to speak. Where it comes back, the program ends as it would without a guard, or goes on.
+pub(super) fn end(armed: &Armed, verdict: Verdict) {
+    if suffices(armed, verdict) {
+        end_for_certain(armed, verdict)
+    }
+}
+
+/// The same on evidence that always suffices.
+pub(super) fn end_for_certain(armed: &Armed, verdict: Verdict) -> ! {
     say_last_words(armed, verdict);
     exit(armed)
 }
+
+/// Whether the process may be ended on this evidence. Where not, whoever started it is told by the record.
+pub(super) fn suffices(armed: &Armed, verdict: Verdict) -> bool {
+    let suffices = armed.sufficient.allows(Some(verdict.evidence));
+    if !suffices {
+        let may_ask = !refusal::has_filter_of_its_own();
+        let memory = if may_ask { sys::memory::memory_use() } else { MemoryUse::default() };
+        let thread = if may_ask { sys::process::thread_name() } else { NO_NAME };
+        let refused_by = refused_by(armed, &memory, verdict);
+        record::note_doubt(&snapshot(
+            armed,
+            verdict,
+            &thread,
+            token(armed, &mut Text::new()),
+            memory,
+            refused_by,
+        ));
+    }
+    suffices
+}
+
+const NO_NAME: [u8; 16] = *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// The report and the last words, in the one thread that gets to speak; the others end here.
 pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
@@ -126,7 +158,12 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     armed.settle_limit();
     let thread = sys::process::thread_name();
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
-    let snapshot = snapshot(armed, verdict, &thread, memory, refused_by(armed, &memory, verdict.request));
+    let refused_by = refused_by(armed, &memory, verdict);
+    let token = token(armed, &mut workspace.token);
+    let holders = lease::greatest::<HOLDERS>();
+    lease::note_death(memory.held(), verdict.request.map(|request| request.bytes));
+    let snapshot =
+        Snapshot { holders: &holders, ..snapshot(armed, verdict, &thread, token, memory, refused_by) };
     record::note_last_words(&snapshot);
     let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
@@ -175,6 +212,7 @@ fn win() -> bool {
 struct Workspace {
     record: Text<REPORT_MAX_BYTES>,
     lines: Text<2048>,
+    token: Text<TOKEN_MAX_BYTES>,
     /// The path of the profile's file.
     beside: Text<{ profile::BESIDE_MAX_BYTES }>,
 }
@@ -187,6 +225,7 @@ unsafe impl Sync for WorkspaceCell {}
 static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     record: Text::new(),
     lines: Text::new(),
+    token: Text::new(),
     beside: Text::new(),
 }));
 
@@ -202,17 +241,30 @@ fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
     record::note_last_words(&snapshot(
         armed,
         verdict,
-        b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        &NO_NAME,
+        token(armed, &mut Text::new()),
         MemoryUse::default(),
         refused_by,
     ));
     record::note_told(Told { lines: false, record: false });
 }
 
+/// What the process is at, if it says so; else what its parent knows it by.
+fn token<'a>(armed: &'a Armed, text: &'a mut Text<TOKEN_MAX_BYTES>) -> Option<&'a [u8]> {
+    #[cfg(feature = "shim")]
+    if let Some(task) = super::task::current(text) {
+        return Some(task);
+    }
+    #[cfg(not(feature = "shim"))]
+    let _ = text;
+    armed.token.as_ref().map(Text::as_bytes)
+}
+
 fn snapshot<'a>(
     armed: &'a Armed,
     verdict: Verdict,
     thread: &'a [u8; 16],
+    token: Option<&'a [u8]>,
     memory: MemoryUse,
     refused_by: RefusedBy,
 ) -> Snapshot<'a> {
@@ -235,13 +287,14 @@ fn snapshot<'a>(
         refusals: refusal::refused_count(),
         exit_code: armed.exit_code,
         uptime_ms: sys::process::monotonic_ms().saturating_sub(armed.started_ms),
-        token: armed.token.as_ref().map(Text::as_bytes),
+        token,
         evidence: Some(evidence),
         own_exit_code: own.exit_code(),
         own_signal: own.signal(),
-        budget: None,
-        budget_used: None,
-        waited_ms: None,
+        budget: lease::budget(),
+        budget_used: lease::used(),
+        waited_ms: lease::waited_ms(),
+        holders: &[],
         inferred: false,
     }
 }
@@ -253,9 +306,20 @@ struct RefusedBy {
     had_no_room: Option<bool>,
 }
 
+/// As below; or the budget, where others who share it had what was missing.
+fn refused_by(armed: &Armed, memory: &MemoryUse, verdict: Verdict) -> RefusedBy {
+    let refused_by = refused_by_limit(armed, memory, verdict.request);
+    let is_refused = verdict.request.is_some() && lease::has_refused();
+    if refused_by.measure == Measure::Resident && (is_refused || verdict.cause == Cause::AskedToLeave) {
+        let limit = resident::limit(armed);
+        return RefusedBy { limit, source: Some(LimitSource::Budget), had_no_room: Some(true), ..refused_by };
+    }
+    refused_by
+}
+
 /// The limit that was seen to refuse; where none was, the guard's own, unless it had plenty of room and an rlimit of the
 /// other measure had not.
-fn refused_by(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
+fn refused_by_limit(armed: &Armed, memory: &MemoryUse, request: Option<Request>) -> RefusedBy {
     if let Some(full) = refusal::last_full().filter(|_| request.is_some()) {
         let then = Rlimit { soft: Some(full.limit), ..rlimit(full.measure.into()) };
         let held = match armed.limit_as_of(then) {
@@ -506,7 +570,7 @@ pub(super) extern "C" fn quick_exit(code: i32) -> ! {
 
 fn at_exit(code: Option<i32>) {
     if let Some((armed, verdict)) = verdict_on_exit(code) {
-        end(armed, verdict);
+        end_for_certain(armed, verdict);
     }
 }
 
@@ -523,5 +587,5 @@ fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
     if verdict.is_none() {
         record::acquit();
     }
-    verdict.map(|verdict| (armed, verdict))
+    verdict.filter(|verdict| suffices(armed, *verdict)).map(|verdict| (armed, verdict))
 }

@@ -20,7 +20,7 @@ use super::exhaustion::{self, Standing};
 use super::notes::Asker;
 use super::real::{Real, call_real, weak};
 use super::{aborts, arenas, frames, panics, refusal, said, standstill, startup, threads, verdict};
-use crate::contract::{Cause, Evidence};
+use crate::contract::Cause;
 use crate::message::STD_LINE;
 use crate::report::Request;
 use crate::shortage::Asked;
@@ -114,9 +114,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
     let text = unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) };
     if text.is_some_and(|text| text.starts_with(STD_LINE)) {
         match exhaustion::standing() {
-            Standing::Alive if verdict::is_in_alloc_error(armed) => {
-                verdict::end_of_allocation(armed, Evidence::Exact)
-            }
+            Standing::Alive if verdict::is_in_alloc_error(armed) => verdict::end_of_allocation(armed),
             Standing::Alive => {
                 verdict::note_std_line();
                 listen(true);

@@ -1,6 +1,6 @@
 //! `guard!`: reads its keys one by one into a constant.
 
-/// Guards the program: put it into `main.rs`, outside `fn main`.
+/// Guards the program. Put it into `main.rs`, outside `fn main`.
 ///
 /// It defines the `#[global_allocator]`, and sets the process's own memory limit before `main`. A refused allocation
 /// that the program does not survive ends in a report on stderr and exit code 198; `try_reserve` keeps working.
@@ -15,9 +15,9 @@
 /// | key | value | default | overridden by |
 /// |---|---|---|---|
 /// | `limit` | a [`Limit`](crate::Limit) as text | `"auto"` | `OOMGUARD_LIMIT` |
-/// | `measure` | `address_space` or `data` | `address_space` | `OOMGUARD_MEASURE` |
-/// | `exit_code` | 1–255 | 198 | `OOMGUARD_EXIT_CODE` |
-/// | `reserve` | a size as text | `"4Mi"` | `OOMGUARD_RESERVE` |
+/// | `measure` | `address_space`, `data` or `resident`: see [`Measure`](crate::Measure) | `address_space` | `OOMGUARD_MEASURE` |
+/// | `exit_code` | 1–255; any constant | 198 | `OOMGUARD_EXIT_CODE` |
+/// | `reserve` | a size as text: what is kept back for [last words](crate::on_exhausted) | `"4Mi"` | `OOMGUARD_RESERVE` |
 /// | `on_refusal` | `deferred`, `immediate` or `immediate_threads` | `deferred` | `OOMGUARD_ON_REFUSAL` |
 /// | `profile` | `on`, `off` or a size: one sample of the live allocations per so many bytes | not compiled in | `OOMGUARD_PROFILE` |
 /// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |

@@ -5,6 +5,7 @@
 #![cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]
 
 use super::armed::armed;
+use super::lease::Kind;
 use super::notes;
 use super::real::{Real, call_real};
 use super::{refusal, resident};
@@ -63,7 +64,8 @@ pub(super) fn ask(bytes: usize, again: &mut dyn FnMut() -> bool) {
     let errno = sys::fd::errno();
     if errno == libc::ENOMEM
         && let Some(armed) = armed()
-        && resident::ask(armed, bytes as u64, again)
+        && (resident::ask(armed, bytes as u64, again)
+            || resident::wait(armed, bytes as u64, Kind::Mapping, again))
     {
         sys::fd::set_errno(errno);
     }

@@ -39,6 +39,7 @@
 //! | `profile/` | which code holds the memory: samples of the live allocations |
 //! | `unwind/` | call stacks, from the unwind tables of the loaded files |
 //! | `record` | the page that a supervisor reads |
+//! | `lease` | what this process has of a budget that it shares: asks for more, waits, is refused |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
 //! | `pressure` | `on_pressure`, `PressureFd`: the one thread that a program may ask for |
@@ -63,6 +64,7 @@ mod frames;
 pub mod inject;
 mod interpose;
 mod judge;
+mod lease;
 mod limits;
 mod macros;
 mod mappings;
@@ -81,6 +83,8 @@ mod stack;
 mod standstill;
 mod startup;
 pub(crate) mod status;
+#[cfg(feature = "shim")]
+mod task;
 mod threads;
 mod unchecked;
 mod unwind;

@@ -9,10 +9,10 @@
 use super::armed::{Armed, armed};
 use super::{exhaustion, refusal};
 use crate::contract::{LAST_WORDS_DEADLINE_MS, Measure};
-use crate::overrun::{AGAIN_MS, TOLD, most, pause_ms};
+use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::sys;
 use crate::sys::bare::{self, BareStack};
-use crate::sys::memory::{MemoryUse, settled, share_held_of};
+use crate::sys::memory::{MemoryUse, Untouched, settled, share_held_of, tells_of_refusal};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 static STACK: BareStack<{ 16 << 10 }> = BareStack::new();
@@ -60,7 +60,8 @@ fn limit(armed: &Armed) -> Option<u64> {
 extern "C" fn look(_: *mut libc::c_void) -> i32 {
     let pid = sys::process::pid();
     let was_filtered = sys::process::is_filtered();
-    let (mut pause, mut before, mut was_over) = (AGAIN_MS, 0, false);
+    let (mut pause, mut before, mut suspicion) = (AGAIN_MS, 0, Suspicion::default());
+    let mut untouched = Untouched::default();
     loop {
         bare::sleep_ms(pause);
         let Some(armed) = armed() else { bare::end_thread() };
@@ -77,22 +78,27 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
         };
         pause = pause_ms(limit, held, held.saturating_sub(before), pause);
         before = held;
+        let mut is_refused = false;
         if let Some(data) = used.data {
-            bare::change_soft_limit_on_data(|now| settled(now, data, held, limit));
+            untouched.note(data, held, sys::process::monotonic_ms());
+            bare::change_soft_limit_on_data(|now| {
+                is_refused = tells_of_refusal(now.soft);
+                settled(now, &untouched, limit)
+            });
         }
-        if held <= most(limit) {
-            was_over = false;
-        } else if !was_over {
-            (was_over, pause) = (true, AGAIN_MS);
-        } else {
-            was_over = false;
-            let asked_ms = sys::process::monotonic_ms();
-            let share = bare::read_file(c"/proc/self/smaps_rollup", &mut text).and_then(share_held_of);
-            if share.is_none_or(|share| share > most(limit)) {
-                tell(armed, pid);
+        match suspicion.look(limit, held, is_refused, sys::process::monotonic_ms()) {
+            Finding::Within => {}
+            Finding::Suspected(ms) => pause = ms,
+            Finding::Over => {
+                let asked_ms = sys::process::monotonic_ms();
+                let share = bare::read_file(c"/proc/self/smaps_rollup", &mut text).and_then(share_held_of);
+                if share.is_none_or(|share| share > most(limit)) {
+                    tell(armed, pid);
+                }
+                suspicion.clear();
+                // It shares it with others. The answer is dear.
+                pause = ((sys::process::monotonic_ms() - asked_ms) * 100).max(100);
             }
-            // It shares it with others. The answer is dear.
-            pause = ((sys::process::monotonic_ms() - asked_ms) * 100).max(100);
         }
     }
 }

@@ -37,8 +37,9 @@ struct Watch {
 
 static FIRST: AtomicPtr<Watch> = AtomicPtr::new(core::ptr::null_mut());
 
-/// The process in which the thread looks, while it runs nobody's callback; zero for none. Relaxed throughout: a callback
-/// that begins in the very moment in which the last words do may take from their reserve, and no order would prevent it.
+/// The process in which the thread looks, while it runs nobody's callback; zero for none. Relaxed throughout: a
+/// callback that begins in the very moment in which the last words do may take from their reserve, and no order would
+/// prevent it.
 static LOOKS_IN: AtomicU32 = AtomicU32::new(0);
 
 /// How many threads of this file's there are in this process that will need no memory while it dies.
@@ -46,13 +47,13 @@ pub(super) fn idle_threads() -> u64 {
     u64::from(LOOKS_IN.load(Ordering::Relaxed) == sys::process::pid())
 }
 
-/// Registers a callback that runs when the use of what the limit counts rises to `fraction` of the limit: 0.8 for
-/// 80 %. Once per crossing: again only after the use has fallen below it.
+/// Calls `callback` when the use of what the limit counts rises to `fraction` of the limit: 0.8 for 80 %. Once per
+/// crossing: again only after the use has fallen below it.
 ///
-/// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than that
-/// may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a panic in
-/// one is caught, and none begins once the process is saying its last words. A child that is forked starts without such a
-/// thread and without its parent's callbacks, and may register its own.
+/// It runs in a thread that does nothing else, which looks at the use 20 times in a second; what grows faster than
+/// that may be refused first, which [`on_reclaim`](crate::on_reclaim) is for. Callbacks run one after the other; a
+/// panic in one is caught, and none begins once the process is saying its last words. A child that is forked starts
+/// without such a thread and without its parent's callbacks, and may register its own.
 ///
 /// In a program without a limit it is never called.
 ///
@@ -114,6 +115,8 @@ pub struct PressureFd {
 }
 
 impl PressureFd {
+    /// Opens a descriptor for `fraction` of the limit: 0.9 for 90 %.
+    ///
     /// # Errors
     /// Those of eventfd(2) and of [`on_pressure`].
     pub fn new(fraction: f64) -> io::Result<PressureFd> {
@@ -127,7 +130,8 @@ impl PressureFd {
         Ok(PressureFd { event })
     }
 
-    /// How often the fraction was crossed since this was last asked; the descriptor is not readable any more.
+    /// Returns how often the fraction was crossed since the last call, 0 if it was not, and makes the descriptor
+    /// unreadable until the next crossing.
     ///
     /// # Errors
     /// Those of read(2).
@@ -177,8 +181,8 @@ fn start_looking(armed: &'static Armed) -> io::Result<()> {
 /// The process in which the thread has begun. Relaxed: a number by itself.
 static BEGUN_IN: AtomicU32 = AtomicU32::new(0);
 
-/// A thread that has just been started needs memory of its own yet, which the program may be about to use up: std ends a
-/// process whose thread does not get a stack for its signals.
+/// A thread that has just been started needs memory of its own yet, which the program may be about to use up: std
+/// ends a process whose thread does not get a stack for its signals.
 fn wait_until_begun() {
     const PATIENCE_MS: u64 = 1000;
     let until = sys::process::monotonic_ms() + PATIENCE_MS;

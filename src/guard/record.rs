@@ -273,6 +273,13 @@ pub(super) fn note_end(cause: Cause, request: Option<Request>) {
     }
 }
 
+/// The process ends of a refusal on evidence that does not suffice.
+pub(super) fn note_doubt(snapshot: &Snapshot<'_>) {
+    if let Some(page) = page_to_fill() {
+        page.write_doubt(snapshot);
+    }
+}
+
 /// All that is known at the end.
 pub(super) fn note_last_words(snapshot: &Snapshot<'_>) {
     if let Some(page) = page_to_fill() {

@@ -6,6 +6,7 @@ use super::backoff::Backoff;
 use super::busy::Busy;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
+use super::lease::Kind;
 use super::notes::{self, Asker};
 use super::{interpose, panics, profile, record, resident, said};
 use crate::contract::{Cause, Evidence, Measure, OnRefusal};
@@ -129,8 +130,8 @@ fn handle_armed(
     }
     // May it have more? From here on each try may ask again: what is given back makes room.
     let try_again = again;
-    let again: &mut dyn FnMut() -> bool =
-        &mut || try_again() || resident::ask(armed, request.bytes, try_again);
+    let mut ask_again = || try_again() || resident::ask(armed, request.bytes, try_again);
+    let again: &mut dyn FnMut() -> bool = &mut ask_again;
     if cause != Cause::Injected && resident::ask(armed, request.bytes, again) {
         return true;
     }
@@ -150,6 +151,8 @@ fn handle_armed(
         _ => reclaim_and_try_again(armed, request, again),
     };
     here().handling_in.set(0);
+    let survived =
+        survived || cause != Cause::Injected && resident::wait(armed, request.bytes, Kind::Block, try_again);
     if !survived {
         note(cause, asker, request);
         // A thread that cannot be started is for its starter to handle, unless the user says otherwise.
@@ -160,7 +163,7 @@ fn handle_armed(
         };
         if is_end {
             let (evidence, own) = (Evidence::Exact, Own::Unknown);
-            exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
+            exhaustion::end_for_certain(armed, Verdict { cause, request: Some(request), evidence, own });
         }
     }
     survived
@@ -275,7 +278,7 @@ fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {
         let used = sys::memory::memory_use();
         if used.of(armed.measure).is_some() {
             let limit_of = |measure: Measure| match (armed.measure, measure) {
-                (Measure::Resident, Measure::Resident) => armed.limit.bytes(),
+                (Measure::Resident, Measure::Resident) => resident::limit_of_a_moment(armed, &used),
                 (Measure::Resident, Measure::Data) => resident::ceiling(),
                 _ => rlimit(measure.into()).soft,
             };

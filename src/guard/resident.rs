@@ -10,12 +10,14 @@
 use super::armed::{Armed, armed};
 use super::backoff::Backoff;
 use super::exhaustion::{self, Own, Standing, Verdict};
-use super::refusal;
-use crate::contract::{Cause, Evidence, Measure};
+use super::{lease, refusal};
+use crate::contract::{Cause, Evidence, LimitSource, Measure};
 use crate::overrun;
 use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
-use crate::sys::memory::{Resource, Rlimit, is_marked, marked, memory_use, rlimit, set_rlimit};
+use crate::sys::memory::{
+    MemoryUse, Resource, Rlimit, is_marked, marked, memory_use, rlimit, set_rlimit, with_refusal,
+};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How far the soft limit may be moved, in bytes: the hard limit, or the soft one that was there before; MAX for no end.
@@ -27,9 +29,21 @@ pub(super) fn ceiling() -> Option<u64> {
     Some(CEILING.load(Ordering::Relaxed)).filter(|ceiling| *ceiling != u64::MAX)
 }
 
-/// The limit on what is resident, if that is the measure and there is one.
-fn limit(armed: &Armed) -> Option<u64> {
-    if armed.measure == Measure::Resident { armed.limit.bytes() } else { None }
+/// The limit on what is resident, if that is the measure and there is one. One that is no less than the budget is as the
+/// budget is now.
+pub(super) fn limit(armed: &Armed) -> Option<u64> {
+    if armed.measure != Measure::Resident {
+        return None;
+    }
+    let set = armed.limit.bytes()?;
+    if armed.limit.source() == Some(LimitSource::Budget) { lease::budget().or(Some(set)) } else { Some(set) }
+}
+
+/// How much this process could hold at the moment: its limit, or what others who share its budget leave it.
+pub(super) fn limit_of_a_moment(armed: &Armed, used: &MemoryUse) -> Option<u64> {
+    let limit = limit(armed)?;
+    let leased = used.of(Measure::Resident).and_then(lease::most);
+    Some(leased.map_or(limit, |leased| limit.min(leased)))
 }
 
 /// Sets the soft limit for a limit of so many bytes, or for none; it never goes above `ceiling`. False with errno where it
@@ -41,6 +55,18 @@ pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>) -> bool {
         None => None,
     };
     move_soft_limit(soft)
+}
+
+/// This process, a child that was just forked, shares a budget, and has nothing of it yet: it asks before it takes more.
+#[cfg(feature = "shim")]
+pub(super) fn settle_child() {
+    if lease::is_shared()
+        && refusal::may_ask()
+        && let Some(limit) = armed().and_then(limit)
+        && let Some(room) = room(limit)
+    {
+        move_soft_limit(Some(room.soft(0)));
+    }
 }
 
 /// What the process holds of its limit.
@@ -59,7 +85,9 @@ impl Room {
 /// `None` where it cannot be told.
 fn room(limit: u64) -> Option<Room> {
     let used = memory_use();
-    Some(Room { data: used.data?, free: limit.saturating_sub(used.of(Measure::Resident)?) })
+    let held = used.of(Measure::Resident)?;
+    let free = limit.saturating_sub(held);
+    Some(Room { data: used.data?, free: lease::free(held).map_or(free, |leased| free.min(leased)) })
 }
 
 /// To so many bytes, or as far as it may go.
@@ -76,6 +104,26 @@ fn move_soft_limit(soft: Option<u64>) -> bool {
         (soft, hard) => soft.or(hard),
     };
     now.soft == soft || set_rlimit(Resource::Data, Rlimit { soft, hard: now.hard })
+}
+
+/// What was granted earlier may have been used since: nothing more is to be had for it without a question. And that it was
+/// refused is written down where whoever looks at this process sees it.
+fn refuse(room: &Room) {
+    let now = rlimit(Resource::Data);
+    let Some(soft) = now.soft.filter(|soft| is_marked(*soft)) else { return };
+    let room = marked(room.soft(0), ceiling().is_some_and(|ceiling| ceiling != now.hard.unwrap_or(u64::MAX)));
+    let refused = with_refusal(if room < soft { room } else { soft });
+    if refused != soft {
+        set_rlimit(Resource::Data, Rlimit { soft: Some(refused), hard: now.hard });
+    }
+}
+
+/// Takes back what the soft limit leaves beyond what is free.
+fn lower_soft_limit(room: &Room) {
+    let soft = rlimit(Resource::Data).soft;
+    if soft.is_some_and(|soft| is_marked(soft) && soft > room.soft(0)) {
+        move_soft_limit(Some(room.soft(0)));
+    }
 }
 
 /// Somebody else may have set a soft limit since, as `ulimit -d` does in a shell: then it is that one which stays in force.
@@ -95,13 +143,35 @@ fn beside(tries: u32) -> u64 {
 enum Answer {
     /// More would be in use than the limit allows.
     No,
+    /// It would be within the limit, but others who share its budget have what is missing.
+    Short,
     /// The soft limit has been moved.
     Yes,
     /// There was room already: something else has refused it, or another thread has moved the limit meanwhile.
     HasRoom,
 }
 
-fn answer(limit: u64, bytes: u64, tries: u32) -> Answer {
+/// Whether it is asked for memory, or whether there would be any.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    For,
+    Whether,
+}
+
+/// How much the lease leaves once it has grown as far as it can; `None`: there is no budget.
+fn lease_for(held: u64, limit: u64, wanted: u64, more: u64) -> Option<u64> {
+    let leased = lease::make_room(held, 0, more)?;
+    if leased >= wanted {
+        return Some(leased);
+    }
+    // Others may share what it holds.
+    match shared(held, limit) {
+        0 => Some(leased),
+        shared => lease::make_room(held, shared, more),
+    }
+}
+
+fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
     if !refusal::may_ask() {
         return Answer::No;
     }
@@ -113,17 +183,41 @@ fn answer(limit: u64, bytes: u64, tries: u32) -> Answer {
         // Others may share it.
         free = limit.saturating_sub(held.saturating_sub(shared(held, limit)));
     }
+    let room = Room { data, free };
     if wanted > free {
+        refuse(&room);
         return Answer::No;
     }
-    let room = Room { data, free };
+    if asking == Asking::Whether && lease::most(held).is_some_and(|most| wanted > most.saturating_sub(held)) {
+        return Answer::Short;
+    }
     let more = wanted.saturating_add(beside(tries));
+    if asking == Asking::For
+        && let Some(leased) = lease_for(held, limit, wanted, more)
+    {
+        if wanted > leased {
+            refuse(&Room { data, free: leased });
+            return Answer::Short;
+        }
+        free = free.min(leased);
+    }
+    let room = Room { data, free };
     let now = rlimit(Resource::Data).soft;
     heed_soft_limit(now);
     if now.is_none_or(|soft| soft >= room.soft(more).min(CEILING.load(Ordering::Relaxed))) {
         return Answer::HasRoom;
     }
-    if move_soft_limit(Some(room.soft(more))) { Answer::Yes } else { Answer::No }
+    let leased = lease::bytes();
+    if !move_soft_limit(Some(room.soft(more))) {
+        return Answer::No;
+    }
+    // What was taken back meanwhile must not be used after all: the next refusal comes soon, and asks again.
+    if let (Some(before), Some(now)) = (leased, lease::bytes())
+        && now < before
+    {
+        move_soft_limit(Some(data.saturating_add(wanted)));
+    }
+    Answer::Yes
 }
 
 /// When it was last looked how much of what this process holds is counted for others, as they share it; and how much that was.
@@ -150,12 +244,23 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
     let Some(limit) = limit(armed) else { return false };
     let mut in_vain = 0;
     for tries in 0..MOST_TRIES {
-        match answer(limit, bytes, tries) {
-            Answer::No => return false,
+        match answer(limit, bytes, tries, Asking::For) {
+            Answer::No => {
+                lease::acquit();
+                return false;
+            }
+            Answer::Short => return false,
             Answer::Yes => {}
             Answer::HasRoom => in_vain += 1,
         }
-        if again() {
+        let worked = again();
+        if tries > 0 && (worked || in_vain == MOST_IN_VAIN) {
+            // More was let pass than was asked for: what is left of that is not to be had.
+            if let Some(room) = room(limit) {
+                lower_soft_limit(&room);
+            }
+        }
+        if worked {
             return true;
         }
         if in_vain == MOST_IN_VAIN {
@@ -165,12 +270,24 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
     false
 }
 
+/// The same once it has been refused: if others who share its budget have what is missing, it waits until there is room, as
+/// long as its patience lasts.
+pub(super) fn wait(armed: &Armed, bytes: u64, kind: lease::Kind, again: &mut dyn FnMut() -> bool) -> bool {
+    let Some(limit) = limit(armed).filter(|_| lease::is_shared()) else { return false };
+    match answer(limit, bytes, 0, Asking::For) {
+        Answer::No | Answer::HasRoom => return false,
+        Answer::Yes if again() => return true,
+        Answer::Yes | Answer::Short => {}
+    }
+    lease::wait(bytes, kind, &mut || ask(armed, bytes, again))
+}
+
 /// Whether a new private writable mapping of `bytes` would be refused right now, for good.
 pub(super) fn would_be_refused(bytes: usize) -> bool {
     if let Some(armed) = armed()
         && let Some(limit) = limit(armed)
         && refusal::may_ask()
-        && matches!(answer(limit, bytes as u64, 0), Answer::No)
+        && matches!(answer(limit, bytes as u64, 0, Asking::Whether), Answer::No | Answer::Short)
     {
         return true;
     }
@@ -181,6 +298,13 @@ pub(super) fn would_be_refused(bytes: usize) -> bool {
 pub(super) fn heed(armed: &Armed, info: &libc::siginfo_t) -> bool {
     // SAFETY: a queued signal has a value; of any other these are bytes all the same.
     let value = unsafe { info.si_value() }.sival_ptr as u64;
+    if info.si_code == libc::SI_QUEUE && value == overrun::ASKED_TO_LEAVE {
+        if exhaustion::standing() == Standing::Alive && lease::leaves() {
+            let (cause, evidence, own) = (Cause::AskedToLeave, Evidence::Exact, Own::Unknown);
+            exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+        }
+        return true;
+    }
     let is_told = info.si_code == libc::SI_QUEUE && value == overrun::TOLD;
     let Some(limit) = limit(armed).filter(|_| is_told) else { return false };
     // Whoever says the last words goes on.
@@ -197,7 +321,7 @@ fn end_if_over(armed: &Armed, limit: u64) {
         && sys::memory::share_held().is_none_or(|share| share > most);
     if is_over {
         let (cause, evidence, own) = (Cause::Resident, Evidence::Exact, Own::Unknown);
-        exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+        exhaustion::end_for_certain(armed, Verdict { cause, request: None, evidence, own });
     }
 }
 

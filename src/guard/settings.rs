@@ -2,7 +2,7 @@
 
 use crate::contract::{
     DEFAULT_RESERVE_BYTES, DEFAULT_STALL_MS, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError,
-    TOKEN_MAX_BYTES, variable,
+    Sufficient, TOKEN_MAX_BYTES, variable,
 };
 use crate::duration::{DURATION_OR_OFF, parse_duration};
 use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
@@ -135,6 +135,7 @@ pub(super) struct Environment<'a> {
     pub(super) report: Option<&'a [u8]>,
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: Option<&'a [u8]>,
+    pub(super) verdict: Option<&'a [u8]>,
     pub(super) inject: Option<&'a [u8]>,
     pub(super) profile: Option<&'a [u8]>,
     /// The user has tuned malloc's arenas: mallopt(3), MALLOC_ARENA_MAX and glibc.malloc.arena_max.
@@ -143,6 +144,7 @@ pub(super) struct Environment<'a> {
     pub(super) stall: Option<&'a [u8]>,
     pub(super) exit_on_uncaught: Option<&'a [u8]>,
     pub(super) outer: Option<&'a [u8]>,
+    pub(super) ledger: Option<&'a [u8]>,
 }
 
 impl<'a> Environment<'a> {
@@ -157,9 +159,11 @@ impl<'a> Environment<'a> {
             (variable::REPORT, &mut self.report),
             (variable::TOKEN, &mut self.token),
             (variable::QUIET, &mut self.quiet),
+            (variable::VERDICT, &mut self.verdict),
             (variable::INJECT, &mut self.inject),
             (variable::RECORD, &mut self.record),
             (variable::OUTER, &mut self.outer),
+            (variable::LEDGER, &mut self.ledger),
             (variable::PROFILE, &mut self.profile),
             (variable::STALL, &mut self.stall),
             (variable::EXIT_ON_UNCAUGHT, &mut self.exit_on_uncaught),
@@ -194,6 +198,7 @@ pub(super) struct Wishes<'a> {
     pub(super) report: ReportTo<'a>,
     pub(super) token: Option<&'a [u8]>,
     pub(super) quiet: bool,
+    pub(super) sufficient: Sufficient,
     pub(super) inject: Option<&'a [u8]>,
     pub(super) arenas_are_set: bool,
     pub(super) profile_from_environment: Option<Profile>,
@@ -252,6 +257,7 @@ pub(super) fn resolve<'a>(
         report: environment.report.map_or(Ok(ReportTo::Nowhere), report_from)?,
         token: environment.token.map(token_from).transpose()?,
         quiet: environment.quiet.map_or(Ok(false), |value| switch_from(variable::QUIET, value))?,
+        sufficient: environment.verdict.map(verdict_from).transpose()?.unwrap_or_default(),
         inject: environment.inject,
         arenas_are_set: environment.arenas_are_set,
         profile_from_environment: environment.profile.map(profile_from).transpose()?,
@@ -304,6 +310,15 @@ fn on_refusal_from(value: &[u8]) -> Result<WhenRefused, BadVariable<'_>> {
             accepted: "deferred or immediate; or immediate-threads, for threads that cannot be started as well",
         }),
     }
+}
+
+fn verdict_from(value: &[u8]) -> Result<Sufficient, BadVariable<'_>> {
+    Sufficient::parse(value).ok_or(BadVariable {
+        name: variable::VERDICT,
+        value,
+        reason: "not a kind of evidence",
+        accepted: Sufficient::FORMS,
+    })
 }
 
 fn reserve_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {

@@ -13,7 +13,7 @@
 // A static program of glibc's cannot reach the `pthread_create` that ours would hide, so it has none of ours.
 #![cfg_attr(all(target_feature = "crt-static", target_env = "gnu"), allow(dead_code))]
 
-use super::armed::Armed;
+use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
 use super::{aborts, threads};
 use crate::contract::{Cause, Evidence};
@@ -23,6 +23,8 @@ use crate::sys::bare::{self, BareStack};
 use crate::text::Text;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+const EVIDENCE: Evidence = Evidence::Said;
 
 const LOOK_EVERY_MS: u64 = 100;
 /// So many times in a row it must be found at the same place, waiting for another thread …
@@ -54,6 +56,10 @@ fn nobody() -> u64 {
 pub(super) fn watch() {
     // valgrind runs no such threads.
     if threads::refused_stack().is_none() || sys::valgrind::is_running() {
+        return;
+    }
+    // Without an end of its own there is none to give way to: where the evidence is not what the user wants, it may stand still.
+    if armed().is_none_or(|armed| !armed.sufficient.allows(Some(EVIDENCE))) {
         return;
     }
     let me = sys::process::pid_and_tid();
@@ -179,6 +185,6 @@ pub(super) fn end_if_found(armed: &Armed) {
         return;
     }
     let request = threads::refused_stack().map(|bytes| Request { bytes, align: None });
-    let (cause, evidence, own) = (Cause::Thread, Evidence::Said, Own::Unknown);
-    exhaustion::end(armed, Verdict { cause, request, evidence, own });
+    let (cause, evidence, own) = (Cause::Thread, EVIDENCE, Own::Unknown);
+    exhaustion::end_for_certain(armed, Verdict { cause, request, evidence, own });
 }

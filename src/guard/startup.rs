@@ -10,8 +10,8 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, mappings, notes, onlooker,
-    profile, record, resident, stack, verdict,
+    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes,
+    onlooker, profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -197,6 +197,13 @@ unsafe fn try_to_set_up<'a>(
         _ => limit,
     });
 
+    let limit = if wishes.measure == Measure::Resident && lease::attach(environment.ledger) {
+        sys::memory::have_freed_blocks_given_back();
+        within_budget(limit)
+    } else {
+        limit
+    };
+
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {
         check_that_it_counts(wishes.measure)?;
@@ -223,6 +230,7 @@ unsafe fn try_to_set_up<'a>(
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
+        sufficient: wishes.sufficient,
         report,
         profile_from_environment: wishes.profile_from_environment,
         token: wishes.token.map(Text::from_bytes),
@@ -247,6 +255,12 @@ unsafe fn try_to_set_up<'a>(
     Ok(armed)
 }
 
+/// The most that a process may have which shares a budget.
+fn within_budget(limit: Option<Resolved>) -> Option<Resolved> {
+    let budget = Resolved { bytes: lease::budget()?, source: LimitSource::Budget };
+    Some(limit.filter(|limit| limit.bytes < budget.bytes).unwrap_or(budget))
+}
+
 /// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went
 /// wrong; then nothing has changed.
 #[cfg(feature = "shim")]
@@ -262,6 +276,7 @@ pub(super) fn change_limit(armed: &Armed, limit: crate::Limit) -> Result<(), i32
         machine: if ask { sys::memory::machine_memory() } else { None },
         existing: of_same_measure(measure, Rlimit { soft, hard: now.hard }),
     });
+    let resolved = if lease::is_shared() { within_budget(resolved) } else { resolved };
     if let Some(resolved) = resolved {
         if measure != Measure::AddressSpace && sys::memory::data_limit_is_ignored() {
             return Err(libc::ENOTSUP);

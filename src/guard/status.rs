@@ -1,7 +1,7 @@
 //! `status()`: what a health endpoint wants to know.
 
 use super::armed::{Armed, armed};
-use super::{record, refusal, startup};
+use super::{lease, record, refusal, startup};
 use crate::contract::{LimitSource, Measure};
 use crate::sys;
 
@@ -19,20 +19,25 @@ pub struct Status {
     pub in_use: Option<u64>,
     /// Allocations refused so far and passed on to the program.
     pub refusals: u64,
-    /// Whether the guard can tell that the program dies of a refused allocation. False without a guard, and in a program
-    /// that was built without what that is told by, as was said on stderr at its start: there the limit holds, and the
-    /// end is the program's own.
+    /// Whether the guard can tell that the program dies of a refused allocation. False without a guard, and in a
+    /// program that was built without what that is told by, as was said on stderr at its start: there the limit
+    /// holds, and the end is the program's own.
     pub recognizes: bool,
+    /// What the process and others may have together, in bytes; `None` where it shares no budget.
+    pub budget: Option<u64>,
+    /// What it may have of that for now, in bytes.
+    pub lease: Option<u64>,
 }
 
 impl Status {
-    /// What is left until the limit, in bytes.
+    /// Returns what is left until the limit, in bytes.
     pub fn headroom(&self) -> Option<u64> {
         Some(self.limit?.saturating_sub(self.in_use?))
     }
 }
 
-/// The guard's limit and how near this process is to it, read from `/proc/self/status`: some 20 µs and no allocation.
+/// Returns the guard's limit and how near this process is to it, read from `/proc/self/status`: some 20 µs and no
+/// allocation.
 ///
 /// ```
 /// let status = oomguard::status();
@@ -51,5 +56,7 @@ pub fn status() -> Status {
         in_use: memory.of(measure),
         refusals: refusal::refused_count(),
         recognizes: startup::recognizes(),
+        budget: lease::budget(),
+        lease: lease::bytes(),
     }
 }

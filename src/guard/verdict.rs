@@ -32,12 +32,16 @@ pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
 }
 
 /// The end of a process whose thread is inside `handle_alloc_error`.
-pub(super) fn end_of_allocation(armed: &Armed, evidence: Evidence) -> ! {
+pub(super) fn end_of_allocation(armed: &Armed) -> ! {
+    exhaustion::end_for_certain(armed, of_allocation(Evidence::Exact))
+}
+
+fn of_allocation(evidence: Evidence) -> Verdict {
     // Nothing noted: the program called handle_alloc_error itself, for a reason of its own.
     let (cause, request) =
         refusal::last_here().map_or((Cause::Heap, None), |(cause, request)| (cause, Some(request)));
     let cause = if cause == Cause::Thread { Cause::Heap } else { cause };
-    exhaustion::end(armed, Verdict { cause, request, evidence, own: Own::ABORT })
+    Verdict { cause, request, evidence, own: Own::ABORT }
 }
 
 /// How far this thread has got in saying std's own line.
@@ -84,10 +88,10 @@ fn has_said_std_line() -> bool {
 /// The process is about to abort by calling `abort`: ends it here if memory is why.
 pub(super) fn judge_abort(armed: &Armed) {
     if is_in_alloc_error(armed) {
-        end_of_allocation(armed, Evidence::Exact);
+        end_of_allocation(armed);
     }
     if has_said_std_line() {
-        end_of_allocation(armed, Evidence::Said);
+        return exhaustion::end(armed, of_allocation(Evidence::Said));
     }
     let guilt = if std::thread::panicking() { of_panic(armed) } else { of_plain_abort(armed) };
     if let Some(guilt) = guilt {

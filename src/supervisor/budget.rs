@@ -24,9 +24,9 @@ enum Source {
 }
 
 impl Budget {
-    /// The limit of the container that this process is in: the smallest `memory.max` or `memory.high` (cgroup v2), or
-    /// `memory.limit_in_bytes` (v1), from its own cgroup up to the root. It is read again whenever a worker is to be
-    /// started, as a container can be resized while it runs.
+    /// Makes a budget of the limit of the container that this process is in: the smallest `memory.max` or
+    /// `memory.high` (cgroup v2), or `memory.limit_in_bytes` (v1), from its own cgroup up to the root. It is read
+    /// again whenever a worker is to be started, as a container can be resized while it runs.
     ///
     /// # Errors
     /// `NotFound` where there is no such limit: [`Budget::of`] sets one.
@@ -45,22 +45,47 @@ impl Budget {
         Ok(Budget { source: Source::Container { root, last: AtomicU64::new(bytes) }, keep: Limit::Off })
     }
 
-    /// So much, whatever the container has. Where `limit` stands for no limit at all, neither has the budget one.
+    /// Makes a budget of so much, whatever the container has. Where `limit` stands for no limit at all, neither has
+    /// the budget one.
     pub fn of(limit: Limit) -> Budget {
         Budget { source: Source::Fixed(super::resolve(limit, "").unwrap_or(u64::MAX)), keep: Limit::Off }
     }
 
-    /// What this process keeps for itself, and for everything else in its container: a size, or a share of the whole.
+    /// What `OOMGUARD_BUDGET` says: for a process that is told from outside what it and its workers may have.
     ///
-    /// A cgroup charges more than a limit counts: with the measure `data`, allow some 2 MiB for each worker that runs at
-    /// once, for its libraries and its main stack.
+    /// # Errors
+    /// `NotFound` where it is not set; `InvalidInput` where it is no limit.
+    pub fn from_env() -> io::Result<Budget> {
+        let name = crate::contract::variable::BUDGET;
+        let text = std::env::var(name)
+            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, format!("{name}: {error}")))?;
+        let limit: Limit = text.parse().map_err(|error: crate::ParseLimitError| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={text:?}: {error}"))
+        })?;
+        match limit {
+            Limit::Auto | Limit::Share(_) if container_limit("").is_some() => {
+                let kept = match limit {
+                    Limit::Share(share) => Limit::Share(share.rest()),
+                    _ => Limit::Auto,
+                };
+                Ok(Budget::container()?.keep(kept))
+            }
+            limit => Ok(Budget::of(limit)),
+        }
+    }
+
+    /// Sets what this process keeps for itself, and for everything else in its container: a size, or a share of the
+    /// whole.
+    ///
+    /// A cgroup charges more than a limit counts: with the measure `data`, allow some 2 MiB for each worker that runs
+    /// at once, for its libraries and its main stack.
     #[must_use]
     pub fn keep(mut self, keep: Limit) -> Budget {
         self.keep = keep;
         self
     }
 
-    /// What there is for the workers here and now, in bytes.
+    /// Returns what there is for the workers here and now, in bytes.
     pub fn bytes(&self) -> u64 {
         let whole = match &self.source {
             Source::Fixed(bytes) => *bytes,

@@ -11,7 +11,7 @@ use super::inference::{self, Joining};
 use super::program;
 use crate::contract::{Measure, variable};
 use crate::sys;
-use crate::sys::memory::{Rlimit, rlimit, set_rlimit};
+use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::sys::signals::Signals;
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -55,6 +55,8 @@ pub(super) struct Start {
     pub(super) record_fd: Option<i32>,
     pub(super) lifeline_fd: Option<i32>,
     pub(super) joining: Option<Joining>,
+    /// If it is followed, its tracer moves the soft limit on data, and lowers it once the program is there.
+    pub(super) tracer_moves_limit: bool,
     pub(super) die_with_parent: bool,
     pub(super) set_limit: SetLimit,
     pub(super) variables: Vec<(&'static str, OsString)>,
@@ -72,6 +74,7 @@ struct BetweenForkAndExec {
     lifeline_fd: AtomicI32,
     /// The descriptors to the tracer and for the answer, and the tracer's number.
     joining: [AtomicI32; 3],
+    tracer_moves_limit: AtomicBool,
     /// `KEEP`, `TO_THE_HARD_LIMIT`, or bytes.
     address_space: AtomicU64,
     data: AtomicU64,
@@ -94,6 +97,7 @@ impl Prepared {
             record_fd: AtomicI32::new(NO_FD),
             lifeline_fd: AtomicI32::new(NO_FD),
             joining: [const { AtomicI32::new(NO_FD) }; 3],
+            tracer_moves_limit: AtomicBool::new(false),
             address_space: AtomicU64::new(KEEP),
             data: AtomicU64::new(KEEP),
             hard: AtomicU32::new(0),
@@ -152,7 +156,7 @@ impl Prepared {
                 continue;
             }
             // Fails for a program that runs as another user, or that is gone already.
-            let _ = sys::child::change_soft_limit(pid, measure.into(), |now| match start.set_limit {
+            let _ = sys::memory::change_soft_limit(pid, measure.into(), |now| match start.set_limit {
                 SetLimit::AfterExec => within_hard(wanted, now.hard),
                 // It may have lowered it further, for reasons of its own.
                 SetLimit::BeforeExec => Some(now.soft.map_or(wanted, |soft| soft.min(wanted))),
@@ -247,6 +251,7 @@ impl BetweenForkAndExec {
         for (cell, value) in self.joining.iter().zip(joining) {
             cell.store(value, Ordering::Relaxed);
         }
+        self.tracer_moves_limit.store(start.tracer_moves_limit, Ordering::Relaxed);
         let [address_space, data] = wanted_soft_limits(start);
         self.address_space.store(address_space, Ordering::Relaxed);
         self.data.store(data, Ordering::Relaxed);
@@ -272,12 +277,16 @@ impl BetweenForkAndExec {
             sys::child::die_with_parent(parent)?;
         }
         let [socket, result, tracer] = self.joining.each_ref().map(|cell| cell.load(Ordering::Relaxed));
-        if socket != NO_FD {
-            inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
-        }
+        let is_followed =
+            socket != NO_FD && inference::join(Joining { socket, result, tracer: tracer.cast_unsigned() });
         for (cell, measure) in [(&self.address_space, Measure::AddressSpace), (&self.data, Measure::Data)] {
             let hard = self.hard.load(Ordering::Relaxed) == measure as u32 + 1;
             set_limit(measure, cell.load(Ordering::Relaxed), hard)?;
+        }
+        if is_followed && self.tracer_moves_limit.load(Ordering::Relaxed) {
+            let hard = rlimit(Resource::Data).hard;
+            let soft = Some(sys::memory::marked_followed_up_to(hard));
+            set_rlimit(Resource::Data, Rlimit { soft, hard });
         }
         if self.restore_signals.load(Ordering::Relaxed) {
             let ignored = Signals(self.ignored.load(Ordering::Relaxed));

@@ -28,8 +28,8 @@ pub enum OnLeftBehind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftBehind {
-    /// How many processes were left in the worker's own process group; zero, too, where it led none. Where the group was
-    /// killed, those that were not dead 100 ms later.
+    /// How many processes were left in the worker's own process group; zero, too, where it led none. Where the group
+    /// was killed, those that were not dead 100 ms later.
     pub in_group: usize,
     /// Whether any descendant was left, in whatever group or session; `None` where that was not watched:
     /// [`Worker::watch_descendants`](super::Worker::watch_descendants).
@@ -37,7 +37,7 @@ pub struct LeftBehind {
 }
 
 impl LeftBehind {
-    /// Whether something is known to have been left.
+    /// Returns whether something is known to have been left.
     pub fn is_any(&self) -> bool {
         self.in_group > 0 || self.anywhere == Some(true)
     }

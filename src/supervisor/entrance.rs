@@ -20,8 +20,8 @@ pub enum Entrance {
     Guarded,
     /// It is linked dynamically against glibc: [`Worker::preload`](super::Worker::preload) works.
     Preload,
-    /// The same with a sanitizer (AddressSanitizer and the like), which wants to be the first to define malloc, cannot be
-    /// traced, and reserves terabytes: no rlimit suits it.
+    /// The same with a sanitizer (AddressSanitizer and the like), which wants to be the first to define malloc,
+    /// cannot be traced, and reserves terabytes: no rlimit suits it.
     Sanitized,
     /// It is linked statically: it runs no code of anybody else.
     Static,
@@ -42,9 +42,9 @@ impl Entrance {
         program_of(command).map_or(Entrance::Unknown, |file| look(&file))
     }
 
-    /// The version that `library` needs and the C library of the command's program does not have, `GLIBC_2.34` say: then
-    /// the dynamic linker would end the program at once. For a static program, whose children may be dynamic, that
-    /// of this machine. Where no such C library is found, the answer is `GLIBC`.
+    /// Returns the version that `library` needs and the C library of the command's program does not have,
+    /// `GLIBC_2.34` say: then the dynamic linker would end the program at once. For a static program, whose children
+    /// may be dynamic, that of this machine. Where no such C library is found, the answer is `GLIBC`.
     pub fn missing_version(command: &Command, library: &Path) -> Option<String> {
         let linker = program_of(command).and_then(|file| {
             let file = File::open(file).ok()?;

@@ -106,6 +106,11 @@ impl Foreground {
         self.told_to_end
     }
 
+    /// Whether one has arrived while there is no worker to pass it on to.
+    pub(super) fn is_asked_to_end(&self) -> bool {
+        self.told_to_end || self.early.iter().any(|arrival| ASK_TO_END.contains(&arrival.signal))
+    }
+
     /// A worker is about to be started, which will not have got what has arrived by now.
     pub(super) fn prepare(&mut self) {
         if !self.has_witness_tried {

@@ -17,9 +17,9 @@ use std::process::ExitStatus;
 /// Whether to find out from outside if a worker without a guard was refused memory before it died.
 ///
 /// The worker and its descendants are followed by ptrace(2), and stopped by a seccomp(2) filter at nothing but the
-/// calls that map memory: mmap, mremap, mprotect to writable, brk. After a refusal, the thread that met it is
-/// stopped at each of its calls as well, for a second of its processor time. A death that a refusal by the limit led to, and that nothing
-/// made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that [is
+/// calls that map memory: mmap, mremap, mprotect to writable, brk. After a refusal, the thread that met it is stopped
+/// at each of its calls as well, for a second of its processor time. A death that a refusal by the limit led to, and
+/// that nothing made good, is then [`Outcome::OutOfMemory`](super::Outcome::OutOfMemory) with a report that [is
 /// inferred](super::Report::is_inferred).
 ///
 /// What it costs and changes: one more process, forked from this one, for as long as the worker and its descendants
@@ -63,7 +63,7 @@ impl Inference {
         sweep();
         let (childs, tracers) = UnixStream::pair()?;
         let (joined, result) = io::pipe()?;
-        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let findings = sys::memfd::create_sealed(c"oomguard-record", FINDINGS_BYTES)?;
         let mut tracer = Tracer::new(terms);
         let (socket, pages) = (tracers.as_raw_fd(), findings.as_raw_fd());
         let pid = tracer::start(&mut tracer, socket, pages, None)?;
@@ -79,7 +79,7 @@ impl Inference {
     /// Starts a tracer for process `pid`, a descendant, which waits for it at the other end of `stream`.
     pub(super) fn follow(mut stream: UnixStream, pid: u32, terms: Terms) -> io::Result<Inference> {
         sweep();
-        let findings = sys::memfd::create_sealed(FINDINGS_BYTES)?;
+        let findings = sys::memfd::create_sealed(c"oomguard-record", FINDINGS_BYTES)?;
         let mut tracer = Tracer::new(terms);
         let (socket, pages) = (stream.as_raw_fd(), findings.as_raw_fd());
         let tracer = tracer::start(&mut tracer, socket, pages, Some(pid))?;
@@ -118,8 +118,8 @@ impl Inference {
         self.note(1)
     }
 
-    /// Why the worker died, which has been reaped, if memory that it was refused was the cause: its own refusal, or that
-    /// of a descendant whose end it passed on.
+    /// Why the worker died, which has been reaped, if memory that it was refused was the cause: its own refusal, or
+    /// that of a descendant whose end it passed on.
     pub(super) fn verdict(&self, status: ExitStatus) -> Option<Claims> {
         if !self.is_inferring || !tracer::is_death(status.into_raw()) {
             return None;
@@ -143,7 +143,8 @@ impl Inference {
         Some(ExitStatus::from_raw(i32::try_from(self.note(0).checked_sub(1)?).ok()?))
     }
 
-    /// The tracer learns of an end first, and may still be about to write it down. It ends when nobody is left to follow.
+    /// The tracer learns of an end first, and may still be about to write it down. It ends when nobody is left to
+    /// follow.
     fn wait_for_the_last_word(&self) {
         const PATIENCE_MS: u32 = 20;
         for _ in 0..PATIENCE_MS {
@@ -195,13 +196,14 @@ fn passes_on(status: ExitStatus, childs: ExitStatus) -> bool {
 
 const RESULT_BYTES: usize = 2;
 
-/// In the child, between fork and exec: has it followed, and says what came of that. Async-signal-safe.
-pub(super) fn join(joining: Joining) {
+/// In the child, between fork and exec: has it followed, and says what came of that; whether it is. Async-signal-safe.
+pub(super) fn join(joining: Joining) -> bool {
     let result = match sys::join::join(joining.socket, joining.tracer) {
         Ok(()) => [0; RESULT_BYTES],
         Err((step, error)) => [step as u8, error as u8],
     };
     sys::fd::write_patiently(joining.result, &result, 0);
+    result == [0; RESULT_BYTES]
 }
 
 fn explain([step, error]: [u8; RESULT_BYTES]) -> io::Error {
@@ -218,13 +220,14 @@ fn explain([step, error]: [u8; RESULT_BYTES]) -> io::Error {
     io::Error::new(error.kind(), format!("refusals cannot be inferred here: {what}: {error}"))
 }
 
-/// Whether [`InferRefusals`] would work here and now, found out by trying it on a process of our own.
+/// Returns whether [`InferRefusals`] would work here and now, found out by trying it on a process of our own.
 ///
 /// # Errors
 /// What is in the way, in words: no permission for ptrace(2) or seccomp(2), an architecture that is not known.
 pub fn can_infer() -> io::Result<()> {
     let terms = Terms {
         measure: Measure::default(),
+        resident_limit: None,
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
         numbers: process_numbers(),

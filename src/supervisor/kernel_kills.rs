@@ -17,12 +17,12 @@ pub struct OomKill {
 }
 
 impl OomKill {
-    /// The file whose `oom_kill` rose: `memory.events` (cgroup v2) or `memory.oom_control` (v1).
+    /// Returns the file whose `oom_kill` rose: `memory.events` (cgroup v2) or `memory.oom_control` (v1).
     pub fn counter(&self) -> &'static str {
         self.counter
     }
 
-    /// By how many it rose between the worker's start and its death; other processes' deaths included.
+    /// Returns by how many it rose between the worker's start and its death; other processes' deaths included.
     pub fn kills(&self) -> u64 {
         self.kills
     }

@@ -2,15 +2,15 @@
 //! What was mapped and is used later asks nobody: whoever is found over its limit, and still is a moment later, is told to
 //! end. One that has no guard, or does not end, is killed, and this process speaks for it.
 //!
-//! It also moves the soft limits that the guards have set: what was granted and never used makes room for others, and what
-//! was used without asking is taken off.
+//! It also moves the soft limits that the guards and tracers have set: what was granted and never used makes room for others,
+//! and what was used without asking is taken off.
 
 use super::descendants;
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, Measure};
-use crate::overrun::{AGAIN_MS, TOLD, most, pause_ms};
+use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
 use crate::sys;
-use crate::sys::memory::{MemoryUse, Resource, settled};
+use crate::sys::memory::{MemoryUse, Resource, Untouched, settled};
 use crate::text::Text;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 /// Somebody who was over its limit and has been told to end, or killed.
 #[derive(Clone)]
 pub(super) struct Over {
+    pub(super) cause: Cause,
     pub(super) pid: u32,
     pub(super) program: Text<64>,
     pub(super) memory: MemoryUse,
@@ -48,6 +49,7 @@ impl Look {
         mark: Text<80>,
         ours: Vec<(&'static str, OsString)>,
         record: OwnedFd,
+        shares_budget: bool,
     ) -> std::io::Result<Look> {
         let shared = Arc::new((Mutex::new(Shared::default()), Condvar::new()));
         let looker = Looker {
@@ -56,6 +58,7 @@ impl Look {
             mark,
             ours,
             record,
+            shares_budget,
             shared: Arc::clone(&shared),
             tree: HashMap::new(),
             seen: HashSet::new(),
@@ -84,15 +87,17 @@ impl Drop for Look {
 struct Member {
     due: Instant,
     last: Option<(Instant, u64)>,
+    untouched: Untouched,
+    suspicion: Suspicion,
+    /// By this nobody else can be meant, from the moment on in which it was found over its limit.
+    pidfd: Option<OwnedFd>,
     standing: Standing,
 }
 
 enum Standing {
-    Within,
-    /// It was over at the last look. By the descriptor nobody else can be meant.
-    Found(Option<OwnedFd>),
+    Alive,
     /// It was told to end, or killed.
-    Told(Option<OwnedFd>, Instant),
+    Told(Instant),
     Gone,
 }
 
@@ -102,6 +107,8 @@ struct Looker {
     mark: Text<80>,
     ours: Vec<(&'static str, OsString)>,
     record: OwnedFd,
+    /// The soft limits are as the leases are, and not to be moved here.
+    shares_budget: bool,
     shared: Arc<(Mutex<Shared>, Condvar)>,
     tree: HashMap<u32, Member>,
     /// The processes that are known, and whose parents need not be asked after again.
@@ -176,10 +183,10 @@ impl Looker {
         let limit = self.limit;
         let Some(member) = self.tree.get_mut(&pid) else { return };
         let now = Instant::now();
-        if let Standing::Told(pidfd, at) = &member.standing {
+        if let Standing::Told(at) = &member.standing {
             let has_begun = has_begun_to_end(&self.record, pid);
             if now >= *at + if has_begun { ENDS_WITHIN } else { OBEYS_WITHIN } {
-                send(pidfd.as_ref(), pid, libc::SIGKILL);
+                send(member.pidfd.as_ref(), pid, libc::SIGKILL);
                 member.standing = Standing::Gone;
             } else if matches!(sys::process::state_of(pid), None | Some(b'Z' | b'X')) {
                 member.standing = Standing::Gone;
@@ -190,7 +197,7 @@ impl Looker {
         let memory = sys::memory::memory_use_of(pid);
         let Some(held) = memory.held() else {
             // A zombie has no memory any more; one whose files may not be read is not looked at.
-            member.standing = if pid == self.worker { Standing::Within } else { Standing::Gone };
+            member.standing = if pid == self.worker { Standing::Alive } else { Standing::Gone };
             member.due = now + SEARCH_AT_LEAST_EVERY;
             return;
         };
@@ -199,33 +206,43 @@ impl Looker {
         });
         member.last = Some((now, held));
         member.due = now + Duration::from_millis(pause_ms(limit, held, grown, ms));
-        move_soft_limit(pid, limit, held, &memory);
-        if held <= most(limit) {
-            member.standing = Standing::Within;
+        if let Some(data) = memory.data {
+            member.untouched.note(data, held, sys::process::monotonic_ms());
+            if !self.shares_budget {
+                move_soft_limit(pid, limit, &member.untouched);
+            }
+        }
+        let is_refused = || sys::memory::tells_of_refusal(sys::memory::soft_limit_on_data_of(pid));
+        let is_refused = held > most(limit) && is_refused();
+        match member.suspicion.look(limit, held, is_refused, sys::process::monotonic_ms()) {
+            Finding::Within => {
+                member.pidfd = None;
+                return;
+            }
+            Finding::Suspected(ms) => {
+                member.pidfd = member.pidfd.take().or_else(|| sys::child::pidfd(pid).ok());
+                member.due = now + Duration::from_millis(ms);
+                return;
+            }
+            Finding::Over => {}
+        }
+        let asked = Instant::now();
+        if has_another_limit(pid, &self.ours) {
+            // Below a launcher or a supervisor in the worker's tree, or by the user's own word: theirs to hold.
+            member.suspicion.clear();
+            member.due = now + SEARCH_AT_LEAST_EVERY;
             return;
         }
-        if let Standing::Found(pidfd) = &mut member.standing {
-            let pidfd = pidfd.take();
-            let asked = Instant::now();
-            if has_another_limit(pid, &self.ours) {
-                // Below a launcher or a supervisor in the worker's tree, or by the user's own word: theirs to hold.
-                member.standing = Standing::Within;
-                member.due = now + SEARCH_AT_LEAST_EVERY;
-                return;
-            }
-            if sys::memory::share_held_by(pid).is_some_and(|share| share <= most(limit)) {
-                // It shares it with others. The answer is dear.
-                member.standing = Standing::Within;
-                member.due = Instant::now() + (asked.elapsed() * 100).max(Duration::from_millis(100));
-                return;
-            }
-            let program = sys::process::program_of(pid);
-            self.shared.0.lock().found.push(Over { pid, program, memory });
-            tell(pidfd.as_ref(), pid);
-            member.standing = Standing::Told(pidfd, Instant::now());
-        } else {
-            member.standing = Standing::Found(sys::child::pidfd(pid).ok());
+        if sys::memory::share_held_by(pid).is_some_and(|share| share <= most(limit)) {
+            // It shares it with others. The answer is dear.
+            member.suspicion.clear();
+            member.due = Instant::now() + (asked.elapsed() * 100).max(Duration::from_millis(100));
+            return;
         }
+        let program = sys::process::program_of(pid);
+        self.shared.0.lock().found.push(Over { cause: Cause::Resident, pid, program, memory });
+        tell(member.pidfd.as_ref(), pid, TOLD);
+        member.standing = Standing::Told(Instant::now());
         member.due = now + Duration::from_millis(AGAIN_MS);
     }
 }
@@ -235,15 +252,21 @@ const SEARCH_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 
 impl Member {
     fn new() -> Member {
-        Member { due: Instant::now(), last: None, standing: Standing::Within }
+        Member {
+            due: Instant::now(),
+            last: None,
+            untouched: Untouched::default(),
+            suspicion: Suspicion::default(),
+            pidfd: None,
+            standing: Standing::Alive,
+        }
     }
 }
 
 /// The soft limit that a guard has set: to what is mapped and what is free, where it is far from that. Where a guard is
 /// refused for that meanwhile, it asks again.
-fn move_soft_limit(pid: u32, limit: u64, held: u64, memory: &MemoryUse) {
-    let Some(data) = memory.data else { return };
-    let _ = sys::child::change_soft_limit(pid, Resource::Data, |now| settled(now, data, held, limit));
+fn move_soft_limit(pid: u32, limit: u64, untouched: &Untouched) {
+    let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now| settled(now, untouched, limit));
 }
 
 /// Whether a process was started with other values of these variables.
@@ -268,14 +291,15 @@ fn has_begun_to_end(record: &OwnedFd, pid: u32) -> bool {
 }
 
 /// By a signal that a guard knows, and that nobody else gets.
-fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
-    if sys::process::catches(pid, libc::SIGABRT) {
+pub(super) fn tell(pidfd: Option<&OwnedFd>, pid: u32, value: u64) {
+    // A runtime without a guard may catch it, too, and would tell of a crash.
+    if sys::memory::may_have_guard(pid) && sys::process::catches(pid, libc::SIGABRT) {
         let told = sys::signals::Arrival {
             signal: libc::SIGABRT,
             code: libc::SI_QUEUE,
             sender: sys::process::pid(),
             user: 0,
-            value: TOLD,
+            value,
         };
         if sys::signals::queue(pid, told).is_ok() {
             return;
@@ -284,7 +308,7 @@ fn tell(pidfd: Option<&OwnedFd>, pid: u32) {
     send(pidfd, pid, libc::SIGKILL);
 }
 
-fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
+pub(super) fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
     let _ = match pidfd {
         Some(pidfd) => sys::child::send_signal(pidfd.as_fd(), signal),
         None => sys::child::kill(pid, false, signal),
@@ -303,7 +327,7 @@ impl Over {
             tid: self.pid,
             program: self.program,
             thread: Text::from_bytes(b"main"),
-            cause: Cause::Resident,
+            cause: self.cause,
             request: None,
             memory: self.memory,
             limit_refused: None,

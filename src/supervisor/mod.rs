@@ -42,6 +42,7 @@
 //! | `inference` | whether memory was refused to a worker that says nothing itself |
 //! | `followers` | descendants that ask to be followed |
 //! | `tracer` | the process that follows such a worker |
+//! | `room` | the measure `resident` for a followed process: may it have more? |
 //! | `refusals` | what a followed process was refused, and whether it got over it; pure |
 //! | `look` | who is over its limit without having asked, as a parent sees it |
 //! | `loading` | programs that ended before there was a guard in them |
@@ -75,7 +76,10 @@ mod program;
 mod refusals;
 mod report;
 mod retry;
+mod room;
 mod running;
+mod shares;
+mod sharing;
 mod starter;
 mod surroundings;
 #[cfg(feature = "symbolize")]
@@ -89,6 +93,7 @@ mod tracer;
 mod witness;
 mod worker;
 
+pub use crate::contract::Sufficient;
 pub use crate::profile::{Lost, Method, Module, Moment, Profile, Site};
 pub use crate::sys::memory::Rlimit;
 pub use budget::{Budget, TooLarge};
@@ -98,17 +103,20 @@ pub use entrance::Entrance;
 pub use foreground::Foreground;
 pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
-pub use outcome::{Ended, EndedBy, Outcome, Sufficient};
+pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
+pub use shares::{Dead, Share, Shares, budgets_here};
+pub use sharing::{SharedBudget, patience};
 pub use surroundings::{
     CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
 };
 pub use worker::{OnSupervisorDeath, Worker};
 
-/// Whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written there.
+/// Returns whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written
+/// there.
 pub fn inherits_report() -> bool {
     crate::outer::inherited_report().is_some()
 }

@@ -4,7 +4,7 @@ use super::descendants::LeftBehind;
 use super::kernel_kills::OomKill;
 use super::report::{LastLook, Report};
 use super::tracer::is_death;
-use crate::contract::{Cause, EXIT_OUT_OF_MEMORY, Evidence};
+use crate::contract::{Cause, EXIT_OUT_OF_MEMORY, Evidence, Sufficient};
 use crate::message::Message;
 use crate::record::{Claims, Open, State};
 use crate::report::Request;
@@ -36,12 +36,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether memory was the cause: the worker's own limit, or the kernel's killer.
+    /// Returns whether memory was the cause: the worker's own limit, or the kernel's killer.
     pub fn is_memory(&self) -> bool {
         matches!(self, Outcome::OutOfMemory(_) | Outcome::OomKilled(_))
     }
 
-    /// Whether the worker ended with exit code 0.
+    /// Returns whether the worker ended with exit code 0.
     pub fn is_success(&self) -> bool {
         matches!(self, Outcome::Success)
     }
@@ -103,14 +103,14 @@ pub struct Ended {
     pub resident_peak: u64,
     /// What a guarded worker last said of itself, whatever it died of; `None` where no guard filled the record.
     pub last_look: Option<LastLook>,
-    /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were many.
-    /// Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
+    /// What those descendants said that ran out of memory, in the order of their ends: the last ones, if there were
+    /// many. Known of guarded ones that found the worker's record: [`Worker::preload`](super::Worker::preload).
     pub descendants: Vec<Report>,
     /// The worker's program ended while it was being loaded, with the guard that is preloaded: there was no room for it
     /// under the limit, and there would be without.
     pub could_not_load: bool,
-    /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other than
-    /// memory, they were survived.
+    /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other
+    /// than memory, they were survived.
     pub refusals: u64,
     /// The last of these requests, in bytes: the worker's, or else a descendant's.
     pub last_refused: Option<u64>,
@@ -165,23 +165,6 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Which evidence suffices for [`Outcome::OutOfMemory`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sufficient {
-    /// Any that a report tells.
-    #[default]
-    Likely,
-    /// Only what nothing but such a death does: [`Evidence::Exact`], [`Evidence::Fault`]. An end on other evidence is told
-    /// as what the worker would have ended with, and its report is in [`Ended::doubtful`].
-    Exact,
-}
-
-impl Sufficient {
-    fn allows(self, evidence: Option<Evidence>) -> bool {
-        self == Sufficient::Likely || matches!(evidence, Some(Evidence::Exact | Evidence::Fault))
-    }
-}
-
 /// What was seen of a worker's end.
 pub(super) struct Seen<'a> {
     pub(super) status: ExitStatus,
@@ -231,7 +214,10 @@ pub(super) fn judge(
             };
             (without_us, Some(Report::new(claims)))
         }
-        None => (own, None),
+        None => {
+            let doubtful = seen.doubtful().map(Report::new);
+            (own, doubtful)
+        }
     }
 }
 
@@ -248,11 +234,21 @@ impl Seen<'_> {
         };
         let unsaid = || if is_death(self.status.into_raw()) { self.unsaid() } else { None };
         let any = || {
-            let ended = self.descendants.iter().rfind(|claims| claims.state == State::Exhausted);
+            let suffices = |claims: &&Claims| {
+                claims.state == State::Exhausted && self.sufficient.allows(claims.evidence)
+            };
+            let ended = self.descendants.iter().rfind(suffices);
             let by_itself = self.status.code().is_some() || is_death(self.status.into_raw());
             ended.filter(|_| self.any_descendant && by_itself).cloned()
         };
         passed_on.or_else(|| self.found_over()).or_else(unsaid).or_else(any)
+    }
+
+    /// What it would have been ended for, or one of its descendants, had the evidence been enough.
+    fn doubtful(&self) -> Option<Claims> {
+        let failed = self.ended_by.is_none() && !ExitStatus::success(&self.status);
+        let claims = self.claims.into_iter().filter(|claims| claims.pid == self.pid);
+        claims.chain(self.descendants.iter().rev()).find(|claims| failed && claims.is_doubtful).cloned()
     }
 
     /// It was found over its limit and ended by a signal, without a word of its own; or passed on that this happened to one
@@ -353,7 +349,8 @@ fn is_fatal(open: &Open, at_ms: u64) -> bool {
     }
 }
 
-/// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker failed.
+/// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker
+/// failed.
 fn is_announced(open: &Open, at_ms: u64) -> bool {
     matches!(open.said, Some((Message::OutOfMemory, said_ms, _)) if at_ms.saturating_sub(said_ms) <= STRAIGHT_MS)
         && is_fatal(open, at_ms)
@@ -431,6 +428,7 @@ mod tests {
             order: 0,
             loading: None,
             is_acquitted: false,
+            is_doubtful: false,
         }
     }
 

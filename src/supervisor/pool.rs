@@ -8,6 +8,7 @@ use super::accounts::{Accounts, Ticket};
 use super::budget::{Budget, TooLarge};
 use super::outcome::{Ended, Outcome};
 use super::retry::Retry;
+use super::sharing::SharedBudget;
 use super::size;
 use super::worker::Worker;
 use crate::Limit;
@@ -43,6 +44,8 @@ pub struct Pool {
 
 struct Shared {
     budget: Budget,
+    /// What the workers share, where their shares are not fixed.
+    elastic: Option<SharedBudget>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -83,14 +86,45 @@ pub struct Job {
 }
 
 impl Pool {
-    /// A pool that shares this budget among its workers.
+    /// Makes a pool that shares this budget among its workers.
     pub fn new(budget: Budget) -> Pool {
-        let accounts = Accounts::new(budget.bytes(), usize::MAX);
-        let state = State { accounts, submitted: HashMap::new() };
-        Pool { shared: Arc::new(Shared { budget, state: Mutex::new(state), changed: Condvar::new() }) }
+        Pool::of(budget, None)
     }
 
-    /// At most so many workers at once, however small they are; at least one.
+    /// A pool whose workers have no fixed shares: each takes of the budget what it needs, waits where others have it, and is
+    /// refused once nothing moves, as [`Worker::share`] says. All start at once, unless there are to be
+    /// [`at_most`](Pool::at_most) so many. A worker's limit, if it has one, is the most that one of its processes may have.
+    ///
+    /// In a process that shares a budget already, that is the one which is shared, whatever `budget` says.
+    ///
+    /// ```no_run
+    /// use oomguard::supervisor::{Budget, Pool, Worker};
+    /// # fn main() -> std::io::Result<()> {
+    /// let pool = Pool::elastic(Budget::container()?)?.at_most(4);
+    /// let job = pool.submit(Worker::new(std::process::Command::new("./worker")))?;
+    /// # job.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`SharedBudget::of`].
+    pub fn elastic(budget: Budget) -> io::Result<Pool> {
+        let budget = Arc::new(budget);
+        let elastic = match SharedBudget::inherited() {
+            Some(outer) => outer,
+            None => SharedBudget::of(Arc::clone(&budget), SharedBudget::PATIENCE)?,
+        };
+        Ok(Pool::of(Budget::of(Limit::Bytes(elastic.bytes())), Some(elastic)))
+    }
+
+    fn of(budget: Budget, elastic: Option<SharedBudget>) -> Pool {
+        let accounts = Accounts::new(budget.bytes(), usize::MAX);
+        let state = Mutex::new(State { accounts, submitted: HashMap::new() });
+        Pool { shared: Arc::new(Shared { budget, elastic, state, changed: Condvar::new() }) }
+    }
+
+    /// Runs at most so many workers at once, however small they are; at least one.
     #[must_use]
     pub fn at_most(self, workers: usize) -> Pool {
         self.shared.state.lock().accounts.set_places(workers.max(1));
@@ -106,7 +140,7 @@ impl Pool {
         Ok(self.run_to_end(worker)?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`run`](Pool::run), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`run`](Pool::run).
@@ -119,7 +153,7 @@ impl Pool {
         share.run(worker)
     }
 
-    /// Queues a worker and comes back at once. It runs in a thread of its own when its limit fits.
+    /// Queues a worker and returns at once. It runs in a thread of its own when its limit fits.
     ///
     /// # Errors
     /// [`TooLarge`] (`InvalidInput`) if its limit is more than the whole budget; `InvalidInput` if it has none. What
@@ -133,17 +167,17 @@ impl Pool {
         Ok(Job { result })
     }
 
-    /// The sum of the limits of the workers that run, in bytes.
+    /// Returns the sum of the limits of the workers that run, in bytes.
     pub fn in_use(&self) -> u64 {
         self.shared.state.lock().accounts.given_out()
     }
 
-    /// How many workers run.
+    /// Returns how many workers run.
     pub fn running(&self) -> usize {
         self.shared.state.lock().accounts.running()
     }
 
-    /// How many workers wait for their turn.
+    /// Returns how many workers wait for their turn.
     pub fn waiting(&self) -> usize {
         self.shared.state.lock().accounts.waiting()
     }
@@ -158,7 +192,7 @@ impl Job {
         Ok(self.wait_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`wait`](Job::wait), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`wait`](Job::wait).
@@ -172,7 +206,7 @@ impl Job {
         }
     }
 
-    /// Whether the worker has ended, or could not be run.
+    /// Returns whether the worker has ended, or could not be run.
     pub fn is_done(&self) -> bool {
         !matches!(*self.result.answer.lock(), Answer::Pending(_))
     }
@@ -246,6 +280,10 @@ impl Shared {
     /// Queues a worker up; its ticket, and the share that it asks for. Nobody asks a second time what its limit stands
     /// for: in a container that has grown, that would be more than what is booked.
     fn ask(&self, state: &mut State, worker: &Worker) -> io::Result<(Ticket, u64)> {
+        if self.elastic.is_some() {
+            let ticket = state.accounts.ask(0).ok_or(io::ErrorKind::InvalidInput)?;
+            return Ok((ticket, 0));
+        }
         let asked = worker.limit.and_then(|limit| self.budget.resolve(limit)).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -314,6 +352,9 @@ impl Share {
     fn run(mut self, mut worker: Worker) -> io::Result<Ended> {
         let ceiling = worker.retry.as_ref().map_or(0, Retry::ceiling_bytes);
         self.pool.wait_for_turn(self.ticket, self.asked)?;
+        if let Some(elastic) = &self.pool.elastic {
+            return worker.share(elastic.clone()).run_to_end();
+        }
         let mut tries = 0;
         loop {
             tries += 1;

@@ -7,9 +7,10 @@
 //! in whatever pieces, that it cannot have been the end of it.
 //!
 //! What is still wanted at the end is what the process died of, unless it got over it with the memory that it had. That
-//! shows in what it said since, in whether it could have the memory now, and in how much it has worked since.
+//! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
+//! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::Message;
+use crate::message::{Message, Story, tells_of_a_missing_block};
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -41,6 +42,15 @@ const WATCHED_NS: u64 = 1_000_000_000;
 /// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
 const LEAST_RELEASE_BYTES: u64 = 1 << 20;
 
+/// Another thread that starts a process does not tell that the refused one has gone on, for so long.
+const OTHERS_MS: u64 = 1_000;
+
+/// Who has read so often since has gone on to other things. The C library looks into a file when it tries another way.
+const READS_OF_ONE_GOING_ON: u32 = 2;
+
+/// Less room than this, and nothing is to be had. One large request that is refused leaves room to go on.
+const LITTLE_BYTES: u64 = 1 << 20;
+
 /// How many wants are kept for a process; the oldest gives way.
 const MOST_WANTS: usize = 8;
 
@@ -55,6 +65,8 @@ struct Want {
     mapped_before: u64,
     /// No success of this thread since, so another refusal is the same want.
     fresh: bool,
+    /// When it was refused last.
+    at_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +84,12 @@ pub(super) struct Refusals {
     /// Bytes given back since, and in how many calls.
     released: u64,
     releases: u64,
-    said: Option<Message>,
+    /// What it said since.
+    story: Story,
+    /// How often the refused threads have read something since something was refused or said of memory.
+    reads: u32,
+    /// They have waited since.
+    has_waited: bool,
 }
 
 /// A moment in a process's life.
@@ -97,6 +114,15 @@ pub(super) struct End {
     /// The limit that refused it, and how much is in use of what that counts; unknown without `/proc`.
     pub(super) limit: u64,
     pub(super) in_use: Option<u64>,
+    /// It has waited for a child since it was refused something.
+    pub(super) has_waited_for_child: bool,
+}
+
+impl End {
+    fn is_full(self) -> bool {
+        let wanted = LITTLE_BYTES + LEAST_STEP_BYTES;
+        self.in_use.is_none_or(|in_use| in_use.saturating_add(wanted) > self.limit)
+    }
 }
 
 /// What became of a call.
@@ -124,17 +150,21 @@ impl Refusals {
     pub(super) fn note_refused(&mut self, tid: u32, bytes: u64, writable: bool, now: Moment) {
         self.count += 1;
         self.turn(now);
+        self.go_back_to_it();
         // What was said before has nothing to do with it.
-        self.said = self.said.filter(|said| *said != Message::Unrelated);
+        if self.story.last == Some(Message::Unrelated) {
+            self.story = Story::default();
+        }
         let mapped_before = self.mapped;
         let same = self.wants.iter_mut().flatten().find(|want| want.tid == tid && want.fresh);
         if let Some(want) = same {
+            want.at_ms = now.at_ms;
             want.least = want.least.min(bytes);
             want.writable |= writable;
             want.mapped_before = mapped_before;
             return;
         }
-        let want = Want { tid, least: bytes, writable, mapped_before, fresh: true };
+        let want = Want { tid, least: bytes, writable, mapped_before, fresh: true, at_ms: now.at_ms };
         let free = self.wants.iter().position(Option::is_none).unwrap_or(self.next);
         self.next = (free + 1) % MOST_WANTS;
         if let Some(slot) = self.wants.get_mut(free) {
@@ -176,15 +206,44 @@ impl Refusals {
         self.is_wanting() && self.turned.is_within(now, WATCHED_NS, MISSING_MS)
     }
 
-    /// The program said something. Once it has told of a death, other words do not take that back.
-    pub(super) fn note_said(&mut self, message: Message, now: Moment) {
-        match message {
-            Message::OutOfMemory => {
-                self.said = Some(message);
+    /// What the refused thread did until now was about its refusal.
+    fn go_back_to_it(&mut self) {
+        (self.reads, self.has_waited) = (0, false);
+    }
+
+    /// The program said something.
+    pub(super) fn note_said(&mut self, text: &[u8], on_stderr: bool, now: Moment) {
+        let is_heard = match Message::of(text) {
+            None => false,
+            Some(Message::OutOfMemory) => {
                 self.turn(now);
+                self.go_back_to_it();
+                true
             }
-            Message::OtherDeath => self.said = Some(message),
-            Message::Unrelated => self.said = self.said.or(Some(message)),
+            // Straight after a refusal it is the refusal that was not survived.
+            Some(Message::OtherDeath) => !tells_of_a_missing_block(text),
+            // Results wait in stdout's buffer, from before the refusal until the end.
+            Some(Message::Unrelated) => on_stderr,
+        };
+        if is_heard {
+            self.story.hear(text);
+        }
+    }
+
+    /// A refused thread has read something.
+    pub(super) fn note_read(&mut self) {
+        self.reads = self.reads.saturating_add(1);
+    }
+
+    /// A refused thread waits.
+    pub(super) fn note_waits(&mut self) {
+        self.has_waited = true;
+    }
+
+    /// Thread `tid` has started another process: it has gone on, and so has who was refused long before.
+    pub(super) fn note_forked(&mut self, tid: u32, now: Moment) {
+        for slot in &mut self.wants {
+            *slot = slot.filter(|want| want.tid != tid && now.at_ms.saturating_sub(want.at_ms) <= OTHERS_MS);
         }
     }
 
@@ -192,12 +251,18 @@ impl Refusals {
     pub(super) fn are_fatal(&self, end: End) -> bool {
         let is_within = |ns, ms| self.turned.is_within(end.now, ns, ms);
         let straight_ns = STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS));
-        match self.said {
-            _ if !self.is_wanting() => false,
+        match self.story.last {
+            _ if !self.is_wanting() || end.has_waited_for_child => false,
             Some(Message::OutOfMemory) if is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
+            _ if self.has_waited || self.reads >= READS_OF_ONE_GOING_ON => false,
             None if is_within(straight_ns, STRAIGHT_MS) => true,
-            Some(Message::Unrelated) => is_within(SPOKEN_NS, SPOKEN_MS) && self.are_still_missing(end),
+            Some(Message::Unrelated) => {
+                !self.story.fails_otherwise
+                    && end.is_full()
+                    && is_within(SPOKEN_NS, SPOKEN_MS)
+                    && self.are_still_missing(end)
+            }
             _ => is_within(MISSING_NS, MISSING_MS) && self.are_still_missing(end),
         }
     }
@@ -231,6 +296,20 @@ mod tests {
 
     fn used(used_ns: u64) -> Moment {
         Moment { used_ns, at_ms: 0 }
+    }
+
+    fn end_at(now: Moment, in_use: Option<u64>) -> End {
+        End { now, limit: 64 * MIB, in_use, has_waited_for_child: false }
+    }
+
+    fn say(refusals: &mut Refusals, message: Message, now: Moment) {
+        let text: &[u8] = match message {
+            Message::OutOfMemory => b"worker: out of memory\n",
+            Message::OtherDeath => b"thread 'main' panicked at src/main.rs\n",
+            Message::Unrelated => b"usage: worker FILE\n",
+        };
+        assert_eq!(Message::of(text), Some(message));
+        refusals.note_said(text, true, now);
     }
 
     fn refused(requests: &[u64]) -> Refusals {
@@ -325,12 +404,12 @@ mod tests {
             let mut refusals = Refusals::default();
             refusals.note_refused(1, bytes, true, used(500));
             if let Some(message) = said {
-                refusals.note_said(message, used(500));
+                say(&mut refusals, message, used(500));
             }
-            let end = End { now: used(500 + worked_ns), limit: 64 * MIB, in_use };
+            let end = end_at(used(500 + worked_ns), in_use);
             assert_eq!(refusals.are_fatal(end), fatal, "{bytes} {said:?} {end:?}");
         }
-        let end = End { now: START, limit: 64 * MIB, in_use: FULL };
+        let end = end_at(START, FULL);
         assert!(!Refusals::default().are_fatal(end), "nothing was refused");
     }
 
@@ -348,9 +427,9 @@ mod tests {
             let is_fatal = |used_ns, at_ms| {
                 let mut refusals = refused(&[2 * MIB]);
                 if let Some(message) = said {
-                    refusals.note_said(message, START);
+                    say(&mut refusals, message, START);
                 }
-                let end = End { now: Moment { used_ns, at_ms }, limit: 64 * MIB, in_use };
+                let end = end_at(Moment { used_ns, at_ms }, in_use);
                 refusals.are_fatal(end)
             };
             assert!(is_fatal(ns, ms), "{said:?} {in_use:?}");
@@ -366,11 +445,56 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_on_with_other_things_has_got_over_it() {
+        let full = Some(64 * MIB);
+        let is_fatal_after = |goes_on: fn(&mut Refusals)| {
+            let mut refusals = refused(&[2 * MIB]);
+            goes_on(&mut refusals);
+            refusals.are_fatal(end_at(START, full))
+        };
+        let late = Moment { used_ns: 0, at_ms: OTHERS_MS + 1 };
+        assert!(is_fatal_after(|_| ()));
+        assert!(is_fatal_after(|refusals| refusals.note_read()), "the C library's look into a file");
+        assert!(is_fatal_after(|refusals| refusals.note_forked(2, START)), "another thread's child");
+        for (nr, goes_on) in [
+            (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
+            |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
+            Refusals::note_waits,
+            |refusals| (0..READS_OF_ONE_GOING_ON).for_each(|_| refusals.note_read()),
+            |refusals| refusals.note_said(b"input.csv: No such file or directory\n", true, START),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(!is_fatal_after(goes_on), "{nr}");
+        }
+        let waited = End { has_waited_for_child: true, ..end_at(START, full) };
+        assert!(!refused(&[2 * MIB]).are_fatal(waited));
+        // And then it is refused again, or says that it was.
+        let mut refusals = refused(&[2 * MIB]);
+        refusals.note_waits();
+        refusals.note_refused(1, 2 * MIB, true, late);
+        assert!(refusals.are_fatal(end_at(late, full)));
+        refusals.note_waits();
+        say(&mut refusals, Message::OutOfMemory, late);
+        assert!(refusals.are_fatal(end_at(late, full)));
+    }
+
+    #[test]
+    fn words_about_something_else_count_only_where_there_is_room() {
+        for (in_use, fatal) in [(63 * MIB, true), (40 * MIB, false)] {
+            let mut refusals = refused(&[32 * MIB]);
+            say(&mut refusals, Message::Unrelated, START);
+            assert_eq!(refusals.are_fatal(end_at(START, Some(in_use))), fatal, "{in_use}");
+        }
+    }
+
+    #[test]
     fn giving_back_is_no_work() {
         for (released, fatal) in [(64 * MIB, true), (4096, false)] {
             let mut refusals = refused(&[MIB]);
             refusals.note_released(released, used(20 * STRAIGHT_NS), 64 * MIB);
-            let end = End { now: used(20 * STRAIGHT_NS), limit: 64 * MIB, in_use: Some(0) };
+            let end = end_at(used(20 * STRAIGHT_NS), Some(0));
             assert_eq!(refusals.are_fatal(end), fatal, "{released}");
         }
     }
@@ -378,9 +502,9 @@ mod tests {
     #[test]
     fn a_refusal_comes_after_what_was_said_before() {
         let mut refusals = refused(&[MIB]);
-        refusals.note_said(Message::Unrelated, START);
+        say(&mut refusals, Message::Unrelated, START);
         refusals.note_refused(1, MIB, true, START);
-        assert!(refusals.are_fatal(End { now: START, limit: 64 * MIB, in_use: Some(0) }));
+        assert!(refusals.are_fatal(end_at(START, Some(0))));
     }
 
     #[test]

@@ -54,142 +54,142 @@ impl Report {
         self.profile = profile;
     }
 
-    /// Which code held the memory. `None` where the worker was not [profiled](Profiling).
+    /// Returns which code held the memory. `None` where the worker was not [profiled](Profiling).
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_deref()
     }
 
-    /// Whether the worker was profiled, and if not, why.
+    /// Returns whether the worker was profiled, and if not, why.
     pub fn profiling(&self) -> Option<Profiling> {
         profiling(&self.claims)
     }
 
-    /// What was refused.
+    /// Returns what was refused.
     pub fn cause(&self) -> Cause {
         self.claims.cause
     }
 
-    /// The process, as it knows itself: another number than the parent's where there is a PID namespace between them,
-    /// and another process where the worker is a wrapper that passed the exit code on.
+    /// Returns the process's number, as it knows itself: another number than the parent's where there is a PID
+    /// namespace between them, and another process where the worker is a wrapper that passed the exit code on.
     pub fn pid(&self) -> u32 {
         self.claims.pid
     }
 
-    /// The thread that could not go on.
+    /// Returns the thread that could not go on.
     pub fn tid(&self) -> u32 {
         self.claims.tid
     }
 
-    /// The program's name without its directory: as it is, control characters included.
+    /// Returns the program's name without its directory: as it is, control characters included.
     /// [`printable`](super::printable) makes it fit for a terminal.
     pub fn program(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.program.as_bytes())
     }
 
-    /// The thread's name, as it is.
+    /// Returns the thread's name, as it is.
     pub fn thread(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.claims.thread.as_bytes())
     }
 
-    /// The request that was refused, in bytes.
+    /// Returns the request that was refused, in bytes.
     pub fn requested(&self) -> Option<u64> {
         self.claims.request.map(|request| request.bytes)
     }
 
-    /// The alignment of that request, in bytes.
+    /// Returns the alignment of that request, in bytes.
     pub fn align(&self) -> Option<u64> {
         self.claims.request.and_then(|request| request.align)
     }
 
-    /// The limit, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> Option<u64> {
         self.claims.limit
     }
 
-    /// Who set the limit, as the worker saw it; `environment` where a supervisor did.
+    /// Returns who set the limit, as the worker saw it; `environment` where a supervisor did.
     pub fn limit_source(&self) -> Option<LimitSource> {
         self.claims.limit_source
     }
 
-    /// What the limit counts.
+    /// Returns what the limit counts.
     pub fn measure(&self) -> Measure {
         self.claims.measure
     }
 
-    /// Address space in use at the end, in bytes.
+    /// Returns the address space in use at the end, in bytes: `VmSize` in proc_pid_status(5).
     pub fn address_space(&self) -> Option<u64> {
         self.claims.memory.address_space
     }
 
-    /// Private writable memory in use at the end, in bytes.
+    /// Returns the private writable memory in use at the end, in bytes: `VmData` in proc_pid_status(5).
     pub fn data(&self) -> Option<u64> {
         self.claims.memory.data
     }
 
-    /// Resident memory at the end, in bytes.
+    /// Returns the resident memory at the end, in bytes.
     pub fn resident(&self) -> Option<u64> {
         self.claims.memory.resident
     }
 
-    /// The most that was ever resident, in bytes.
+    /// Returns the most that was ever resident, in bytes.
     pub fn resident_peak(&self) -> Option<u64> {
         self.claims.memory.resident_peak
     }
 
-    /// How many requests were refused in all.
+    /// Returns how many requests were refused in all.
     pub fn refusals(&self) -> u64 {
         self.claims.refusals
     }
 
-    /// The exit code that the worker meant to end with.
+    /// Returns the exit code that the worker meant to end with.
     pub fn exit_code(&self) -> u8 {
         self.claims.exit_code
     }
 
-    /// Why its end counts as running out of memory. `None`: a guard of another version did not say.
+    /// Returns why its end counts as running out of memory. `None`: a guard of another version did not say.
     pub fn evidence(&self) -> Option<Evidence> {
         self.claims.evidence
     }
 
-    /// The exit code that the worker would have ended with, had the guard not come first, where that is known.
+    /// Returns the exit code that the worker would have ended with, had the guard not come first, where that is known.
     pub fn own_exit_code(&self) -> Option<u8> {
         self.claims.own_exit_code
     }
 
-    /// The signal that the worker would have been ended by, had the guard not come first, where that is known.
+    /// Returns the signal that the worker would have been ended by, had the guard not come first, where that is known.
     pub fn own_signal(&self) -> Option<u8> {
         self.claims.own_signal
     }
 
-    /// How long the worker had been running.
+    /// Returns how long the worker had been running.
     pub fn uptime(&self) -> Duration {
         Duration::from_millis(self.claims.uptime_ms)
     }
 
-    /// Whether this was put together from outside, for a worker that has no guard: what its refused calls and its end
-    /// were seen to be ([`InferRefusals`](super::InferRefusals)). The worker did not end with
+    /// Returns whether this was put together from outside, for a worker that has no guard: what its refused calls and
+    /// its end were seen to be ([`InferRefusals`](super::InferRefusals)). The worker did not end with
     /// [`exit_code`](Report::exit_code) then, but in a way of its own: [`Ended::status`](super::Ended::status).
     pub fn is_inferred(&self) -> bool {
         self.claims.inferred
     }
 
-    /// Whether the process has written the lines itself. It has not where the report is inferred, or where it had closed
-    /// its stderr: a supervisor may want to say them then.
+    /// Returns whether the process has written the lines itself. It has not where the report is inferred, or where it
+    /// had closed its stderr: a supervisor may want to say them then.
     pub fn has_told_lines(&self) -> bool {
         self.claims.told.is_some_and(|told| told.lines)
     }
 
-    /// The same of the record.
+    /// Returns whether the process has written the JSON line itself.
     pub fn has_told_record(&self) -> bool {
         self.claims.told.is_some_and(|told| told.record)
     }
 
-    /// The worker's token.
+    /// Returns the worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)
     }
 
-    /// The record: one JSON object on one line without a newline, with all keys of the report.
+    /// Returns the report as JSON: one object on one line without a newline, with all keys of the report.
     pub fn to_json(&self) -> String {
         let mut line = Text::<REPORT_MAX_BYTES>::new();
         self.claims.snapshot().write_record(&mut line);
@@ -217,8 +217,8 @@ impl LastLook {
     }
 
     /// Writes the [profile](LastLook::profile) as the worker left it, for
-    /// [`Profile::read_file`](super::Profile::read_file) and `oomguard report`, here or elsewhere: 0.8 MiB. Nothing where
-    /// there is none.
+    /// [`Profile::read_file`](super::Profile::read_file) and `oomguard report`, here or elsewhere: 0.8 MiB. Nothing
+    /// where there is none.
     ///
     /// # Errors
     /// Those of the writer.
@@ -226,70 +226,71 @@ impl LastLook {
         to.write_all(self.tables.as_deref().unwrap_or(&[]))
     }
 
-    /// Which code held the memory when the worker died, whatever it died of. `None` where it was not
+    /// Returns which code held the memory when the worker died, whatever it died of. `None` where it was not
     /// [profiled](Profiling), and while it runs: [`Running::profile`](super::Running::profile) reads that.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_deref()
     }
 
-    /// Whether the worker was profiled, and if not, why. `None`: a guard of another version.
+    /// Returns whether the worker was profiled, and if not, why. `None`: a guard of another version.
     pub fn profiling(&self) -> Option<Profiling> {
         profiling(&self.claims)
     }
 
-    /// The process, as it knows itself.
+    /// Returns the process's number, as it knows itself.
     pub fn pid(&self) -> u32 {
         self.claims.pid
     }
 
-    /// The limit, in bytes.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> Option<u64> {
         self.claims.limit
     }
 
-    /// Who set the limit.
+    /// Returns who set the limit.
     pub fn limit_source(&self) -> Option<LimitSource> {
         self.claims.limit_source
     }
 
-    /// What the limit counts.
+    /// Returns what the limit counts.
     pub fn measure(&self) -> Measure {
         self.claims.measure
     }
 
-    /// What was in use of it, in bytes, when the worker last looked: when it called [`status`](crate::status) or ran
-    /// out of memory.
+    /// Returns what was in use of it, in bytes, when the worker last looked: when it called [`status`](crate::status)
+    /// or ran out of memory.
     pub fn in_use(&self) -> Option<u64> {
         self.claims.memory.of(self.claims.measure)
     }
 
-    /// The most that had been resident until then, in bytes.
+    /// Returns the most that had been resident until then, in bytes.
     pub fn resident_peak(&self) -> Option<u64> {
         self.claims.memory.resident_peak
     }
 
-    /// How many requests had been refused.
+    /// Returns how many requests had been refused.
     pub fn refusals(&self) -> u64 {
         self.claims.refusals
     }
 
-    /// The request that was refused last, in bytes.
+    /// Returns the request that was refused last, in bytes.
     pub fn last_refused(&self) -> Option<u64> {
         self.claims.request.map(|request| request.bytes)
     }
 
-    /// Whether it had begun its last words. With an outcome other than [`OutOfMemory`](super::Outcome::OutOfMemory) it
-    /// was killed while it said them, or did not leave with its exit code.
+    /// Returns whether it had begun its last words. With an outcome other than
+    /// [`OutOfMemory`](super::Outcome::OutOfMemory) it was killed while it said them, or did not leave with its exit
+    /// code.
     pub fn had_run_out(&self) -> bool {
         self.claims.state == State::Exhausted
     }
 
-    /// The exit code that stands for "out of memory" in this worker.
+    /// Returns the exit code that stands for "out of memory" in this worker.
     pub fn exit_code(&self) -> u8 {
         self.claims.exit_code
     }
 
-    /// The worker's token.
+    /// Returns the worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)
     }

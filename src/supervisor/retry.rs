@@ -29,21 +29,21 @@ impl Retry {
         Retry { factor, ceiling: None, most_tries: u32::MAX, between: None }
     }
 
-    /// The largest limit to try with. Without it: the container's limit, or the machine's memory.
+    /// Sets the largest limit to try with. Without it: the container's limit, or the machine's memory.
     #[must_use]
     pub fn up_to(mut self, ceiling: Limit) -> Retry {
         self.ceiling = Some(ceiling);
         self
     }
 
-    /// How often the worker is started in all.
+    /// Sets how often the worker is started in all.
     #[must_use]
     pub fn at_most(mut self, tries: u32) -> Retry {
         self.most_tries = tries;
         self
     }
 
-    /// What to do after a try that ran out of memory and before the next one: remove what it left half done.
+    /// Sets what to do after a try that ran out of memory and before the next one: remove what it left half done.
     #[must_use]
     pub fn between(mut self, clean_up: impl FnMut(&Ended) + Send + 'static) -> Retry {
         self.between = Some(Box::new(clean_up));
@@ -57,9 +57,14 @@ impl Retry {
         super::resolve(ceiling, "").unwrap_or(u64::MAX)
     }
 
+    /// Whether there is to be another try, as far as its end and the number of tries tell.
+    pub(super) fn is_due(&self, ended: &Ended) -> bool {
+        ended.outcome.is_memory() && ended.tries < self.most_tries
+    }
+
     /// The limit of the next try; `None` where there is to be none.
     pub(super) fn next(&self, ended: &Ended, ceiling: u64) -> Option<u64> {
-        if !ended.outcome.is_memory() || ended.tries >= self.most_tries {
+        if !self.is_due(ended) {
             return None;
         }
         grown(ended.limit?, self.factor, ceiling)

@@ -7,10 +7,11 @@ use super::inference::Inference;
 use super::kernel_kills::Before;
 use super::loading::{self, Room, may_be_end_of_loading};
 use super::look::Look;
-use super::outcome::{Ended, EndedBy, Outcome, Seen, Sufficient, announce, judge};
+use super::outcome::{Ended, EndedBy, Outcome, Seen, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
-use crate::contract::{Cause, Measure};
+use super::sharing::SharedBudget;
+use crate::contract::{Cause, Measure, Sufficient};
 use crate::profile::{PROFILE_BYTES, Profile};
 use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
@@ -42,6 +43,7 @@ pub struct Running {
     followers: Option<Followers>,
     loaded: Option<Loaded>,
     look: Option<Look>,
+    share: Option<SharedBudget>,
     exit_code: u8,
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
@@ -73,6 +75,7 @@ pub(super) struct Equipment {
     pub(super) loaded: Option<Loaded>,
     /// Who looks whether it is over a limit on what is resident.
     pub(super) look: Option<Look>,
+    pub(super) share: Option<SharedBudget>,
     pub(super) exit_code: u8,
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
@@ -98,6 +101,7 @@ impl Running {
             followers: equipment.followers,
             loaded: equipment.loaded,
             look: equipment.look,
+            share: equipment.share,
             exit_code: equipment.exit_code,
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
@@ -113,28 +117,28 @@ impl Running {
         }
     }
 
-    /// The process number. It is the worker's until its end has been seen by one of the methods below.
+    /// Returns the process number. It is the worker's until its end has been seen by one of the methods below.
     pub fn id(&self) -> u32 {
         self.pid
     }
 
-    /// The soft limit that the worker was started with, in bytes.
+    /// Returns the soft limit that the worker was started with, in bytes.
     pub fn limit(&self) -> Option<u64> {
         self.limit
     }
 
-    /// Whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals) asked for it,
-    /// and nothing here forbids it.
+    /// Returns whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals)
+    /// asked for it, and nothing here forbids it.
     pub fn is_inferring(&self) -> bool {
         self.inference.as_ref().is_some_and(Inference::is_inferring)
     }
 
-    /// What a guarded worker last said of itself, while it runs.
+    /// Returns what a guarded worker last said of itself, while it runs.
     pub fn look(&self) -> Option<LastLook> {
         self.claims().map(|claims| LastLook::new(claims, None))
     }
 
-    /// The outcome, if the worker has ended.
+    /// Returns the outcome, if the worker has ended.
     ///
     /// # Errors
     /// Those of wait(2): `ECHILD` where something else in this process reaped the worker.
@@ -154,7 +158,7 @@ impl Running {
         Ok(self.wait_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen.
+    /// As [`wait`](Running::wait), and returns everything that was seen.
     ///
     /// # Errors
     /// As for [`try_wait`](Running::try_wait).
@@ -288,7 +292,7 @@ impl Running {
         Ok((dead, dead || happened.contains(&true)))
     }
 
-    /// Which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
+    /// Returns which code holds the memory of a profiled worker, while it runs. `None`: it is not profiled.
     pub fn profile(&self) -> Option<Profile> {
         Profile::parse(&self.profile_tables()?)
     }
@@ -388,6 +392,7 @@ impl Running {
             .map(|look| look.found())
             .unwrap_or_default()
             .iter()
+            .chain(&self.share.as_ref().map(SharedBudget::left).unwrap_or_default())
             .map(|over| over.report(claims.as_ref(), self.limit, self.exit_code))
             .collect();
         let seen = Seen {
@@ -430,7 +435,7 @@ impl Running {
             last_look: claims.map(|claims| LastLook::new(claims, profile)),
             descendants: descendants
                 .into_iter()
-                .filter(|claims| claims.state == State::Exhausted)
+                .filter(|claims| claims.state == State::Exhausted && self.sufficient.allows(claims.evidence))
                 .map(Report::new)
                 .collect(),
             could_not_load,

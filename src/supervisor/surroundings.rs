@@ -111,14 +111,15 @@ pub struct LimitHere {
 }
 
 impl Surroundings {
-    /// Reads them now.
+    /// Reads the limits that hold now.
     pub fn here() -> Surroundings {
         crate::outer::note_replaced();
         Surroundings::below("")
     }
 
-    /// The same with the files of `/proc` and `/sys` below another root directory, such as that of a recorded host. The
-    /// rlimits and the machine's memory are always those of here, as the kernel tells them without a file.
+    /// As [`here`](Surroundings::here), with the files of `/proc` and `/sys` below another root directory, such as
+    /// that of a recorded host. The rlimits and the machine's memory are always those of here, as the kernel tells
+    /// them without a file.
     pub fn below(root: &str) -> Surroundings {
         let file = |path: &str| fs::read(format!("{root}{path}")).unwrap_or_default();
         Surroundings {
@@ -141,7 +142,8 @@ impl Surroundings {
         }
     }
 
-    /// The container's limit, which `auto` and `80%` refer to, and the file that says so: the smallest of all groups.
+    /// Returns the container's limit, which `auto` and `80%` refer to, and the file that says so: the smallest of all
+    /// groups.
     pub fn container_limit(&self) -> Option<(u64, PathBuf)> {
         let limits = self.groups.iter().flat_map(|group| {
             let of_file = |bytes: Option<u64>, name| Some((bytes?, group.directory.join(name)));
@@ -150,8 +152,8 @@ impl Surroundings {
         limits.flatten().min_by_key(|(bytes, _)| *bytes)
     }
 
-    /// The group that the kernel kills as a whole when one process in it goes over the container's limit: the highest with
-    /// `memory.oom.group` below the limit. `None`: it kills one process.
+    /// Returns the group that the kernel kills as a whole when one process in it goes over the container's limit: the
+    /// highest with `memory.oom.group` below the limit. `None`: it kills one process.
     pub fn killed_together(&self) -> Option<&ControlGroup> {
         let tightest = self.groups.iter().enumerate().filter(|(_, group)| group.max.is_some());
         let tightest =
@@ -159,8 +161,9 @@ impl Surroundings {
         self.groups.iter().take(tightest).rfind(|group| group.oom_group == Some(true))
     }
 
-    /// The limit that a guarded program started here would have, and whose word it is: `environment` is what
-    /// `OOMGUARD_LIMIT` or a [`Worker`](super::Worker) says, `source` what the program's source code says. `None`: no limit.
+    /// Returns the limit that a guarded program started here would have, and whose word it is: `environment` is what
+    /// `OOMGUARD_LIMIT` or a [`Worker`](super::Worker) says, `source` what the program's source code says. `None`: no
+    /// limit.
     pub fn limit_for(
         &self,
         environment: Option<Limit>,
@@ -186,7 +189,7 @@ const IGNORE_RLIMIT_DATA: &str = "/sys/module/kernel/parameters/ignore_rlimit_da
 const OVERCOMMIT_MEMORY: &str = "/proc/sys/vm/overcommit_memory";
 
 impl Rlimits {
-    /// The rlimit by which this measure is limited.
+    /// Returns the rlimit by which this measure is limited.
     pub fn of(&self, measure: Measure) -> Rlimit {
         match measure {
             Measure::AddressSpace => self.address_space,
@@ -206,7 +209,7 @@ fn unguarded(measure: Measure) -> Rlimit {
 }
 
 impl CgroupVersion {
-    /// The file that holds the limit: `memory.limit_in_bytes` or `memory.max`.
+    /// Returns the name of the file that holds the limit: `memory.limit_in_bytes` or `memory.max`.
     pub const fn max_file(self) -> &'static str {
         match self {
             CgroupVersion::V1 => "memory.limit_in_bytes",
@@ -270,13 +273,13 @@ fn swap_total(meminfo: &[u8]) -> Option<u64> {
     crate::text::leading_number(line)?.checked_mul(1024)
 }
 
-/// Whether a worker's guard can fill in a record for its parent here: it takes a sealed memory file (memfd_create(2)).
-/// Without one no [`Worker`](super::Worker) can be started.
+/// Returns whether a worker's guard can fill in a record for its parent here: it takes a sealed memory file
+/// (memfd_create(2)). Without one no [`Worker`](super::Worker) can be started.
 ///
 /// # Errors
 /// What stands in the way, such as a seccomp filter.
 pub fn can_record() -> io::Result<()> {
-    let record = sys::memfd::create_sealed(RECORD_BYTES)?;
+    let record = sys::memfd::create_sealed(c"oomguard-record", RECORD_BYTES)?;
     match sys::memfd::sealed_inode(record.as_raw_fd(), RECORD_BYTES) {
         Some(_) => Ok(()),
         None => Err(io::Error::new(io::ErrorKind::Unsupported, "memory files cannot be sealed here")),

@@ -9,8 +9,8 @@
 
 use super::inference::{Joining, join};
 use super::refusals::{End, Moment, Outcome, Refusals, enough};
+use super::room::{Answer, Room};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
-use crate::message::{Message, tells_of_a_missing_block};
 use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::shortage::Asked;
@@ -45,6 +45,8 @@ pub(super) const NOTES_AT: usize = 2 * RECORD_BYTES;
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) measure: Measure,
+    /// The limit on what is resident, if that is the measure.
+    pub(super) resident_limit: Option<u64>,
     pub(super) exit_code: u8,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     /// Process numbers are below this.
@@ -60,8 +62,9 @@ struct Troubled {
     pid: u32,
     refusals: Refusals,
     facts: Facts,
-    /// When `facts` was gathered.
+    /// When `facts` was gathered, and the children's pages by then.
     at_ms: u64,
+    childrens_pages: u64,
     /// It ends, and not of that.
     is_innocent: bool,
 }
@@ -84,14 +87,20 @@ struct Facts {
 struct Call {
     /// Bytes asked for; or the end of the heap that was.
     value: u64,
+    /// The call's first argument.
+    first: u64,
     /// The process that the thread belongs to.
     process: u32,
     is_break: bool,
     is_writable: bool,
     /// The call that it makes maps memory, and its result is waited for.
     is_noted: bool,
+    /// How often it was made again since it was refused.
+    tries: u32,
     /// The call that it makes gives so much memory back.
     released: u64,
+    /// The call that it makes reads something.
+    reads: bool,
     /// It is stopped at every call.
     is_watched: bool,
 }
@@ -102,6 +111,7 @@ pub(super) struct Tracer {
     worker: u32,
     follows_descendant: bool,
     started_ms: u64,
+    room: Option<Room>,
     troubled: [Option<Troubled>; MOST_PROCESSES],
     next: usize,
 }
@@ -109,8 +119,10 @@ pub(super) struct Tracer {
 impl Tracer {
     pub(super) fn new(terms: Terms) -> Box<Tracer> {
         let started_ms = sys::process::monotonic_ms();
+        let room = terms.resident_limit.map(Room::new);
         Box::new(Tracer {
             terms,
+            room,
             worker: 0,
             follows_descendant: false,
             started_ms,
@@ -157,6 +169,9 @@ impl Tracer {
                     // Its number is the process's from now on, whichever thread it was.
                     *call = Call { process: tid, ..Call::default() };
                     self.forget(tid, findings);
+                    if let Some(room) = &self.room {
+                        room.settle(tid);
+                    }
                     call.go_on(tid, 0);
                 }
                 Event::Ending => {
@@ -166,6 +181,10 @@ impl Tracer {
                 Event::Gone(status) => {
                     *call = Call::default();
                     self.note_death(tid, status, findings);
+                }
+                Event::Forked => {
+                    self.note_forked(tid, call);
+                    call.go_on(tid, 0);
                 }
                 Event::GroupStop => sys::trace::leave_stopped(tid),
                 Event::Signal(signal) => call.go_on(tid, signal),
@@ -179,12 +198,17 @@ impl Tracer {
         if let CallStop::Returned(result) = stop {
             if call.is_noted {
                 self.judge_call(tid, call, result, findings);
-            } else if call.released > 0
+            } else if (call.released > 0 || call.reads)
                 && let Some(troubled) = self.find(call.process, false)
             {
-                troubled.note_released(call.released);
+                if call.reads && result > 0 {
+                    troubled.refusals.note_read();
+                }
+                if call.released > 0 {
+                    troubled.note_released(call.released);
+                }
             }
-            (call.is_noted, call.released) = (false, 0);
+            (call.is_noted, call.released, call.reads) = (false, 0, false);
             return;
         }
         let troubled = self.find(call.process, false);
@@ -193,8 +217,23 @@ impl Tracer {
             return;
         };
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
-        if let Some(message) = message_of(tid, stop) {
-            troubled.refusals.note_said(message, now_of(call.process));
+        call.reads = stop == CallStop::Read;
+        match stop {
+            CallStop::Wait => troubled.refusals.note_waits(),
+            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len),
+            CallStop::WriteParts { fd, parts, count } => troubled.hear_parts(tid, fd, parts, count),
+            _ => {}
+        }
+    }
+
+    /// A thread of a process that may have been refused something has started another process.
+    fn note_forked(&mut self, tid: u32, call: &Call) {
+        if self.troubled.iter().all(Option::is_none) {
+            return;
+        }
+        let process = if call.process == 0 { sys::memory::process_of(tid).0 } else { Some(call.process) };
+        if let Some(troubled) = self.find(process.unwrap_or(tid), false) {
+            troubled.refusals.note_forked(tid, now_of(troubled.pid));
         }
     }
 
@@ -206,6 +245,7 @@ impl Tracer {
             // EAGAIN would be about locked memory, which is another limit.
             result == -i64::from(libc::ENOMEM)
         };
+        let tries = std::mem::take(&mut call.tries);
         if !refused && (failed || self.troubled.iter().all(Option::is_none)) {
             return;
         }
@@ -216,7 +256,19 @@ impl Tracer {
             call.process = process.unwrap_or(tid);
             memory = Some(found);
         }
-        let (first, is_worker) = (self.terms.measure, call.process == self.worker);
+        if refused && let Some(room) = &mut self.room {
+            let bytes =
+                if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
+            let used = *memory.get_or_insert_with(|| sys::memory::process_of(tid).1);
+            if call.is_writable
+                && room.ask(call.process, &used, bytes, tries) == Answer::Again
+                && sys::trace::make_call_again(tid, call.first)
+            {
+                call.tries = tries + 1;
+                return;
+            }
+        }
+        let (terms, is_worker) = (self.terms, call.process == self.worker);
         let Some(troubled) = self.find(call.process, refused) else { return };
         let outcome = match (call.is_break, refused) {
             (true, _) => troubled.refusals.of_break(call.value, result.cast_unsigned()),
@@ -239,9 +291,10 @@ impl Tracer {
                 // Thousands a second are met with; the figures of the same millisecond will do.
                 if troubled.at_ms != now_ms || memory.is_some() {
                     troubled.at_ms = now_ms;
+                    troubled.childrens_pages = sys::process::childrens_pages_of(call.process);
                     troubled.facts.memory = memory.unwrap_or_else(|| sys::memory::process_of(tid).1);
                 }
-                if !troubled.facts.explain(call.process, bytes, writable, first) {
+                if !troubled.facts.explain(call.process, bytes, writable, &terms) {
                     return;
                 }
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
@@ -295,6 +348,7 @@ impl Tracer {
             now: now_of(pid),
             limit: facts.limit.unwrap_or(u64::MAX),
             in_use: memory.of(facts.measure),
+            has_waited_for_child: sys::process::childrens_pages_of(pid) > troubled.childrens_pages,
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);
         if is_worker {
@@ -377,6 +431,7 @@ impl Tracer {
             budget: None,
             budget_used: None,
             waited_ms: None,
+            holders: &[],
             inferred: true,
         });
     }
@@ -384,7 +439,37 @@ impl Tracer {
 
 impl Troubled {
     fn new(pid: u32) -> Troubled {
-        Troubled { pid, refusals: Refusals::default(), facts: Facts::new(), at_ms: 0, is_innocent: false }
+        Troubled {
+            pid,
+            refusals: Refusals::default(),
+            facts: Facts::new(),
+            at_ms: 0,
+            childrens_pages: 0,
+            is_innocent: false,
+        }
+    }
+
+    /// Takes in what thread `tid` is about to say.
+    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64) {
+        const READ_BYTES: usize = 4096;
+        let mut buffer = [0; READ_BYTES];
+        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
+        let Some(buffer) = buffer.get_mut(..shown) else { return };
+        let text = sys::trace::read_memory(tid, at, buffer);
+        self.refusals.note_said(text, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
+    }
+
+    /// The same of `count` parts, of which `parts` is the table.
+    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64) {
+        const MOST_PARTS: u64 = 16;
+        for index in 0..count.min(MOST_PARTS) {
+            // struct iovec: an address and a length.
+            let mut words = [0; 16];
+            let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
+            let Some((at, len)) = words.split_first_chunk() else { return };
+            let Some(len) = len.first_chunk() else { return };
+            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len));
+        }
     }
 
     fn note_released(&mut self, bytes: u64) {
@@ -421,10 +506,16 @@ impl Facts {
     }
 
     /// Whether one of the process's limits had no room for so much; which one is noted.
-    fn explain(&mut self, pid: u32, bytes: u64, writable: bool, first: Measure) -> bool {
+    fn explain(&mut self, pid: u32, bytes: u64, writable: bool, terms: &Terms) -> bool {
         // Which mappings are an allocator's cannot be seen from outside.
         let asked = Asked { bytes, writable, by_allocator: true };
-        let limit_of = |measure: Measure| sys::memory::soft_limit_of(pid, measure.into());
+        let first = terms.measure;
+        let limit_of = |measure: Measure| match (first, measure) {
+            (_, Measure::Resident) => terms.resident_limit,
+            // What is moved as the program goes says nothing of data.
+            (Measure::Resident, Measure::Data) => sys::memory::standing_limit_of(pid),
+            _ => sys::memory::soft_limit_of(pid, measure.into()),
+        };
         let Some(full) = asked.refused_by(first, limit_of, &self.memory) else { return false };
         (self.measure, self.limit) = (full.measure, Some(full.limit));
         true
@@ -435,12 +526,12 @@ impl Call {
     /// Notes what thread `tid` is about to ask for; whether that matters.
     fn note(&mut self, tid: u32) -> bool {
         match sys::trace::call_of(tid) {
-            Some(MappingCall::Map { bytes, writable }) => {
-                (self.value, self.is_writable, self.is_break) = (bytes, writable, false);
+            Some(MappingCall::Map { bytes, writable, first }) => {
+                (self.value, self.first, self.is_writable, self.is_break) = (bytes, first, writable, false);
                 bytes > 0
             }
             Some(MappingCall::Break { end }) => {
-                (self.value, self.is_writable, self.is_break) = (end, true, true);
+                (self.value, self.first, self.is_writable, self.is_break) = (end, end, true, true);
                 true
             }
             None => false,
@@ -454,38 +545,6 @@ impl Call {
         } else {
             sys::trace::go_on(tid, signal);
         }
-    }
-}
-
-/// What a thread is about to say, if it is.
-fn message_of(tid: u32, stop: CallStop) -> Option<Message> {
-    const READ_BYTES: usize = 4096;
-    const MOST_PARTS: u64 = 16;
-    let mut buffer = [0; READ_BYTES];
-    let mut read = |fd: u64, at: u64, len: u64| {
-        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
-        let text = sys::trace::read_memory(tid, at, buffer.get_mut(..shown)?);
-        Message::of(text).filter(|message| match message {
-            Message::OutOfMemory => true,
-            // Straight after a refusal it is the refusal that was not survived.
-            Message::OtherDeath => !tells_of_a_missing_block(text),
-            // Results wait in stdout's buffer, from before the refusal until the end.
-            Message::Unrelated => fd == libc::STDERR_FILENO as u64,
-        })
-    };
-    match stop {
-        CallStop::Write { fd, at, len } => read(fd, at, len),
-        CallStop::WriteParts { fd, parts, count } => {
-            // struct iovec: an address and a length.
-            let part = |index: u64| {
-                let mut words = [0; 16];
-                let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
-                let (at, len) = words.split_first_chunk()?;
-                Some((u64::from_ne_bytes(*at), u64::from_ne_bytes(*len.first_chunk()?)))
-            };
-            (0..count.min(MOST_PARTS)).map_while(part).filter_map(|(at, len)| read(fd, at, len)).min()
-        }
-        _ => None,
     }
 }
 
@@ -510,7 +569,7 @@ pub(super) fn start(
 /// Starts a process that joins, and ends.
 pub(super) fn start_trial(joining: Joining) -> io::Result<u32> {
     // SAFETY: `join` is async-signal-safe.
-    unsafe { sys::trace::start_unseen(|| join(joining)) }.map_err(io::Error::from_raw_os_error)
+    unsafe { sys::trace::start_unseen(|| _ = join(joining)) }.map_err(io::Error::from_raw_os_error)
 }
 
 /// Events that are not about memory.
@@ -585,7 +644,8 @@ mod tests {
         }
         let mut facts = Facts::new();
         (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
-        let is_explained = facts.explain(child.id(), bytes, writable, first);
+        let terms = Terms { measure: first, resident_limit: None, exit_code: 198, token: None, numbers: 0 };
+        let is_explained = facts.explain(child.id(), bytes, writable, &terms);
         drop(child.stdin.take());
         child.wait().unwrap();
         is_explained.then_some(facts.measure)

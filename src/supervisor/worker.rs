@@ -8,15 +8,16 @@ use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
 use super::look::Look;
-use super::outcome::{Ended, Outcome, Sufficient};
+use super::outcome::{Ended, Outcome};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::running::{Equipment, Loaded, Running};
+use super::sharing::SharedBudget;
 use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
 use crate::Limit;
-use crate::contract::{EXIT_OUT_OF_MEMORY, Measure, TOKEN_MAX_BYTES, variable};
+use crate::contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, Sufficient, TOKEN_MAX_BYTES, variable};
 use crate::outer;
 use crate::record::{self, FILE_BYTES};
 use crate::sys;
@@ -97,6 +98,9 @@ pub struct Worker {
     infer_refusals: InferRefusals,
     any_descendant: bool,
     sufficient: Sufficient,
+    share: Option<SharedBudget>,
+    /// What was free when the next try was decided on.
+    need: Option<u64>,
 }
 
 /// Which thread forks a worker whose death is to be this process's: the kernel looks at the thread.
@@ -138,18 +142,30 @@ impl Worker {
             infer_refusals: InferRefusals::default(),
             any_descendant: false,
             sufficient: Sufficient::default(),
+            share: None,
+            need: None,
         }
     }
 
-    /// The limit of the worker, and of each process that it starts. It becomes the soft rlimit; the hard one stays, so
-    /// a limit above that is cut to it. `auto` and `%` are of the container that this process is in.
+    /// Sets the limit of the worker, and of each process that it starts. It becomes the soft rlimit; the hard one
+    /// stays, so a limit above that is cut to it. `auto` and `%` are of the container that this process is in.
     #[must_use]
     pub fn limit(mut self, limit: Limit) -> Worker {
         self.limit = Some(limit);
         self
     }
 
-    /// What the limit counts. Where it is not said: what `OOMGUARD_MEASURE` says in the worker's environment, else
+    /// Has the worker, and all that it starts, share this budget with others: it takes of it what it needs, waits where others have
+    /// it, and is refused once nothing moves. What counts is what is resident; the [`limit`](Worker::limit), if there is
+    /// one, is the most that one process may have. A program that no guard gets into cannot ask: it is charged for what it is
+    /// found to hold.
+    #[must_use]
+    pub fn share(mut self, budget: SharedBudget) -> Worker {
+        self.share = Some(budget);
+        self
+    }
+
+    /// Sets what the limit counts. Where it is not said: what `OOMGUARD_MEASURE` says in the worker's environment, else
     /// address space. Runtimes that reserve address space and never use it (Java, Go, Node) want
     /// [`Measure::Data`].
     #[must_use]
@@ -158,15 +174,15 @@ impl Worker {
         self
     }
 
-    /// When a program that does not set its limit itself gets it: a choice for parents whose heap is so large that a
-    /// fork takes too long.
+    /// Sets when a program that does not set its limit itself gets it: a choice for parents whose heap is so large
+    /// that a fork takes too long.
     #[must_use]
     pub fn set_limit(mut self, when: SetLimit) -> Worker {
         self.set_limit = when;
         self
     }
 
-    /// The exit code by which a guarded worker says that memory ran out, 1–255; 198 where it is not said. Zero is
+    /// Sets the exit code by which a guarded worker says that memory ran out, 1–255; 198 where it is not said. Zero is
     /// refused by the worker's guard.
     #[must_use]
     pub fn exit_code(mut self, code: u8) -> Worker {
@@ -174,7 +190,7 @@ impl Worker {
         self
     }
 
-    /// The text that the report repeats, up to 64 bytes. Where it is not said: one that no other worker of this
+    /// Sets the text that the report repeats, up to 64 bytes. Where it is not said: one that no other worker of this
     /// process has.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Worker {
@@ -189,14 +205,14 @@ impl Worker {
         self
     }
 
-    /// A guarded worker writes no lines to its stderr when memory runs out.
+    /// Has a guarded worker write no lines to its stderr when memory runs out.
     #[must_use]
     pub fn quiet(mut self) -> Worker {
         self.quiet = true;
         self
     }
 
-    /// Sample the worker's live allocations, so that its end tells which code held the memory
+    /// Samples the worker's live allocations, so that its end tells which code held the memory
     /// ([`Report::profile`](super::Report::profile)). Only a program that has the profiler compiled in does so:
     /// `guard!(profile = off)` is enough.
     #[must_use]
@@ -205,29 +221,31 @@ impl Worker {
         self
     }
 
-    /// The same with one sample per so many allocated bytes, in the mean. Zero is refused by the worker's guard.
+    /// As [`profile`](Worker::profile), with one sample per so many allocated bytes, in the mean. Zero is refused by
+    /// the worker's guard.
     #[must_use]
     pub fn profile_every(mut self, bytes: u64) -> Worker {
         self.profile = Some(bytes.to_string());
         self
     }
 
-    /// Try again with more when memory was the cause. [`run`](Worker::run) and a [`Pool`](super::Pool) do so;
-    /// [`spawn`](Worker::spawn) starts one try. A worker without a limit is not tried again, as there is nothing to grow.
+    /// Tries again with more when memory was the cause. [`run`](Worker::run) and a [`Pool`](super::Pool) do so;
+    /// [`spawn`](Worker::spawn) starts one try. A worker without a limit is not tried again, as there is nothing to
+    /// grow.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Worker {
         self.retry = Some(retry);
         self
     }
 
-    /// How long each try may run; then it is killed, with its process group if it leads one.
+    /// Sets how long each try may run; then it is killed, with its process group if it leads one.
     #[must_use]
     pub fn time_limit(mut self, time_limit: Duration) -> Worker {
         self.time_limit = Some(time_limit);
         self
     }
 
-    /// How many bytes of piped stdout, and of piped stderr, [`run_to_end`](Worker::run_to_end) and a
+    /// Sets how many bytes of piped stdout, and of piped stderr, [`run_to_end`](Worker::run_to_end) and a
     /// [`Pool`](super::Pool) keep: 1 MiB where it is not said. The rest is read and dropped.
     #[must_use]
     pub fn keep_output(mut self, bytes: usize) -> Worker {
@@ -235,21 +253,21 @@ impl Worker {
         self
     }
 
-    /// What becomes of the worker when this process dies.
+    /// Sets what becomes of the worker when this process dies.
     #[must_use]
     pub fn on_supervisor_death(mut self, what: OnSupervisorDeath) -> Worker {
         self.on_supervisor_death = what;
         self
     }
 
-    /// What to do with processes of its group that it leaves behind.
+    /// Sets what to do with processes of its group that it leaves behind.
     #[must_use]
     pub fn on_left_behind(mut self, what: OnLeftBehind) -> Worker {
         self.on_left_behind = what;
         self
     }
 
-    /// Find out whether the worker left descendants behind, even in other process groups and sessions. They are known
+    /// Finds out whether the worker left descendants behind, even in other process groups and sessions. They are known
     /// by a pipe that the worker gets as one more descriptor, from 100 on; one that closes all its descriptors
     /// escapes unseen.
     #[must_use]
@@ -278,23 +296,24 @@ impl Worker {
         self
     }
 
-    /// Leaves a soft rlimit of this process in force where it is lower than the limit, and hands the limit to the worker
-    /// as it was written: what a launcher wants, whose own limits are its caller's word.
+    /// Leaves a soft rlimit of this process in force where it is lower than the limit, and hands the limit to the
+    /// worker as it was written: what a launcher wants, whose own limits are its caller's word.
     #[must_use]
     pub fn keep_lower_limit(mut self) -> Worker {
         self.keep_lower_limit = true;
         self
     }
 
-    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A guard then
-    /// has its last words from what it keeps back below the limit.
+    /// Sets the hard rlimit to the limit, too: nothing that the worker starts can go beyond it, unless privileged. A
+    /// guard then has its last words from what it keeps back below the limit.
     #[must_use]
     pub fn hard_limit(mut self) -> Worker {
         self.hard = true;
         self
     }
 
-    /// The limit was said on a command line: reports call it so, and not by the name of the variable that hands it over.
+    /// Says that the limit comes from a command line: reports call it so, and not by the name of the variable that
+    /// hands it over.
     #[must_use]
     pub fn said_on_command_line(mut self) -> Worker {
         self.is_said_on_command_line = true;
@@ -332,7 +351,7 @@ impl Worker {
         self
     }
 
-    /// Find out from outside whether memory was refused before a worker without a guard died.
+    /// Finds out from outside whether memory was refused before a worker without a guard died.
     #[must_use]
     pub fn infer_refusals(mut self, when: InferRefusals) -> Worker {
         self.infer_refusals = when;
@@ -348,7 +367,8 @@ impl Worker {
         self
     }
 
-    /// Which evidence suffices for [`Outcome::OutOfMemory`].
+    /// Which evidence suffices for [`Outcome::OutOfMemory`]. A guarded worker is told, and on less ends as it would without a
+    /// guard.
     #[must_use]
     pub fn sufficient(mut self, evidence: Sufficient) -> Worker {
         self.sufficient = evidence;
@@ -372,7 +392,7 @@ impl Worker {
         Ok(self.run_to_end()?.outcome)
     }
 
-    /// The same, and everything that was seen, piped output included.
+    /// As [`run`](Worker::run), and returns everything that was seen, piped output included.
     ///
     /// # Errors
     /// As for [`run`](Worker::run).
@@ -380,7 +400,8 @@ impl Worker {
         self.run_tries(None)
     }
 
-    /// The same, in a process that stands in for the worker. After a signal that asked to end there is no other try.
+    /// As [`run_to_end`](Worker::run_to_end), in a process that stands in for the worker. After a signal that asked
+    /// to end there is no other try.
     ///
     /// # Errors
     /// As for [`run`](Worker::run).
@@ -400,14 +421,46 @@ impl Worker {
                 None => self.try_once(limit, tries, None)?,
             };
             let told_to_end = foreground.as_ref().is_some_and(|foreground| foreground.told_to_end());
-            match self.next_limit(&ended, ceiling) {
-                Some(next) if !told_to_end => limit = Some(Limit::Bytes(next)),
+            let next = match &self.share {
+                Some(_) => self.next_limit_in_budget(&ended, ceiling),
+                None => self.next_limit(&ended, ceiling).map(|next| Some(Limit::Bytes(next))),
+            };
+            match next {
+                Some(next) if !told_to_end => limit = next,
                 _ => return Ok(ended),
             }
             if let Some(retry) = &mut self.retry {
                 retry.clean_up(&ended);
             }
+            let need = needed(&ended);
+            if let Some(share) = &self.share {
+                let gives_up = || match &mut foreground {
+                    Some(foreground) => {
+                        foreground.prepare();
+                        foreground.is_asked_to_end()
+                    }
+                    None => false,
+                };
+                if !share.wait_for_room(need, gives_up) {
+                    return Ok(ended);
+                }
+                self.need = Some(need);
+            }
         }
+    }
+
+    /// In a budget a try that others left no room is tried again as it was; one that met its own limit, with a larger one.
+    fn next_limit_in_budget(&self, ended: &Ended, ceiling: u64) -> Option<Option<Limit>> {
+        let retry = self.retry.as_ref().filter(|retry| retry.is_due(ended))?;
+        let by_budget = match &ended.outcome {
+            Outcome::OutOfMemory(report) => report.limit_source() == Some(LimitSource::Budget),
+            _ => false,
+        };
+        if by_budget || self.limit.is_none_or(|limit| limit == Limit::Off) {
+            return Some(self.limit);
+        }
+        let budget = self.share.as_ref().map_or(u64::MAX, SharedBudget::bytes);
+        Some(Some(Limit::Bytes(retry.next(ended, ceiling.min(budget))?)))
     }
 
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
@@ -456,10 +509,21 @@ impl Worker {
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
         let measure = self.effective_measure();
         let counted = self.counted_by_rlimit(measure);
-        let bytes = limit
-            .and_then(|limit| resolve(limit, ""))
-            .map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
+        let limit = if self.share.is_some() { limit.or(Some(Limit::Off)) } else { limit };
+        let own = limit.and_then(|limit| resolve(limit, ""));
+        let budget = self.share.as_ref().map(SharedBudget::bytes);
+        let bytes = match (own, budget) {
+            (Some(own), Some(budget)) => Some(own.min(budget)),
+            (own, budget) => own.or(budget),
+        };
+        let bytes = bytes.map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
         let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
+            // A limit of the user's on data stays in force.
+            Some(soft)
+                if counted != measure && soft_of_the_users(counted).is_some_and(|users| users < soft) =>
+            {
+                (counted, soft_of_the_users(counted))
+            }
             // It holds another measure, and is nobody's word about data.
             Some(soft) if counted != measure => (counted, Some(sys::memory::marked_standing(soft))),
             soft => (counted, soft),
@@ -470,13 +534,15 @@ impl Worker {
         let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
         let mut inference =
-            self.wants_inference(bytes).then(|| Inference::start(self.terms(counted)).ok()).flatten();
+            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure, bytes)).ok()).flatten();
         let start = Start {
             soft_limit,
-            hard: self.hard,
+            // What is resident is held by a limit that moves.
+            hard: self.hard && measure != Measure::Resident,
             record_fd: self.preload.is_none().then(|| record.as_raw_fd()),
             lifeline_fd: lifeline.as_ref().and_then(Lifeline::childs_end),
             joining: inference.as_ref().and_then(Inference::joining),
+            tracer_moves_limit: measure == Measure::Resident && !self.has_limit_of_the_users_on_data(),
             die_with_parent: self.on_supervisor_death == OnSupervisorDeath::Kill,
             set_limit: self.set_limit,
             variables,
@@ -485,9 +551,7 @@ impl Worker {
             // What is followed as a whole needs nobody to ask for it.
             let follows =
                 bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
-            // A program that the guard does not get into is given a limit on data.
-            let followed = if measure == Measure::Resident { Measure::Data } else { measure };
-            let terms = follows.then(|| self.terms(followed));
+            let terms = follows.then(|| self.terms(measure, bytes));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
                 .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
@@ -514,11 +578,14 @@ impl Worker {
         {
             inference = None;
         }
-        let look = match (measure, bytes) {
+        // In a budget it is that which is looked after, and this only holds a process's own limit.
+        let own_limit = if budget.is_some() { own } else { bytes };
+        let look = match (measure, own_limit) {
             // Where no thread can be had, nobody looks.
-            (Measure::Resident, Some(limit)) => {
-                record.try_clone().and_then(|record| Look::start(child.id(), limit, mark, ours, record)).ok()
-            }
+            (Measure::Resident, Some(limit)) => record
+                .try_clone()
+                .and_then(|record| Look::start(child.id(), limit, mark, ours, record, self.share.is_some()))
+                .ok(),
             _ => None,
         };
         let equipment = Equipment {
@@ -532,6 +599,7 @@ impl Worker {
                 measure,
             }),
             look,
+            share: self.share.clone(),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
@@ -542,6 +610,9 @@ impl Worker {
             tries,
         };
         let running = Running::new(child, equipment);
+        if let (Some(share), Some(need)) = (&self.share, self.need.take()) {
+            share.has_begun(Some(running.id()), need);
+        }
         if let Some(look) = &mut self.on_start {
             look(&running);
         }
@@ -559,8 +630,9 @@ impl Worker {
         mark
     }
 
-    /// What the worker's rlimit is to count: what is resident can only be held from within, by a guard. A program that none
-    /// gets into is given a limit on data, which is never less than what is resident.
+    /// What the worker's rlimit is to count: what is resident is held by a guard, from within, or by a tracer. A
+    /// program that none gets into is given a limit on data, which is never less than what is resident; its tracer
+    /// takes that over.
     fn counted_by_rlimit(&self, measure: Measure) -> Measure {
         match (measure, self.prepared.entrance()) {
             (Measure::Resident, Entrance::Guarded) => measure,
@@ -568,6 +640,11 @@ impl Worker {
             (Measure::Resident, _) => Measure::Data,
             _ => measure,
         }
+    }
+
+    /// Whether somebody else has limited data: then nothing moves that limit but a guard, which knows about it.
+    fn has_limit_of_the_users_on_data(&self) -> bool {
+        soft_of_the_users(Measure::Data) != rlimit(Measure::Data.into()).hard
     }
 
     /// The most that a worker can get: the hard limit stays, and perhaps the soft one, unless that is one of ours.
@@ -605,9 +682,10 @@ impl Worker {
             }
     }
 
-    fn terms(&self, measure: Measure) -> Terms {
+    fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
         Terms {
             measure,
+            resident_limit: limit.filter(|_| measure == Measure::Resident),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             token: match &self.token {
                 Token::Given(token) => Some(Text::from_bytes(token.as_bytes())),
@@ -625,6 +703,9 @@ impl Worker {
             Some(value) => Measure::parse(value.as_bytes()).ok(),
             None => Measure::parse(std::env::var_os(variable::MEASURE)?.as_bytes()).ok(),
         };
+        if self.share.is_some() {
+            return Measure::Resident;
+        }
         self.measure.or_else(from_environment).unwrap_or_default()
     }
 
@@ -672,8 +753,12 @@ impl Worker {
         if let Some(list) = &self.preload {
             variables.push((LD_PRELOAD, list.clone()));
         }
+        variables.extend(self.share.as_ref().map(SharedBudget::variable));
         if let Some(code) = self.exit_code {
             variables.push((variable::EXIT_CODE, code.to_string().into()));
+        }
+        if self.sufficient != Sufficient::default() || std::env::var_os(variable::VERDICT).is_some() {
+            variables.push((variable::VERDICT, self.sufficient.as_str().into()));
         }
         if self.quiet {
             variables.push((variable::QUIET, "1".into()));
@@ -708,13 +793,26 @@ impl fmt::Debug for Worker {
     }
 }
 
+/// What a try held and asked for, in bytes: so much has to be free for another one.
+fn needed(ended: &Ended) -> u64 {
+    match &ended.outcome {
+        Outcome::OutOfMemory(report) => {
+            report.resident().unwrap_or(0).saturating_add(report.requested().unwrap_or(0))
+        }
+        _ => 0,
+    }
+}
+
 /// The soft limit of this process, but for one that a guard or an outer launcher set.
 fn soft_of_the_users(measure: Measure) -> Option<u64> {
-    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| rlimit(measure.into()).soft)
+    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| match measure {
+        Measure::AddressSpace => rlimit(measure.into()).soft,
+        Measure::Data | Measure::Resident => sys::memory::ceiling_of(rlimit(measure.into())),
+    })
 }
 
 fn new_record() -> io::Result<OwnedFd> {
-    let record = sys::memfd::create_sealed(FILE_BYTES)?;
+    let record = sys::memfd::create_sealed(c"oomguard-record", FILE_BYTES)?;
     Ok(sys::child::move_up(record, FIRST_DESCRIPTOR))
 }
 

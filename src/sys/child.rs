@@ -1,7 +1,6 @@
 //! Children of this process: wait for them without reaping, reap them, kill them. See wait(2), pidfd_open(2).
 
 use super::fd::errno;
-use super::memory::{Resource, Rlimit};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -128,30 +127,6 @@ pub(crate) fn take_stop(pid: u32) -> Option<i32> {
 pub(crate) fn leads_session() -> bool {
     // SAFETY: getsid takes no pointer.
     unsafe { libc::getsid(0) }.cast_unsigned() == super::process::pid()
-}
-
-/// Sets the soft limit of child `pid` from what `wanted` makes of its soft and hard one, if that changes it:
-/// prlimit(2).
-pub(crate) fn change_soft_limit(
-    pid: u32,
-    resource: Resource,
-    wanted: impl FnOnce(Rlimit) -> Option<u64>,
-) -> io::Result<()> {
-    let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
-        // SAFETY: each is null or a structure of the caller's that outlives the call.
-        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    change(core::ptr::null(), &raw mut raw)?;
-    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
-    let now = Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) };
-    let soft = wanted(now);
-    if soft == now.soft {
-        return Ok(());
-    }
-    raw.rlim_cur = soft.unwrap_or(libc::RLIM_INFINITY);
-    change(&raw const raw, core::ptr::null_mut())
 }
 
 /// Whether process `pid`, dead or alive but not reaped, leads a process group of its own.

@@ -15,10 +15,10 @@ const SEALS: i32 = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 
 /// A new file of `bytes` zeros whose size is fixed for ever; closed on exec.
 #[cfg(feature = "supervisor")]
-pub(crate) fn create_sealed(bytes: usize) -> io::Result<OwnedFd> {
+pub(crate) fn create_sealed(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
     let create = |flags| {
         // SAFETY: the name is a C string that outlives the call.
-        unsafe { libc::memfd_create(c"oomguard-record".as_ptr(), libc::MFD_CLOEXEC | flags) }
+        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | flags) }
     };
     // Never to be executed, which hardened systems insist on; Linux before 6.3 does not know the flag.
     let mut fd = create(libc::MFD_NOEXEC_SEAL);

@@ -98,46 +98,141 @@ pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
 /// process was started with a lower one, no further.
 const OURS: u64 = 0x198;
 const OURS_BELOW_ANOTHER: u64 = 0x199;
-/// The same of a program that no guard gets into: nobody moves it.
+/// The same of a program that no guard gets into: nobody moves it, but for a tracer that takes it over.
 const OURS_STANDING: u64 = 0x19a;
-const MARK_BITS: u64 = 0xfff;
+/// The same of one that is followed: its tracer moves it.
+const OURS_FOLLOWED: u64 = 0x19b;
+/// Beside it, where something was refused last, and nothing granted since: whoever looks on knows by this that the process
+/// has been told no, and may be on its way out.
+const REFUSED: u64 = 0x400;
+const MARK_BITS: u64 = 0xbff;
+const LOW_BITS: u64 = 0xfff;
 
 /// A soft limit on data of about so many bytes that is known as ours; below another one, if there was a lower one before.
 pub(crate) fn marked(bytes: u64, is_below_another: bool) -> u64 {
-    bytes & !MARK_BITS | if is_below_another { OURS_BELOW_ANOTHER } else { OURS }
+    bytes & !LOW_BITS | if is_below_another { OURS_BELOW_ANOTHER } else { OURS }
 }
 
 /// The same for a program that no guard gets into.
 #[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) fn marked_standing(bytes: u64) -> u64 {
-    bytes & !MARK_BITS | OURS_STANDING
+    bytes & !LOW_BITS | OURS_STANDING
+}
+
+/// The same for a program that is followed.
+#[cfg(feature = "supervisor")]
+pub(crate) fn marked_followed(bytes: u64) -> u64 {
+    bytes & !LOW_BITS | OURS_FOLLOWED
+}
+
+/// The highest one below that hard limit.
+#[cfg(feature = "supervisor")]
+pub(crate) fn marked_followed_up_to(hard: Option<u64>) -> u64 {
+    marked_followed(hard.unwrap_or(i64::MAX as u64).saturating_sub(LOW_BITS))
+}
+
+/// A soft limit of ours that says that something was refused, and nothing granted since.
+pub(crate) fn with_refusal(soft: u64) -> u64 {
+    if is_marked(soft) { soft | REFUSED } else { soft }
+}
+
+/// Whether it says so.
+pub(crate) fn tells_of_refusal(soft: Option<u64>) -> bool {
+    soft.is_some_and(|soft| is_marked(soft) && soft & REFUSED != 0)
 }
 
 /// Whether a soft limit is such a one.
 pub(crate) fn is_marked(soft: u64) -> bool {
-    matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_STANDING)
+    matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_STANDING | OURS_FOLLOWED)
 }
 
-/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and is far from that: what was
-/// granted and never used makes room for more, and what was used without asking is taken off. Else as it is.
-pub(crate) fn settled(now: Rlimit, data: u64, held: u64, limit: u64) -> Option<u64> {
+/// Who moves a soft limit on data.
+#[cfg(feature = "supervisor")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mover {
+    /// The process's own guard.
+    Guard,
+    /// The tracer that follows it.
+    Tracer,
+    /// Nobody: it is of a program that no guard gets into.
+    Nobody,
+    /// It is none of ours.
+    User,
+}
+
+/// Who moves this soft limit.
+#[cfg(feature = "supervisor")]
+pub(crate) fn mover_of(soft: Option<u64>) -> Mover {
+    match soft.map(|soft| soft & MARK_BITS) {
+        Some(OURS | OURS_BELOW_ANOTHER) => Mover::Guard,
+        Some(OURS_FOLLOWED) => Mover::Tracer,
+        Some(OURS_STANDING) => Mover::Nobody,
+        _ => Mover::User,
+    }
+}
+
+/// How much of what a process has mapped it does not use, as those who look at it find.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Untouched {
+    now: u64,
+    /// The least of this time and of the one before: what was mapped a moment ago is about to be used.
+    least: u64,
+    least_before: Option<u64>,
+    began_ms: u64,
+}
+
+impl Untouched {
+    /// What is not used for so long will not be used soon.
+    const TIME_MS: u64 = 500;
+
+    /// The next look.
+    pub(crate) fn note(&mut self, data: u64, held: u64, now_ms: u64) {
+        self.now = data.saturating_sub(held);
+        self.least = self.least.min(self.now);
+        if now_ms.saturating_sub(self.began_ms) >= Self::TIME_MS {
+            self.least_before = (self.began_ms > 0).then_some(self.least);
+            (self.least, self.began_ms) = (self.now, now_ms);
+        }
+    }
+
+    /// How much has not been used for a while.
+    fn for_a_while(&self) -> u64 {
+        self.least_before.map_or(0, |before| before.min(self.least))
+    }
+}
+
+/// The soft limit on data that leaves room for what may still be held of `limit`, where it is ours and far from that: what was
+/// used without asking is taken off; and what was granted and never used makes room for those that cannot ask, as the dynamic
+/// linker and the C library cannot. Else as it is.
+pub(crate) fn settled(now: Rlimit, untouched: &Untouched, limit: u64) -> Option<u64> {
     let soft = now.soft?;
-    let wanted = data.saturating_add(limit.saturating_sub(held));
-    let may_rise = ceiling_of(now) == now.hard;
-    if !is_marked(soft)
-        || soft & MARK_BITS == OURS_STANDING
-        || soft.abs_diff(wanted) <= limit / 32
-        || wanted > soft && !may_rise
-    {
+    let mark = soft & MARK_BITS;
+    if !is_marked(soft) || mark == OURS_STANDING {
         return Some(soft);
     }
-    Some(marked(wanted, !may_rise).min(now.hard.unwrap_or(u64::MAX)))
+    let [lowered, raised] =
+        [untouched.now, untouched.for_a_while()].map(|untouched| limit.saturating_add(untouched));
+    let may_rise = mark != OURS_BELOW_ANOTHER;
+    let wanted = match soft {
+        soft if soft > lowered.saturating_add(limit / 32) => lowered,
+        soft if may_rise && raised > soft.saturating_add(limit / 32) => raised,
+        soft => return Some(soft),
+    };
+    Some((wanted & !LOW_BITS | soft & LOW_BITS).min(now.hard.unwrap_or(u64::MAX)))
+}
+
+/// The soft limit on data of another process that is to ask again before it has more than `data` bytes: as it is, where it
+/// is not ours to move, or lower already.
+pub(crate) fn lowered(now: Rlimit, data: u64) -> Option<u64> {
+    let soft = now.soft?;
+    let is_a_guards = matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER);
+    Some(if is_a_guards { soft.min(data & !LOW_BITS | soft & LOW_BITS) } else { soft })
 }
 
 /// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
 pub(crate) fn ceiling_of(now: Rlimit) -> Option<u64> {
     match now.soft {
-        Some(soft) if matches!(soft & MARK_BITS, OURS | OURS_STANDING) => now.hard,
+        Some(soft) if matches!(soft & MARK_BITS, OURS | OURS_STANDING | OURS_FOLLOWED) => now.hard,
         soft => soft.or(now.hard),
     }
 }
@@ -149,6 +244,30 @@ pub(crate) fn set_rlimit(resource: Resource, limit: Rlimit) -> bool {
     };
     // SAFETY: `raw` is readable during the call.
     unsafe { libc::setrlimit(resource.number() as _, &raw const raw) == 0 }
+}
+
+/// Sets the soft limit of process `pid` from what `wanted` makes of its soft and hard one, if that changes it:
+/// prlimit(2).
+pub(crate) fn change_soft_limit(
+    pid: u32,
+    resource: Resource,
+    wanted: impl FnOnce(Rlimit) -> Option<u64>,
+) -> std::io::Result<()> {
+    let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
+        // SAFETY: each is null or a structure of the caller's that outlives the call.
+        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    change(core::ptr::null(), &raw mut raw)?;
+    let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
+    let now = Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) };
+    let soft = wanted(now);
+    if soft == now.soft {
+        return Ok(());
+    }
+    raw.rlim_cur = soft.unwrap_or(libc::RLIM_INFINITY);
+    change(&raw const raw, core::ptr::null_mut())
 }
 
 /// What a process uses, in bytes, as `/proc/self/status` tells (proc_pid_status(5)).
@@ -229,7 +348,6 @@ pub(crate) fn memory_use() -> MemoryUse {
 }
 
 /// The process that thread `tid` belongs to, and what it uses; unknown where it is gone or there is no `/proc`.
-#[cfg(feature = "supervisor")]
 pub(crate) fn process_of(tid: u32) -> (Option<u32>, MemoryUse) {
     let mut process = None;
     let path = super::process::proc_path(tid, "status");
@@ -249,7 +367,35 @@ pub(crate) fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
     // SAFETY: nothing is set, and `raw` is writable during the call.
     unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
     let soft = (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur);
-    soft.map(|soft| if is_marked(soft) { soft & !MARK_BITS } else { soft })
+    soft.map(|soft| if is_marked(soft) { soft & !LOW_BITS } else { soft })
+}
+
+/// The soft limit on data of process `pid`, as it stands.
+#[cfg(feature = "supervisor")]
+pub(crate) fn soft_limit_on_data_of(pid: u32) -> Option<u64> {
+    let mut soft = None;
+    let _ = change_soft_limit(pid, Resource::Data, |now| {
+        soft = now.soft;
+        now.soft
+    });
+    soft
+}
+
+/// Whether the soft limit on data of process `pid` may be its own guard's.
+#[cfg(feature = "supervisor")]
+pub(crate) fn may_have_guard(pid: u32) -> bool {
+    matches!(mover_of(soft_limit_on_data_of(pid)), Mover::Guard | Mover::User)
+}
+
+/// The soft limit on data of process `pid` that nobody moves, in bytes.
+#[cfg(feature = "supervisor")]
+pub(crate) fn standing_limit_of(pid: u32) -> Option<u64> {
+    let soft = soft_limit_on_data_of(pid);
+    match mover_of(soft) {
+        Mover::Guard | Mover::Tracer => None,
+        Mover::Nobody => soft.map(|soft| soft & !LOW_BITS),
+        Mover::User => soft,
+    }
 }
 
 /// What this process holds where what several share counts in parts: proc_pid_smaps(5), Pss. `None` where the kernel does
@@ -308,7 +454,6 @@ impl Share {
 }
 
 /// What process `pid` uses; all unknown where it is gone.
-#[cfg(feature = "supervisor")]
 pub(crate) fn memory_use_of(pid: u32) -> MemoryUse {
     process_of(pid).1
 }
@@ -568,6 +713,20 @@ pub(crate) fn raise_malloc_thresholds(bytes: usize) {
     let _ = bytes;
 }
 
+/// Has malloc give blocks of a MiB and more back to the system when they are freed, and what is free at its end, unless the
+/// user has said otherwise in a variable that it reads: by itself it keeps the more the larger the blocks are. It takes
+/// malloc's lock.
+pub(crate) fn have_freed_blocks_given_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        const BYTES: i32 = 1 << 20;
+        // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES) };
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, BYTES) };
+    }
+}
+
 /// Caps the number of malloc's arenas; mallopt(3), which takes malloc's lock.
 pub(crate) fn cap_arenas(arenas: i32) {
     // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
@@ -607,6 +766,35 @@ mod tests {
             assert_eq!(stack_in(other), None, "{}", other.escape_ascii());
         }
         assert!(main_stack().is_some());
+    }
+
+    #[test]
+    fn what_is_granted_and_never_used_makes_room_and_what_is_used_without_a_question_is_taken_off() {
+        const MIB: u64 = 1 << 20;
+        let settled = |soft: u64, looks: &[(u64, u64)]| {
+            let mut untouched = Untouched::default();
+            for (count, (data, held)) in (1..).zip(looks) {
+                untouched.note(data * MIB, held * MIB, count * 300);
+            }
+            let now = Rlimit { soft: Some(marked(soft * MIB, false)), hard: None };
+            super::settled(now, &untouched, 100 * MIB).unwrap() / MIB
+        };
+        for (soft, looks, expected) in [
+            (100, &[(10, 10)][..], 100),
+            (100, &[(90, 10), (90, 10)], 100),
+            (100, &[(90, 10); 8], 180),
+            // What came last is about to be used.
+            (100, &[(90, 10), (90, 50), (150, 90), (150, 120), (200, 150), (200, 190)], 110),
+            // Given back: first no longer resident, then no longer mapped.
+            (100, &[(90, 90), (90, 90), (90, 90), (90, 90), (90, 90), (90, 20)], 100),
+            // Used without a question.
+            (180, &[(90, 10), (90, 80)], 110),
+            (110, &[(90, 80), (90, 81)], 110),
+        ] {
+            assert_eq!(settled(soft, looks), expected, "{soft} {looks:?}");
+        }
+        let unmarked = Rlimit { soft: Some(100 * MIB), hard: None };
+        assert_eq!(super::settled(unmarked, &Untouched::default(), MIB), Some(100 * MIB));
     }
 
     #[test]

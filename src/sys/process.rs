@@ -28,7 +28,6 @@ pub(crate) fn thread_name() -> [u8; 16] {
 }
 
 /// `/proc/PID/NAME`, with a NUL at the end.
-#[cfg(feature = "supervisor")]
 pub(crate) fn proc_path(pid: u32, name: &str) -> crate::text::Text<48> {
     let mut path = crate::text::Text::new();
     path.push("/proc/");
@@ -110,6 +109,57 @@ pub(crate) fn state_of(pid: u32) -> Option<u8> {
     let stat = stat.get(..len)?;
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(name_end + 2).copied()
+}
+
+/// A process, as proc_pid_stat(5) tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Life {
+    /// Whether it has memory still: a zombie has none.
+    pub(crate) is_alive: bool,
+    /// When it was started, in ticks of the clock: what tells it from another one with its number.
+    pub(crate) start: u64,
+    /// How many pages it has been given so far without a read of a disk: also where it wrote to one that it shared.
+    #[cfg_attr(not(feature = "supervisor"), allow(dead_code))]
+    pub(crate) faults: u64,
+}
+
+/// `None`: it is gone, or its file cannot be read.
+pub(crate) fn life_of(pid: u32) -> Option<Life> {
+    let mut stat = [0u8; 512];
+    let path = proc_path(pid, "stat");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    let len = super::fd::open_to_read(path)?.read(&mut stat);
+    // pid (name) state …, where the name is of 15 bytes at most, and may be any bytes; the faults are the 10th, the start is the 22nd.
+    let stat = stat.get(..len)?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat.get(name_end + 2..)?.split(|byte| *byte == b' ');
+    let is_alive = !matches!(fields.next()?, b"Z" | b"X");
+    let faults = crate::text::leading_number(fields.nth(6)?)?;
+    Some(Life { is_alive, start: crate::text::leading_number(fields.nth(11)?)?, faults })
+}
+
+/// Whether the kernel knows a process with this number, dead or alive; also one that may not be looked at.
+pub(crate) fn exists(pid: u32) -> bool {
+    // SAFETY: kill takes no pointer, and signal 0 reaches nobody.
+    let result = unsafe { libc::kill(pid.cast_signed(), 0) };
+    result == 0 || super::fd::errno() != libc::ESRCH
+}
+
+/// The inode of the PID namespace that this process is in: namespaces(7); zero where it cannot be told.
+pub(crate) fn pid_namespace() -> u64 {
+    // SAFETY: all-zero is a valid `stat`, a struct of integers.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: a C string, and a structure that is writable during the call.
+    let known = unsafe { libc::stat(c"/proc/self/ns/pid".as_ptr(), &raw mut stat) } == 0;
+    if known { stat.st_ino } else { 0 }
+}
+
+/// Seconds since 1970.
+pub(crate) fn wall_clock_s() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    now.tv_sec.unsigned_abs()
 }
 
 /// The session of process `pid`, zero for this one.
@@ -194,6 +244,21 @@ pub(crate) fn processor_ns_of(pid: u32) -> Option<u64> {
     // SAFETY: `used` is writable during the call.
     let result = unsafe { libc::clock_gettime(clock, &raw mut used) };
     (result == 0).then(|| used.tv_sec.unsigned_abs() * 1_000_000_000 + used.tv_nsec.unsigned_abs())
+}
+
+/// What [`Doings::childrens_pages`] counts, of process `pid`: proc_pid_stat(5), cminflt. Zero where it is gone.
+#[cfg(feature = "supervisor")]
+pub(crate) fn childrens_pages_of(pid: u32) -> u64 {
+    const FIELD: usize = 11;
+    let path = proc_path(pid, "stat");
+    let mut buffer = [0; 1024];
+    let file = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok().and_then(super::fd::open_to_read);
+    let read = file.map_or(0, |file| file.read(&mut buffer));
+    let text = buffer.get(..read).unwrap_or_default();
+    // The name, which may hold anything, ends with the last bracket; the field behind it is the third.
+    let after = text.iter().rposition(|byte| *byte == b')').and_then(|at| text.get(at + 2..)).unwrap_or(&[]);
+    let field = after.split(|byte| *byte == b' ').nth(FIELD - 3).unwrap_or(&[]);
+    crate::text::whole_number(field).unwrap_or(0)
 }
 
 /// What this process has done so far, all its threads together: getrusage(2).

@@ -9,6 +9,10 @@ use core::ffi::c_long;
 const SEIZE: u32 = 0x4206;
 const LISTEN: u32 = 0x4208;
 const GET_SYSCALL_INFO: u32 = 0x420e;
+const GET_REGISTERS: u32 = 0x4204;
+const SET_REGISTERS: u32 = 0x4205;
+/// The general registers, among the sets of those two: linux/elf.h.
+const NT_PRSTATUS: usize = 1;
 const SYSCALL: u32 = 24;
 const CONT: u32 = 7;
 
@@ -36,6 +40,8 @@ pub(crate) enum Event {
     Ending,
     /// It runs another program now.
     Exec,
+    /// It has started another process.
+    Forked,
     /// Stopped by a signal, with its whole process, until SIGCONT.
     GroupStop,
     /// About to get this signal.
@@ -68,6 +74,7 @@ fn event_of(status: i32) -> Event {
         (libc::PTRACE_EVENT_SECCOMP, _) => Event::Call,
         (libc::PTRACE_EVENT_EXEC, _) => Event::Exec,
         (libc::PTRACE_EVENT_EXIT, _) => Event::Ending,
+        (libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK, _) => Event::Forked,
         (EVENT_STOP, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => Event::GroupStop,
         (0, signal) if signal == libc::SIGTRAP | 0x80 => Event::CallStop,
         (0, signal) => Event::Signal(signal),
@@ -76,7 +83,8 @@ fn event_of(status: i32) -> Event {
 }
 
 fn ptrace(request: u32, tid: u32, address: usize, data: usize) -> c_long {
-    // SAFETY: of the requests made here only GET_SYSCALL_INFO takes a pointer, and its caller owns what that points to.
+    // SAFETY: of the requests made here only GET_SYSCALL_INFO and those for registers take a pointer, and their callers own
+    // what that points to.
     unsafe { libc::syscall(libc::SYS_ptrace, c_long::from(request), c_long::from(tid), address, data) }
 }
 
@@ -136,8 +144,8 @@ impl CallInfo {
 /// A call that maps memory, as it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MappingCall {
-    /// mmap, mremap, mprotect: so many bytes, to be written to or not.
-    Map { bytes: u64, writable: bool },
+    /// mmap, mremap, mprotect: so many bytes, to be written to or not; and the first argument.
+    Map { bytes: u64, writable: bool, first: u64 },
     /// brk: the address that is to be the end.
     Break { end: u64 },
 }
@@ -149,13 +157,63 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
     let writable = |protection: u64| protection & libc::PROT_WRITE as u64 != 0;
     match c_long::try_from(number).ok()? {
         libc::SYS_mmap | libc::SYS_mprotect => {
-            Some(MappingCall::Map { bytes: second, writable: writable(third) })
+            Some(MappingCall::Map { bytes: second, writable: writable(third), first })
         }
         // The old size is counted already.
-        libc::SYS_mremap => Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true }),
+        libc::SYS_mremap => {
+            Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true, first })
+        }
         libc::SYS_brk => Some(MappingCall::Break { end: first }),
         _ => None,
     }
+}
+
+/// General registers, as NT_PRSTATUS has them: the words of `struct user_regs_struct`, as many as the largest of these has.
+const MOST_REGISTERS: usize = 40;
+
+/// What there is to change in a thread that has made a call, so that it makes the same call again: the registers of the
+/// instruction and of the result, and how long the instruction is that makes calls.
+struct Restart {
+    instruction: usize,
+    instruction_bytes: u64,
+    result: usize,
+    /// Where the call's number still is; elsewhere the result has taken the place of the first argument.
+    number: Option<usize>,
+}
+
+const RESTART: Option<Restart> = if cfg!(target_arch = "x86_64") {
+    // rip, rax, orig_rax
+    Some(Restart { instruction: 16, instruction_bytes: 2, result: 10, number: Some(15) })
+} else if cfg!(target_arch = "aarch64") {
+    // pc, x0
+    Some(Restart { instruction: 32, instruction_bytes: 4, result: 0, number: None })
+} else if cfg!(target_arch = "riscv64") {
+    // pc, a0
+    Some(Restart { instruction: 0, instruction_bytes: 4, result: 10, number: None })
+} else {
+    None
+};
+
+/// Has a thread that stands where it has made a call make it again, whose first argument was this; whether it will.
+pub(crate) fn make_call_again(tid: u32, first: u64) -> bool {
+    let Some(restart) = RESTART else { return false };
+    let mut registers = [0u64; MOST_REGISTERS];
+    let mut part = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of_val(&registers) };
+    if ptrace(GET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) < 0 {
+        return false;
+    }
+    let number = restart.number.map_or(Some(first), |number| registers.get(number).copied());
+    let (Some(number), Some(instruction)) = (number, registers.get(restart.instruction).copied()) else {
+        return false;
+    };
+    if let Some(register) = registers.get_mut(restart.instruction) {
+        *register = instruction.wrapping_sub(restart.instruction_bytes);
+    }
+    if let Some(register) = registers.get_mut(restart.result) {
+        *register = number;
+    }
+    // As many as the kernel has told.
+    ptrace(SET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) == 0
 }
 
 /// Where a thread stands that was let go on to a call.
@@ -167,6 +225,10 @@ pub(crate) enum CallStop {
     WriteParts { fd: u64, parts: u64, count: u64 },
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
+    /// It is about to read something.
+    Read,
+    /// It is about to wait: for a time, an event, or the end of a child.
+    Wait,
     /// It is about to make another call.
     Other,
     /// It has made its call, which returned a value, or an error's negative number.
@@ -187,9 +249,39 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
         libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
+        number if READS.contains(&number) => CallStop::Read,
+        number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
 }
+
+const READS: [c_long; 6] = [
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_getdents64,
+];
+
+const WAITS: [c_long; 9] = [
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_pwait,
+    libc::SYS_accept4,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+];
+
+/// Those that younger architectures do without.
+#[cfg(target_arch = "x86_64")]
+const WAITS_OF_OLD: [c_long; 5] =
+    [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_accept, libc::SYS_pause];
+#[cfg(not(target_arch = "x86_64"))]
+const WAITS_OF_OLD: [c_long; 1] = [libc::SYS_accept];
 
 /// Copies from a followed thread's memory; what could be read, from the beginning of `buffer`.
 pub(crate) fn read_memory(tid: u32, at: u64, buffer: &mut [u8]) -> &[u8] {
@@ -318,6 +410,8 @@ mod tests {
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXEC), Event::Exec),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXIT), Event::Ending),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_CLONE), Event::Other),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_FORK), Event::Forked),
+            (stop(libc::SIGTRAP, libc::PTRACE_EVENT_VFORK), Event::Forked),
         ] {
             assert_eq!(event_of(status), expected, "{status:#x}");
         }

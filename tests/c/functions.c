@@ -69,11 +69,19 @@ int main(int argc, char **argv)
         CHECK(status.source == OOMGUARD_SOURCE_ENVIRONMENT && status.limit == (uint64_t)1 << 30);
         CHECK(oomguard_arm("128Mi") == 0); /* nothing changes */
         CHECK(oomguard_status(&status, sizeof status) == 0 && status.limit == (uint64_t)1 << 30);
+        CHECK(oomguard_set_limit("512Mi") == 0); /* whatever the environment says */
+        CHECK(oomguard_status(&status, sizeof status) == 0 && status.limit == (uint64_t)512 << 20);
+        CHECK(status.source == OOMGUARD_SOURCE_SOURCE && oomguard_set_limit("1Gi") == 0);
+        CHECK(oomguard_status(&status, sizeof status) == 0 && status.limit == (uint64_t)1 << 30);
     } else {
         CHECK(status.source == OOMGUARD_SOURCE_SOURCE && status.limit == (uint64_t)256 << 20);
         CHECK(oomguard_arm("300Mi") == 0); /* up again */
         CHECK(oomguard_status(&status, sizeof status) == 0 && status.limit == (uint64_t)300 << 20);
     }
+    FAILS(oomguard_set_limit("plenty"), EINVAL);
+    FAILS(oomguard_set_limit("4096"), ENOMEM);
+    oomguard_task("job 17");
+    oomguard_task(NULL);
     CHECK(status.in_use > 0 && status.in_use < status.limit && status.headroom == status.limit - status.in_use);
 
     /* No more is written than there is room for. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -55,11 +56,14 @@ enum { BLOCK = 1 << 20 };
 static char *mapped[1024];
 static int blocks;
 
-/* Fills the limit with mappings. */
+/* Fills the limit with mappings, and uses them where that is what it counts. */
 static void map_all(void) {
+    const char *measure = getenv("OOMGUARD_MEASURE");
+    int counts_what_is_used = measure && is(measure, "resident");
     for (; blocks < 1024; blocks++) {
         char *block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED) return;
+        if (counts_what_is_used) memset(block, 1, BLOCK);
         mapped[blocks] = block;
     }
     _exit(99);
@@ -233,7 +237,7 @@ int main(int argc, char **argv) {
     if (is(role, "full and recovered")) {
         void *blocks[1024];
         int n = 0;
-        while (n < 1024 && (blocks[n] = malloc(1 << 20))) n++;
+        while (n < 1024 && (blocks[n] = malloc(1 << 20))) memset(blocks[n++], 1, 1 << 20);
         if (n == 1024) return 99;
         while (n > 0) free(blocks[--n]);
         work();
@@ -268,6 +272,52 @@ int main(int argc, char **argv) {
         fputs("input.csv: no such file\n", stderr);
         return 3;
     }
+    /* The helper ends well; what is wrong is the command line. */
+    if (is(role, "go without, start a helper and print the usage")) {
+        map_all();
+        spawned("nothing");
+        puts("usage: eater ROLE");
+        return 1;
+    }
+    if (is(role, "go without, start a helper in the background")) {
+        map_all();
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        return 2;
+    }
+    if (is(role, "go without and pass a helper's end on")) {
+        map_all();
+        return forked("fail at once");
+    }
+    if (is(role, "go without and sleep")) {
+        map_all();
+        usleep(1000);
+        return 3;
+    }
+    if (is(role, "go without, read on and fail")) {
+        map_all();
+        char buffer[64];
+        int file = open("/proc/self/stat", O_RDONLY);
+        while (read(file, buffer, sizeof buffer) > 0);
+        return 3;
+    }
+    if (is(role, "go without and miss a file")) {
+        map_all();
+        perror("input.csv");
+        errno = ENOENT;
+        perror("input.csv");
+        return 3;
+    }
+    if (is(role, "sleep, try again and give up")) {
+        map_all();
+        usleep(1000);
+        return malloc(2 * BLOCK) ? 99 : 1;
+    }
+    if (is(role, "abort after words")) {
+        eat(1 << 20);
+        fputs("worker: memory exhausted\n", stderr);
+        abort();
+    }
     if (is(role, "assert the block")) {
         map_all();
         char *block = malloc(BLOCK);
@@ -286,6 +336,7 @@ int main(int argc, char **argv) {
         return 3;
     }
     if (is(role, "fail at once")) return 3;
+    if (is(role, "nothing")) return 0;
     if (is(role, "crash")) abort();
     if (is(role, "refused, then another program")) {
         refuse();

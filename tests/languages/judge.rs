@@ -32,7 +32,7 @@ impl Cell {
     /// Every cell of this language under one measure.
     pub fn all(language: &'static Language, measure: Measure) -> Vec<Cell> {
         let limit = match measure {
-            Measure::Data => language.data,
+            Measure::Data | Measure::Resident => language.data,
             _ => language.address_space,
         };
         let Some(limit) = limit else { return Vec::new() };

@@ -3,7 +3,7 @@
 
 use oomguard::Measure;
 
-pub const MEASURES: [Measure; 2] = [Measure::Data, Measure::AddressSpace];
+pub const MEASURES: [Measure; 2] = [Measure::Resident, Measure::AddressSpace];
 
 pub struct Language {
     pub name: &'static str,
@@ -338,12 +338,12 @@ pub const ALL: &[&Language] = &[
         data: Some("640Mi"),
         address_space: Some("4Gi"),
         rows: &[
-            dies("heap").causes(ANY).flags(&["-Xmx2g"]).only(Measure::Data),
+            dies("heap").causes(ANY).flags(&["-Xmx2g"]).only(Measure::Resident),
             // The whole heap is reserved at the start.
             dies("heap-reserved").causes(ANY).flags(&["-Xmx8g"]).only(Measure::AddressSpace),
             dies("direct").causes(ANY).flags(&["-Xmx256m", "-XX:MaxDirectMemorySize=8g"]),
             dies("threads").causes(ANY).flags(&["-Xmx256m"]),
-            dies("caught").causes(ANY).flags(&["-Xmx2g"]).only(Measure::Data),
+            dies("caught").causes(ANY).flags(&["-Xmx2g"]).only(Measure::Resident),
             recovers("recover-direct").flags(&["-Xmx256m", "-XX:MaxDirectMemorySize=8g"]),
             // The heap's own limit, set by the user, lies below ours: its end is the program's own.
             dies("heap").own(1).flags(&["-Xmx64m"]),

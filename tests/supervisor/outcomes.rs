@@ -3,7 +3,7 @@
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
 use oomguard::contract::{Cause, Evidence, REPORT_KEYS};
-use oomguard::supervisor::{Outcome, Retry, Worker};
+use oomguard::supervisor::{Outcome, Retry, Sufficient, Worker};
 use oomguard::{LimitSource, Measure};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -22,9 +22,29 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_wrapper_that_passes_the_code_on_is_believed", a_wrapper_is_believed);
     add(trials, "a_forked_child_speaks_for_itself", a_forked_child_speaks_for_itself);
     add(trials, "a_program_that_is_not_there_is_an_error", a_missing_program_is_an_error);
+    add(trials, "on_evidence_that_does_not_suffice_a_guard_lets_its_program_go", on_less_its_own_way);
     add(trials, "a_retry_grows_until_it_is_enough", a_retry_grows_until_it_is_enough);
     add(trials, "a_retry_stops_at_its_ceiling", a_retry_stops_at_its_ceiling);
     add(trials, "other_failures_are_not_tried_again", other_failures_are_not_tried_again);
+}
+
+fn on_less_its_own_way() {
+    let ended = |arguments: &[&str], sufficient| {
+        let mut command = role(arguments);
+        command.stderr(Stdio::piped());
+        Worker::new(command).limit(limit("256MiB")).sufficient(sufficient).run_to_end().unwrap()
+    };
+    let (said, exact) = (ended(&["unwrap"], Sufficient::Likely), ended(&["unwrap"], Sufficient::Exact));
+    let Outcome::OutOfMemory(report) = &said.outcome else { panic!("{said}") };
+    assert_eq!(report.evidence(), Some(Evidence::Said), "{report}");
+    assert!(matches!(exact.outcome, Outcome::Exited(101)), "{exact}");
+    let stderr = String::from_utf8(exact.stderr).unwrap();
+    assert!(stderr.contains("panicked at") && !stderr.contains("oomguard: out of memory"), "{stderr}");
+    let doubtful = exact.doubtful.unwrap();
+    assert_eq!((doubtful.evidence(), doubtful.own_exit_code()), (Some(Evidence::Said), Some(101)));
+    assert!(ended(&["eat"], Sufficient::Exact).outcome.is_memory());
+    let handled = ended(&["cope"], Sufficient::Exact);
+    assert!(matches!(handled.outcome, Outcome::Exited(3)) && handled.doubtful.is_none(), "{handled}");
 }
 
 fn every_exit_code_is_its_own() {

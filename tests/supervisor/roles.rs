@@ -30,6 +30,12 @@ pub fn play(arguments: &[String]) -> ! {
             assert!(black_box(Vec::<u8>::new()).try_reserve(1 << 40).is_err());
             std::process::exit(3)
         }
+        // A refusal that comes back as an error, which nobody handles.
+        ["unwrap"] => {
+            let mut block = Vec::<u8>::new();
+            black_box(&mut block).try_reserve(1 << 40).unwrap();
+            std::process::exit(0)
+        }
         ["exit", code] => std::process::exit(number(code) as i32),
         // Looks at itself, says so, and waits to be killed.
         ["look"] => {

@@ -34,9 +34,9 @@ pub fn on(found: &Examination) -> Vec<Advice> {
 fn obstacles(found: &Examination) -> Vec<Advice> {
     let bad = [found.asked_limit.as_ref().err(), found.asked_measure.as_ref().err()];
     let mut all: Vec<String> = bad.into_iter().flatten().cloned().collect();
-    if found.here.data_limit_is_ignored && found.run.measure == Measure::Data {
+    if found.here.data_limit_is_ignored && found.run.measure != Measure::AddressSpace {
         all.push(
-            "the measure data cannot be limited, as /sys/module/kernel/parameters/ignore_rlimit_data is on: use \
+            "neither resident nor data can be limited, as /sys/module/kernel/parameters/ignore_rlimit_data is on: use \
              --measure address-space, or have it switched off"
                 .into(),
         );

@@ -2,9 +2,10 @@
 
 use super::probes::{self, Probe};
 use crate::environment::{Asked, asked};
+use crate::run::DEFAULT_MEASURE;
 use crate::{arguments, hints};
 use oomguard::contract::variable;
-use oomguard::supervisor::{LimitHere, Surroundings};
+use oomguard::supervisor::{LimitHere, SharedBudget, Surroundings};
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 
@@ -16,6 +17,10 @@ pub struct Examination {
     pub asked_measure: Asked<Measure>,
     pub run: Plan,
     pub guard: Plan,
+    /// What `--budget auto` would share, in bytes.
+    pub budget: Option<u64>,
+    /// The budget that this process is in.
+    pub joined: Option<Joined>,
     /// Those of ours that somebody set.
     pub variables: Vec<&'static str>,
     /// Whether programs that are started here get the library.
@@ -23,6 +28,13 @@ pub struct Examination {
     /// What `run --hints` would set.
     pub hints: Vec<(&'static str, OsString)>,
     pub probes: Vec<Probe>,
+}
+
+/// A budget that is shared already, in bytes.
+#[derive(Clone, Copy)]
+pub struct Joined {
+    pub bytes: u64,
+    pub used: u64,
 }
 
 /// What would hold for a program.
@@ -49,12 +61,27 @@ impl Examination {
             let measure = measure.unwrap_or(default);
             Plan { measure, limit: here.limit_for(limit, None, measure) }
         };
-        let (run, guard) = (plan(Measure::Data), plan(Measure::default()));
+        let (run, guard) = (plan(DEFAULT_MEASURE), plan(Measure::default()));
+        let budget = here.limit_for(Some(Limit::Auto), None, Measure::Resident).map(|limit| limit.bytes);
+        let joined = if environment(variable::LEDGER).is_some() { SharedBudget::inherited() } else { None };
+        let joined = joined.map(|joined| Joined { bytes: joined.bytes(), used: joined.used() });
         let variables = [variable::LIMIT, variable::EXIT_CODE, variable::ON_REFUSAL, variable::REPORT];
         let variables = variables.into_iter().filter(|name| environment(name).is_some()).collect();
         let preloads_us =
             environment("LD_PRELOAD").is_some_and(|list| list.to_string_lossy().contains("liboomguard"));
         let hints = run.limit.map(|limit| hints::apply(&environment, limit.bytes)).unwrap_or_default();
-        Examination { run, guard, variables, preloads_us, hints, asked_limit, asked_measure, here, probes }
+        Examination {
+            run,
+            guard,
+            budget,
+            joined,
+            variables,
+            preloads_us,
+            hints,
+            asked_limit,
+            asked_measure,
+            here,
+            probes,
+        }
     }
 }

@@ -33,6 +33,10 @@ pub fn of(found: &Examination, advice: &[Advice]) -> Value {
         },
         "run": plan(&found.run),
         "guard": plan(&found.guard),
+        "budget": {
+            "auto": found.budget,
+            "joined": found.joined.map(|joined| json!({ "bytes": joined.bytes, "used": joined.used })),
+        },
         "hints": found.hints.iter().map(|(name, value)| {
             ((*name).to_owned(), Value::from(value.to_string_lossy()))
         }).collect::<Map<_, _>>(),

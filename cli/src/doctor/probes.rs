@@ -61,11 +61,11 @@ fn preload() -> Result<(), String> {
 }
 
 /// What the user set for others is not to spoil the probe.
-const OURS: [&str; 8] = {
+const OURS: [&str; 9] = {
     use contract::variable::{
-        EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN,
+        EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN, VERDICT,
     };
-    [EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN]
+    [EXIT_CODE, EXIT_ON_UNCAUGHT, INHERIT, ON_REFUSAL, REPORT, RESERVE, STALL, TOKEN, VERDICT]
 };
 
 /// Programs that do nothing.

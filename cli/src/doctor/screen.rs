@@ -92,6 +92,8 @@ fn plans(found: &Examination, screen: &mut Screen) {
         let (limit, origin) = planned(plan);
         screen.row(name, &limit, &origin);
     }
+    let (size_of_it, origin) = shared(found);
+    screen.row("--budget auto", &size_of_it, &origin);
     screen.row("held by", "the soft rlimit", "which ulimit, su and sudo may lift: run --hard");
     let mut names: Vec<String> =
         found.hints.iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
@@ -104,6 +106,23 @@ fn plans(found: &Examination, screen: &mut Screen) {
     for pair in names.chunks(2) {
         screen.row(name, &pair.join(" "), choices);
         (name, choices) = ("", "");
+    }
+}
+
+/// What a budget would be here, or is.
+fn shared(found: &Examination) -> (String, String) {
+    let cannot = "static and set-user-ID programs cannot ask";
+    if let Some(joined) = found.joined {
+        return (size(joined.bytes), format!("{} leased; run joins it; {cannot}", size(joined.used)));
+    }
+    match found.budget {
+        Some(bytes) => {
+            let in_use = found.here.groups.first().and_then(|own| own.in_use);
+            let in_use =
+                in_use.map_or_else(|| "use not known".into(), |bytes| format!("{} in use", size(bytes)));
+            (size(bytes), format!("90 % of the container's limit; {in_use}; {cannot}"))
+        }
+        None => ("nothing".into(), format!("no container's limit: --budget 2Gi; {cannot}")),
     }
 }
 

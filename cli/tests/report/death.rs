@@ -25,7 +25,7 @@ pub static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| build("release"));
 fn build(profile: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "oomguard", "--example", "postmortem", "--target-dir"]);
+    command.args(["build", "--quiet", "--package", "examples", "--example", "postmortem", "--target-dir"]);
     command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile == "release" {
         command.arg("--release");

@@ -130,14 +130,49 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "evidence_that_does_not_suffice_is_told_and_the_code_is_the_commands_own", || {
         let likely = seen(&mut direct(&["-m", "64Mi", "--verdict", "likely"], &["give-back"]));
         assert_eq!(likely.code, Some(198), "{}", likely.stderr);
-        for (role, evidence) in [(&["give-back"][..], "said"), (&["leave", ""], "outside")] {
-            let seen =
-                seen(&mut direct(&["-m", "64Mi", "--verdict", "exact", "--json", "--retries", "2"], role));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("report.json");
+        let exact = ["-m", "64Mi", "--verdict", "exact", "--json", "--retries", "2", "--report"];
+        let exact = [&exact[..], &[file.to_str().unwrap()]].concat();
+        let script = format!("{}; exit $?", child("give-back"));
+        let mut shell = launcher();
+        shell.arg("run").args(&exact).args(["--any-descendant", "--", "sh", "-c", &script]);
+        for (mut command, code, signal, evidence) in [
+            (direct(&exact, &["give-back"]), 1, None, "said"),
+            (direct(&exact, &["leave", ""]), 2, None, "outside"),
+            (direct(&exact, &["give-back-and-abort"]), 134, Some(libc::SIGABRT), "said"),
+            (shell, 1, None, "said"),
+        ] {
+            let seen = seen(&mut command);
             let told = told(&seen);
-            assert_eq!(seen.code, Some(if role == ["give-back"] { 1 } else { 2 }), "{}", seen.stderr);
-            assert_eq!((&told["outcome"], &told["tries"]), (&"exited".into(), &1.into()));
+            assert_eq!((seen.code, reports(&seen)), (Some(code), 0), "{}", seen.stderr);
+            let outcome = if signal.is_some() { "signaled" } else { "exited" };
+            assert_eq!((&told["outcome"], &told["tries"]), (&outcome.into(), &1.into()));
+            assert_eq!((&told["exit_code"], &told["signal"]), (&code.into(), &signal.into()));
             assert_eq!((&told["report"], &told["doubtful"]["evidence"]), (&Value::Null, &evidence.into()));
+            assert_eq!(told["descendants"], Value::Array(Vec::new()));
+            assert!(!file.exists(), "nothing is claimed");
         }
+        // What suffices is told as ever.
+        let seen = seen(&mut direct(&exact, &["refused-at-once"]));
+        assert_eq!((seen.code, reports(&seen)), (Some(198), 3), "{}", seen.stderr);
+        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 3);
+    });
+    add(trials, "the_environment_may_say_which_evidence_suffices", || {
+        let exact = |options: &[&str]| {
+            let mut command = direct(&[&["-m", "64Mi"], options].concat(), &["give-back"]);
+            command.env("OOMGUARD_VERDICT", "exact");
+            seen(&mut command)
+        };
+        let own = exact(&[]);
+        assert_eq!((own.code, reports(&own)), (Some(1), 0), "{}", own.stderr);
+        let likely = exact(&["--verdict", "likely"]);
+        assert_eq!((likely.code, reports(&likely)), (Some(198), 1), "{}", likely.stderr);
+        let mut command = direct(&["-m", "64Mi"], &["give-back"]);
+        let wrong = seen(command.env("OOMGUARD_VERDICT", "exactly"));
+        assert_eq!(wrong.code, Some(125), "{}", wrong.stderr);
+        let line = "OOMGUARD_VERDICT=\"exactly\" in the environment: not a kind of evidence; accepted: likely or exact";
+        assert!(wrong.stderr.contains(line), "{}", wrong.stderr);
     });
     add(trials, "json_goes_where_it_is_wanted", || {
         let directory = tempfile::tempdir().unwrap();

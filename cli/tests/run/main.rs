@@ -2,6 +2,7 @@
 //! own hungry command: started with `role NAME` it plays that part. It has no guard of its own.
 
 mod arguments;
+mod budget;
 mod codes;
 mod descendants;
 #[path = "../../../tests/common/dispositions.rs"]
@@ -33,6 +34,7 @@ fn main() {
     dispositions::reset();
     let mut trials = Vec::new();
     arguments::add_to(&mut trials);
+    budget::add_to(&mut trials);
     codes::add_to(&mut trials);
     descendants::add_to(&mut trials);
     every_signal::add_to(&mut trials);
@@ -81,7 +83,7 @@ fn play(arguments: &[String]) {
             println!("{}", if black_box(refused) { "refused" } else { "granted" });
         }
         // All that there is, given back before the end.
-        [role] if role == "give-back" => {
+        [role] if role.starts_with("give-back") => {
             let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
             let mut block = Vec::new();
             while block.try_reserve_exact(1 << 20).is_ok() {
@@ -90,7 +92,18 @@ fn play(arguments: &[String]) {
             }
             drop(blocks);
             eprintln!("out of memory");
+            if role.ends_with("-abort") {
+                std::process::abort();
+            }
             std::process::exit(1);
+        }
+        // Touches what it does not get.
+        [role] if role == "refused-at-once" => {
+            // SAFETY: any size may be asked for.
+            let block: *mut u8 = unsafe { libc::malloc(1 << 40) }.cast();
+            // SAFETY: it is not: that is the point.
+            unsafe { black_box(block).write_volatile(1) };
+            std::process::exit(0);
         }
         // Refused what it wants; then the end comes by a door that no handler of ours is behind.
         [role, words] if role == "leave" => {
@@ -118,6 +131,10 @@ fn play(arguments: &[String]) {
             std::process::exit(2);
         }
         [role, kind, mib] if role == "hold" => resident::hold(kind, mib.parse().unwrap()),
+        [role, marks, mib, all, refused] if role == "want" => {
+            budget::want(marks.as_ref(), mib.parse().unwrap(), all.parse().unwrap(), refused.parse().unwrap())
+        }
+        [role, marks, mib] if role == "hold-marked" => budget::hold(marks.as_ref(), mib.parse().unwrap()),
         [role] if role == "share" => resident::share(),
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),

@@ -1,7 +1,7 @@
 //! Running out of memory: the code, the lines, the report, and another try.
 
 use crate::add;
-use crate::started::{Seen, launcher, run_shell, seen};
+use crate::started::{Seen, is_about, launcher, run_shell, seen};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::process::Command;
@@ -186,12 +186,17 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_hard_limit_is_one_that_nobody_below_goes_beyond", || {
         for (options, hard) in [(&["-m", "1Gi"][..], "unlimited"), (&["-m", "1Gi", "--hard"], "1048576")] {
             let seen = seen(&mut run_shell(options, "ulimit -S -d; ulimit -H -d"));
-            assert_eq!(seen.stdout, format!("1048576\n{hard}\n"), "{options:?}");
+            let (soft, rest) = seen.stdout.split_once('\n').unwrap();
+            assert!(is_about(soft, "1048576") && rest == format!("{hard}\n"), "{options:?}: {}", seen.stdout);
         }
         // The last words are still to be had.
-        let seen = seen(&mut hungry(&["-m", "64Mi", "--hard"], 100));
-        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
-        assert!(ours(&seen)[1].contains("64 MiB (67108864 bytes)"), "{}", seen.stderr);
+        let hungry = seen(&mut hungry(&["-m", "64Mi", "--hard"], 100));
+        assert_eq!(hungry.code, Some(198), "{}", hungry.stderr);
+        assert!(ours(&hungry)[1].contains("64 MiB (67108864 bytes) of data"), "{}", hungry.stderr);
+        // What is resident has none.
+        let seen = seen(&mut run_shell(&["-m", "1Gi", "--hard", "--measure", "resident"], "echo started"));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+        assert!(seen.stderr.contains("no hard limit counts what is resident"), "{}", seen.stderr);
     });
     add(trials, "the_exit_code_is_a_choice", || {
         assert_eq!(seen(&mut hungry(&["-m", "64Mi", "--exit-code", "77"], 100)).code, Some(77));
@@ -284,7 +289,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             );
         }
         // The dynamic linker itself has no room.
-        let seen = seen(&mut run_shell(&["--json", "-m", "8Ki"], "exit 0"));
+        let seen = seen(&mut run_shell(&["--json", "--measure", "data", "-m", "8Ki"], "exit 0"));
         let told = last_line(&seen);
         assert_eq!((seen.code, &told["outcome"]), (Some(125), &"cannot_start".into()), "{}", seen.stderr);
         assert!(told["error"].as_str().unwrap().contains("--limit"), "{told}");
@@ -318,7 +323,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
         assert_eq!(success["error"], Value::Null);
         assert_eq!((&success["outcome"], &success["exit_code"]), (&"success".into(), &0.into()));
-        assert_eq!((&success["limit"], &success["measure"]), (&(1u64 << 30).into(), &"data".into()));
+        assert_eq!((&success["limit"], &success["measure"]), (&(1u64 << 30).into(), &"resident".into()));
         assert!(success["resident_peak"].as_u64().unwrap() > 100_000);
         let exited = end(&[], "exit 198");
         assert_eq!(

@@ -212,13 +212,19 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let below =
             |options: &[&str]| seen(&mut run_shell(options, &format!("{}; exit $?", needy.display())));
         assert_eq!(direct(&["-m", "300Mi"]).code, Some(0));
-        let starved = direct(&["-m", "32Mi"]);
+        // What it never uses is not resident.
+        for seen in [direct(&["-m", "32Mi"]), below(&["-m", "32Mi"])] {
+            assert_eq!((seen.code, reports(&seen)), (Some(0), 0), "{}", seen.stderr);
+        }
+        let data = ["--measure", "data", "-m"];
+        let starved = direct(&[&data[..], &["32Mi"]].concat());
         assert_eq!(starved.code, Some(125), "{}", starved.stderr);
         assert!(starved.stderr.contains("below what it needs to start"), "{}", starved.stderr);
-        let starved = below(&["-m", "32Mi", "--json"]);
+        let starved = below(&[&data[..], &["32Mi", "--json"]].concat());
         assert_eq!((starved.code, reports(&starved)), (Some(198), 1), "{}", starved.stderr);
         assert_eq!(told(&starved)["report"]["program"], "needy");
-        let retried = below(&["-m", "32Mi", "--retries", "1", "--grow", "10", "--max-limit", "1Gi"]);
+        let retried =
+            below(&[&data[..], &["32Mi", "--retries", "1", "--grow", "10", "--max-limit", "1Gi"]].concat());
         assert_eq!(retried.code, Some(0), "{}", retried.stderr);
         std::fs::remove_file(at("liblarge.so")).unwrap();
         for seen in [direct(&["-m", "32Mi"]), below(&["-m", "32Mi"]), direct(&["-m", "300Mi"])] {

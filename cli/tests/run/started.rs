@@ -184,3 +184,11 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Whether `ulimit -d` told so many KiB, or, of a limit that moves with what is resident, a little more: what is mapped and not
+/// used.
+pub fn is_about(told: &str, kib: &str) -> bool {
+    let (told, kib) = (told.trim_end(), kib.trim_end());
+    let number = |text: &str| text.parse::<u64>().ok();
+    told == kib || number(told).zip(number(kib)).is_some_and(|(told, kib)| (kib..=kib + 2048).contains(&told))
+}

@@ -4,7 +4,7 @@ use crate::contract::{LimitSource, Measure};
 use crate::guard::armed::armed;
 use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};
 use crate::guard::notes;
-use crate::guard::{exhaustion, record, startup, status as guard_status};
+use crate::guard::{exhaustion, record, startup, status as guard_status, task};
 use crate::limit::Limit;
 use crate::sys;
 use core::cell::UnsafeCell;
@@ -32,6 +32,8 @@ pub struct CStatus {
     source: c_int,
     armed: c_int,
     reserved: c_int,
+    budget: u64,
+    lease: u64,
 }
 
 /// `OOMGUARD_UNKNOWN`.
@@ -47,6 +49,22 @@ fn fail(errno: c_int) -> c_int {
 /// # Safety
 /// `limit` is null or a C string.
 pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
+    // SAFETY: by contract.
+    unsafe { change_limit(limit, super::startup::environment_says_limit()) }
+}
+
+/// `oomguard_set_limit`.
+///
+/// # Safety
+/// `limit` is null or a C string.
+pub unsafe fn set_limit(limit: *const c_char) -> c_int {
+    // SAFETY: by contract.
+    unsafe { change_limit(limit, false) }
+}
+
+/// # Safety
+/// `limit` is null or a C string.
+unsafe fn change_limit(limit: *const c_char, is_settled: bool) -> c_int {
     if limit.is_null() {
         return fail(libc::EINVAL);
     }
@@ -54,7 +72,7 @@ pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
     let text = unsafe { CStr::from_ptr(limit) }.to_bytes();
     let Ok(limit) = Limit::parse(text) else { return fail(libc::EINVAL) };
     let Some(armed) = armed() else { return fail(libc::ENOTSUP) };
-    if super::startup::environment_says_limit() {
+    if is_settled {
         return 0;
     }
     match startup::change_limit(armed, limit) {
@@ -63,6 +81,19 @@ pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
             0
         }
         Err(errno) => fail(errno),
+    }
+}
+
+/// `oomguard_task`.
+///
+/// # Safety
+/// `name` is null or a C string.
+pub unsafe fn set_task(name: *const c_char) {
+    if name.is_null() {
+        task::begin(None);
+    } else {
+        // SAFETY: by contract.
+        task::begin(Some(unsafe { CStr::from_ptr(name) }.to_bytes()));
     }
 }
 
@@ -99,6 +130,8 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         },
         armed: c_int::from(notes::is_guarded()),
         reserved: 0,
+        budget: now.budget.unwrap_or(UNKNOWN),
+        lease: now.lease.unwrap_or(UNKNOWN),
     };
     // SAFETY: `full` has at least as many bytes as are copied, and the caller's memory `size` of them.
     unsafe { core::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), status.cast(), full.size) };

@@ -57,7 +57,7 @@ pub fn exit_at_once(code: c_int) -> ! {
         python::look_at_handled();
     }
     if let Some((armed, verdict)) = verdict_on_exit(code) {
-        exhaustion::end(armed, verdict);
+        exhaustion::end_for_certain(armed, verdict);
     }
     // A parent sees no more of it.
     sys::process::exit_now(code.cast_unsigned() as u8)
@@ -66,7 +66,7 @@ pub fn exit_at_once(code: c_int) -> ! {
 /// quick_exit(3), whose handlers are told no code.
 pub fn quick_exit(code: c_int) -> ! {
     if let Some((armed, verdict)) = verdict_on_exit(code) {
-        exhaustion::end(armed, verdict);
+        exhaustion::end_for_certain(armed, verdict);
     }
     match call_real!(QUICK_EXIT, unsafe extern "C" fn(c_int) -> !) {
         // SAFETY: the argument is the caller's.
@@ -81,7 +81,7 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long) {
         libc::SYS_exit_group => {
             let errno = sys::fd::errno();
             if let Some((armed, verdict)) = verdict_on_exit(first as c_int) {
-                exhaustion::end(armed, verdict);
+                exhaustion::end_for_certain(armed, verdict);
             }
             sys::fd::set_errno(errno);
         }
@@ -226,7 +226,8 @@ fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     if guilt.is_none() {
         record::acquit();
     }
-    guilt.map(|guilt| (armed, guilt.verdict(Own::Exit(code))))
+    let verdict = guilt.map(|guilt| guilt.verdict(Own::Exit(code)));
+    verdict.filter(|verdict| exhaustion::suffices(armed, *verdict)).map(|verdict| (armed, verdict))
 }
 
 /// Whether nothing but its silence tells that it dies of memory, in a runtime that says so by itself when nobody has caught

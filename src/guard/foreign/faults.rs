@@ -184,7 +184,7 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
     };
     match guilt {
         Some(guilt) => {
-            exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)))
+            exhaustion::end(armed, guilt.verdict(u8::try_from(signal).map_or(Own::Unknown, Own::Signal)));
         }
         None => record::acquit(),
     }

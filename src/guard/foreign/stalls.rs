@@ -150,6 +150,8 @@ fn look(cause: Cause, request: Request) {
     } else {
         let (evidence, own) = (Evidence::Missing, Own::Unknown);
         exhaustion::end(armed, Verdict { cause, request: Some(request), evidence, own });
+        // Its user wants better evidence than that, and lets it run.
+        begin(allocations, &effort);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
 use crate::guard::startup::{program_name, read_environment, set_up};
-use crate::guard::{c_heap, mappings, notes, onlooker};
+use crate::guard::{c_heap, lease, mappings, notes, onlooker, resident};
 use crate::record::NOTE_NAME;
 use crate::sys;
 use core::ffi::{c_char, c_int};
@@ -100,6 +100,8 @@ extern "C" fn in_child() {
         messages::forget();
         python::forget();
         stalls::forget();
+        lease::begin_in_child();
+        resident::settle_child();
         onlooker::begin();
     }
 }

@@ -27,13 +27,13 @@ pub(super) fn end(evidence: Evidence) {
     }
 }
 
-fn end_now(armed: &Armed, evidence: Evidence) -> ! {
+fn end_now(armed: &Armed, evidence: Evidence) {
     let noted = notes::requested().or_else(notes::mapped).map(|noted| (noted.cause, noted.request()));
     let (cause, request) = match noted.or_else(refusal::last_here) {
         Some((cause, request)) => (cause, Some(request)),
         None => (Cause::Heap, None),
     };
-    exhaustion::end(armed, Verdict { cause, request, evidence, own: Own::Unknown })
+    exhaustion::end(armed, Verdict { cause, request, evidence, own: Own::Unknown });
 }
 
 /// The thread that has said that it dies of an exception, and is about to say of which. Relaxed: a thread looks for its own

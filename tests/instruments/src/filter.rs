@@ -36,7 +36,7 @@ pub const OF_STD: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// README, "Limits of the guard": PR_GET_SECCOMP.
+/// docs/limits.md: PR_GET_SECCOMP.
 pub const OF_SURVIVING: &[c_long] = &[libc::SYS_prctl];
 
 /// The same: what the end needs.

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,9 +62,13 @@ static unsigned long work(void)
     return sum;
 }
 
-static void *wait_for_ever(void *unused)
+/* Uses some of its stack, says so, and waits. */
+static void *use_and_wait(void *used)
 {
-    (void)unused;
+    volatile char stack[64 << 10];
+    for (size_t at = 0; at < sizeof stack; at += 4096)
+        stack[at] = 7;
+    sem_post(used);
     for (;;)
         pause();
 }
@@ -152,8 +157,10 @@ int main(int argc, char **argv)
         return fail("mmap");
     } else if (!strcmp(way, "threads")) {
         pthread_t thread;
-        while (!(errno = pthread_create(&thread, NULL, wait_for_ever, NULL)))
-            ;
+        sem_t used;
+        sem_init(&used, 0, 0);
+        while (!(errno = pthread_create(&thread, NULL, use_and_wait, &used)))
+            sem_wait(&used);
         return fail("pthread_create");
     } else if (!strcmp(way, "recover")) {
         fill(BLOCK);

@@ -1,4 +1,5 @@
 // Ways of a C++ program to meet the end of its memory: `eat WAY [CODE]`.
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,23 @@ static unsigned long work()
     return sum;
 }
 
+/* One more thread, which uses some of its stack, says so, and waits. */
+static void start_thread(std::list<std::thread> &threads)
+{
+    static std::atomic<bool> used;
+    used = false;
+    threads.emplace_back([] {
+        volatile char stack[1 << 20];
+        for (std::size_t at = 0; at < sizeof stack; at += 4096)
+            stack[at] = 7;
+        used = true;
+        for (;;)
+            pause();
+    });
+    while (!used)
+        std::this_thread::yield();
+}
+
 static void eat_noexcept() noexcept
 {
     eat();
@@ -63,7 +81,7 @@ int main(int argc, char **argv)
     } else if (way == "threads") {
         std::list<std::thread> threads;
         for (;;)
-            threads.emplace_back([] { for (;;) pause(); });
+            start_thread(threads);
     } else if (way == "nothrow") {
         for (;;) {
             char *block = new (std::nothrow) char[64 << 10];

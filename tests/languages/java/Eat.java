@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.locks.LockSupport;
 
 public class Eat {
@@ -18,14 +19,25 @@ public class Eat {
         for (;;) held.add(ByteBuffer.allocateDirect(size));
     }
 
-    static void startThreads() {
+    static void startThreads() throws InterruptedException {
         List<Thread> held = new ArrayList<>();
         for (;;) {
-            Thread thread = new Thread(null, LockSupport::park, "parked", 64 << 20);
+            CountDownLatch used = new CountDownLatch(1);
+            Runnable park = () -> {
+                useStack(20_000);
+                used.countDown();
+                for (;;) LockSupport.park();
+            };
+            Thread thread = new Thread(null, park, "parked", 64 << 20);
             thread.setDaemon(true);
             held.add(thread);
             thread.start();
+            used.await();
         }
+    }
+
+    static int useStack(int calls) {
+        return calls == 0 ? 0 : 1 + useStack(calls - 1);
     }
 
     static long work() {
@@ -36,7 +48,7 @@ public class Eat {
         return sum;
     }
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws InterruptedException {
         System.out.println("pid " + ProcessHandle.current().pid());
         System.out.flush();
         int code = arguments.length > 1 ? Integer.parseInt(arguments[1]) : 0;

@@ -64,9 +64,16 @@ def in_thread():
 
 
 def start_threads():
+    # Each holds something of its own.
     started = threading.Event()
+
+    def hold():
+        held = bytearray(b"7") * (1 << 20)
+        started.wait()
+        return held
+
     while True:
-        threading.Thread(target=started.wait, daemon=True).start()
+        threading.Thread(target=hold, daemon=True).start()
 
 
 def caught_and_left():

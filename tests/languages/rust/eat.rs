@@ -52,7 +52,16 @@ fn main() {
         }
         "thread" => drop(std::thread::spawn(|| eat()).join()),
         "threads" => loop {
-            std::thread::spawn(|| std::thread::park());
+            let (used, is_used) = std::sync::mpsc::channel::<()>();
+            std::thread::spawn(move || {
+                black_box([7u8; 1 << 20]);
+                drop(used);
+                loop {
+                    std::thread::park();
+                }
+            });
+            // Until it has used its stack.
+            let _ = is_used.recv();
         },
         "error" => {
             // As a program does that hands its error up to main.

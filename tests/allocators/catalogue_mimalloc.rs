@@ -1,6 +1,8 @@
 //! The catalogue of ways to die and not to die, over the allocator `mimalloc::MiMalloc`.
 
+#[path = "../catalogue/mod.rs"]
 mod catalogue;
+#[path = "../common/mod.rs"]
 mod common;
 
 // No limit of the runner's own: each role is started with the one that it is to meet.

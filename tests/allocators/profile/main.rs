@@ -4,7 +4,7 @@
 mod kills;
 mod roles;
 mod samples;
-#[path = "../common/trials.rs"]
+#[path = "../../common/trials.rs"]
 mod trials;
 mod truth;
 

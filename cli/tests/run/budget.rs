@@ -1,0 +1,230 @@
+//! `--budget`: what several processes may have together. Nobody here waits for time: who holds memory holds it until what has to
+//! happen meanwhile has happened.
+
+use crate::add;
+use crate::started::{PATIENCE, Seen, launcher, seen};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+
+/// A directory for the marks by which the processes of a test know of each other.
+struct Marks(PathBuf);
+
+impl Marks {
+    fn new(name: &str) -> Marks {
+        let path = std::env::temp_dir().join(format!("oomguard-budget-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Marks(path)
+    }
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn mark(marks: &Path, kind: &str) {
+    fs::write(marks.join(format!("{kind}-{}", std::process::id())), "").unwrap();
+}
+
+/// Waits until there are so many marks of that kind.
+fn wait_for(marks: &Path, kind: &str, count: usize) {
+    let started = Instant::now();
+    let is_one = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with(kind);
+    while fs::read_dir(marks).unwrap().flatten().map(is_one).filter(|is| *is).count() < count {
+        assert!(started.elapsed() < PATIENCE, "{count} of {kind} do not come");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One of `all` who want so many MiB each at the same moment. Who gets them holds them until so many others have been refused.
+pub fn want(marks: &Path, mib: usize, all: usize, refused: usize) {
+    mark(marks, "here");
+    wait_for(marks, "here", all);
+    let mut block: Vec<u8> = Vec::new();
+    if block.try_reserve_exact(mib << 20).is_err() {
+        mark(marks, "refused");
+        std::process::exit(3);
+    }
+    block.resize(mib << 20, 1);
+    black_box(&mut block);
+    wait_for(marks, "refused", refused);
+}
+
+/// Holds so many MiB until it is killed.
+pub fn hold(marks: &Path, mib: usize) {
+    let block = black_box(vec![1u8; mib << 20]);
+    mark(marks, "holds");
+    std::thread::sleep(PATIENCE);
+    drop(block);
+}
+
+fn run(options: &[&str], command: &[&str]) -> Command {
+    let mut launcher = launcher();
+    launcher.arg("run").args(options).arg("--").args(command);
+    launcher
+}
+
+/// `script` with this program as `$0`, in a budget.
+fn script(options: &[&str], script: &str, arguments: &[&str]) -> Seen {
+    let this = std::env::current_exe().unwrap();
+    let command = [&["/bin/sh", "-c", script, this.to_str().unwrap()], arguments].concat();
+    seen(&mut run(options, &command))
+}
+
+fn role(options: &[&str], role: &[&str]) -> Seen {
+    let this = std::env::current_exe().unwrap();
+    seen(&mut run(options, &[&[this.to_str().unwrap(), "role"], role].concat()))
+}
+
+fn reports(seen: &Seen) -> Vec<Value> {
+    let lines = seen.stderr.lines().filter(|line| line.starts_with("{\"oomguard\""));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn report(seen: &Seen) -> Value {
+    let reports = reports(seen);
+    assert_eq!(reports.len(), 1, "{}", seen.stderr);
+    reports.into_iter().next().unwrap()
+}
+
+const FOUR: &str = "for n in 1 2 3 4; do \"$0\" role want \"$@\" & eval p$n=$!; done; \
+                    for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "who_finds_no_room_in_the_budget_waits_for_others_to_end", || {
+        let marks = Marks::new("waits");
+        let options = ["--budget", "200Mi", "--patience", "60s"];
+        let seen = script(&options, FOUR, &[marks.0.to_str().unwrap(), "120", "4", "0"]);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "0\n0\n0\n0\n"), "{}", seen.stderr);
+    });
+    add(trials, "without_patience_who_asks_is_refused_at_once", || {
+        let marks = Marks::new("impatient");
+        let options = ["--budget", "200Mi", "--patience", "0"];
+        let seen = script(&options, FOUR, &[marks.0.to_str().unwrap(), "120", "4", "3"]);
+        let mut codes: Vec<&str> = seen.stdout.lines().collect();
+        codes.sort_unstable();
+        assert_eq!(codes, ["0", "3", "3", "3"], "{}", seen.stderr);
+    });
+    add(trials, "when_nothing_moves_a_waiter_is_refused_and_told_whose_memory_it_was", || {
+        let marks = Marks::new("refused");
+        let one = "\"$0\" role hold-marked \"$1\" 120 & p=$!; while ! ls \"$1\"/holds-* >/dev/null 2>&1; do sleep .01; done; \
+                   \"$0\" role need 120; code=$?; kill -9 $p; wait $p 2>/dev/null; exit $code";
+        let options = ["--budget", "200Mi", "--patience", "200ms", "--report", "fd:2"];
+        let seen = script(&options, one, &[marks.0.to_str().unwrap()]);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        let report = report(&seen);
+        assert_eq!(
+            (&report["limit_source"], &report["budget"], &report["measure"]),
+            (&json!("budget"), &json!(200 * MIB), &json!("resident")),
+            "{report}"
+        );
+        assert!(report["waited_ms"].as_u64().unwrap() >= 200, "{report}");
+        assert!(report["budget_used"].as_u64().unwrap() <= 200 * MIB, "{report}");
+        let line = seen.stderr.lines().find(|line| line.contains("the 200 MiB budget is used up: "));
+        let line = line.unwrap_or_else(|| panic!("{}", seen.stderr));
+        assert!(line.matches(" MiB").count() >= 3 && line.contains("; waited "), "{line}");
+        let lines = seen.stderr.lines().filter(|line| line.starts_with("oomguard: ")).count();
+        assert!(lines <= 6, "{}", seen.stderr);
+    });
+    add(trials, "more_than_the_whole_budget_is_refused_without_waiting", || {
+        let seen = role(&["--budget", "100Mi", "--patience", "1h", "--report", "fd:2"], &["cope"]);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "refused\n"), "{}", seen.stderr);
+        let seen = role(&["--budget", "100Mi", "--patience", "1s", "--report", "fd:2"], &["need", "200"]);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert_eq!(report(&seen)["limit_source"], "budget", "{}", seen.stderr);
+    });
+    add(trials, "the_limit_is_the_most_that_one_process_may_have_of_the_budget", || {
+        let options = ["--budget", "200Mi", "-m", "50Mi", "--report", "fd:2"];
+        let seen = role(&options, &["need", "100"]);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        let report = report(&seen);
+        assert_eq!(
+            (&report["limit_source"], &report["limit"], &report["waited_ms"]),
+            (&json!("environment"), &json!(50 * MIB), &json!(0)),
+            "{report}"
+        );
+    });
+    add(trials, "what_a_killed_process_had_is_there_for_the_next", || {
+        let marks = Marks::new("killed");
+        let many = "for n in 1 2 3 4 5 6; do rm -f \"$1\"/holds-*; \"$0\" role hold-marked \"$1\" 150 & p=$!; \
+                    while ! ls \"$1\"/holds-* >/dev/null 2>&1; do kill -0 $p || exit 9; sleep .01; done; \
+                    kill -9 $p; wait $p 2>/dev/null; done; echo all";
+        let options = ["--budget", "200Mi", "--patience", "60s"];
+        let seen = script(&options, many, &[marks.0.to_str().unwrap()]);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "all\n"), "{}", seen.stderr);
+    });
+    add(trials, "what_children_share_with_their_parent_is_charged_once", || {
+        let seen = role(&["--budget", "200Mi"], &["share"]);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "shared\n"), "{}", seen.stderr);
+    });
+    add(trials, "who_overflows_the_budget_without_asking_is_asked_to_leave", || {
+        for (kind, evidence) in [("memfd", "exact"), ("later", "exact"), ("blocked", "outside")] {
+            let seen = role(&["--budget", "100Mi", "--report", "fd:2"], &["hold", kind, "512"]);
+            assert_eq!(seen.code, Some(198), "{kind}: {}", seen.stderr);
+            let report = report(&seen);
+            assert_eq!(
+                (&report["cause"], &report["evidence"]),
+                (&json!("asked_to_leave"), &json!(evidence)),
+                "{kind}: {report}"
+            );
+        }
+    });
+    add(trials, "a_launcher_in_a_budget_joins_it", || {
+        let launcher = env!("CARGO_BIN_EXE_oomguard");
+        let this = std::env::current_exe().unwrap();
+        let inner = [launcher, "run", "--budget", "1Gi", "--", this.to_str().unwrap(), "role", "need", "150"];
+        let seen = seen(&mut run(&["--budget", "100Mi", "--report", "fd:2"], &inner));
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert_eq!(report(&seen)["budget"], 100 * MIB, "{}", seen.stderr);
+    });
+    add(trials, "the_environment_can_ask_for_a_budget", || {
+        let this = std::env::current_exe().unwrap();
+        let mut command = run(&["--report", "fd:2"], &[this.to_str().unwrap(), "role", "need", "200"]);
+        let seen = seen(command.env("OOMGUARD_BUDGET", "100Mi").env("OOMGUARD_PATIENCE", "0"));
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert_eq!(report(&seen)["budget"], 100 * MIB, "{}", seen.stderr);
+    });
+    add(trials, "top_tells_who_holds_what", || {
+        let marks = Marks::new("top");
+        let look = "\"$0\" role hold-marked \"$1\" 120 & p=$!; \
+                    while ! ls \"$1\"/holds-* >/dev/null 2>&1; do kill -0 $p || exit 9; sleep .01; done; \
+                    \"$2\" top --json; \"$2\" top --once; kill -9 $p; wait $p 2>/dev/null; echo $p";
+        let arguments = [marks.0.to_str().unwrap(), env!("CARGO_BIN_EXE_oomguard")];
+        let seen = script(&["--budget", "200Mi"], look, &arguments);
+        assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+        let told: Value = serde_json::from_str(seen.stdout.lines().next().unwrap()).unwrap();
+        let pid: u64 = seen.stdout.lines().last().unwrap().parse().unwrap();
+        let holds = |budget: &&Value| {
+            budget["processes"].as_array().unwrap().iter().any(|process| process["pid"] == pid)
+        };
+        let budget = told["budgets"].as_array().unwrap().iter().find(holds).unwrap();
+        assert_eq!(budget["budget"], 200 * MIB, "{told}");
+        let holder = budget["processes"].as_array().unwrap().iter().find(|process| process["pid"] == pid);
+        assert!(holder.unwrap()["lease"].as_u64().unwrap() >= 120 * MIB, "{told}");
+        assert!(seen.stdout.contains("budget 200 MiB: "), "{}", seen.stdout);
+    });
+    add(trials, "what_cannot_be_a_budget_is_refused", || {
+        for (options, word) in [
+            (&["--budget", "12Q"][..], "accepted"),
+            (&["--budget", "100Mi", "--patience", "soon"], "accepted: 0, or a whole number"),
+            (&["--budget", "100Mi", "--measure", "data"], "what is resident"),
+        ] {
+            let seen = seen(&mut run(options, &["true"]));
+            assert!(
+                seen.code == Some(125) && seen.stderr.contains(word),
+                "{options:?} {:?}: {}",
+                seen.code,
+                seen.stderr
+            );
+        }
+    });
+}

@@ -1,0 +1,39 @@
+"""Celery, where `arm` is called in a process of its pool.
+
+A task that fails by a MemoryError is told to Celery's main process as it is, and that raises it again, in its own loop, and
+hangs: it takes it for its own. So it is told as what it is: `OutOfMemory`, with the report. Within the task it stays a
+MemoryError (`autoretry_for=(MemoryError,)`), and the process goes on with the next task.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable
+
+from ._outcome import OutOfMemory
+
+
+def adapt(compose_report: Callable[[], Any]) -> None:
+    """Makes Celery's tracer, if it is there, say so."""
+    trace: Any = sys.modules.get("celery.app.trace")
+    if trace is None or getattr(trace, "_oomguard", False):
+        return
+    exception_as_it_was = getattr(trace, "get_pickleable_exception", None)
+    type_as_it_was = getattr(trace, "get_pickleable_etype", None)
+    if exception_as_it_was is None or type_as_it_was is None:
+        return
+
+    def get_pickleable_exception(exception: Any) -> Any:
+        if not isinstance(exception, MemoryError):
+            return exception_as_it_was(exception)
+        report = compose_report()
+        told = OutOfMemory(report, report["limit"], 1, report["exit_code"])
+        told.__traceback__ = exception.__traceback__
+        return told
+
+    def get_pickleable_etype(kind: Any, *rest: Any, **named: Any) -> Any:
+        return OutOfMemory if issubclass(kind, MemoryError) else type_as_it_was(kind, *rest, **named)
+
+    trace.get_pickleable_exception = get_pickleable_exception
+    trace.get_pickleable_etype = get_pickleable_etype
+    trace._oomguard = True

@@ -1,0 +1,95 @@
+"""What an executor, its nursery and its workers say to each other.
+
+    executor ── control: a socket of messages ──▶ nursery ── fork ──▶ worker
+        └────────────── a stream for each worker: frames ────────────────┘
+
+The nursery is a process that has imported what the tasks need and does nothing but fork workers, which takes about a
+millisecond, and tell how they ended.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+import traceback
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Optional
+
+# Between executor and nursery: what, which worker, its process, its wait status.
+MESSAGE = struct.Struct("<BQqq")
+READY, START, STARTED, ENDED, CANNOT_FORK, QUIT, CANNOT_PREPARE = range(7)
+#: The longest message: CANNOT_PREPARE has a text behind it.
+MESSAGE_MAX_BYTES = 16384
+
+# Between executor and worker: what, which task, a limit or zero, the bytes that follow.
+FRAME = struct.Struct("<BQQQ")
+TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW = range(7)
+
+_TEXT = struct.Struct("<I")
+
+
+class RemoteTraceback(Exception):
+    """Where in the worker an exception was raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def dumps(value: Any) -> Any:
+    """Returns a value as bytes, with what multiprocessing can send beside what pickle can."""
+    return ForkingPickler.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def dump_error(exception: BaseException) -> bytes:
+    """Returns an exception, and the text of its traceback, as bytes."""
+    text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
+    said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
+    try:
+        body = bytes(dumps(exception))
+    except Exception as unpicklable:
+        what = f"the task raised {type(exception).__qualname__}, which cannot be pickled ({unpicklable}): {exception}"
+        body = bytes(dumps(pickle.PicklingError(what)))
+    return _TEXT.pack(len(said)) + said + body
+
+
+def load_error(body: Any) -> BaseException:
+    """Returns the exception that a worker sent, with its traceback there as its cause."""
+    (length,) = _TEXT.unpack_from(body)
+    text = bytes(body[_TEXT.size : _TEXT.size + length]).decode("utf-8", "replace")
+    try:
+        loaded = pickle.loads(body[_TEXT.size + length :])
+        if not isinstance(loaded, BaseException):
+            raise TypeError(f"not an exception: {loaded!r}")
+        exception = loaded
+    except Exception as error:
+        exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {error}")
+    exception.__cause__ = RemoteTraceback(text)
+    return exception
+
+
+def receive_exactly(stream: socket.socket, length: int) -> Optional[memoryview]:
+    """Returns so many bytes, or None where the stream ends before them. Waits."""
+    whole = memoryview(bytearray(length))
+    done = 0
+    while done < length:
+        got = stream.recv_into(whole[done:])
+        if got == 0:
+            return None
+        done += got
+    return whole
+
+
+def send_frame(stream: socket.socket, what: int, task: int, body: Any = b"") -> None:
+    """Sends a frame. Waits."""
+    view = memoryview(body)
+    header = FRAME.pack(what, task, 0, view.nbytes)
+    if view.nbytes < 1 << 16:
+        stream.sendall(header + bytes(view))
+    else:
+        stream.sendall(header)
+        stream.sendall(view)

@@ -1,0 +1,335 @@
+"""The processes of an executor: the nursery, and the workers that it forks."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from multiprocessing import process as mp_process
+from multiprocessing import spawn
+from multiprocessing import util as mp_util
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
+
+from . import _arm
+from ._limit import resolve
+from ._protocol import (
+    CANNOT_FORK,
+    CANNOT_PREPARE,
+    ENDED,
+    ERROR,
+    FRAME,
+    INITIALIZED,
+    LIMIT_TOO_LOW,
+    MESSAGE,
+    MESSAGE_MAX_BYTES,
+    OUT_OF_MEMORY,
+    QUIT,
+    READY,
+    RESULT,
+    START,
+    STARTED,
+    TASK,
+    dump_error,
+    dumps,
+    receive_exactly,
+    send_frame,
+)
+
+# What multiprocessing does in its own children, by names that it does not promise; all of 3.9 to 3.14 have them.
+process: Any = mp_process
+util: Any = mp_util
+
+# Whether this worker says by itself what it died of.
+_tells_itself = True
+
+Initializer = Optional[Tuple[Callable[..., Any], Tuple[Any, ...]]]
+
+
+def main(control_fd: int, length: int, tracker_fd: int) -> None:
+    """A nursery that was executed: what it needs is its standard input."""
+    control = socket.socket(fileno=control_fd)
+    try:
+        if tracker_fd >= 0:
+            from multiprocessing import resource_tracker
+
+            tracker: Any = resource_tracker._resource_tracker
+            tracker._fd = tracker_fd
+        with os.fdopen(os.dup(0), "rb") as given:
+            body = given.read(length)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        preparation, rest = pickle.loads(body)
+        process.current_process()._inheriting = True
+        try:
+            spawn.prepare(preparation)
+            settings = pickle.loads(rest)
+        finally:
+            del process.current_process()._inheriting
+    except BaseException:
+        _tell_that_it_cannot(control)
+        raise SystemExit(1)
+    nurse(control, **settings)
+
+
+def _tell_that_it_cannot(control: socket.socket) -> None:
+    text = traceback.format_exc().encode("utf-8", "replace")
+    control.send(MESSAGE.pack(CANNOT_PREPARE, 0, 0, 0) + text[: MESSAGE_MAX_BYTES - MESSAGE.size])
+
+
+def nurse(
+    control: socket.socket,
+    *,
+    initializer: Initializer,
+    limit: str,
+    measure: Optional[str],
+    parent: int,
+    parent_name: str,
+    silenced: bool,
+    copies: bool,
+    lowers: bool,
+) -> NoReturn:
+    """Forks workers, and tells how they ended, until it is told to quit or the executor is gone."""
+    # The terminal means the executor's process, which decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    woken, wakes = os.pipe()
+    for fd in (woken, wakes):
+        os.set_blocking(fd, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    if silenced:
+        # It was for this process and its workers; what the tasks start says what it has to say.
+        os.environ.pop("OOMGUARD_QUIET", None)
+    os.environ.pop("OOMGUARD_REPORT", None)
+    # What is here stays, and is shared with the workers as long as nobody writes to it.
+    gc.freeze()
+    workers: Dict[int, int] = {}
+    _send(control, READY)
+    quits = False
+    poll = select.poll()
+    poll.register(woken, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    while not (quits and not workers):
+        ready = {fd for fd, _ in poll.poll()}
+        if woken in ready:
+            try:
+                os.read(woken, 4096)
+            except BlockingIOError:
+                pass
+        _tell_the_dead(control, workers)
+        if control.fileno() not in ready:
+            continue
+        message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1)
+        if not message:
+            # The executor is gone, and nobody waits for what they do.
+            for pid in workers:
+                os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        what, worker, _, _ = MESSAGE.unpack(message)
+        if what == QUIT:
+            quits = True
+            poll.unregister(control)
+        elif what == START:
+            pid = _fork(control, worker)
+            if pid == 0:
+                os.close(woken)
+                os.close(wakes)
+                control.close()
+                _begin_worker(worker, fds[0], initializer, limit, measure, parent, parent_name, copies, lowers)
+            os.close(fds[0])
+            if pid > 0:
+                workers[pid] = worker
+                _send(control, STARTED, worker, pid)
+    os._exit(0)
+
+
+def _send(control: socket.socket, what: int, worker: int = 0, pid: int = 0, status: int = 0) -> None:
+    try:
+        control.send(MESSAGE.pack(what, worker, pid, status))
+    except OSError:
+        # Gone: read as the end of the stream.
+        pass
+
+
+def _fork(control: socket.socket, worker: int) -> int:
+    with warnings.catch_warnings():
+        # The library may have a bare thread here, which takes no lock of Python's.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return os.fork()
+        except OSError as error:
+            _send(control, CANNOT_FORK, worker, 0, error.errno or 0)
+            return -1
+
+
+def _tell_the_dead(control: socket.socket, workers: Dict[int, int]) -> None:
+    while workers:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        worker = workers.pop(pid, None)
+        if worker is not None:
+            _send(control, ENDED, worker, pid, status)
+
+
+def _begin_worker(
+    worker: int,
+    fd: int,
+    initializer: Initializer,
+    limit: str,
+    measure: Optional[str],
+    parent: int,
+    parent_name: str,
+    copies: bool,
+    lowers: bool,
+) -> NoReturn:
+    global _tells_itself
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        stream = socket.socket(fileno=fd)
+        me = process.current_process()
+        me.name = f"OomguardWorker-{worker}"
+        me._config.pop("daemon", None)
+        process._parent_process = process._ParentProcess(parent_name, parent, fd)
+        process._children = set()
+        util._close_stdin()
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+        guarded = _arm.is_guarded_by_library()
+        # The library reports to whom it was told to when the program began.
+        _tells_itself = copies or not guarded
+        if copies:
+            _arm.count_from_here()
+        if copies and guarded:
+            bytes_of_limit = resolve(limit)[0]
+            if bytes_of_limit is not None:
+                _arm.set_limit(bytes_of_limit + (_arm.status().in_use or 0))
+        elif guarded and lowers:
+            _arm.set_limit(limit)
+        elif not guarded:
+            # It cannot be preloaded here, or this was forked off a program without it.
+            os.environ["OOMGUARD_LIMIT"] = limit
+            _arm.arm(limit, measure=measure)
+        code = _work(stream, initializer)
+    except BaseException as exception:
+        _leave_if_memory(exception, None, 0)
+        traceback.print_exc()
+    finally:
+        try:
+            threading._shutdown()  # type: ignore[attr-defined]
+            util._flush_std_streams()
+        finally:
+            os._exit(code)
+    raise AssertionError("unreachable")
+
+
+def _work(stream: socket.socket, initializer: Initializer) -> int:
+    if initializer is not None:
+        function, arguments = initializer
+        try:
+            function(*arguments)
+        except BaseException as exception:
+            _leave_if_memory(exception, stream, 0)
+            send_frame(stream, ERROR, 0, dump_error(exception))
+            return 1
+    send_frame(stream, INITIALIZED, 0)
+    while True:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        header = _receive_task(stream)
+        if header is None:
+            break
+        task, limit, length = header
+        if limit and not _set_limit(limit):
+            # More is in use than the next task may have: somebody else does it.
+            if receive_exactly(stream, length) is not None:
+                send_frame(stream, LIMIT_TOO_LOW, task)
+            continue
+        if not _do_one(stream, task, length):
+            break
+    util._exit_function()
+    return 0
+
+
+def _receive_task(stream: socket.socket) -> Optional[Tuple[int, int, int]]:
+    header = receive_exactly(stream, FRAME.size)
+    if header is None:
+        return None
+    what, task, limit, length = FRAME.unpack(header)
+    return (task, limit, length) if what == TASK else None
+
+
+def _set_limit(limit: int) -> bool:
+    try:
+        _arm.set_limit(limit)
+    except MemoryError:
+        return False
+    return True
+
+
+def _do_one(stream: socket.socket, task: int, length: int) -> bool:
+    refused = _refusals()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        body = receive_exactly(stream, length)
+        if body is None:
+            return False
+        function, arguments, named = pickle.loads(body)
+        del body
+        answer = dumps(function(*arguments, **named))
+        what = RESULT
+        del function, arguments, named
+    except BaseException as exception:
+        _leave_if_memory(exception, stream, task, refused)
+        what, answer = ERROR, dump_error(exception)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        send_frame(stream, what, task, answer)
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _refusals() -> Optional[int]:
+    return _arm.status().refusals if _arm.is_guarded_by_library() else None
+
+
+def _leave_if_memory(
+    exception: BaseException, stream: Optional[socket.socket], task: int, refused: Optional[int] = 0
+) -> None:
+    """Ends this process if it was refused memory and this is what came of it. Called where the exception is handled."""
+    if not _arm.comes_from_memory(exception):
+        return
+    now = _refusals()
+    if now is not None and refused is not None and now <= refused:
+        return
+    if _tells_itself:
+        _arm._lend_reserve()
+        report = _arm.compose_report()
+        if stream is not None:
+            send_frame(stream, OUT_OF_MEMORY, task, json.dumps(report).encode())
+        _flush()
+        os._exit(report["exit_code"])
+    _flush()
+    # The library sees what is being handled here, and makes it a report and the reserved code.
+    os._exit(1)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass

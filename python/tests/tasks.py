@@ -1,0 +1,172 @@
+"""What the workers of the tests do."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, List, NoReturn
+
+import oomguard
+
+MIB = 1 << 20
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def eat(mib: int) -> int:
+    rows = [bytearray(MIB) for _ in range(mib)]
+    return len(rows)
+
+
+def eat_at_once(mib: int) -> int:
+    return len(bytearray(mib * MIB))
+
+
+def eat_or_square(number: int, bad: bool) -> int:
+    return eat_at_once(100_000) if bad else number * number
+
+
+def eat_and_cope(mib: int) -> str:
+    try:
+        eat_at_once(mib)
+    except MemoryError:
+        return "coped"
+    return "had enough"
+
+
+def eat_and_wrap(mib: int) -> NoReturn:
+    try:
+        eat(mib)
+    except MemoryError as error:
+        raise ValueError("of no use") from error
+    raise AssertionError("had enough")
+
+
+def eat_unchecked() -> None:
+    """C code that does not check what malloc gave."""
+    import ctypes
+
+    c = ctypes.CDLL(None)
+    c.malloc.restype = ctypes.c_void_p
+    c.malloc.argtypes = [ctypes.c_size_t]
+    c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    c.memset(c.malloc(1 << 40), 1, 4096)
+
+
+def raise_by_itself() -> None:
+    raise MemoryError("said the task")
+
+
+def fail(number: int) -> NoReturn:
+    raise KeyError(number)
+
+
+class Unpicklable(Exception):
+    def __init__(self, lock: Any) -> None:
+        super().__init__(lock)
+
+
+class NeedsTwo(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(one)
+
+
+def fail_unpicklably() -> NoReturn:
+    raise Unpicklable(threading.Lock())
+
+
+def fail_one_way() -> NoReturn:
+    raise NeedsTwo(1, 2)
+
+
+def give_unpicklable() -> Any:
+    return threading.Lock()
+
+
+class UnpicklesBadly:
+    def __reduce__(self) -> Any:
+        return fail, (3,)
+
+
+def give_what_unpickles_badly() -> Any:
+    return UnpicklesBadly()
+
+
+def leave(code: int) -> NoReturn:
+    os._exit(code)
+
+
+def leave_politely(code: int) -> NoReturn:
+    sys.exit(code)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_until(path: str) -> str:
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return path
+
+
+def announce_and_sleep(path: str) -> None:
+    with open(f"{path}.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{path}.new", path)
+    time.sleep(600)
+
+
+STATE: List[Any] = []
+
+
+def remember(value: Any) -> None:
+    STATE.append(value)
+
+
+def remembered() -> List[Any]:
+    return STATE
+
+
+def put(value: Any) -> None:
+    STATE[0].put(value)
+
+
+def status_of_worker() -> oomguard.Status:
+    return oomguard.status()
+
+
+def who_am_i() -> Any:
+    parent = multiprocessing.parent_process()
+    return multiprocessing.current_process().name, parent and parent.pid, sys.stdin.read()
+
+
+def large(mib: int, body: bytes) -> bytes:
+    assert len(body) == mib * MIB
+    return body[::-1]
+
+
+def run_child() -> int:
+    import subprocess
+
+    return subprocess.run([sys.executable, "-c", "pass"], stderr=subprocess.PIPE).returncode
+
+
+def armed_square(number: int) -> int:
+    oomguard.arm("300Mi")
+    return number * number
+
+
+def armed_eat(mib: int) -> int:
+    oomguard.arm("300Mi")
+    return eat(mib)

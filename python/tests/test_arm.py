@@ -1,0 +1,176 @@
+"""`arm`, `set_limit`, `task`, `status`: this process, with the library in it and without."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from conftest import KEYS
+
+import oomguard
+
+WITHOUT: Any = ()
+WITH = (oomguard.launcher(), "run", "--")
+EATS = "rows = [bytearray(1 << 20) for _ in range(1000)]\n"
+
+
+@pytest.fixture(params=[WITHOUT, WITH], ids=["without", "with"])
+def library(request: Any) -> Any:
+    return request.param
+
+
+def test_an_uncaught_memory_error_ends_with_the_reserved_code(script: Any, library: Any) -> None:
+    ended = script("import oomguard\noomguard.arm('300Mi')\noomguard.task('job-17')\n" + EATS, before=library)
+    assert ended.code == 198, ended
+    assert "MemoryError" in ended.stderr and "oomguard: out of memory" in ended.stderr, ended
+    (report,) = ended.reports
+    assert list(report) == KEYS
+    assert report["limit"] == 300 << 20 and report["measure"] in ("data", "resident") and report["token"] == "job-17", ended
+    assert report["evidence"] == "exact" and report["exit_code"] == 198 and report["limit_source"] == "source", ended
+
+
+WAYS = {
+    "wrapped": "try:\n    " + EATS.strip() + "\nexcept MemoryError as error:\n    raise KeyError(3) from error\n",
+    "in a function": "def eat():\n    " + EATS + "eat()\n",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_so_does_what_was_raised_from_one(script: Any, library: Any, way: str) -> None:
+    assert script("import oomguard\noomguard.arm('300Mi')\n" + WAYS[way], before=library).code == 198
+
+
+SURVIVES = {
+    "coped": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\n", 0),
+    "coped, exits": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\nraise SystemExit(3)\n", 3),
+    "other exception": ("raise KeyError(3)\n", 1),
+    "exit": ("import sys\nsys.exit(7)\n", 7),
+    "exit with a text": ("raise SystemExit('words')\n", 1),
+    "interrupt": ("import os, signal\nsignal.signal(2, signal.SIG_DFL)\nos.kill(os.getpid(), 2)\n", -2),
+    "ignored in a destructor": (
+        "class Eats:\n    def __del__(self):\n        rows = [bytearray(1 << 20) for _ in range(1000)]\n"
+        "one = Eats()\ndel one\nprint('goes on')\n",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SURVIVES)
+def test_everything_else_ends_as_ever(script: Any, way: str) -> None:
+    source, code = SURVIVES[way]
+    ended = script("import oomguard\noomguard.arm('300Mi')\n" + source)
+    assert ended.code == code and ended.reports == [] and "oomguard" not in ended.stderr, ended
+
+
+def test_a_thread_that_dies_of_memory_ends_the_process(script: Any) -> None:
+    eats = "import oomguard, threading, time, _thread\noomguard.arm('300Mi')\ndef eat():\n    " + EATS
+    for start in ("threading.Thread(target=eat, name='eater').start()\n", "_thread.start_new_thread(eat, ())\n"):
+        ended = script(eats + start + "time.sleep(60)\n")
+        assert ended.code == 198 and "Traceback" in ended.stderr, ended
+        assert len(ended.reports) == 1 and ended.reports[0]["thread"] != "main"
+
+
+def test_a_process_of_multiprocessing_ends_with_it(script: Any) -> None:
+    for method in ("fork", "spawn"):
+        ended = script(
+            "import multiprocessing, oomguard\ndef eat():\n    oomguard.arm('300Mi')\n    "
+            + EATS
+            + f"if __name__ == '__main__':\n    child = multiprocessing.get_context('{method}').Process(target=eat)\n"
+            "    child.start()\n    child.join()\n    raise SystemExit(child.exitcode)\n"
+        )
+        assert ended.code == 198 and len(ended.reports) == 1 and "Process" in ended.stderr, ended
+
+
+def test_a_forked_child_has_the_limit_too(script: Any, library: Any) -> None:
+    ended = script(
+        "import os, oomguard\noomguard.arm('300Mi')\npid = os.fork()\nif pid == 0:\n    " + EATS
+        + "_, status = os.waitpid(pid, 0)\nprint(os.WEXITSTATUS(status))\n",
+        before=library,
+    )
+    assert (ended.code, ended.stdout) == (0, "198\n"), ended
+
+
+def test_a_hook_of_the_programs_own_is_called_first(script: Any) -> None:
+    ended = script(
+        "import sys, oomguard\nsys.excepthook = lambda *given: print('mine', given[0].__name__)\noomguard.arm('300Mi')\n" + EATS
+    )
+    assert (ended.code, ended.stdout) == (198, "mine MemoryError\n"), ended
+
+
+def test_what_is_buffered_is_written(script: Any) -> None:
+    ended = script("import oomguard\noomguard.arm('300Mi')\nprint('words')\n" + EATS)
+    assert (ended.code, ended.stdout) == (198, "words\n")
+
+
+LOGS = (
+    "import logging, oomguard\noomguard.arm('300Mi', exit_on_uncaught={})\ntry:\n    " + EATS.strip()
+    + "\nexcept Exception:\n    logging.exception('a request failed')\nprint('goes on')\n"
+)
+
+
+def test_what_a_framework_logs_ends_the_process_if_it_is_wanted(script: Any) -> None:
+    ended = script(LOGS.format(True))
+    assert ended.code == 198 and ended.stdout == "" and "MemoryError" in ended.stderr, ended
+    ended = script(LOGS.format(False))
+    assert (ended.code, ended.stdout) == (0, "goes on\n"), ended
+
+
+def test_the_environment_has_the_last_word(script: Any) -> None:
+    tells = "import oomguard\noomguard.arm('300Mi')\ns = oomguard.status()\nprint(s.limit, s.source, s.measure)\n"
+    assert script(tells).stdout == f"{300 << 20} source data\n"
+    assert script(tells, env={"OOMGUARD_LIMIT": "1Gi"}).stdout == f"{1 << 30} environment data\n"
+    assert script(tells, env={"OOMGUARD_MEASURE": "address-space"}).stdout == f"{300 << 20} source address-space\n"
+    ended = script(tells + EATS, env={"OOMGUARD_EXIT_CODE": "77", "OOMGUARD_QUIET": "1"})
+    assert ended.code == 77 and "oomguard:" not in ended.stderr
+    ended = script(tells, env={"OOMGUARD_LIMIT": "much"})
+    assert ended.code == 1 and "OOMGUARD_LIMIT" in ended.stderr
+
+
+def test_a_lower_rlimit_stays(script: Any) -> None:
+    ended = script(
+        "import oomguard, resource\nresource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))\noomguard.arm('300Mi')\n"
+        "s = oomguard.status()\nprint(s.limit, s.source)\noomguard.set_limit('100Mi')\nprint(oomguard.status().limit)\n"
+    )
+    assert ended.stdout == f"{200 << 20} rlimit\n{100 << 20}\n", ended
+
+
+def test_the_limit_can_be_moved_both_ways(script: Any, library: Any) -> None:
+    ended = script(
+        "import oomguard\noomguard.arm('300Mi')\noomguard.set_limit('100Mi')\n"
+        "s = oomguard.status()\nprint(s.limit, s.armed, s.headroom == s.limit - s.in_use)\n"
+        "try:\n    bytearray(200 << 20)\nexcept MemoryError:\n    print('refused')\n"
+        "oomguard.set_limit('400Mi')\nprint(len(bytearray(200 << 20)))\n"
+        "try:\n    oomguard.set_limit('1Mi')\nexcept MemoryError:\n    print('too low')\nprint(oomguard.status().limit)\n",
+        before=library,
+    )
+    told = f"{100 << 20} True True\nrefused\n{200 << 20}\ntoo low\n{400 << 20}\n"
+    assert (ended.code, ended.stdout) == (0, told), ended
+
+
+def test_what_is_mapped_and_untouched_is_not_resident(script: Any) -> None:
+    ended = script(
+        "import mmap, oomguard\nreserved = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE)\n"
+        "oomguard.arm('300Mi', measure='resident')\nprint(oomguard.status().measure, len(bytearray(200 << 20)))\n" + EATS
+    )
+    assert (ended.code, ended.stdout) == (198, f"resident {200 << 20}\n"), ended
+
+
+def test_wrong_arguments_change_nothing(script: Any) -> None:
+    for wrong in ("'much'", "1.5", "'300Mi', measure='heap'", "'1Mi'"):
+        ended = script(
+            f"import oomguard\ntry:\n    oomguard.arm({wrong})\nexcept (ValueError, TypeError, MemoryError):\n    pass\n"
+            "print(oomguard.status().limit, oomguard.status().armed)\n"
+        )
+        assert ended.stdout == "None False\n", ended
+    assert script("import oomguard\noomguard.set_limit('1Gi')\n").code == 1
+
+
+def test_the_library_counts_refusals(script: Any) -> None:
+    ended = script(
+        "import oomguard\nprint(oomguard.status().refusals)\ntry:\n    bytearray(1 << 40)\nexcept MemoryError:\n    pass\n"
+        "print(oomguard.status().refusals, oomguard.status().source)\n",
+        before=(oomguard.launcher(), "run", "-m", "1Gi", "--"),
+    )
+    assert ended.stdout == "0\n1 environment\n", ended
+    assert os.environ.get("LD_PRELOAD") is None

@@ -1,0 +1,414 @@
+"""`ProcessPoolExecutor` is concurrent.futures', where a task that runs out of memory fails alone."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import multiprocessing
+import operator
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import tasks
+from conftest import DEADLINE_S, KEYS
+
+import oomguard
+from oomguard import BrokenProcessPool, OutOfMemory, ProcessPoolExecutor
+
+# Workers that begin anew under the launcher, and workers that are forked off this process.
+WAYS = [None, multiprocessing.get_context("fork")]
+
+
+@pytest.fixture(params=WAYS, ids=["anew", "fork"])
+def way(request: Any) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def pool(way: Any) -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, way, limit="300Mi") as pool:
+        yield pool
+
+
+def result(future: Any) -> Any:
+    return future.result(DEADLINE_S)
+
+
+def error(future: Any) -> Any:
+    return future.exception(DEADLINE_S)
+
+
+def test_tasks_are_done(pool: ProcessPoolExecutor) -> None:
+    futures = [pool.submit(tasks.square, number) for number in range(50)]
+    assert [result(future) for future in futures] == [number**2 for number in range(50)]
+    assert list(pool.map(tasks.square, range(10), timeout=DEADLINE_S)) == [number**2 for number in range(10)]
+    assert list(pool.map(pow, range(10), range(10), chunksize=3)) == [number**number for number in range(10)]
+    assert list(pool.map(tasks.square, [], chunksize=3)) == []
+    with pytest.raises(ValueError):
+        pool.map(tasks.square, [], chunksize=0)
+    assert result(pool.submit(dict, fn=1, self=2)) == {"fn": 1, "self": 2}
+    assert isinstance(pool, concurrent.futures.Executor)
+
+
+@pytest.mark.parametrize("task", [(tasks.eat, 1000), (tasks.eat_at_once, 1000), (tasks.eat_and_wrap, 1000)])
+def test_a_task_out_of_memory_fails_alone(pool: ProcessPoolExecutor, task: Any) -> None:
+    before = {result(pool.submit(tasks.pid)) for _ in range(20)}
+    others = [pool.submit(tasks.square, number) for number in range(20)]
+    out = pool.submit(*task)
+    others += [pool.submit(tasks.square, number) for number in range(20, 40)]
+    raised = error(out)
+    assert isinstance(raised, OutOfMemory), raised
+    assert (raised.limit, raised.tries, raised.returncode) == (300 << 20, 1, 198)
+    assert raised.report is not None and list(raised.report) == KEYS
+    assert raised.report["evidence"] == "exact" and raised.report["limit"] == 300 << 20
+    assert [result(future) for future in others] == [number**2 for number in range(40)]
+    assert raised.report["pid"] not in {result(pool.submit(tasks.pid)) for _ in range(20)}
+    assert before
+
+
+def test_a_retry_has_more_and_the_next_task_has_not(way: Any) -> None:
+    with ProcessPoolExecutor(1, way, limit="100Mi", retries=2, grow=2.0) as pool:
+        assert result(pool.submit(tasks.eat, 250)) == 250
+        assert result(pool.submit(tasks.status_of_worker)).limit == 100 << 20
+        raised = error(pool.submit(tasks.eat, 600))
+        assert isinstance(raised, OutOfMemory) and (raised.tries, raised.limit) == (3, 400 << 20)
+        assert "3 tries" in str(raised)
+        assert result(pool.submit(tasks.square, 3)) == 9
+    with ProcessPoolExecutor(1, way, limit="100Mi", retries=5, max_limit="150Mi") as pool:
+        raised = error(pool.submit(tasks.eat, 600))
+        assert (raised.tries, raised.limit) == (2, 150 << 20)
+
+
+def test_a_task_that_copes_is_not_out_of_memory(pool: ProcessPoolExecutor) -> None:
+    worker = result(pool.submit(tasks.pid))
+    assert result(pool.submit(tasks.eat_and_cope, 1000)) == "coped"
+    assert result(pool.submit(tasks.pid)) == worker
+
+
+def test_c_code_that_does_not_check_is_seen_by_the_library() -> None:
+    with ProcessPoolExecutor(1, limit="300Mi") as pool:
+        raised = error(pool.submit(tasks.eat_unchecked))
+        assert isinstance(raised, OutOfMemory) and raised.report is not None
+        assert raised.report["evidence"] in ("fault", "missing", "straight")
+
+
+def test_a_memory_error_without_a_refusal_is_an_exception_as_any() -> None:
+    with ProcessPoolExecutor(1, limit="300Mi") as pool:
+        worker = result(pool.submit(tasks.pid))
+        raised = error(pool.submit(tasks.raise_by_itself))
+        assert type(raised) is MemoryError and raised.args == ("said the task",)
+        assert result(pool.submit(tasks.pid)) == worker
+
+
+def test_exceptions_come_with_their_traceback(pool: ProcessPoolExecutor) -> None:
+    raised = error(pool.submit(tasks.fail, 7))
+    assert type(raised) is KeyError and raised.args == (7,)
+    assert "in fail" in str(raised.__cause__) and "KeyError: 7" in str(raised.__cause__)
+    assert type(error(pool.submit(tasks.leave_politely, 3))) is SystemExit
+    assert result(pool.submit(tasks.square, 2)) == 4
+
+
+def test_what_cannot_be_pickled_fails_its_own_future(pool: ProcessPoolExecutor) -> None:
+    failures = [
+        pool.submit(lambda: 0),
+        pool.submit(tasks.square, threading.Lock()),  # type: ignore[arg-type]
+        pool.submit(tasks.give_unpicklable),
+        pool.submit(tasks.fail_unpicklably),
+    ]
+    for future in failures:
+        assert isinstance(error(future), (pickle.PicklingError, TypeError, AttributeError)), error(future)
+    assert "Unpicklable" in str(error(failures[3]))
+    assert isinstance(error(pool.submit(tasks.fail_one_way)), RuntimeError)
+    assert type(error(pool.submit(tasks.give_what_unpickles_badly))) is KeyError
+    assert result(pool.submit(tasks.square, 2)) == 4
+
+
+@pytest.mark.parametrize("death", [(tasks.leave, 3), (tasks.leave, 198), (tasks.kill_itself,)])
+def test_a_worker_that_ends_fails_its_own_task(pool: ProcessPoolExecutor, death: Any) -> None:
+    others = [pool.submit(tasks.square, number) for number in range(10)]
+    dead = pool.submit(*death)
+    others += [pool.submit(tasks.square, number) for number in range(10, 20)]
+    raised = error(dead)
+    assert type(raised) is BrokenProcessPool
+    assert ("SIGKILL" if len(death) == 1 else f"exit code {death[1]}") in str(raised)
+    assert [result(future) for future in others] == [number**2 for number in range(20)]
+
+
+def test_a_worker_killed_by_others_is_replaced(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    future = pool.submit(tasks.announce_and_sleep, str(path))
+    while not path.exists():
+        time.sleep(0.01)
+    os.kill(int(path.read_text()), signal.SIGTERM)
+    assert "SIGTERM" in str(error(future))
+    assert [result(pool.submit(tasks.square, number)) for number in range(10)] == [number**2 for number in range(10)]
+
+
+def test_futures_can_be_cancelled(way: Any, tmp_path: Path) -> None:
+    path = tmp_path / "go"
+    with ProcessPoolExecutor(1, way) as pool:
+        running = pool.submit(tasks.sleep_until, str(path))
+        while not running.running():
+            time.sleep(0.01)
+        waiting = [pool.submit(tasks.square, number) for number in range(3)]
+        assert waiting[1].cancel() and not running.cancel()
+        path.touch()
+        assert (result(waiting[0]), result(waiting[2])) == (0, 4)
+        assert waiting[1].cancelled()
+
+
+def test_shutdown_cancels_what_has_not_begun(way: Any, tmp_path: Path) -> None:
+    path = tmp_path / "go"
+    pool = ProcessPoolExecutor(1, way)
+    running = pool.submit(tasks.sleep_until, str(path))
+    while not running.running():
+        time.sleep(0.01)
+    waiting = [pool.submit(tasks.square, number) for number in range(3)]
+    pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(tasks.square, 1)
+    path.touch()
+    pool.shutdown()
+    assert result(running) == str(path) and all(future.cancelled() for future in waiting)
+    ProcessPoolExecutor(1, way).shutdown()
+
+
+def test_shutdown_leaves_no_process_and_no_descriptor(way: Any) -> None:
+    def once() -> int:
+        with ProcessPoolExecutor(3, way, limit="300Mi") as pool:
+            pids = {result(pool.submit(tasks.pid)) for _ in range(5)}
+            assert isinstance(error(pool.submit(tasks.eat, 1000)), OutOfMemory)
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        return len(os.listdir("/proc/self/fd"))
+
+    once()
+    gc.collect()
+    before = once()
+    for _ in range(3):
+        assert once() <= before
+
+
+def test_a_forgotten_executor_does_what_it_has_and_ends(way: Any) -> None:
+    pool = ProcessPoolExecutor(2, way)
+    futures = [pool.submit(tasks.square, number) for number in range(20)]
+    thread = pool._pool.thread
+    del pool
+    gc.collect()
+    assert [result(future) for future in futures] == [number**2 for number in range(20)]
+    assert thread is not None
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def test_initializers_run_in_every_worker(way: Any) -> None:
+    with ProcessPoolExecutor(2, way, tasks.remember, ("word",), limit="300Mi") as pool:
+        assert result(pool.submit(tasks.remembered)) == ["word"]
+        assert isinstance(error(pool.submit(tasks.eat, 1000)), OutOfMemory)
+        assert [result(pool.submit(tasks.remembered)) for _ in range(5)] == [["word"]] * 5
+
+
+def test_an_initializer_that_fails_breaks_the_pool(way: Any) -> None:
+    with ProcessPoolExecutor(2, way, tasks.fail, (7,)) as pool:
+        futures = [pool.submit(tasks.square, number) for number in range(5)]
+        for future in futures:
+            assert type(error(future)) is BrokenProcessPool and "KeyError" in str(error(future))
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(tasks.square, 1)
+
+
+def test_an_initializer_that_runs_out_of_memory_breaks_the_pool(way: Any) -> None:
+    with ProcessPoolExecutor(2, way, tasks.eat, (1000,), limit="200Mi") as pool:
+        raised = error(pool.submit(tasks.square, 1))
+        assert type(raised) is BrokenProcessPool and isinstance(raised.__cause__, OutOfMemory)
+
+
+def test_locks_and_queues_reach_workers_by_initargs(way: Any) -> None:
+    queue = (way or multiprocessing.get_context("spawn")).SimpleQueue()
+    with ProcessPoolExecutor(1, way, tasks.remember, (queue,)) as pool:
+        result(pool.submit(tasks.put, "word"))
+        assert queue.get() == "word"
+
+
+def test_workers_are_replaced_after_so_many_tasks(way: Any) -> None:
+    with ProcessPoolExecutor(1, way, max_tasks_per_child=3) as pool:
+        pids = [result(pool.submit(tasks.pid)) for _ in range(9)]
+        assert len(set(pids)) == 3 and pids[0] == pids[2] != pids[3]
+
+
+def test_workers_look_like_those_of_multiprocessing(pool: ProcessPoolExecutor) -> None:
+    name, parent, stdin = result(pool.submit(tasks.who_am_i))
+    assert name.startswith("OomguardWorker-") and parent == os.getpid() and stdin == ""
+    assert result(pool.submit(tasks.run_child)) == 0
+
+
+def test_large_arguments_and_results_pass(pool: ProcessPoolExecutor) -> None:
+    body = os.urandom(20 * tasks.MIB)
+    futures = [pool.submit(tasks.large, 20, body) for _ in range(4)]
+    assert all(result(future) == body[::-1] for future in futures)
+
+
+def test_an_argument_larger_than_the_limit_is_out_of_memory(way: Any) -> None:
+    with ProcessPoolExecutor(1, way, limit="100Mi") as pool:
+        assert isinstance(error(pool.submit(tasks.large, 200, bytes(200 * tasks.MIB))), OutOfMemory)
+        assert result(pool.submit(tasks.square, 2)) == 4
+
+
+def test_many_threads_submit(pool: ProcessPoolExecutor) -> None:
+    sums = []
+
+    def submit(base: int) -> None:
+        futures = [pool.submit(tasks.square, base + number) for number in range(50)]
+        sums.append(sum(result(future) for future in futures) == sum((base + number) ** 2 for number in range(50)))
+
+    threads = [threading.Thread(target=submit, args=(1000 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sums == [True] * 8
+
+
+def test_no_future_is_lost_among_many(way: Any) -> None:
+    count, bad = 400, 20
+    with ProcessPoolExecutor(4, way, limit="300Mi") as pool:
+        futures = [pool.submit(tasks.eat_or_square, number, number % (count // bad) == 7) for number in range(count)]
+        errors = [error(future) for future in futures]
+    for number, raised in enumerate(errors):
+        if number % (count // bad) == 7:
+            assert isinstance(raised, OutOfMemory) and raised.report is not None
+        else:
+            assert raised is None and futures[number].result() == number**2
+
+
+def test_the_nursery_gone_breaks_the_pool(way: Any, tmp_path: Path) -> None:
+    pool = ProcessPoolExecutor(2, way)
+    running = pool.submit(tasks.sleep_until, str(tmp_path / "never"))
+    while not running.running():
+        time.sleep(0.01)
+    nursery = pool._pool.keeper.nursery  # type: ignore[union-attr]
+    os.kill(nursery.process.pid if nursery.process else nursery.pid, signal.SIGKILL)
+    assert type(error(running)) is BrokenProcessPool
+    pool.shutdown()
+
+
+def test_arguments_are_checked() -> None:
+    for named in (
+        {"max_workers": 0},
+        {"limit": "much"},
+        {"retries": -1},
+        {"grow": 1.0},
+        {"max_tasks_per_child": 0},
+        {"max_limit": "much"},
+    ):
+        with pytest.raises(ValueError):
+            ProcessPoolExecutor(**named)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        ProcessPoolExecutor(initializer=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no_such"):
+        ProcessPoolExecutor(no_such=3)
+
+
+def test_a_limit_too_small_to_start_with_breaks_the_pool() -> None:
+    with ProcessPoolExecutor(1, limit="64Ki", measure="data") as pool:
+        raised = error(pool.submit(tasks.square, 1))
+        assert type(raised) is BrokenProcessPool and "exit code 125" in str(raised)
+
+
+def test_a_budget_is_the_launchers_or_a_clear_error() -> None:
+    help_text = subprocess.run([oomguard.launcher(), "run", "--help"], stdout=subprocess.PIPE, text=True).stdout
+    if "--budget" not in help_text:
+        with pytest.raises(oomguard.CannotGuard, match="--budget"):
+            ProcessPoolExecutor(2, budget="1Gi")
+        with pytest.raises(oomguard.CannotGuard, match="--budget"):
+            oomguard.run(["true"], budget="1Gi")
+        return
+    with ProcessPoolExecutor(2, budget="1Gi", limit="300Mi") as pool:
+        assert isinstance(error(pool.submit(tasks.eat, 1000)), OutOfMemory)
+        assert result(pool.submit(tasks.square, 3)) == 9
+    # Two have no room together, and a retry waits until it has.
+    with ProcessPoolExecutor(3, budget="450Mi", limit="200Mi", retries=2) as pool:
+        futures = [pool.submit(tasks.eat, mib) for mib in (250, 250, 250, 50, 50, 50)]
+        assert [result(future) for future in futures] == [250, 250, 250, 50, 50, 50]
+    with pytest.raises(ValueError, match="anew"):
+        ProcessPoolExecutor(2, multiprocessing.get_context("fork"), budget="1Gi")
+
+
+MAIN = """
+import oomguard, sys
+LATER = []
+def square(number):
+    return number * number + sum(LATER)
+def main():
+    LATER.append(int(sys.argv[1]))
+    with oomguard.ProcessPoolExecutor(2, limit="300Mi") as pool:
+        print(list(pool.map(square, range(4))))
+"""
+
+
+def test_scripts_with_and_without_a_guard_of_main(script: Any) -> None:
+    guarded = script(MAIN + 'print("imported")\nif __name__ == "__main__":\n    main()\n', "10")
+    assert (guarded.code, guarded.stdout) == (0, "imported\nimported\n[0, 1, 4, 9]\n"), guarded
+    # Workers are copies: the script does not run twice.
+    bare = script(MAIN + 'print("imported")\nmain()\n', "10")
+    assert (bare.code, bare.stdout) == (0, "imported\n[10, 11, 14, 19]\n"), bare
+    by_command = subprocess.run([sys.executable, "-c", MAIN + "main()", "10"], stdout=subprocess.PIPE, text=True)
+    assert (by_command.returncode, by_command.stdout) == (0, "[10, 11, 14, 19]\n")
+
+
+def test_a_main_that_cannot_be_imported_breaks_the_pool(script: Any) -> None:
+    ended = script(
+        "import oomguard\nif __name__ != '__main__':\n    raise KeyError('here')\n"
+        "with oomguard.ProcessPoolExecutor(1) as pool:\n    print(pool.submit(abs, 1).exception())\n"
+    )
+    assert ended.code == 0 and "cannot be started" in ended.stdout and "KeyError: 'here'" in ended.stdout, ended
+
+
+def test_the_interpreter_waits_for_what_was_submitted(script: Any) -> None:
+    for way in ("None", "__import__('multiprocessing').get_context('fork')"):
+        ended = script(
+            "import oomguard, time\ndef late(word):\n    time.sleep(0.3)\n    print(word, flush=True)\n"
+            "if __name__ == '__main__':\n"
+            f"    pool = oomguard.ProcessPoolExecutor(1, {way})\n    pool.submit(late, 'one')\n    pool.submit(late, 'two')\n"
+        )
+        assert (ended.code, ended.stdout, ended.stderr) == (0, "one\ntwo\n", ""), ended
+
+
+def test_an_executor_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
+    for way in ("None", "__import__('multiprocessing').get_context('fork')"):
+        path = tmp_path / "pid"
+        source = (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport oomguard, tasks\n"
+            f"pool = oomguard.ProcessPoolExecutor(1, {way})\npool.submit(tasks.announce_and_sleep, {str(path)!r}).result()\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", source.replace("None", "__import__('multiprocessing').get_context('spawn')")])
+        while not path.exists():
+            time.sleep(0.01)
+        worker = int(path.read_text())
+        process.kill()
+        process.wait()
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until and os.path.exists(f"/proc/{worker}") and _state(worker) != "Z":
+            time.sleep(0.01)
+        assert not os.path.exists(f"/proc/{worker}") or _state(worker) == "Z"
+        path.unlink()
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_operators_of_the_standard_library_are_tasks(pool: ProcessPoolExecutor) -> None:
+    assert result(pool.submit(operator.add, 1, 2)) == 3

@@ -1,0 +1,409 @@
+//! This process's part of a budget that it shares with others: its row in the ledger (`crate::ledger`). When the kernel
+//! refuses, the soft limit may move only as far as the lease goes; so the question "may I have more?" is passed on to here.
+//!
+//! ```text
+//!   no room ──▶ what the dead had ──▶ what others do not use ──▶ wait ──nothing moves──▶ who holds most is refused
+//! ```
+//! No allocation, and no lock of ours is held while it waits. It never waits past its patience, whoever else is dead.
+
+use super::backoff::Backoff;
+use super::busy::Busy;
+use super::{exhaustion, refusal};
+use crate::contract::Measure;
+use crate::ledger::{Decision, Id, LEDGER_BYTES, Ledger, Row};
+use crate::record;
+use crate::report::Holder;
+use crate::sys;
+#[cfg(feature = "shim")]
+use crate::sys::memory::memory_use;
+use crate::sys::memory::{Resource, memory_use_of};
+use crate::text::Text;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+
+static LEDGER: AtomicPtr<Ledger> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The place of this process's row, plus one, and above it the process that it is the row of: a child that is forked has
+/// another one. Zero for none.
+static ROW: AtomicU64 = AtomicU64::new(0);
+
+/// How long the last request waited, in milliseconds, plus one; zero where none was refused for want of a lease.
+static WAITED: AtomicU64 = AtomicU64::new(0);
+
+/// When a mapping was refused after it had waited: monotonic milliseconds, zero for never.
+static WAITED_IN_VAIN_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Of what others do not use they keep so much: to ask costs time.
+const KEEP_BYTES: u64 = 256 << 10;
+
+/// Opens the ledger that `OOMGUARD_LEDGER` names. Whether this process shares a budget.
+pub(super) fn attach(value: Option<&[u8]>) -> bool {
+    let Some(place) = value.and_then(record::from_variable) else { return false };
+    let Some(pid) = place.pid else { return false };
+    let Some(fd) = sys::memfd::open_of(pid, place.fd) else { return false };
+    if sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) != Some(place.inode) {
+        return false;
+    }
+    let Some(start) = sys::memfd::map_for_ever(fd.number(), LEDGER_BYTES) else { return false };
+    let at: *mut Ledger = start.cast();
+    // SAFETY: a mapping of the ledger's size that is never unmapped and, being sealed, cannot shrink; its words are atomics,
+    // so that others may write to it.
+    let ledger = unsafe { &*at };
+    // In another namespace numbers are other processes.
+    if !ledger.is_one() || ledger.pid_namespace() != sys::process::pid_namespace() {
+        return false;
+    }
+    // Relaxed, here and below: written before `main`, or numbers that decide alone.
+    LEDGER.store(at, Ordering::Relaxed);
+    let Some(row) = row() else { return false };
+    // It may be a process that has become another program.
+    row.begin();
+    row.set_name(&sys::process::thread_name());
+    ledger.note_movement(sys::process::monotonic_ms());
+    true
+}
+
+fn ledger() -> Option<&'static Ledger> {
+    let at = LEDGER.load(Ordering::Relaxed);
+    // SAFETY: null, or as in `attach`, which stored it.
+    unsafe { at.as_ref() }
+}
+
+/// Whether this process shares a budget.
+pub(super) fn is_shared() -> bool {
+    ledger().is_some()
+}
+
+/// What all may have together, in bytes.
+pub(super) fn budget() -> Option<u64> {
+    ledger().map(Ledger::budget)
+}
+
+/// What this process may have of it for now, in bytes.
+pub(super) fn bytes() -> Option<u64> {
+    row().map(Row::lease)
+}
+
+/// The row of this process, which gets one with its first question.
+fn row() -> Option<&'static Row> {
+    let ledger = ledger()?;
+    let pid = sys::process::pid();
+    let known = ROW.load(Ordering::Relaxed);
+    if known >> 32 == u64::from(pid) {
+        return ledger.row((known as u32).wrapping_sub(1) as usize);
+    }
+    if !refusal::may_ask() {
+        return None;
+    }
+    let id = Id::new(pid, sys::process::life_of(pid)?.start);
+    let found = ledger.find(id);
+    if let Some(row) = found.and_then(|place| ledger.row(place)).filter(|row| row.is_outside()) {
+        // A look was there first.
+        row.begin();
+        row.set_name(&sys::process::thread_name());
+    }
+    let place = found.or_else(|| {
+        let place = ledger.take_row(id).or_else(|| {
+            // All are taken: some may be of the dead.
+            take_from_the_dead(ledger);
+            ledger.take_row(id)
+        })?;
+        let row = ledger.row(place)?;
+        row.set_name(&sys::process::thread_name());
+        Some(place)
+    })?;
+    ROW.store(u64::from(pid) << 32 | (place as u64 + 1), Ordering::Relaxed);
+    ledger.row(place)
+}
+
+/// This process, a child that was just forked, holds what its parent held: its parent is charged for that.
+#[cfg(feature = "shim")]
+pub(super) fn begin_in_child() {
+    if !is_shared() || !refusal::may_ask() {
+        return;
+    }
+    WAITED.store(0, Ordering::Relaxed);
+    let held = memory_use().of(Measure::Resident).unwrap_or(0);
+    if let Some(row) = row() {
+        row.begin();
+        row.set_name(&sys::process::thread_name());
+        row.set_base(held);
+        row.note_held(held);
+    }
+}
+
+/// How much a process that holds `held` may take without asking; `None`: it shares no budget.
+pub(super) fn free(held: u64) -> Option<u64> {
+    let row = row()?;
+    row.note_held(held);
+    Some(row.lease().saturating_sub(row.charge()))
+}
+
+/// What it could have at most, with what nobody has: of what it is refused above that, the budget is the reason.
+pub(super) fn most(held: u64) -> Option<u64> {
+    let (ledger, row) = (ledger()?, row()?);
+    let left = ledger.permitted().saturating_sub(ledger.leased());
+    Some(held.saturating_add(row.lease().saturating_sub(row.charge())).saturating_add(left))
+}
+
+/// How much it may take, where it wants `wanted` more, and a little beside: the lease grows if there is room.
+/// `shared`: what it holds that others hold as well, where that is known.
+pub(super) fn make_room(held: u64, shared: u64, wanted: u64) -> Option<u64> {
+    let (ledger, row) = (ledger()?, row()?);
+    row.note_held(held);
+    let charge = row.charge().min(held.saturating_sub(shared));
+    let need = charge.saturating_add(wanted);
+    if row.lease() < need {
+        grow(ledger, row, need);
+    }
+    Some(row.lease().saturating_sub(charge))
+}
+
+/// Asks for a lease of `need` bytes, and a little more so that it need not ask again soon.
+fn grow(ledger: &Ledger, row: &Row, need: u64) {
+    const MOST_TRIES: u32 = 64;
+    let permitted = ledger.permitted();
+    let mut beside = (need / 8).clamp(KEEP_BYTES, (permitted / 64).max(KEEP_BYTES));
+    let mut has_looked = [false; 2];
+    for tries in 0..MOST_TRIES {
+        let Some(missing) = need.checked_sub(row.lease()).filter(|missing| *missing > 0) else { return };
+        if !row.claim(missing.saturating_add(beside)) {
+            pause(tries);
+            continue;
+        }
+        match ledger.decide(row) {
+            Decision::Granted => return,
+            Decision::Contended => pause(tries),
+            Decision::Short(_) if beside > 0 => beside = 0,
+            Decision::Short(short) => {
+                let [dead, unused] = &mut has_looked;
+                let got = if !*dead {
+                    *dead = true;
+                    take_from_the_dead(ledger)
+                } else if !*unused {
+                    *unused = true;
+                    take_unused(ledger, row, short)
+                } else {
+                    false
+                };
+                if !got && has_looked == [true; 2] {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Somebody else is at it, for some instructions as a rule.
+fn pause(tries: u32) {
+    if tries < 8 { core::hint::spin_loop() } else { sys::process::yield_now() }
+}
+
+static DEAD_LOOKED_AT: Backoff = Backoff::new();
+
+/// Takes back what the dead had. Whether there was any.
+fn take_from_the_dead(ledger: &Ledger) -> bool {
+    let now_ms = sys::process::monotonic_ms();
+    if !DEAD_LOOKED_AT.is_due(now_ms) {
+        return false;
+    }
+    let mut found = false;
+    for row in ledger.taken_rows() {
+        let Some(id) = row.id() else { continue };
+        if is_dead(id) {
+            found |= ledger.take_from_the_dead(row, id);
+        }
+    }
+    let end_ms = sys::process::monotonic_ms();
+    if found {
+        ledger.note_movement(end_ms);
+    }
+    DEAD_LOOKED_AT.note_attempt(now_ms, end_ms);
+    found
+}
+
+fn is_dead(id: Id) -> bool {
+    match sys::process::life_of(id.pid()) {
+        Some(life) => !life.is_alive || Id::new(id.pid(), life.start) != id,
+        None => !sys::process::exists(id.pid()),
+    }
+}
+
+static UNUSED_LOOKED_AT: Backoff = Backoff::new();
+
+/// One thread of a process looks at the others' use at a time.
+static LOOKS: Busy = Busy::new();
+
+/// Takes back what others have leased and do not use, until it is enough. Whether that was anything.
+fn take_unused(ledger: &Ledger, own: &Row, short: u64) -> bool {
+    let now_ms = sys::process::monotonic_ms();
+    let Some(_inside) = LOOKS.try_enter().filter(|_| UNUSED_LOOKED_AT.is_due(now_ms)) else { return false };
+    let mut got = 0u64;
+    for row in ledger.taken_rows().filter(|row| !core::ptr::eq(*row, own)) {
+        got = got.saturating_add(take_what_is_unused(row));
+        if got >= short {
+            break;
+        }
+    }
+    let end_ms = sys::process::monotonic_ms();
+    if got > 0 {
+        ledger.note_movement(end_ms);
+    }
+    UNUSED_LOOKED_AT.note_attempt(now_ms, end_ms);
+    got > 0
+}
+
+/// So much: what it could map without asking, and what it has mapped and not touched for a while.
+///
+/// The soft limit is lowered first: from then on its owner asks before it maps more, by its lease, which it looks at again once
+/// it has moved the limit. What it maps in between is found out, and charged again.
+fn take_what_is_unused(row: &Row) -> u64 {
+    let (Some(id), lease) = (row.id(), row.lease()) else { return 0 };
+    if row.is_outside() || lease < 2 * KEEP_BYTES {
+        return 0;
+    }
+    let pid = id.pid();
+    let used = || {
+        let used = memory_use_of(pid);
+        Some((used.data?, used.of(Measure::Resident)?))
+    };
+    let Some((data, held)) = used() else { return 0 };
+    row.note_held(held);
+    let fresh = row.note_mapped(data, held, sys::process::monotonic_ms());
+    let keep = row.charge().saturating_add(fresh).saturating_add(KEEP_BYTES);
+    if lease.saturating_sub(keep) < KEEP_BYTES || is_dead(id) {
+        return 0;
+    }
+    let most = data.saturating_add(KEEP_BYTES);
+    let mut set = None;
+    // Whose limit may not be changed keeps what it has.
+    let is_changed = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
+        set = sys::memory::lowered(now, most);
+        set
+    });
+    if is_changed.is_err() || !row.lower(lease, keep) {
+        return 0;
+    }
+    let mut is_as_set = false;
+    let looked = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
+        is_as_set = now.soft <= set || set.is_none();
+        now.soft
+    });
+    let grown = used().map_or(0, |(now, _)| now.saturating_sub(most));
+    if looked.is_ok() && is_as_set && grown == 0 {
+        return lease - keep;
+    }
+    row.raise(grown.max(if is_as_set { 0 } else { lease - keep }));
+    0
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A block, which a program that does not get it may die of.
+    Block,
+    /// A mapping. Runtimes probe, and give back memory of their own when they are refused.
+    Mapping,
+}
+
+/// Waits until there is room for `bytes`, which `again` asks for and finds out; false where it is to be refused after all.
+pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> bool {
+    const LONGEST_PAUSE_MS: u64 = 16;
+    let (Some(ledger), Some(row)) = (ledger(), row()) else { return false };
+    let since_ms = sys::process::monotonic_ms();
+    let patience_ms = ledger.patience_ms();
+    WAITED.store(1, Ordering::Relaxed);
+    let was_in_vain = WAITED_IN_VAIN_AT_MS.load(Ordering::Relaxed);
+    let is_probe = kind == Kind::Mapping
+        && was_in_vain != 0
+        && since_ms.saturating_sub(was_in_vain) < patience_ms.saturating_mul(10);
+    // More than all will never be there, and its own limit is in the way however long it waits.
+    let can_never_be = row.charge().saturating_add(bytes) > ledger.budget();
+    let mut pause_ms = 1;
+    let mut got = false;
+    while patience_ms > 0 && !can_never_be && !is_probe && !exhaustion::is_under_way() {
+        if row.waiting_since_ms() == 0 {
+            row.begin_to_wait(bytes, since_ms);
+        }
+        if ledger.is_to_be_refused(row, since_ms, sys::process::monotonic_ms()) {
+            break;
+        }
+        sys::process::sleep_ms(pause_ms);
+        pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
+        if again() {
+            got = true;
+            break;
+        }
+    }
+    row.end_to_wait();
+    let now_ms = sys::process::monotonic_ms();
+    WAITED.store(now_ms.saturating_sub(since_ms) + 1, Ordering::Relaxed);
+    if !got {
+        row.note_refusal(bytes);
+        if kind == Kind::Mapping && !is_probe {
+            WAITED_IN_VAIN_AT_MS.store(now_ms.max(1), Ordering::Relaxed);
+        }
+        if !is_probe {
+            ledger.note_movement(now_ms);
+        }
+    }
+    REFUSED.store(!got, Ordering::Relaxed);
+    got
+}
+
+/// Whether it was the budget that had no room for what was refused last.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Its own limit refused it something.
+pub(super) fn acquit() {
+    REFUSED.store(false, Ordering::Relaxed);
+}
+
+pub(super) fn has_refused() -> bool {
+    REFUSED.load(Ordering::Relaxed)
+}
+
+/// How long the last request waited that the budget had no room for; `None`: there was none.
+pub(super) fn waited_ms() -> Option<u64> {
+    ledger().map(|_| WAITED.load(Ordering::Relaxed).saturating_sub(1))
+}
+
+/// Whether this process was asked to leave, a moment ago; then it does.
+pub(super) fn leaves() -> bool {
+    const MOMENT_MS: u64 = 1000;
+    let asked = row().filter(|row| {
+        let asked_ms = row.asked_to_leave_ms();
+        asked_ms != 0 && sys::process::monotonic_ms().saturating_sub(asked_ms) < MOMENT_MS
+    });
+    asked.inspect(|row| row.note_leaving()).is_some()
+}
+
+/// All leases together.
+pub(super) fn used() -> Option<u64> {
+    ledger().map(Ledger::leased)
+}
+
+/// This process ends out of memory, without so many bytes.
+pub(super) fn note_death(held: Option<u64>, wanted: Option<u64>) {
+    if let Some(ledger) = ledger() {
+        let (pid, at) = (sys::process::pid(), sys::process::wall_clock_s());
+        let name = row().map_or(Text::new(), Row::name);
+        ledger.note_death(pid, held.unwrap_or(0), wanted, at, name.as_bytes());
+    }
+}
+
+/// Those who hold most of the budget.
+pub(super) fn greatest<const N: usize>() -> [Option<Holder>; N] {
+    let mut greatest = [None::<Holder>; N];
+    let Some(ledger) = ledger() else { return greatest };
+    for row in ledger.taken_rows() {
+        let Some(id) = row.id() else { continue };
+        let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease() });
+        for place in &mut greatest {
+            let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
+            if bytes(&candidate) > bytes(place) {
+                core::mem::swap(place, &mut candidate);
+            }
+        }
+    }
+    greatest
+}
