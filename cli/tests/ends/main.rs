@@ -120,7 +120,7 @@ fn expect(command: &mut Command, code: i32, evidence: Option<&str>) -> Result<()
 fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
     // Way, code, evidence.
     const OWN: Option<&str> = None;
-    const ENDS: [(&str, i32, Option<&str>); 35] = [
+    const ENDS: [(&str, i32, Option<&str>); 37] = [
         ("d-exit-at-once", 198, Some("exact")),
         ("d-exit-word", 198, Some("exact")),
         ("d-exit-raised", 198, Some("exact")),
@@ -153,6 +153,8 @@ fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
         ("h-logged-and-told", 3, OWN),
         ("h-thread", 3, OWN),
         ("h-forked", 3, OWN),
+        ("s-raised-its-own", 198, Some("said")),
+        ("h-logged-and-ended", 3, OWN),
         ("h-raised", 1, OWN),
         ("h-full-raised", 1, OWN),
         ("h-raised-earlier", 3, OWN),

@@ -245,6 +245,27 @@ if way == "d-after-ignored":
 
     Early()
     eat()
+# It has words of its own, which may be about anything.
+if way == "s-raised-its-own":
+    handled()
+    raise MemoryError("the user's quota is used up")
+# A service is told to end, a moment after it has logged what it got over.
+if way == "h-logged-and-ended":
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
+    try:
+        eat()
+    except MemoryError:
+        logging.exception("request refused")
+    if os.fork() == 0:
+        import time
+
+        time.sleep(0.3)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(0)
+    while True:
+        signal.pause()
 if way == "h-raised":
     try:
         eat()
