@@ -81,7 +81,7 @@ function ownExecArgv() {
 /** Returns the streams as an array, to which one can be added; or as they are, where child_process has to say what is wrong. */
 function stdioOf(stdio, otherwise, ...more) {
   if (stdio === undefined || stdio === null) stdio = otherwise;
-  if (typeof stdio === "string") return [stdio, stdio, stdio, ...more];
+  if (["ignore", "inherit", "overlapped", "pipe"].includes(stdio)) return [stdio, stdio, stdio, ...more];
   if (!Array.isArray(stdio)) return stdio;
   const streams = [...stdio];
   while (streams.length < 3) streams.push(undefined);
@@ -161,7 +161,7 @@ function watch(child, { command, args, missing, told }) {
     isSettled = true;
     const line = readAndClose(told);
     const outcome = readOutcome(line, child.exitCode, child.signalCode);
-    if (outcome.signal !== null && child.signalCode === null && !outcome.isOutOfMemory) {
+    if (outcome.signal !== null && child.signalCode === null && ["signaled", "oom_killed"].includes(outcome.kind)) {
       child.exitCode = null;
       child.signalCode = outcome.signal;
     }
@@ -184,8 +184,8 @@ function watch(child, { command, args, missing, told }) {
     }
     if (event === "exit" || event === "close") {
       if (event === "close" && !isSettled) closeUnread();
-      // After a start that failed, 'close' brings what child_process makes of it.
-      if (child.pid !== undefined) words = [child.exitCode, child.signalCode];
+      if (child.pid === undefined && missing?.code) child.exitCode = -os.constants.errno[missing.code];
+      words = [child.exitCode, child.signalCode];
     }
     if (event === "error" && typeof words[0]?.syscall === "string" && words[0].syscall.startsWith("spawn") && child.pid === undefined) {
       if (!isSettled) closeUnread();

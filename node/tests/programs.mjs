@@ -13,10 +13,10 @@ export const KEYS = (
   "budget_used waited_ms"
 ).split(" ");
 
-/** Returns the first arguments of an event, or rejects: however slow the machine is, it comes within two minutes. */
+/** Returns the first arguments of an event, or rejects: however slow the machine is, it comes within a minute. */
 export function event(emitter, name) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no '${name}' in two minutes`)), 120_000);
+    const timer = setTimeout(() => reject(new Error(`no '${name}' in a minute`)), 60_000);
     emitter.once(name, (...words) => {
       clearTimeout(timer);
       resolve(words);
