@@ -87,7 +87,7 @@ test("errors are execFile's", async () => {
     ["sleep", ["600"], { timeout: 300 }],
     ["sleep", ["600"], { timeout: 300, killSignal: "SIGKILL" }],
     ["seq", ["100000"], { maxBuffer: 1000 }],
-    ["sh", ["-c", "seq 100000 >&2; sleep 600"], { maxBuffer: 1000 }],
+    ["sh", ["-c", "seq 100000 >&2; exec sleep 600"], { maxBuffer: 1000 }],
     ["sleep", ["600"], { signal: AbortSignal.abort() }],
     ["no-such-program", [], { shell: true }],
   ]) {
