@@ -48,7 +48,8 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
 ];
 
 /// Pages whose programs need more than is here, and the tests that run them.
-const PAGES_RUN_ELSEWHERE: [(&str, &str); 1] = [("docs/python.md", "python/tests")];
+const PAGES_RUN_ELSEWHERE: [(&str, &str); 2] =
+    [("docs/python.md", "python/tests"), ("docs/node.md", "node/tests")];
 
 #[test]
 fn the_readme_is_short() {
