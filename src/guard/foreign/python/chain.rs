@@ -86,9 +86,12 @@ fn has_words(exception: &Owned) -> bool {
     };
     // SAFETY: an object.
     let len = unsafe { interpreter::length_of(arguments.as_ptr()) };
+    if len != 1 {
+        interpreter::forget_raised();
+        return false;
+    }
     // SAFETY: a sequence; gives a reference or null.
-    let first =
-        if len == 1 { Owned::new(unsafe { interpreter::item_of(arguments.as_ptr(), 0) }) } else { None };
+    let first = Owned::new(unsafe { interpreter::item_of(arguments.as_ptr(), 0) });
     let kind =
         first.and_then(|first| first.attribute(c"__class__")).and_then(|kind| kind.attribute(c"__name__"));
     let is_text = kind.and_then(|name| name.with_text(|name| name == b"str"));
