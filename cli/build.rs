@@ -1,23 +1,41 @@
-//! Builds the shim with the profile made for it, so that the launcher can carry it along.
+//! Builds the shim with the profile made for it, so that the launcher can carry it along: from the repository, or, where
+//! this package came alone, from the sources that it carries in `library`.
 
 use std::env;
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 fn main() {
-    let manifest = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR")).join("../shim/Cargo.toml");
-    let target_directory = PathBuf::from(set_by_cargo("OUT_DIR")).join("shim");
-    let target = set_by_cargo("TARGET");
-    for watched in ["../shim", "../src", "../Cargo.toml", "../Cargo.lock"] {
-        println!("cargo::rerun-if-changed={watched}");
-    }
+    let here = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR"));
+    let out = PathBuf::from(set_by_cargo("OUT_DIR"));
+    let library = if here.join("../shim/Cargo.toml").is_file() {
+        for watched in ["../shim", "../src", "../Cargo.toml", "../Cargo.lock"] {
+            println!("cargo::rerun-if-changed={watched}");
+        }
+        build(&here.join("../shim"), &out.join("shim"), &[])
+    } else {
+        println!("cargo::rerun-if-changed=library");
+        build_alone(&here, &out)
+    };
+    let library = library.expect("the shim could not be built: see above");
+    println!("cargo::rustc-env=OOMGUARD_SHIM={}", library.display());
+    let content = fs::read(&library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
+    println!("cargo::rustc-env=OOMGUARD_SHIM_FINGERPRINT={:016x}", fingerprint(&content));
+}
 
+/// Builds the package in `shim`; where the library lies then.
+fn build(shim: &Path, target_directory: &Path, options: &[&str]) -> Option<PathBuf> {
+    let target = set_by_cargo("TARGET");
     let mut build = Command::new(set_by_cargo("CARGO"));
     build
         .args(["build", "--quiet", "--profile", "shim", "--target", &target])
         .arg("--manifest-path")
-        .arg(&manifest);
-    build.arg("--target-dir").arg(&target_directory);
+        .arg(shim.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_directory)
+        .args(options);
     // Half the time for those who only try something; what is optimized is what users get.
     if set_by_cargo("PROFILE") == "debug" {
         build.args(["--config", "profile.shim.lto=\"off\"", "--config", "profile.shim.codegen-units=16"]);
@@ -32,12 +50,59 @@ fn main() {
     ] {
         build.env_remove(ours_alone);
     }
+    if options.contains(&"--offline") {
+        build.stderr(Stdio::null());
+    }
     let built = build.status().unwrap_or_else(|error| panic!("cannot run cargo to build the shim: {error}"));
-    assert!(built.success(), "the shim could not be built: see above");
-    let library = target_directory.join(target).join("shim/liboomguard.so");
-    println!("cargo::rustc-env=OOMGUARD_SHIM={}", library.display());
-    let content = std::fs::read(&library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
-    println!("cargo::rustc-env=OOMGUARD_SHIM_FINGERPRINT={:016x}", fingerprint(&content));
+    built.success().then(|| target_directory.join(target).join("shim/liboomguard.so"))
+}
+
+/// The same from this package's own sources. What they depend on was fetched for the launcher, in the versions of its lock
+/// file or in the newest: both are tried before anything is fetched, as there may be no network.
+fn build_alone(here: &Path, out: &Path) -> Option<PathBuf> {
+    let (source, target_directory) = (out.join("source"), out.join("shim"));
+    lay_out(&here.join("library"), &source);
+    let (lock, own_lock) = (here.join("Cargo.lock"), source.join("Cargo.lock"));
+    let locked = lock.is_file() && fs::copy(&lock, &own_lock).is_ok();
+    let at_once = if locked { build(&source.join("shim"), &target_directory, &["--offline"]) } else { None };
+    at_once
+        .or_else(|| {
+            let _ = fs::remove_file(&own_lock);
+            build(&source.join("shim"), &target_directory, &["--offline"])
+        })
+        .or_else(|| build(&source.join("shim"), &target_directory, &[]))
+}
+
+/// Puts what `library` holds where the repository has it, with a manifest of what the shim needs of the guard's.
+fn lay_out(library: &Path, source: &Path) {
+    let _ = fs::remove_dir_all(source);
+    fs::create_dir_all(source.join("shim")).expect("a directory below OUT_DIR");
+    for (from, to) in [
+        ("guard", "src"),
+        ("shim", "shim/src"),
+        ("shim.toml", "shim/Cargo.toml"),
+        ("shim_build.rs", "shim/build.rs"),
+    ] {
+        symlink(library.join(from), source.join(to)).expect("a link below OUT_DIR");
+    }
+    let whole = fs::read_to_string(library.join("guard.toml")).expect("this package carries guard.toml");
+    let section = |name: &'static str| {
+        let mut lines = whole.lines().skip_while(move |line| *line != name);
+        let title = lines.next().unwrap_or_else(|| panic!("guard.toml has no {name}"));
+        std::iter::once(title).chain(lines.take_while(|line| !line.starts_with('[')))
+    };
+    let starts_with_any = |line: &&str, starts: &[&str]| starts.iter().any(|start| line.starts_with(start));
+    let mut manifest = String::from("[workspace]\nmembers = [\"shim\"]\n\n");
+    for line in section("[package]")
+        .filter(|line| starts_with_any(line, &["[", "name ", "version ", "edition "]))
+        .chain(["\n[features]", "shim = []\n"])
+        .chain(section("[dependencies]").filter(|line| starts_with_any(line, &["[", "libc ", "once_cell "])))
+        .chain(section("[profile.shim]"))
+    {
+        manifest += line;
+        manifest += "\n";
+    }
+    fs::write(source.join("Cargo.toml"), manifest).expect("a file below OUT_DIR");
 }
 
 /// FNV-1a: tells versions apart by their file's name; what is there is compared byte for byte.

@@ -95,6 +95,30 @@ pub mod variable {
     pub const EXIT_ON_UNCAUGHT: &str = "OOMGUARD_EXIT_ON_UNCAUGHT";
     /// Which allocations to refuse (feature `inject` only): `N` or `N+`.
     pub const INJECT: &str = "OOMGUARD_INJECT";
+
+    /// All of them.
+    pub(crate) const ALL: [&str; 20] = [
+        LIMIT,
+        MEASURE,
+        EXIT_CODE,
+        ON_REFUSAL,
+        RESERVE,
+        REPORT,
+        TOKEN,
+        QUIET,
+        RECORD,
+        BUDGET,
+        PATIENCE,
+        LEDGER,
+        OUTER,
+        INHERIT,
+        HINTED,
+        PROFILE,
+        VERDICT,
+        STALL,
+        EXIT_ON_UNCAUGHT,
+        INJECT,
+    ];
 }
 
 /// Behind the path of the report: the file to which a profiled process without a supervisor appends its profile.
@@ -141,6 +165,7 @@ pub const EVENT_OUT_OF_MEMORY: &str = "out_of_memory";
 
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Measure {
     /// Every mapping of the process: `RLIMIT_AS` in setrlimit(2).
     #[default]
@@ -218,6 +243,7 @@ impl std::error::Error for ParseMeasureError {}
 
 /// Who set the limit that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LimitSource {
     /// `OOMGUARD_LIMIT`.
     Environment,
@@ -251,6 +277,7 @@ impl LimitSource {
 
 /// What was refused when the process could not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// An allocation on the heap.
     Heap,
@@ -285,6 +312,7 @@ impl Cause {
 
 /// Why an end counts as running out of memory, and not as an end of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Evidence {
     /// The program did what only a death can do: `handle_alloc_error`, an uncaught `bad_alloc`; or it asked for its end
     /// at the first refusal.

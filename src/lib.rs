@@ -41,6 +41,7 @@
 //! - [`on_exhausted()`] registers last words.
 //! - [`on_pressure()`] registers what is to be done when memory runs short, before anything is refused;
 //!   [`PressureFd`] is the same for event loops.
+//! - [`Registration`] is any of these callbacks for a while: dropped, it takes the callback back.
 //!
 //! # Which code held the memory
 //!
@@ -70,6 +71,13 @@
 //! of them that can be the last, and passes all on; a program that does not use [`Guard`] has none of this. How it works
 //! in detail is in ARCHITECTURE.md, and what it cannot do in docs/limits.md.
 //!
+//! # On other systems
+//!
+//! 64-bit Linux on x86-64 and aarch64 is what is guarded. Everywhere else the worker's side of this crate compiles and does
+//! nothing: [`guard!`] and [`Guard`] forward to the allocator, [`status()`] tells of no limit, and callbacks are never
+//! called. What only makes sense with a limit ([`supervisor`], [`PressureFd`], `inject`) is not there, and the compiler
+//! says so to whoever names it.
+//!
 //! # Features
 //!
 //! - `supervisor` (default): the parent's side. It adds `parking_lot`, which the guard never calls.
@@ -77,46 +85,167 @@
 //!   `addr2line`, `gimli`, `object`, `flate2` and two demanglers.
 //! - `log`: one line per outcome of a worker, through the `log` facade.
 //! - `inject`: refuse chosen allocations on purpose, to sweep a program for refusals that it does not survive.
-//! - `nightly`: also set the unstable alloc-error hook.
-#![cfg_attr(feature = "nightly", feature(alloc_error_hook))]
+//!
+//! With a nightly compiler, `RUSTFLAGS="--cfg oomguard_nightly"` also sets the unstable alloc-error hook, instead of only
+//! recognizing that it is called.
+#![cfg_attr(oomguard_nightly, feature(alloc_error_hook))]
 #![deny(unsafe_code)]
+// Much of what is pure is read by what is guarded alone.
+#![cfg_attr(
+    not(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    allow(dead_code)
+)]
 
-#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-compile_error!("oomguard is for 64-bit Linux: it rests on RLIMIT_AS, RLIMIT_DATA and cgroups");
-
+// What is guarded is 64-bit Linux, on the processors that are tested: each module that rests on it says so. Elsewhere,
+// `elsewhere` stands in for them.
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod cgroup;
 pub mod contract;
 mod duration;
+#[allow(unsafe_code)]
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+mod elsewhere;
 // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
 #[allow(unsafe_code)]
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod guard;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod ledger;
 mod limit;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod message;
+mod names;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod outer;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod overrun;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod profile;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod record;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod report;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod resolution;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod shortage;
-#[cfg(feature = "supervisor")]
+#[cfg(all(
+    feature = "supervisor",
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub mod supervisor;
 #[allow(unsafe_code)]
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod sys;
 mod text;
 
 pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError};
-pub use guard::allocator::{Guard, Profiled, Unset};
+#[cfg(not(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+pub use elsewhere::{
+    Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
+};
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub use guard::callbacks::{on_exhausted, on_reclaim};
-#[cfg(feature = "inject")]
+#[cfg(all(
+    feature = "inject",
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub use guard::inject;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub use guard::interface::{Guard, Profiled, Registration, Status, Unset};
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub use guard::pressure::{PressureFd, on_pressure};
-pub use guard::status::{Status, status};
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub use guard::status::status;
 pub use limit::{Limit, ParseLimitError, Share};
 
 /// For the package `oomguard-shim`; not part of the interface.
-#[cfg(feature = "shim")]
+#[cfg(all(
+    feature = "shim",
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod __shim {
@@ -126,8 +255,21 @@ pub mod __shim {
 /// For [`guard!`]; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::guard::allocator::Source;
-    pub use crate::guard::settings::{Profile, Settings};
+    #[cfg(not(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )))]
+    pub use crate::elsewhere::{Profile, Settings, Source};
+    #[cfg(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))]
+    pub use crate::guard::{
+        interface::Source,
+        settings::{Profile, Settings},
+    };
 }
 
 /// The Rust programs of the documents: they compile.
@@ -137,6 +279,9 @@ mod documents {
     mod readme {}
     #[doc = include_str!("../docs/rust.md")]
     mod rust {}
+    #[cfg(feature = "supervisor")]
+    #[doc = include_str!("../docs/budget.md")]
+    mod budget {}
     #[cfg(feature = "supervisor")]
     #[doc = include_str!("../docs/supervisor.md")]
     mod supervisor {}

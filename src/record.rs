@@ -562,16 +562,15 @@ pub(crate) struct Claims {
 
 #[cfg(feature = "supervisor")]
 impl Claims {
-    /// Reads a copy of a record. `None`: no guard ever filled it, or what filled it was none.
     /// Of a process that has no guard: nothing but what a parent knows.
-    pub(crate) fn from_outside(exit_code: u8) -> Claims {
+    pub(crate) fn from_outside(exit_code: u8, source: LimitSource) -> Claims {
         let page = Page { words: [const { AtomicU64::new(0) }; WORDS] };
         page.write_owner(0);
         page.write_armed(&Armed {
             program: b"?",
             token: None,
             limit: None,
-            limit_source: Some(LimitSource::Environment),
+            limit_source: Some(source),
             measure: Measure::Resident,
             exit_code,
         });
@@ -582,6 +581,7 @@ impl Claims {
         Claims::read(&copy).unwrap_or_else(|| unreachable!("what was written just now is a record"))
     }
 
+    /// Reads a copy of a record. `None`: no guard ever filled it, or what filled it was none.
     pub(crate) fn read(copy: &[u8; RECORD_BYTES]) -> Option<Claims> {
         let copy = Copied(copy);
         if copy.word(at::MAGIC) != MAGIC || copy.word(at::LAYOUT) != LAYOUT {

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ("the environment's exit code is left with and reported", exit_code),
         ("a token comes back as it was", token),
         ("quiet says nothing on stderr", quiet),
+        ("a misspelt variable is told, and the program runs", misspelt),
         ("quiet does not hide that a process cannot be guarded", quiet_but_wrong),
         ("a report is appended", appended),
         ("no report is written where none is asked for", no_report),
@@ -101,6 +102,9 @@ fn wrong_texts() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         if cfg!(feature = "inject") { &["", "0", "x", "+", "-1", "1++"] } else { &["1", ""] };
     vec![
         ("OOMGUARD_LIMIT", limits),
+        ("OOMGUARD_BUDGET", texts(&["", "x", "4g", "120%"])),
+        ("OOMGUARD_PATIENCE", texts(&["", "x", "5", "-1s", "1.5s", "5 s", "forever"])),
+        ("OOMGUARD_VERDICT", texts(&["", "sure", "Exact"])),
         ("OOMGUARD_MEASURE", texts(&["", "as", "Data", "address space", "data "])),
         ("OOMGUARD_EXIT_CODE", texts(&["", "0", "256", "-1", "1.0", "abc", " 5", &long])),
         ("OOMGUARD_ON_REFUSAL", texts(&["", "later", "Deferred", "immediate,"])),
@@ -339,6 +343,16 @@ fn quiet() {
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
         assert_eq!(remains.stderr.lines().count(), lines, "{remains:#?}");
         report::read(remains.report.as_deref().unwrap()).unwrap();
+    }
+}
+
+fn misspelt() {
+    let line = "oomguard: there is no variable OOMGUARD_LIMITS; did you mean OOMGUARD_LIMIT?\n";
+    for (quiet, stderr) in [("0", line), ("1", "")] {
+        let start = start("speak").env("OOMGUARD_LIMITS", "1Gi").env("OOMGUARD_QUIET", quiet);
+        let remains = run(start.env("OOMGUARD_SOMETHING_ELSE", "1"));
+        assert_eq!((remains.end(), &*remains.stdout), (End::Exit(0), "spoken\n"), "{remains:#?}");
+        assert_eq!(remains.stderr, stderr);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A program hears of pressure once per crossing, by callback and by descriptor, before anything is refused.
 
-use oomguard::{PressureFd, on_pressure};
+use oomguard::{PressureFd, Registration, on_pressure};
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +10,7 @@ oomguard::guard!(limit = "1GiB", measure = data);
 
 static HALF: AtomicU32 = AtomicU32::new(0);
 static MOST: AtomicU32 = AtomicU32::new(0);
+static TAKEN_BACK: AtomicU32 = AtomicU32::new(0);
 /// Crossings of 0.15 and of 0.7, which 200 MiB more or less make.
 static LOW: AtomicU32 = AtomicU32::new(0);
 static HIGH: AtomicU32 = AtomicU32::new(0);
@@ -62,6 +63,11 @@ fn each_crossing_is_told_once() {
         })
         .unwrap();
     }
+    let taken_back = Registration::on_pressure(0.5, || {
+        TAKEN_BACK.fetch_add(1, Ordering::Relaxed);
+    });
+    let taken_back = taken_back.unwrap();
+    assert!(taken_back.is_in_effect());
     let fd = PressureFd::new(0.5).unwrap();
     drop(PressureFd::new(0.5).unwrap());
     assert_eq!(told(), (0, 0));
@@ -78,8 +84,12 @@ fn each_crossing_is_told_once() {
         assert_eq!(fd.take().unwrap(), 1);
         assert!(!is_readable(&fd));
     }
+    assert_eq!(TAKEN_BACK.load(Ordering::Relaxed), 3);
+    drop(taken_back);
     let block = black_box(vec![1u8; 940 << 20]);
     wait_for("the crossing of nine tenths", || told() == (4, 1));
+    // It would have been told before those that were registered earlier.
+    assert_eq!(TAKEN_BACK.load(Ordering::Relaxed), 3, "not any more");
     drop(block);
     assert_eq!(oomguard::status().refusals, 0);
 }

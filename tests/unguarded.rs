@@ -11,7 +11,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if std::env::var_os(common::ROLE).is_some() {
         let limit: oomguard::Limit = "512Mi".parse().expect("a limit");
-        println!("{limit} {:?}", oomguard::status().limit);
+        let is_called = oomguard::Registration::on_exhausted(|| ()).is_in_effect();
+        let is_told = oomguard::on_pressure(0.5, || ()).expect("a fraction");
+        println!("{limit} {:?} {is_called} {is_told}", oomguard::status().limit);
         return ExitCode::SUCCESS;
     }
     let trials = vec![
@@ -20,7 +22,10 @@ fn main() -> ExitCode {
                 .env("OOMGUARD_LIMIT", "nonsense")
                 .env("OOMGUARD_EXIT_CODE", "0")
                 .run()?;
-            assert_eq!((remains.end(), remains.stdout.as_str()), (End::Exit(0), "536870912 None\n"));
+            assert_eq!(
+                (remains.end(), remains.stdout.as_str()),
+                (End::Exit(0), "536870912 None false false\n")
+            );
             assert_eq!(remains.stderr, "");
             Ok(())
         }),

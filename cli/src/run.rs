@@ -10,7 +10,7 @@ use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
     Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget,
-    Sufficient, Surroundings, Worker, size,
+    Sufficient, Surroundings, Worker, misspelt_variables, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -52,6 +52,9 @@ pub fn run(options: Run) -> u8 {
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let mut wishes = Wishes::of(options)?;
     let json = options.json.as_deref().map(|name| open(name, "--json")).transpose()?;
+    if !is_quiet(options) {
+        misspelt().iter().for_each(|line| say(line));
+    }
     let command = command(options);
     let entrance = Entrance::of(&command);
     if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
@@ -174,6 +177,15 @@ impl Wishes {
         };
         Ok(Wishes { limit, measure, exit_code, sufficient })
     }
+}
+
+/// A launcher above this one has said it already.
+fn misspelt() -> Vec<String> {
+    if std::env::var_os(variable::RECORD).is_some() { Vec::new() } else { misspelt_variables() }
+}
+
+fn is_quiet(options: &Run) -> bool {
+    options.quiet || std::env::var_os(variable::QUIET).is_some_and(|value| value == "1")
 }
 
 fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {

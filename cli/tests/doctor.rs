@@ -109,3 +109,13 @@ fn variables_that_nobody_heeds_are_noticed() {
         assert!(!text(environment).contains("limits nothing"));
     }
 }
+
+#[test]
+fn a_misspelt_variable_is_told() {
+    let output = doctor("", "", &[("OOMGUARD_LIMITS", "512Mi")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = "there is no variable OOMGUARD_LIMITS; did you mean OOMGUARD_LIMIT?";
+    assert!(words.join(" ").contains(line), "{text}");
+}

@@ -78,9 +78,6 @@ fn judge(armed: &Armed, context: *mut libc::c_void) {
         let (cause, evidence, own) = (Cause::Heap, Evidence::Exact, Own::ABORT);
         exhaustion::end_for_certain(armed, Verdict { cause, request: None, evidence, own });
     }
-    if !super::anchor::INTERPOSES {
-        verdict::judge_abort(armed);
-    }
 }
 
 /// Does what SIGABRT did before us.
@@ -103,7 +100,7 @@ fn pass_on(armed: &Armed, signal: i32, info: *mut libc::siginfo_t, context: *mut
 }
 
 /// The real hook, which nightly compilers let us set.
-#[cfg(feature = "nightly")]
+#[cfg(oomguard_nightly)]
 pub(super) fn alloc_error_hook(_layout: std::alloc::Layout) {
     if let Some(armed) = armed() {
         verdict::end_of_allocation(armed);

@@ -2,103 +2,17 @@
 
 use super::anchor;
 use super::c_heap;
+use super::interface::{Guard, Source};
 use super::notes;
 use super::profile;
 use super::refusal;
-use super::settings::{Profile, Settings};
 use crate::report::Request;
 use core::alloc::{GlobalAlloc, Layout};
 use core::any::TypeId;
-use core::marker::PhantomData;
 use std::alloc::System;
 
 /// How the C library aligns all blocks: `max_align_t` on 64-bit machines, and what `System` relies on.
 const C_ALIGN: usize = 16;
-
-/// The allocator `A` with a guard around it: a refused allocation that the program does not survive becomes a report
-/// and exit 198.
-///
-/// [`guard!`](crate::guard!) makes one; by hand it is
-///
-/// ```
-/// use std::alloc::System;
-///
-/// #[global_allocator]
-/// static GUARD: oomguard::Guard<System> = oomguard::Guard::new(System);
-/// # fn main() {}
-/// ```
-///
-/// Being used is what arms it: a program that allocates through a `Guard` has the constructor that sets the limit
-/// before `main`, and one that only depends on this crate has nothing of it.
-///
-/// Wrapping costs one comparison per allocation and nothing per release. It never unwinds.
-#[derive(Debug, Default)]
-pub struct Guard<A, S = Unset> {
-    inner: A,
-    source: PhantomData<fn() -> S>,
-}
-
-/// Where a guard's settings come from; implemented by [`guard!`](crate::guard!).
-#[doc(hidden)]
-pub trait Source: 'static {
-    /// What the source code says.
-    const SETTINGS: Settings;
-}
-
-/// Nothing said in the source: the environment and the defaults decide.
-#[derive(Debug, Default)]
-pub enum Unset {
-    #[doc(hidden)]
-    #[default]
-    Nothing,
-}
-
-impl Source for Unset {
-    const SETTINGS: Settings = Settings::UNSET;
-}
-
-/// The profiler compiled in and on, unless the environment says otherwise.
-#[derive(Debug, Default)]
-pub enum Profiled {
-    #[doc(hidden)]
-    #[default]
-    Nothing,
-}
-
-impl Source for Profiled {
-    const SETTINGS: Settings = Settings::UNSET.profile(Profile::On(None));
-}
-
-impl<A> Guard<A, Profiled> {
-    /// Wraps `inner` and samples the live allocations, as `guard!(profile = on)` does.
-    ///
-    /// ```
-    /// use oomguard::{Guard, Profiled};
-    /// use std::alloc::System;
-    ///
-    /// #[global_allocator]
-    /// static GUARD: Guard<System, Profiled> = Guard::profiled(System);
-    /// # fn main() {}
-    /// ```
-    pub const fn profiled(inner: A) -> Self {
-        Guard { inner, source: PhantomData }
-    }
-}
-
-impl<A> Guard<A> {
-    /// Wraps `inner`. Settings come from the environment and the defaults.
-    pub const fn new(inner: A) -> Self {
-        Guard { inner, source: PhantomData }
-    }
-}
-
-impl<A, S: Source> Guard<A, S> {
-    /// Wraps `inner` with settings from the source code.
-    #[doc(hidden)]
-    pub const fn with_settings(inner: A) -> Self {
-        Guard { inner, source: PhantomData }
-    }
-}
 
 impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     #[cold]
@@ -156,8 +70,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     /// not.
     #[inline(always)]
     fn count(&self, block: *mut u8, bytes: usize) {
-        if anchor::INTERPOSES
-            && !(Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>())
+        if !(Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>())
             && notes::is_watching()
             && !block.is_null()
         {

@@ -1,4 +1,4 @@
-//! What a program that allocates through a [`Guard`](super::allocator::Guard) links in, and no other program does:
+//! What a program that allocates through a [`Guard`](super::interface::Guard) links in, and no other program does:
 //! the constructor in `.init_array`, and the names of the C library that `interpose`, `c_heap` and `mappings` look at.
 //!
 //! The generic code of a used guard is compiled into the program itself. The assembler directives below are part of
@@ -6,22 +6,15 @@
 //! Definitions in the program come before those of the C library (ld.so(8), symbol lookup), for the program and for
 //! the libraries it loads; they are weak, so that a program with its own keeps its own.
 
-use super::allocator::Source;
+use super::interface::Source;
 use super::startup;
-
-/// Whether `write` and `abort` are ours here; elsewhere SIGABRT has to do.
-pub(super) const INTERPOSES: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
 /// Whether the definitions that ours hide can be found: not in a static program, where they are not linked at all.
 pub(super) const FINDS_HIDDEN: bool = cfg!(not(target_feature = "crt-static"));
 
 /// Whether the C library's heap and mappings are looked at, for the C code in a program and what allocates beside Rust's
 /// allocator.
-pub(super) const WATCHES_C_HEAP: bool = cfg!(all(
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    target_env = "gnu",
-    not(target_feature = "crt-static")
-));
+pub(super) const WATCHES_C_HEAP: bool = cfg!(all(target_env = "gnu", not(target_feature = "crt-static")));
 
 /// Does nothing when called. Being compiled is what counts.
 #[inline(always)]
@@ -39,18 +32,11 @@ pub(super) fn link_into_program<A, S: Source>() {
         );
     }
     leave_note();
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    {
-        define_write();
-        define!("abort", super::interpose::abort);
-        #[cfg(any(not(target_feature = "crt-static"), target_env = "musl"))]
-        define!("pthread_create", super::interpose::pthread_create);
-    }
-    #[cfg(all(
-        any(target_arch = "x86_64", target_arch = "aarch64"),
-        target_env = "gnu",
-        not(target_feature = "crt-static")
-    ))]
+    define_write();
+    define!("abort", super::interpose::abort);
+    #[cfg(any(not(target_feature = "crt-static"), target_env = "musl"))]
+    define!("pthread_create", super::interpose::pthread_create);
+    #[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
     {
         use super::{c_heap, mappings};
         define!("malloc", c_heap::malloc);
@@ -71,10 +57,7 @@ pub(super) fn link_into_program<A, S: Source>() {
         define!("__assert_fail", super::unchecked::assert_fail);
     }
     // In a static program `exit` ends in them, too.
-    #[cfg(all(
-        any(target_arch = "x86_64", target_arch = "aarch64"),
-        any(target_env = "gnu", target_feature = "crt-static")
-    ))]
+    #[cfg(any(target_env = "gnu", target_feature = "crt-static"))]
     {
         define!("_exit", super::exhaustion::exit_at_once);
         define!("_Exit", super::exhaustion::exit_at_once);
@@ -106,7 +89,6 @@ macro_rules! compare_and_jump {
 
 /// Defines `write`: a comparison and a jump, as a line on stderr must not cost more than without us. It is compared with
 /// the length of what std's own line begins with.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[allow(named_asm_labels)]
 #[inline(always)]
 fn define_write() {
@@ -175,7 +157,6 @@ macro_rules! jump {
 }
 
 /// Defines a name of the C library as a jump to one of our functions with the same signature.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! define {
     ($name:literal, $function:path) => {
         // The labels are global symbols on purpose; `.ifndef` keeps a copy of this code from defining them twice.
@@ -203,5 +184,4 @@ macro_rules! define {
         }
     };
 }
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use {define, jump};

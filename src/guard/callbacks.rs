@@ -3,8 +3,10 @@
 //! Two lists that only grow. Registering allocates; running them does not, and takes no lock. What a callback does is the
 //! program's affair, and so is its panic, for which std allocates and locks.
 
+use super::armed::armed;
 use super::exhaustion;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use super::interface::Registration;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What is called.
@@ -21,12 +23,14 @@ impl<F: Fn() + Send + Sync> Callback for F {
 /// One entry of a list.
 pub(super) struct Node {
     callback: &'static dyn Callback,
+    is_taken_back: AtomicBool,
     next: AtomicPtr<Node>,
 }
 
 impl Node {
     pub(super) const fn new(callback: &'static dyn Callback) -> Self {
-        Node { callback, next: AtomicPtr::new(core::ptr::null_mut()) }
+        let (is_taken_back, next) = (AtomicBool::new(false), AtomicPtr::new(core::ptr::null_mut()));
+        Node { callback, is_taken_back, next }
     }
 }
 
@@ -39,9 +43,12 @@ pub(super) static RECLAIM: Callbacks = Callbacks { first: AtomicPtr::new(core::p
 pub(super) static EXHAUSTED: Callbacks = Callbacks { first: AtomicPtr::new(core::ptr::null_mut()) };
 
 impl Callbacks {
-    fn append_callback(&self, callback: impl Callback + 'static) {
+    fn append_callback(&self, callback: impl Callback + 'static) -> &'static Node {
+        let node = Box::into_raw(Box::new(Node::new(Box::leak(Box::new(callback)))));
         // SAFETY: on the heap and never freed; nobody else knows it yet.
-        unsafe { self.append(Box::into_raw(Box::new(Node::new(Box::leak(Box::new(callback)))))) };
+        unsafe { self.append(node) };
+        // SAFETY: as above; what others change of it is atomic.
+        unsafe { &*node }
     }
 
     /// # Safety
@@ -69,7 +76,11 @@ impl Callbacks {
         let mut next = self.first.load(Ordering::Acquire);
         // SAFETY: a node in the list is never freed or changed.
         while let Some(node) = unsafe { next.as_ref() } {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| node.callback.run())) {
+            // Acquire: pairs with the Release in `Registration`'s drop, whose thread may have ended by then what the
+            // callback looks at.
+            if node.is_taken_back.load(Ordering::Acquire) {
+                // Not run any more.
+            } else if let Err(payload) = catch_unwind(AssertUnwindSafe(|| node.callback.run())) {
                 // Its destructor is the program's code and could panic again, here where nothing may unwind.
                 core::mem::forget(payload);
             }
@@ -121,4 +132,30 @@ where
 {
     EXHAUSTED.append_callback(callback);
     exhaustion::keep_reserve();
+}
+
+impl Registration {
+    /// [`on_reclaim`], until this is dropped.
+    pub fn on_reclaim<F>(callback: F) -> Registration
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        if armed().is_none() {
+            return Registration::of_nothing();
+        }
+        Registration::of(&RECLAIM.append_callback(callback).is_taken_back)
+    }
+
+    /// [`on_exhausted`], until this is dropped.
+    pub fn on_exhausted<F>(callback: F) -> Registration
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        if armed().is_none() {
+            return Registration::of_nothing();
+        }
+        let node = EXHAUSTED.append_callback(callback);
+        exhaustion::keep_reserve();
+        Registration::of(&node.is_taken_back)
+    }
 }

@@ -41,7 +41,7 @@ static PTHREAD_CREATE: Real = Real::new(c"pthread_create");
 
 /// Asks the dynamic linker at start-up, so that nobody has to later.
 pub(super) fn resolve_real_functions() {
-    if super::anchor::INTERPOSES && super::anchor::FINDS_HIDDEN {
+    if super::anchor::FINDS_HIDDEN {
         for hidden in [&WRITE, &ABORT, &PTHREAD_CREATE] {
             let _ = hidden.address();
         }

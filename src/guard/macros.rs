@@ -14,10 +14,10 @@
 ///
 /// | key | value | default | overridden by |
 /// |---|---|---|---|
-/// | `limit` | a [`Limit`](crate::Limit) as text | `"auto"` | `OOMGUARD_LIMIT` |
+/// | `limit` | a [`Limit`](crate::Limit) as text: a literal, a constant or `env!(…)` | `"auto"` | `OOMGUARD_LIMIT` |
 /// | `measure` | `address_space`, `data` or `resident`: see [`Measure`](crate::Measure) | `address_space` | `OOMGUARD_MEASURE` |
 /// | `exit_code` | 1–255; any constant | 198 | `OOMGUARD_EXIT_CODE` |
-/// | `reserve` | a size as text: what is kept back for [last words](crate::on_exhausted) | `"4Mi"` | `OOMGUARD_RESERVE` |
+/// | `reserve` | a size as text, likewise: what is kept back for [last words](crate::on_exhausted) | `"4Mi"` | `OOMGUARD_RESERVE` |
 /// | `on_refusal` | `deferred`, `immediate` or `immediate_threads` | `deferred` | `OOMGUARD_ON_REFUSAL` |
 /// | `profile` | `on`, `off` or a size: one sample of the live allocations per so many bytes | not compiled in | `OOMGUARD_PROFILE` |
 /// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |
@@ -50,7 +50,7 @@ macro_rules! guard {
 macro_rules! __guard_keys {
     (limit [] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
      profile [$($p:tt)*] allocator [$($a:tt)*]
-     limit = $value:literal $(, $($rest:tt)*)?) => {
+     limit = $value:expr $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [.limit($value)] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
             on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };
@@ -80,7 +80,7 @@ macro_rules! __guard_keys {
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [] on_refusal [$($o:tt)*]
      profile [$($p:tt)*] allocator [$($a:tt)*]
-     reserve = $value:literal $(, $($rest:tt)*)?) => {
+     reserve = $value:expr $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [.reserve($value)]
             on_refusal [$($o)*] profile [$($p)*] allocator [$($a)*] $($($rest)*)? }
     };

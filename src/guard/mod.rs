@@ -12,6 +12,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `allocator` | `Guard<A>`: forwards, and hands refusals over |
+//! | `interface` | the types that programs name, on other systems, too |
 //! | `anchor` | what a program that uses `Guard` links in: the constructor and the interposed names |
 //! | `macros` | `guard!` |
 //! | `settings`, `limits` | what was asked for, and what holds; pure |
@@ -62,6 +63,7 @@ pub mod foreign;
 mod frames;
 #[cfg(feature = "inject")]
 pub mod inject;
+pub(crate) mod interface;
 mod interpose;
 mod judge;
 mod lease;

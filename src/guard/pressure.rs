@@ -8,6 +8,7 @@
 use super::armed::{Armed, armed};
 use super::busy::Busy;
 use super::exhaustion;
+use super::interface::{Registration, check_fraction};
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::io;
@@ -31,6 +32,7 @@ struct Watch {
     pid: u32,
     fraction: f64,
     tell: Box<dyn Fn() + Send + Sync>,
+    is_taken_back: AtomicBool,
     is_above: AtomicBool,
     next: AtomicPtr<Watch>,
 }
@@ -55,7 +57,7 @@ pub(super) fn idle_threads() -> u64 {
 /// panic in one is caught, and none begins once the process is saying its last words. A child that is forked starts
 /// without such a thread and without its parent's callbacks, and may register its own.
 ///
-/// In a program without a limit it is never called.
+/// Returns whether there is a limit to watch: where there is none, or no guard, the callback is never called.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -67,33 +69,50 @@ pub(super) fn idle_threads() -> u64 {
 ///
 /// # Errors
 /// `InvalidInput` for a fraction that is not above 0 and at most 1; those of starting a thread.
-pub fn on_pressure<F>(fraction: f64, callback: F) -> io::Result<()>
+pub fn on_pressure<F>(fraction: f64, callback: F) -> io::Result<bool>
 where
     F: Fn() + Send + Sync + 'static,
 {
-    if !(fraction > 0.0 && fraction <= 1.0) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("on_pressure: {fraction} is no fraction of a limit: write 0.8 for 80 %"),
-        ));
+    register(fraction, callback).map(|watch| watch.is_some())
+}
+
+impl Registration {
+    /// [`on_pressure`], until this is dropped.
+    ///
+    /// # Errors
+    /// Those of [`on_pressure`].
+    pub fn on_pressure<F>(fraction: f64, callback: F) -> io::Result<Registration>
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        let watch = register(fraction, callback)?;
+        Ok(watch.map_or_else(Registration::of_nothing, |watch| Registration::of(&watch.is_taken_back)))
     }
-    let Some(armed) = armed().filter(|armed| armed.limit_now().is_some()) else { return Ok(()) };
+}
+
+/// `None` where there is no limit.
+fn register(
+    fraction: f64,
+    callback: impl Fn() + Send + Sync + 'static,
+) -> io::Result<Option<&'static Watch>> {
+    check_fraction(fraction)?;
+    let Some(armed) = armed().filter(|armed| armed.limit_now().is_some()) else { return Ok(None) };
     start_looking(armed)?;
-    let watch = Box::into_raw(Box::new(Watch {
+    let watch = Box::leak(Box::new(Watch {
         pid: sys::process::pid(),
         fraction,
         tell: Box::new(callback),
+        is_taken_back: AtomicBool::new(false),
         is_above: AtomicBool::new(false),
         next: AtomicPtr::new(core::ptr::null_mut()),
     }));
     let mut first = FIRST.load(Ordering::Relaxed);
     loop {
-        // SAFETY: made above, and in nobody else's hands yet.
         // Relaxed: published by the Release below.
-        unsafe { &*watch }.next.store(first, Ordering::Relaxed);
+        watch.next.store(first, Ordering::Relaxed);
         // Release: pairs with the Acquire in `look`, so that the watch is seen whole.
-        match FIRST.compare_exchange_weak(first, watch, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return Ok(()),
+        match FIRST.compare_exchange_weak(first, &raw mut *watch, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return Ok(Some(watch)),
             Err(now) => first = now,
         }
     }
@@ -204,8 +223,10 @@ fn look(armed: &Armed) {
     while let Some(watch) = unsafe { next.as_ref() } {
         // Relaxed, here and below: this thread alone changes it.
         let was_above = watch.is_above.load(Ordering::Relaxed);
-        if watch.pid != here {
-            // Its parent's.
+        // Acquire: pairs with the Release in `Registration`'s drop, whose thread may have ended by then what the callback
+        // looks at.
+        if watch.pid != here || watch.is_taken_back.load(Ordering::Acquire) {
+            // Its parent's, or nobody's any more.
         } else if share >= watch.fraction && !was_above {
             watch.is_above.store(true, Ordering::Relaxed);
             LOOKS_IN.store(0, Ordering::Relaxed);

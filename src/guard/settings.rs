@@ -4,8 +4,9 @@ use crate::contract::{
     DEFAULT_RESERVE_BYTES, DEFAULT_STALL_MS, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError,
     Sufficient, TOKEN_MAX_BYTES, variable,
 };
-use crate::duration::{DURATION_OR_OFF, parse_duration};
+use crate::duration::{DURATION_OR_OFF, PATIENCE_FORMS, parse_duration, parse_patience};
 use crate::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
+use crate::names::meant_by;
 use crate::text::{Text, whole_number};
 
 /// What the source code says, checked at compile time. Made by [`guard!`](crate::guard!).
@@ -145,6 +146,10 @@ pub(super) struct Environment<'a> {
     pub(super) exit_on_uncaught: Option<&'a [u8]>,
     pub(super) outer: Option<&'a [u8]>,
     pub(super) ledger: Option<&'a [u8]>,
+    pub(super) patience: Option<&'a [u8]>,
+    pub(super) budget: Option<&'a [u8]>,
+    /// The first name that nearly is one of ours, and which.
+    pub(super) misspelt: Option<(&'a [u8], &'static str)>,
 }
 
 impl<'a> Environment<'a> {
@@ -164,6 +169,8 @@ impl<'a> Environment<'a> {
             (variable::RECORD, &mut self.record),
             (variable::OUTER, &mut self.outer),
             (variable::LEDGER, &mut self.ledger),
+            (variable::PATIENCE, &mut self.patience),
+            (variable::BUDGET, &mut self.budget),
             (variable::PROFILE, &mut self.profile),
             (variable::STALL, &mut self.stall),
             (variable::EXIT_ON_UNCAUGHT, &mut self.exit_on_uncaught),
@@ -172,6 +179,10 @@ impl<'a> Environment<'a> {
             if slot.is_none() {
                 *slot = entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
             }
+        }
+        if self.misspelt.is_none() && entry.starts_with(b"OOMGUARD_") {
+            let name = entry.split(|byte| *byte == b'=').next().unwrap_or_default();
+            self.misspelt = meant_by(name).map(|meant| (name, meant));
         }
         self.arenas_are_set |= entry.starts_with(b"MALLOC_ARENA_MAX=")
             || entry.starts_with(b"GLIBC_TUNABLES=") && entry.windows(9).any(|part| part == b"arena_max");
@@ -230,7 +241,9 @@ impl BadVariable<'_> {
         line.push(self.reason);
         line.push("; accepted: ");
         line.push(self.accepted);
-        if let Some(words) = meant(self.value).filter(|_| self.name == variable::LIMIT) {
+        if let Some(words) =
+            meant(self.value).filter(|_| matches!(self.name, variable::LIMIT | variable::BUDGET))
+        {
             line.push("; did you mean ");
             line.push_bytes(words.as_bytes());
             line.push("?");
@@ -247,6 +260,9 @@ pub(super) fn resolve<'a>(
     let exit_code = environment.exit_code.map(exit_code_from).transpose()?.or(source.exit_code);
     let reserve = environment.reserve.map(reserve_from).transpose()?.or(source.reserve);
     let on_refusal = environment.on_refusal.map(on_refusal_from).transpose()?.or(source.on_refusal);
+    // For whoever keeps a ledger; wrong text is told here as well.
+    environment.patience.map(patience_from).transpose()?;
+    environment.budget.map(|value| limit_of(variable::BUDGET, value)).transpose()?;
     Ok(Wishes {
         limit_from_environment: environment.limit.map(limit_from).transpose()?,
         limit_from_source: source.limit,
@@ -269,8 +285,21 @@ pub(super) fn resolve<'a>(
 }
 
 fn limit_from(value: &[u8]) -> Result<Limit, BadVariable<'_>> {
+    limit_of(variable::LIMIT, value)
+}
+
+fn patience_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {
+    parse_patience(value).ok_or(BadVariable {
+        name: variable::PATIENCE,
+        value,
+        reason: "not a span of time",
+        accepted: PATIENCE_FORMS,
+    })
+}
+
+fn limit_of<'a>(name: &'static str, value: &'a [u8]) -> Result<Limit, BadVariable<'a>> {
     Limit::parse(value).map_err(|error| BadVariable {
-        name: variable::LIMIT,
+        name,
         value,
         reason: error.reason(),
         accepted: LIMIT_FORMS,
@@ -462,6 +491,7 @@ mod tests {
             "OOMGUARD_LIMIT=4Mi",
         ]);
         assert_eq!(variables.limit, Some(&b"3Mi"[..]));
+        assert_eq!(variables.misspelt, Some((&b"OOMGUARD_LIMITS"[..], variable::LIMIT)));
     }
 
     #[test]

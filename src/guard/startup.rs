@@ -10,11 +10,12 @@ use super::armed::{Armed, HeldLimit, ReportTarget, arm_with, armed, keep_path};
 use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, allocator::Source, arenas, c_heap, exhaustion, frames, interpose, lease, mappings, notes,
+    aborts, arenas, c_heap, exhaustion, frames, interface::Source, interpose, lease, mappings, notes,
     onlooker, profile, record, resident, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
+use crate::names::push_misspelt;
 use crate::outer::Outer;
 use crate::sys;
 use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
@@ -115,7 +116,7 @@ unsafe fn arm_once(
     }
     exhaustion::watch_exit();
     onlooker::begin();
-    #[cfg(feature = "nightly")]
+    #[cfg(oomguard_nightly)]
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }
 
@@ -248,6 +249,15 @@ unsafe fn try_to_set_up<'a>(
     // SAFETY: once, by this function's contract.
     let armed = unsafe { arm_with(facts) };
     record::attach(environment.record, armed, source.profiles());
+    // A launcher has seen the environment, and said it.
+    let by_launcher =
+        environment.outer.is_some() || environment.record.is_some_and(|place| place.starts_with(b"proc:"));
+    if let Some((name, meant)) = environment.misspelt
+        && !wishes.quiet
+        && !by_launcher
+    {
+        say_that_there_is_no_variable(name, meant);
+    }
     // Who gives a process its limit looks whether it keeps it.
     if record::is_shared() && environment.limit.is_some() && environment.measure.is_some() {
         onlooker::leave_to_parent();
@@ -625,6 +635,14 @@ fn push_bytes(line: &mut Text<1024>, bytes: u64) {
 fn refuse_to_start(trouble: &Trouble<'_>) -> ! {
     complain(trouble, "");
     sys::process::exit_now(EXIT_CANNOT_GUARD)
+}
+
+fn say_that_there_is_no_variable(name: &[u8], meant: &str) {
+    let mut line = Text::<256>::new();
+    line.push("oomguard: ");
+    push_misspelt(&mut line, name, meant);
+    line.push("\n");
+    sys::fd::write_patiently(libc::STDERR_FILENO, line.as_bytes(), 1000);
 }
 
 /// The process goes on as if this library had no guard.

@@ -34,6 +34,7 @@ pub(super) struct Prepared {
 
 /// When a worker whose program does not set its limit itself gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SetLimit {
     /// Between fork(2) and exec: before the program's first instruction. The price is a fork, which copies the page
     /// tables of this process.

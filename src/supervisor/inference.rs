@@ -1,7 +1,7 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
 use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tracer};
-use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, Measure};
+use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::sys;
 use crate::sys::join::Step;
@@ -28,6 +28,7 @@ use std::process::ExitStatus;
 /// privilege. Where the kernel or the container does not allow it, the worker is started without:
 /// [`Running::is_inferring`](super::Running::is_inferring), [`can_infer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InferRefusals {
     /// No.
     #[default]
@@ -230,6 +231,7 @@ pub fn can_infer() -> io::Result<()> {
         resident_limit: None,
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
+        source: LimitSource::Environment,
         numbers: process_numbers(),
     };
     let mut inference = Inference::start(terms)?;

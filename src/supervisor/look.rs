@@ -6,7 +6,7 @@
 //! and what was used without asking is taken off.
 
 use super::descendants;
-use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, Measure};
+use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
 use crate::sys;
@@ -128,9 +128,9 @@ impl Looker {
             let now = Instant::now();
             if now >= next_search {
                 self.search();
-                // A two-thousandth of a processor at most, where there are few processes.
+                // A four-thousandth of a processor at most, where there are few processes.
                 next_search =
-                    Instant::now() + (now.elapsed() * 2000).clamp(SEARCH_EVERY, SEARCH_AT_LEAST_EVERY);
+                    Instant::now() + (now.elapsed() * 4000).clamp(SEARCH_EVERY, SEARCH_AT_LEAST_EVERY);
             }
             let due: Vec<u32> =
                 self.tree.iter().filter(|(_, member)| member.due <= now).map(|(pid, _)| *pid).collect();
@@ -317,8 +317,14 @@ pub(super) fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
 
 impl Over {
     /// The report that it has not made itself; `known` is what a guard has said of the worker's limit.
-    pub(super) fn report(&self, known: Option<&Claims>, limit: Option<u64>, exit_code: u8) -> Claims {
-        let mut claims = known.cloned().unwrap_or_else(|| Claims::from_outside(exit_code));
+    pub(super) fn report(
+        &self,
+        known: Option<&Claims>,
+        limit: Option<u64>,
+        source: LimitSource,
+        exit_code: u8,
+    ) -> Claims {
+        let mut claims = known.cloned().unwrap_or_else(|| Claims::from_outside(exit_code, source));
         claims.limit = limit.or(claims.limit);
         claims.measure = Measure::Resident;
         Claims {

@@ -48,6 +48,7 @@
 //! | `loading` | programs that ended before there was a guard in them |
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
+//! | `read_back` | a report from its line; pure |
 //! | `retry` | `Retry`: the next limit; pure |
 //! | `accounts` | who runs and who waits under a budget; pure |
 //! | `budget` | `Budget`: how much there is to share |
@@ -73,6 +74,7 @@ mod outcome;
 mod output;
 mod pool;
 mod program;
+mod read_back;
 mod refusals;
 mod report;
 mod retry;
@@ -105,13 +107,14 @@ pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
 pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
+pub use read_back::ParseReportError;
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
 pub use shares::{Dead, Share, Shares, budgets_here};
 pub use sharing::{SharedBudget, patience};
 pub use surroundings::{
-    CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record,
+    CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record, misspelt_variables,
 };
 pub use worker::{OnSupervisorDeath, Worker};
 

@@ -79,6 +79,7 @@ impl fmt::Display for Outcome {
 
 /// Who ended a worker that did not end by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EndedBy {
     /// [`Running::kill`](super::Running::kill).
     Kill,

@@ -91,7 +91,7 @@ impl Pool {
         Pool::of(budget, None)
     }
 
-    /// A pool whose workers have no fixed shares: each takes of the budget what it needs, waits where others have it, and is
+    /// Makes a pool whose workers have no fixed shares: each takes of the budget what it needs, waits where others have it, and is
     /// refused once nothing moves, as [`Worker::share`] says. All start at once, unless there are to be
     /// [`at_most`](Pool::at_most) so many. A worker's limit, if it has one, is the most that one of its processes may have.
     ///

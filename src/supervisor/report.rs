@@ -1,5 +1,6 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
+use super::read_back::{self, ParseReportError};
 use crate::contract::{Cause, Evidence, LimitSource, Measure, REPORT_MAX_BYTES};
 use crate::profile::Profile;
 use crate::record::{Claims, ProfileState, State};
@@ -7,6 +8,7 @@ use crate::text::Text;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,6 +209,26 @@ impl Report {
             line += &format!(" at its limit of {} ({})", super::size(limit), self.measure().as_str());
         }
         line
+    }
+}
+
+/// Reads the record: what [`to_json`](Report::to_json) gives, and what a process that ran out of memory writes where
+/// `OOMGUARD_REPORT` says, one line for each.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// for line in std::fs::read_to_string("reports.jsonl")?.lines() {
+///     let report: oomguard::supervisor::Report = line.parse()?;
+///     println!("{} needed more than {:?} bytes", report.program(), report.limit());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+impl FromStr for Report {
+    type Err = ParseReportError;
+
+    fn from_str(line: &str) -> Result<Report, ParseReportError> {
+        read_back::read(line)
     }
 }
 

@@ -11,7 +11,7 @@ use super::outcome::{Ended, EndedBy, Outcome, Seen, announce, judge};
 use super::output::Output;
 use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
-use crate::contract::{Cause, Measure, Sufficient};
+use crate::contract::{Cause, LimitSource, Measure, Sufficient};
 use crate::profile::{PROFILE_BYTES, Profile};
 use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
 use crate::sys;
@@ -48,6 +48,7 @@ pub struct Running {
     on_left_behind: OnLeftBehind,
     any_descendant: bool,
     sufficient: Sufficient,
+    limit_source: LimitSource,
     before: Before,
     limit: Option<u64>,
     tries: u32,
@@ -80,6 +81,7 @@ pub(super) struct Equipment {
     pub(super) on_left_behind: OnLeftBehind,
     pub(super) any_descendant: bool,
     pub(super) sufficient: Sufficient,
+    pub(super) limit_source: LimitSource,
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
     pub(super) time_limit: Option<Duration>,
@@ -106,6 +108,7 @@ impl Running {
             on_left_behind: equipment.on_left_behind,
             any_descendant: equipment.any_descendant,
             sufficient: equipment.sufficient,
+            limit_source: equipment.limit_source,
             before: equipment.before,
             limit: equipment.limit,
             tries: equipment.tries,
@@ -393,7 +396,7 @@ impl Running {
             .unwrap_or_default()
             .iter()
             .chain(&self.share.as_ref().map(SharedBudget::left).unwrap_or_default())
-            .map(|over| over.report(claims.as_ref(), self.limit, self.exit_code))
+            .map(|over| over.report(claims.as_ref(), self.limit, self.limit_source, self.exit_code))
             .collect();
         let seen = Seen {
             status,

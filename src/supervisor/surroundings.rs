@@ -4,11 +4,13 @@
 
 use crate::cgroup::{self, Findings};
 use crate::contract::{LimitSource, Measure};
+use crate::names::{meant_by, push_misspelt};
 use crate::record::RECORD_BYTES;
 use crate::resolution::{Known, resolve_limit};
 use crate::sys::memory::{Resource, Rlimit, ceiling_of, machine_memory, replaced_soft_limit, rlimit};
+use crate::text::Text;
 use crate::{Limit, sys};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -284,6 +286,23 @@ pub fn can_record() -> io::Result<()> {
         Some(_) => Ok(()),
         None => Err(io::Error::new(io::ErrorKind::Unsupported, "memory files cannot be sealed here")),
     }
+}
+
+/// What is wrong with the names of this process's variables, a line for each that nearly is one of ours: `there is no variable
+/// OOMGUARD_LIMITS; did you mean OOMGUARD_LIMIT?`
+pub fn misspelt_variables() -> Vec<String> {
+    misspelt(std::env::vars_os().map(|(name, _)| name))
+}
+
+fn misspelt(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let line = |name: OsString| {
+        let mut line = Text::<256>::new();
+        push_misspelt(&mut line, name.as_bytes(), meant_by(name.as_bytes())?);
+        Some(String::from_utf8_lossy(line.as_bytes()).into_owned())
+    };
+    let mut lines: Vec<String> = names.filter_map(line).collect();
+    lines.sort();
+    lines
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub(super) struct Terms {
     pub(super) resident_limit: Option<u64>,
     pub(super) exit_code: u8,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
+    /// Who set its limit.
+    pub(super) source: LimitSource,
     /// Process numbers are below this.
     pub(super) numbers: usize,
 }
@@ -398,7 +400,7 @@ impl Tracer {
             program: facts.program.as_bytes(),
             token: self.terms.token.as_ref().map(Text::as_bytes),
             limit: facts.limit,
-            limit_source: Some(LimitSource::Environment),
+            limit_source: Some(self.terms.source),
             measure: facts.measure,
             exit_code: self.terms.exit_code,
         }
@@ -416,7 +418,7 @@ impl Tracer {
             thread: facts.thread.as_bytes(),
             request: Some(Request { bytes: facts.bytes, align: None }),
             limit: facts.limit,
-            limit_source: Some(LimitSource::Environment),
+            limit_source: Some(self.terms.source),
             measure: facts.measure,
             limit_refused: Some(true),
             memory: facts.memory,
@@ -644,7 +646,14 @@ mod tests {
         }
         let mut facts = Facts::new();
         (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
-        let terms = Terms { measure: first, resident_limit: None, exit_code: 198, token: None, numbers: 0 };
+        let terms = Terms {
+            measure: first,
+            resident_limit: None,
+            exit_code: 198,
+            token: None,
+            source: LimitSource::Environment,
+            numbers: 0,
+        };
         let is_explained = facts.explain(child.id(), bytes, writable, &terms);
         drop(child.stdin.take());
         child.wait().unwrap();

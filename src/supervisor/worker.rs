@@ -48,6 +48,7 @@ enum Token {
 
 /// What becomes of a worker when this process dies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnSupervisorDeath {
     /// It goes on, as any child does.
     #[default]
@@ -604,6 +605,7 @@ impl Worker {
             on_left_behind: self.on_left_behind,
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
+            limit_source: self.limit_source(),
             before,
             limit: bytes,
             time_limit: self.time_limit,
@@ -682,10 +684,16 @@ impl Worker {
             }
     }
 
+    /// Whose word the limit is for those who are not told it by the environment.
+    fn limit_source(&self) -> LimitSource {
+        if self.is_said_on_command_line { LimitSource::CommandLine } else { LimitSource::Environment }
+    }
+
     fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
         Terms {
             measure,
             resident_limit: limit.filter(|_| measure == Measure::Resident),
+            source: self.limit_source(),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             token: match &self.token {
                 Token::Given(token) => Some(Text::from_bytes(token.as_bytes())),

@@ -21,7 +21,6 @@ pub(crate) const ALIGN: usize = 16;
 /// The symbol is weak, so that two versions of this crate in one program are no error: only one is its allocator.
 macro_rules! thread_own {
     ($(#[$attribute:meta])* fn $name:ident() -> $type:ty, $symbol:literal) => {
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         core::arch::global_asm!(
             concat!(".pushsection .tbss.", $symbol, ",\"awT\",@nobits"),
             ".balign 16",
@@ -66,17 +65,6 @@ macro_rules! thread_own {
                     offset = out(reg) _,
                     options(pure, nomem, nostack)
                 );
-            }
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-            {
-                #[repr(align(16))]
-                struct Bytes([u8; $crate::sys::local::BYTES]);
-                thread_local! {
-                    static OWN: core::cell::UnsafeCell<Bytes> = const {
-                        core::cell::UnsafeCell::new(Bytes([0; $crate::sys::local::BYTES]))
-                    };
-                }
-                own = OWN.with(|own| own.get().cast_const().cast());
             }
             // SAFETY: this thread's own memory, large and aligned enough as asserted above, zero at first, which the
             // type says is valid, and there for as long as the thread. Nobody else has its address.

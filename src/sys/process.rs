@@ -416,11 +416,6 @@ pub(crate) fn exit_now(code: u8) -> ! {
     unsafe {
         core::arch::asm!("svc 0", in("x8") libc::SYS_exit_group, in("x0") status, options(noreturn, nostack))
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    loop {
-        // SAFETY: exit_group takes no pointer and does not come back.
-        unsafe { libc::syscall(libc::SYS_exit_group, i32::from(code)) };
-    }
 }
 
 /// Whether the program runs with more rights than whoever started it: AT_SECURE in getauxval(3).

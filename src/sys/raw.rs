@@ -25,14 +25,6 @@ pub(crate) unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> isize 
             in("x2") third, in("x3") fourth, in("x4") fifth, in("x5") sixth, options(nostack)
         );
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let errno = super::fd::errno();
-        // SAFETY: as above.
-        let answer = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) } as isize;
-        result = if answer == -1 { -(super::fd::errno() as isize) } else { answer };
-        super::fd::set_errno(errno);
-    }
     result
 }
 

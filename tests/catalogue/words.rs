@@ -122,6 +122,19 @@ pub const ROLES: &[Role] = &[
         fill::one_huge_request();
     })
     .prints(SAID),
+    Role::dies("callbacks that were taken back are not called, and those beside them are", || {
+        let mut kept = Vec::new();
+        for turn in 0..3 {
+            let word = if turn == 1 { SAID } else { "taken back" };
+            let reclaim = oomguard::Registration::on_reclaim(move || say(&word[..4]));
+            let exhausted = oomguard::Registration::on_exhausted(move || say(&word[4..]));
+            if turn == 1 {
+                kept.push((reclaim, exhausted));
+            }
+        }
+        fill::one_huge_request();
+    })
+    .prints(SAID),
     Role::dies("a callback is refused itself", || {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         oomguard::on_reclaim(|| {

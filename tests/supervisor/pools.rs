@@ -2,6 +2,7 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
+use oomguard::LimitSource;
 use oomguard::supervisor::{Budget, Outcome, Pool, Retry, TooLarge, Worker};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_worker_that_can_never_run_is_refused_at_once", one_too_large_is_refused);
     add(trials, "a_retry_asks_for_no_more_than_the_whole_budget", a_retry_asks_for_no_more);
     add(trials, "a_hook_that_panics_does_not_lock_up_the_pool", a_panicking_hook);
+    add(trials, "workers_of_an_elastic_pool_take_turns_with_what_there_is", an_elastic_pool);
     add(trials, "threads_and_jobs_share_one_pool", threads_and_jobs_share_one_pool);
 }
 
@@ -38,6 +40,28 @@ fn hungry_workers_answer() {
         assert_eq!((ended.tries, String::from_utf8(ended.stdout).unwrap()), (tries, answer(mib)), "{mib}");
     }
     assert_eq!((pool.in_use(), pool.running(), pool.waiting()), (0, 0, 0));
+}
+
+/// Together they want three times as much as there is, and each may have nearly all of it.
+fn an_elastic_pool() {
+    let pool = Pool::elastic(Budget::of(limit("200MiB"))).unwrap();
+    let jobs: Vec<_> = (0..4)
+        .map(|_| {
+            let mut command = role(&["need", "150"]);
+            command.stdout(Stdio::piped());
+            // Who holds memory for longer than a waiter has patience makes it try again.
+            pool.submit(Worker::new(command).retry(Retry::grow(2.0).at_most(100)).quiet()).unwrap()
+        })
+        .collect();
+    for job in jobs {
+        let ended = job.wait_to_end().unwrap();
+        assert!(ended.outcome.is_success(), "{ended}");
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), answer(150));
+    }
+    assert_eq!(pool.running(), 0);
+    let too_much = pool.run(Worker::new(role(&["need", "250"])).quiet()).unwrap();
+    let Outcome::OutOfMemory(report) = too_much else { panic!("{too_much}") };
+    assert_eq!(report.limit_source(), Some(LimitSource::Budget));
 }
 
 /// Each worker says when it began and ended, and under which limit; afterwards the sums are made.

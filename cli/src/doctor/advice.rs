@@ -20,7 +20,9 @@ pub fn on(found: &Examination) -> Vec<Advice> {
     hint(kills_together(found));
     hint(no_limit(found));
     hint(heeded_by_nobody(found));
+    found.misspelt.iter().for_each(|line| hint(Some(line.clone())));
     hint(rlimit_wins(found));
+    hint(scarce_data(found));
     hint(scarce_address_space(found));
     hint(swaps(found));
     hint(refuses_by_itself(found));
@@ -33,7 +35,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
 
 fn obstacles(found: &Examination) -> Vec<Advice> {
     let bad = [found.asked_limit.as_ref().err(), found.asked_measure.as_ref().err()];
-    let mut all: Vec<String> = bad.into_iter().flatten().cloned().collect();
+    let mut all: Vec<String> = bad.into_iter().flatten().chain(&found.bad).cloned().collect();
     if found.here.data_limit_is_ignored && found.run.measure != Measure::AddressSpace {
         all.push(
             "neither resident nor data can be limited, as /sys/module/kernel/parameters/ignore_rlimit_data is on: use \
@@ -91,6 +93,18 @@ fn rlimit_wins(found: &Examination) -> Option<String> {
          started this",
         size(limit.bytes)
     ))
+}
+
+/// An rlimit of another measure than what `run` would count, which the kernel holds all the same.
+fn scarce_data(found: &Examination) -> Option<String> {
+    let bytes = found.here.rlimits.data.soft.filter(|_| found.run.measure == Measure::Resident)?;
+    let is_lower = found.run.limit.is_none_or(|limit| bytes < limit.bytes);
+    is_lower.then(|| {
+        format!(
+            "RLIMIT_DATA is {}: it wins where a program maps more than that, used or not; raise it with ulimit -d",
+            size(bytes)
+        )
+    })
 }
 
 fn scarce_address_space(found: &Examination) -> Option<String> {
@@ -206,6 +220,8 @@ mod tests {
     #[test]
     fn bad_values_of_the_environment_keep_from_running() {
         one(&advice(POD, &[("OOMGUARD_LIMIT", "1 GB")], |_| ()), "OOMGUARD_LIMIT=\"1 GB\"", true);
+        one(&advice(POD, &[("OOMGUARD_PATIENCE", "5")], |_| ()), "OOMGUARD_PATIENCE=\"5\"", true);
+        one(&advice(POD, &[("OOMGUARD_BUDGET", "x")], |_| ()), "OOMGUARD_BUDGET=\"x\"", true);
         one(
             &advice(POD, &[("OOMGUARD_MEASURE", "rss")], |_| ()),
             "accepted: address-space, data or resident",
@@ -244,7 +260,7 @@ mod tests {
         assert_eq!(advice.iter().filter(|advice| advice.text.contains("broken")).count(), 2);
         assert!(advice[0].keeps_from_running && !advice[1].keeps_from_running);
         let plain = screen::of(&found, &advice, false);
-        assert!(plain.lines().count() <= 24 && !plain.contains('\x1b'), "{plain}");
+        assert!(plain.lines().count() <= 25 && !plain.contains('\x1b'), "{plain}");
         assert!(plain.contains("512 MiB") && plain.contains("all processes are killed"), "{plain}");
         assert!(screen::of(&found, &advice, true).contains("\x1b[31mno\x1b[0m"));
     }

@@ -5,7 +5,7 @@ use crate::environment::{Asked, asked};
 use crate::run::DEFAULT_MEASURE;
 use crate::{arguments, hints};
 use oomguard::contract::variable;
-use oomguard::supervisor::{LimitHere, SharedBudget, Surroundings};
+use oomguard::supervisor::{LimitHere, SharedBudget, Surroundings, misspelt_variables};
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 
@@ -23,6 +23,10 @@ pub struct Examination {
     pub joined: Option<Joined>,
     /// Those of ours that somebody set.
     pub variables: Vec<&'static str>,
+    /// A line for each name that nearly is one of ours.
+    pub misspelt: Vec<String>,
+    /// What is wrong with other variables of ours that `run` reads.
+    pub bad: Vec<String>,
     /// Whether programs that are started here get the library.
     pub preloads_us: bool,
     /// What `run --hints` would set.
@@ -45,7 +49,8 @@ pub struct Plan {
 
 impl Examination {
     pub fn of_here() -> Examination {
-        Examination::of(Surroundings::here(), |name| std::env::var_os(name), probes::all())
+        let found = Examination::of(Surroundings::here(), |name| std::env::var_os(name), probes::all());
+        Examination { misspelt: misspelt_variables(), ..found }
     }
 
     pub(super) fn of(
@@ -70,12 +75,18 @@ impl Examination {
         let preloads_us =
             environment("LD_PRELOAD").is_some_and(|list| list.to_string_lossy().contains("liboomguard"));
         let hints = run.limit.map(|limit| hints::apply(&environment, limit.bytes)).unwrap_or_default();
+        let bad = [
+            asked(&environment, variable::BUDGET, arguments::limit).err(),
+            asked(&environment, variable::PATIENCE, arguments::patience).err(),
+        ];
         Examination {
             run,
             guard,
             budget,
             joined,
             variables,
+            misspelt: Vec::new(),
+            bad: bad.into_iter().flatten().collect(),
             preloads_us,
             hints,
             asked_limit,

@@ -137,6 +137,8 @@ fn planned(plan: &Plan) -> (String, String) {
         LimitSource::Rlimit => "the rlimit that is there",
         LimitSource::Budget => "from the budget",
         LimitSource::Changed => "an rlimit that was moved",
+        // The library that this is built with has no others.
+        _ => "from elsewhere",
     };
     (size(limit.bytes), format!("of {measure}, {origin}"))
 }

@@ -174,6 +174,35 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let line = "OOMGUARD_VERDICT=\"exactly\" in the environment: not a kind of evidence; accepted: likely or exact";
         assert!(wrong.stderr.contains(line), "{}", wrong.stderr);
     });
+    add(trials, "a_misspelt_variable_is_told_once_and_the_command_runs", || {
+        let line = "oomguard: there is no variable OOMGUARD_LIMITS; did you mean OOMGUARD_LIMIT?\n";
+        let script = format!("{}; exit 3", child("need 1"));
+        let ended = |options: &[&str], quiet: Option<&str>| {
+            let mut command = run_shell(options, &script);
+            command.env("OOMGUARD_LIMITS", "1Gi");
+            command.envs(quiet.map(|value| ("OOMGUARD_QUIET", value)));
+            seen(&mut command)
+        };
+        for (options, quiet, stderr) in [
+            (&["-m", "1Gi"][..], None, line),
+            (&["-m", "1Gi", "--quiet"], None, ""),
+            (&["-m", "1Gi"], Some("1"), ""),
+        ] {
+            let seen = ended(options, quiet);
+            assert_eq!((seen.code, seen.stderr.as_str()), (Some(3), stderr), "{options:?} {quiet:?}");
+        }
+    });
+    add(trials, "wrong_text_for_a_budget_or_a_patience_is_an_error", || {
+        for (name, value) in
+            [("OOMGUARD_PATIENCE", "x"), ("OOMGUARD_PATIENCE", "5"), ("OOMGUARD_BUDGET", "x")]
+        {
+            let seen = seen(run_shell(&["-m", "1Gi"], "echo ran").env(name, value));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+            assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
+            assert!(seen.stderr.contains(&format!("{name}=\"{value}\"")), "{}", seen.stderr);
+            assert!(seen.stderr.contains("accepted: "), "{}", seen.stderr);
+        }
+    });
     add(trials, "json_goes_where_it_is_wanted", || {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("end.json");

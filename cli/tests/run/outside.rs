@@ -99,6 +99,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 let report = &told(&fallen)["report"];
                 assert_eq!((&report["program"], &report["evidence"]), (&"eat".into(), &"outside".into()));
                 assert_eq!(report["own_exit_code"], 5);
+                assert!(fallen.stderr.contains("a larger --limit (-m)"), "{}", fallen.stderr);
                 let own = below(wrapper, &program, "own 7");
                 assert_eq!((own.code, reports(&own)), (Some(7), 0), "{wrapper}: {}", own.stderr);
                 // Nothing of ours is in the way of another C library.

@@ -1,4 +1,4 @@
-//! `--measure resident`: what is mapped and never used does not count; what is used does, whoever asked for it and how.
+//! What `run` measures unless told otherwise, `resident`: what is mapped and never used does not count; what is used does, whoever asked for it and how.
 
 use crate::add;
 use crate::started::{Seen, launcher, seen};
@@ -11,7 +11,7 @@ const MIB: usize = 1 << 20;
 
 fn run(options: &[&str], role: &[&str]) -> Command {
     let mut command = launcher();
-    command.args(["run", "--measure", "resident", "-m", "100Mi"]).args(options).arg("--");
+    command.args(["run", "-m", "100Mi"]).args(options).arg("--");
     command.arg(std::env::current_exe().unwrap()).arg("role").args(role);
     command
 }
@@ -161,7 +161,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             [("later", "resident"), ("shared", "resident"), ("memfd", "resident"), ("fixed", "mapping")]
         {
             let started = Instant::now();
-            let seen = seen(&mut run(&["--report", "fd:2"], &["hold", kind, "512"]));
+            let seen = seen(&mut run(&["--report", "fd:2"], &["hold", kind, "1024"]));
             assert_eq!(seen.code, Some(198), "{kind}: {}", seen.stderr);
             let report = report(&seen);
             assert_eq!(
@@ -186,7 +186,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "descendants_are_looked_at_too", || {
         let mut command = launcher();
-        command.args(["run", "--measure", "resident", "-m", "100Mi", "--", "/bin/sh", "-c"]);
+        command.args(["run", "-m", "100Mi", "--", "/bin/sh", "-c"]);
         command.arg("\"$0\" role hold memfd 512; echo \"child: $?\"").arg(std::env::current_exe().unwrap());
         let seen = seen(&mut command);
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "child: 198\n"), "{}", seen.stderr);
@@ -195,4 +195,103 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let seen = seen(&mut run(&[], &["share"]));
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "shared\n"), "{}", seen.stderr);
     });
+    add(trials, "what_cannot_be_entered_is_held_from_outside", || {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("hold");
+        std::fs::write(directory.path().join("hold.c"), STATIC_PROGRAM).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O1", "-static", "-o", "hold", "hold.c"]).current_dir(directory.path());
+        if !compiler.status().is_ok_and(|status| status.success()) {
+            return crate::skip::skipped("no C compiler that makes static programs");
+        }
+        if let Err(error) = oomguard::supervisor::can_infer() {
+            return crate::skip::skipped(error);
+        }
+        let run = |way: &str| {
+            let mut command = launcher();
+            command.args(["run", "-m", "100Mi", "--report", "fd:2", "--"]).arg(&program).arg(way);
+            seen(&mut command)
+        };
+        for way in ["untouched", "fits"] {
+            let seen = run(way);
+            assert_eq!((seen.code, seen.stderr.as_str()), (Some(0), ""), "{way}");
+        }
+        // Refused, given back, and filled again: each time to the limit and no further.
+        let copes = run("copes");
+        assert_eq!((copes.code, copes.stderr.as_str()), (Some(0), ""));
+        for mib in copes.stdout.lines().map(|line| line.parse::<u64>().unwrap()) {
+            assert!((97..=101).contains(&mib), "{}", copes.stdout);
+        }
+        for (way, cause) in [("fill", "mapping"), ("shared", "resident")] {
+            let seen = run(way);
+            assert_eq!(seen.code, Some(198), "{way}: {}", seen.stderr);
+            let report = report(&seen);
+            assert_eq!(
+                (&report["measure"], &report["cause"], &report["limit"]),
+                (&Value::from("resident"), &Value::from(cause), &Value::from(100 * MIB)),
+                "{way}: {report}"
+            );
+        }
+    });
+    add(trials, "who_is_refused_and_copes_is_let_be", || {
+        let mut command = launcher();
+        let program = "
+held = []
+for turn in range(5):
+    try:
+        while True:
+            held.append(b'7' * 900_000)
+    except MemoryError:
+        print(turn, len(held) * 900_000 >> 20)
+        del held[20:]
+";
+        let seen = seen(command.args(["run", "-m", "100Mi", "--", "python3", "-c", program]));
+        assert_eq!((seen.code, seen.stderr.as_str()), (Some(0), ""));
+        assert_eq!(seen.stdout.lines().count(), 5, "{}", seen.stdout);
+    });
 }
+
+/// Maps, fills and copes, without a library that anything could be preloaded into.
+const STATIC_PROGRAM: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+enum { MIB = 1 << 20 };
+static char large[512 << 20];
+static char *blocks[1000];
+static int fill(void) {
+    int n = 0;
+    while (n < 1000 && (blocks[n] = malloc(MIB))) memset(blocks[n++], 7, MIB);
+    return n;
+}
+static char *map(size_t bytes, int flags) {
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+}
+int main(int argc, char **argv) {
+    char way = argc > 1 ? argv[1][1] : 0;
+    large[0] = 1;
+    if (way == 'n') /* untouched */
+        for (int n = 0; n < 64; n++)
+            if (map(32 * MIB, MAP_PRIVATE) == MAP_FAILED) return 9;
+    if (way == 'i' && argv[1][2] == 't') /* fits */
+        for (int n = 0; n < 90; n++) memset(malloc(MIB), 7, MIB);
+    if (way == 'o') /* copes */
+        for (int turn = 0; turn < 10; turn++) {
+            int n = fill();
+            printf("%d\n", n);
+            while (n > 0) free(blocks[--n]);
+        }
+    if (way == 'i' && argv[1][2] == 'l') { /* fill */
+        fill();
+        fputs("out of memory\n", stderr);
+        return 3;
+    }
+    if (way == 'h') { /* shared */
+        memset(map(1024 * MIB, MAP_SHARED), 7, 1024 * MIB);
+        pause();
+    }
+    return 0;
+}
+"#;

@@ -720,6 +720,9 @@ class _Keeper:
                 got = worker.stream.recv_into(memoryview(worker.buffer)[worker.received :])
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # As in `_hear_nursery`.
+                continue
             except OSError:
                 got = 0
             if got == 0:
@@ -822,6 +825,9 @@ class _Keeper:
                 message = self.nursery.control.recv(MESSAGE_MAX_BYTES)
             except BlockingIOError:
                 return True
+            except ConnectionResetError:
+                # It ended without having read all; told before what it said last, and once.
+                continue
             except OSError:
                 message = b""
             if not message:

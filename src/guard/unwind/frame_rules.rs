@@ -94,13 +94,6 @@ mod register {
     pub(super) const SP: u64 = 31;
     pub(super) const RETURN: u64 = 30;
 }
-/// No such register: no table is understood, and frame pointers are not read either.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod register {
-    pub(super) const FP: u64 = u64::MAX;
-    pub(super) const SP: u64 = u64::MAX - 1;
-    pub(super) const RETURN: u64 = u64::MAX - 2;
-}
 
 /// Reads the rule for a return address from the tables of the file that it is in.
 pub(super) fn rule_for(pc: usize, file: &File) -> Option<Rule> {

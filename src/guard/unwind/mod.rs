@@ -80,10 +80,6 @@ pub(super) fn here() -> Registers {
                 sp = out(reg) sp, fp = out(reg) fp, link = out(reg) link, options(nomem, nostack, preserves_flags));
         }
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        (pc, sp, fp, link) = (0, 0, 0, 0);
-    }
     Registers { pc, sp, fp, link }
 }
 
@@ -108,11 +104,6 @@ pub(super) unsafe fn interrupted(context: *mut libc::c_void) -> Registers {
     {
         let register = |number: usize| machine.regs.get(number).map_or(0, |value| *value as usize);
         Registers { pc: machine.pc as usize, sp: machine.sp as usize, fp: register(29), link: register(30) }
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = machine;
-        Registers { pc: 0, sp: 0, fp: 0, link: 0 }
     }
 }
 
@@ -140,11 +131,6 @@ pub(super) unsafe fn divert(context: *mut libc::c_void, function: extern "C" fn(
     #[cfg(target_arch = "aarch64")]
     {
         machine.pc = start as u64;
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = (machine, start);
-        function()
     }
 }
 
