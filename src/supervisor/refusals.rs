@@ -45,9 +45,6 @@ const LEAST_RELEASE_BYTES: u64 = 1 << 20;
 /// Another thread that starts a process does not tell that the refused one has gone on, for so long.
 const OTHERS_MS: u64 = 1_000;
 
-/// Who has read so often since has gone on to other things. The C library looks into a file when it tries another way.
-const READS_OF_ONE_GOING_ON: u32 = 2;
-
 /// Less room than this, and nothing is to be had. One large request that is refused leaves room to go on.
 const LITTLE_BYTES: u64 = 1 << 20;
 
@@ -86,10 +83,9 @@ pub(super) struct Refusals {
     releases: u64,
     /// What it said since.
     story: Story,
-    /// How often the refused threads have read something since something was refused or said of memory.
-    reads: u32,
-    /// They have waited since.
-    has_waited: bool,
+    /// A refused thread has read something or waited since something was refused or said of memory. (What the C library reads
+    /// before it tries another way comes before the last refusal.)
+    goes_on: bool,
 }
 
 /// A moment in a process's life.
@@ -208,7 +204,7 @@ impl Refusals {
 
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
-        (self.reads, self.has_waited) = (0, false);
+        self.goes_on = false;
     }
 
     /// The program said something.
@@ -230,14 +226,9 @@ impl Refusals {
         }
     }
 
-    /// A refused thread has read something.
-    pub(super) fn note_read(&mut self) {
-        self.reads = self.reads.saturating_add(1);
-    }
-
-    /// A refused thread waits.
-    pub(super) fn note_waits(&mut self) {
-        self.has_waited = true;
+    /// A refused thread has read something, or waits.
+    pub(super) fn note_goes_on(&mut self) {
+        self.goes_on = true;
     }
 
     /// Thread `tid` has started another process: it has gone on, and so has who was refused long before.
@@ -255,7 +246,7 @@ impl Refusals {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             Some(Message::OutOfMemory) if is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
-            _ if self.has_waited || self.reads >= READS_OF_ONE_GOING_ON => false,
+            _ if self.goes_on => false,
             None if is_within(straight_ns, STRAIGHT_MS) => true,
             Some(Message::Unrelated) => {
                 !self.story.fails_otherwise
@@ -454,13 +445,11 @@ mod tests {
         };
         let late = Moment { used_ns: 0, at_ms: OTHERS_MS + 1 };
         assert!(is_fatal_after(|_| ()));
-        assert!(is_fatal_after(|refusals| refusals.note_read()), "the C library's look into a file");
         assert!(is_fatal_after(|refusals| refusals.note_forked(2, START)), "another thread's child");
         for (nr, goes_on) in [
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
-            Refusals::note_waits,
-            |refusals| (0..READS_OF_ONE_GOING_ON).for_each(|_| refusals.note_read()),
+            Refusals::note_goes_on,
             |refusals| refusals.note_said(b"input.csv: No such file or directory\n", true, START),
         ]
         .into_iter()
@@ -472,10 +461,10 @@ mod tests {
         assert!(!refused(&[2 * MIB]).are_fatal(waited));
         // And then it is refused again, or says that it was.
         let mut refusals = refused(&[2 * MIB]);
-        refusals.note_waits();
+        refusals.note_goes_on();
         refusals.note_refused(1, 2 * MIB, true, late);
         assert!(refusals.are_fatal(end_at(late, full)));
-        refusals.note_waits();
+        refusals.note_goes_on();
         say(&mut refusals, Message::OutOfMemory, late);
         assert!(refusals.are_fatal(end_at(late, full)));
     }

@@ -204,7 +204,7 @@ impl Tracer {
                 && let Some(troubled) = self.find(call.process, false)
             {
                 if call.reads && result > 0 {
-                    troubled.refusals.note_read();
+                    troubled.refusals.note_goes_on();
                 }
                 if call.released > 0 {
                     troubled.note_released(call.released);
@@ -221,7 +221,7 @@ impl Tracer {
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
         call.reads = stop == CallStop::Read;
         match stop {
-            CallStop::Wait => troubled.refusals.note_waits(),
+            CallStop::Wait => troubled.refusals.note_goes_on(),
             CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len),
             CallStop::WriteParts { fd, parts, count } => troubled.hear_parts(tid, fd, parts, count),
             _ => {}

@@ -298,8 +298,7 @@ int main(int argc, char **argv) {
         map_all();
         char buffer[64];
         int file = open("/proc/self/stat", O_RDONLY);
-        while (read(file, buffer, sizeof buffer) > 0);
-        return 3;
+        return read(file, buffer, sizeof buffer) > 0 ? 3 : 99;
     }
     if (is(role, "go without and miss a file")) {
         map_all();
