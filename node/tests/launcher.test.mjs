@@ -7,7 +7,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { launcher } from "oomguard";
-import { NODE, eats, event } from "./programs.mjs";
+import { FLAGS, NODE, eats, event } from "./programs.mjs";
 
 const top = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const bin = path.join(top, "node_modules/.bin/oomguard");
@@ -20,7 +20,7 @@ const { version } = JSON.parse(fs.readFileSync(path.join(top, "node_modules/oomg
 
 for (const [name, [program, ...before]] of ways) {
   test(`${name}: codes and reports are passed`, () => {
-    const out = spawnSync(program, [...before, "run", "-m", "100Mi", "--", NODE, "-e", eats(200)], { encoding: "utf8", cwd: top });
+    const out = spawnSync(program, [...before, "run", "-m", "100Mi", "--", NODE, ...FLAGS, "-e", eats(200)], { encoding: "utf8", cwd: top });
     assert.equal(out.status, 198, out.stderr);
     assert.match(out.stderr, /^oomguard: out of memory: node/m);
     assert.equal(spawnSync(program, [...before, "run", "-m", "1Gi", "--", "sh", "-c", "exit 3"], { cwd: top }).status, 3);
@@ -54,7 +54,7 @@ test("the command is the launcher's process, and no node's", async () => {
 test("a package without its platform's says which one is missing", () => {
   const alone = fs.mkdtempSync(path.join(top, "alone-"));
   fs.cpSync(path.join(top, "node_modules/oomguard"), path.join(alone, "package"), { recursive: true });
-  const away = spawnSync(NODE, ["-e", "require('./package').launcher()"], { cwd: alone, env: { PATH: "" }, encoding: "utf8" });
+  const away = spawnSync(NODE, [...FLAGS, "-e", "require('./package').launcher()"], { cwd: alone, env: { PATH: "" }, encoding: "utf8" });
   fs.rmSync(alone, { recursive: true });
   // Below this folder the platform's package is found, as node looks for it.
   assert.equal(away.status, 0, away.stderr);

@@ -2,6 +2,9 @@
 
 export const NODE = process.execPath;
 
+/** What Node 18 has to be told (docs/node.md), as these tests are. */
+export const FLAGS = process.execArgv.filter((word) => word === "--no-write-protect-code-memory");
+
 /** Prints a word, and then takes so many MiB. */
 export const eats = (mib, after = "") =>
   `process.stdout.write("begins\\n"); const rows = []; ` +

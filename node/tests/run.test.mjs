@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { CannotGuardError, OutOfMemoryError, run } from "oomguard";
-import { KEYS, NODE, eats } from "./programs.mjs";
+import { FLAGS, KEYS, NODE, eats } from "./programs.mjs";
 
 const plain = promisify(execFile);
 const failed = (promise) => promise.then(() => assert.fail("did not reject"), (error) => error);
@@ -18,7 +18,7 @@ const said = (error) =>
   Object.fromEntries(["name", "message", "code", "killed", "signal", "cmd", "stdout", "stderr"].map((key) => [key, error[key]]));
 
 test("a command that runs out of memory rejects with the report", async () => {
-  const error = await failed(run(NODE, ["-e", eats(200)], { limit: "100Mi" }));
+  const error = await failed(run(NODE, [...FLAGS, "-e", eats(200)], { limit: "100Mi" }));
   assert(error instanceof OutOfMemoryError && error instanceof Error, error);
   assert.deepEqual([error.name, error.limit, error.tries, error.code], ["OutOfMemoryError", 100 << 20, 1, 198]);
   assert.deepEqual(Object.keys(error.report), KEYS);
@@ -27,24 +27,24 @@ test("a command that runs out of memory rejects with the report", async () => {
   assert.match(error.stderr, /^oomguard: out of memory: node/m);
   assert.match(error.message, /^out of memory: node .*; limit 100 MiB of resident$/);
   assert.equal(error.outcome.kind, "out_of_memory");
-  const quiet = await failed(run(NODE, ["-e", eats(200)], { limit: "100Mi", quiet: true, encoding: "buffer" }));
+  const quiet = await failed(run(NODE, [...FLAGS, "-e", eats(200)], { limit: "100Mi", quiet: true, encoding: "buffer" }));
   assert(quiet.report && Buffer.isBuffer(quiet.stderr) && !quiet.stderr.includes("oomguard:"), quiet);
 });
 
 test("a heap of JavaScript objects that does not fit is out of memory, too", async () => {
   const source = "const rows = []; for (;;) rows.push({ row: rows.length, text: `row ${rows.length}` });";
-  const error = await failed(run(NODE, ["-e", source], { limit: "150Mi" }));
+  const error = await failed(run(NODE, [...FLAGS, "-e", source], { limit: "150Mi" }));
   assert(error instanceof OutOfMemoryError, error);
 });
 
 test("a retry gets more and the same input, and its output alone is kept", async () => {
   const source = `let words = ""; process.stdin.on("data", (part) => (words += part)).on("end", () => { ${eats(150)}; console.log(words) });`;
-  const done = await run(NODE, ["-e", source], { limit: "100Mi", retries: 2, grow: 2.5, input: "words" });
+  const done = await run(NODE, [...FLAGS, "-e", source], { limit: "100Mi", retries: 2, grow: 2.5, input: "words" });
   assert.deepEqual([done.stdout, done.code, done.tries, done.limit], ["begins\n150\nwords\n", 0, 2, 250 << 20]);
 });
 
 test("retries end at the largest limit", async () => {
-  const error = await failed(run(NODE, ["-e", eats(300)], { limit: "80Mi", retries: 9, grow: 1.2, maxLimit: "100Mi" }));
+  const error = await failed(run(NODE, [...FLAGS, "-e", eats(300)], { limit: "80Mi", retries: 9, grow: 1.2, maxLimit: "100Mi" }));
   // 80, 96, 100
   assert(error instanceof OutOfMemoryError, error);
   assert.deepEqual([error.tries, error.limit], [3, 100 << 20]);
@@ -52,7 +52,7 @@ test("retries end at the largest limit", async () => {
 });
 
 test("without a largest limit, it is the container's or the machine's", async () => {
-  const done = await run(NODE, ["-e", eats(100)], { limit: "80Mi", retries: 1, grow: 1e6 });
+  const done = await run(NODE, [...FLAGS, "-e", eats(100)], { limit: "80Mi", retries: 1, grow: 1e6 });
   assert(done.tries === 2 && done.limit <= os.totalmem() && done.limit > 200 << 20, done);
 });
 
@@ -112,7 +112,7 @@ test("an AbortSignal ends it while it runs", async () => {
 
 test("the time limit is that of all tries", async () => {
   const source = `setTimeout(() => { ${eats(300)} }, 200)`;
-  const error = await failed(run(NODE, ["-e", source], { limit: "80Mi", retries: 1000, grow: 1.0001, timeout: 3000 }));
+  const error = await failed(run(NODE, [...FLAGS, "-e", source], { limit: "80Mi", retries: 1000, grow: 1.0001, timeout: 3000 }));
   // Between two tries or in one.
   assert(error.killed || error instanceof OutOfMemoryError, error);
 });
@@ -131,7 +131,7 @@ test("wrong limits are told before anything runs", () => {
 });
 
 test("a limit too small to start with is no out of memory", async () => {
-  const error = await failed(run(NODE, ["-e", ""], { limit: "64Ki", measure: "data" }));
+  const error = await failed(run(NODE, [...FLAGS, "-e", ""], { limit: "64Ki", measure: "data" }));
   assert(error instanceof CannotGuardError, error);
   assert.deepEqual([error.code, error.outcome.kind], [125, "cannot_start"]);
 });

@@ -10,7 +10,7 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import * as oomguard from "oomguard";
-import { NODE, eats, event, text } from "./programs.mjs";
+import { FLAGS, NODE, eats, event, text } from "./programs.mjs";
 
 const { OutOfMemoryError, fork, spawn } = oomguard;
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), "oomguard-node-"));
@@ -30,10 +30,10 @@ test("import and require give the same", () => {
 });
 
 test("spawn tells of the end as child_process does, and why", async () => {
-  const child = spawn(NODE, ["-e", eats(200)], { limit: "100Mi", stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(NODE, [...FLAGS, "-e", eats(200)], { limit: "100Mi", stdio: ["ignore", "pipe", "ignore"] });
   assert(child instanceof child_process.ChildProcess);
   assert.deepEqual([child.outcome, child.report, child.exitCode, child.signalCode], [null, null, null, null]);
-  assert.deepEqual([child.spawnfile, child.spawnargs], [NODE, [NODE, "-e", eats(200)]]);
+  assert.deepEqual([child.spawnfile, child.spawnargs], [NODE, [NODE, ...FLAGS, "-e", eats(200)]]);
   const events = [];
   child.on("outOfMemory", (error) => events.push("outOfMemory", error));
   child.on("exit", (...words) => events.push("exit", ...words));
@@ -65,7 +65,7 @@ test("a signal is told by its name", async () => {
 
 test("kill reaches the command", async () => {
   const waits = "process.on('SIGUSR2', () => process.exit(7)); console.log('on'); setInterval(() => {}, 1000)";
-  const child = spawn(NODE, ["-e", waits], { limit: "1Gi" });
+  const child = spawn(NODE, [...FLAGS, "-e", waits], { limit: "1Gi" });
   await event(child.stdout, "data");
   assert(child.kill("SIGUSR2") && child.killed);
   assert.deepEqual(await event(child, "exit"), [7, null]);
@@ -119,7 +119,7 @@ test("what cannot be started is an error as in child_process", async () => {
     };
     assert.deepEqual(await told(spawn(...given)), await told(child_process.spawn(...given)));
   }
-  const child = spawn(NODE, ["-e", ""], { limit: "64Ki", measure: "data", stdio: "ignore" });
+  const child = spawn(NODE, [...FLAGS, "-e", ""], { limit: "64Ki", measure: "data", stdio: "ignore" });
   const exited = event(child, "exit");
   const [error] = await event(child, "error");
   assert.equal(error.name, "CannotGuardError");
@@ -127,7 +127,7 @@ test("what cannot be started is an error as in child_process", async () => {
 });
 
 test("a retry has the same streams", async () => {
-  const child = spawn(NODE, ["-e", eats(150)], { limit: "100Mi", retries: 1, grow: 2.5, stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(NODE, [...FLAGS, "-e", eats(150)], { limit: "100Mi", retries: 1, grow: 2.5, stdio: ["ignore", "pipe", "ignore"] });
   const [stdout, closed] = await Promise.all([text(child.stdout), event(child, "close")]);
   assert.deepEqual([stdout, ...closed, child.outcome.tries], ["begins\nbegins\n150\n", 0, null, 2]);
 });

@@ -8,7 +8,7 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { forkOptions, run, spawn } from "oomguard";
-import { NODE, eats, event } from "./programs.mjs";
+import { FLAGS, NODE, eats, event } from "./programs.mjs";
 
 const top = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const here = fs.mkdtempSync(path.join(top, "tests/trees-"));
@@ -27,7 +27,7 @@ test("children share the budget of the parent that is run with one", async () =>
      const [mib, children] = process.argv.slice(2).map(Number);
      const source = \`const rows = []; for (let i = 0; i < \${mib}; i += 1) rows.push(Buffer.alloc(1 << 20, 1));
        console.log("full"); process.stdin.resume().on("end", () => process.exit(0));\`;
-     const all = Array.from({ length: children }, () => run(process.execPath, ["-e", source], { limit: "1Gi" }));
+     const all = Array.from({ length: children }, () => run(process.execPath, [...process.execArgv, "-e", source], { limit: "1Gi" }));
      let full = 0;
      const done = () => all.forEach((one) => one.child.stdin.end());
      for (const one of all) {
@@ -38,9 +38,9 @@ test("children share the budget of the parent that is run with one", async () =>
      console.log(JSON.stringify(ended.map(({ reason }) => reason ? [reason.name, reason.report?.limit_source, reason.report?.budget] : "ok")));`,
   );
   // Two with 60 MiB each have room beside the parent, and one with 500 MiB has not.
-  const fits = await run(NODE, [parent, "60", "2"], { budget: "600Mi", patience: "0", ...DEADLINE });
+  const fits = await run(NODE, [...FLAGS, parent, "60", "2"], { budget: "600Mi", patience: "0", ...DEADLINE });
   assert.equal(fits.stdout, '["ok","ok"]\n');
-  const [[name, source, budget]] = JSON.parse((await run(NODE, [parent, "500", "1"], { budget: "300Mi", patience: "0", ...DEADLINE })).stdout);
+  const [[name, source, budget]] = JSON.parse((await run(NODE, [...FLAGS, parent, "500", "1"], { budget: "300Mi", patience: "0", ...DEADLINE })).stdout);
   assert.deepEqual([name, source, budget], ["OutOfMemoryError", "budget", 300 << 20]);
 });
 
@@ -70,7 +70,7 @@ test("a worker of cluster that runs out of memory is replaced, and the others go
        }).listen(0);
      }`,
   );
-  const done = await run(NODE, [server], { limit: "200Mi", ...DEADLINE });
+  const done = await run(NODE, [...FLAGS, server], { limit: "200Mi", ...DEADLINE });
   assert.equal(done.stdout, "lost\nserved 198 2\n");
   assert.deepEqual(done.outcome.descendants.map((report) => [report.event, report.limit]), [["out_of_memory", 200 << 20]]);
 });
