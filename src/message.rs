@@ -299,6 +299,12 @@ pub(crate) fn claims_failure_to_start_thread(text: &[u8]) -> bool {
     says_any(text, &FAILED_TO_START_THREAD) || says_any(text, &FAILED_TO_SPAWN)
 }
 
+/// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
+#[cfg(feature = "supervisor")]
+pub(crate) fn says_to_try_again(text: &[u8]) -> bool {
+    says_any(text, &TRY_AGAIN)
+}
+
 /// Whether it claims so in the words of a runtime at the limit of its own heap.
 #[cfg(feature = "shim")]
 pub(crate) fn is_of_runtime_heap(text: &[u8]) -> bool {

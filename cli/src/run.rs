@@ -144,6 +144,8 @@ pub const DEFAULT_MEASURE: Measure = Measure::Resident;
 #[derive(Clone, Copy)]
 struct Wishes {
     limit: Limit,
+    /// Rather than what is so where nobody says anything.
+    is_limit_said: bool,
     measure: Measure,
     exit_code: u8,
     sufficient: Sufficient,
@@ -151,9 +153,9 @@ struct Wishes {
 
 impl Wishes {
     fn of(options: &Run) -> Result<Wishes, Failure> {
-        let limit = match options.limit {
-            Some(limit) => limit,
-            None => from_environment(variable::LIMIT, arguments::limit)?.unwrap_or(Limit::Auto),
+        let said = match options.limit {
+            Some(limit) => Some(limit),
+            None => from_environment(variable::LIMIT, arguments::limit)?,
         };
         // No rlimit counts what is resident, and only an rlimit can be a hard one.
         let default = if options.hard { Measure::Data } else { DEFAULT_MEASURE };
@@ -161,6 +163,12 @@ impl Wishes {
             Some(measure) => measure,
             None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(default),
         };
+        if options.hard && options.budget.is_some() {
+            let line =
+                "no hard limit can be held in a budget, which counts what is resident: leave --hard away"
+                    .into();
+            return Err(Failure { line, code: EXIT_CANNOT_GUARD });
+        }
         if options.hard && measure == Measure::Resident {
             let line = "no hard limit counts what is resident: leave --hard away, as whoever is over it ends in any case, or use \
                         --measure data"
@@ -175,7 +183,8 @@ impl Wishes {
             Some(sufficient) => sufficient,
             None => from_environment(variable::VERDICT, arguments::sufficient)?.unwrap_or_default(),
         };
-        Ok(Wishes { limit, measure, exit_code, sufficient })
+        let (limit, is_limit_said) = (said.unwrap_or(Limit::Auto), said.is_some());
+        Ok(Wishes { limit, is_limit_said, measure, exit_code, sufficient })
     }
 }
 
@@ -264,6 +273,9 @@ fn worker(command: Command, options: &Run, wishes: &Wishes, shares: bool) -> (Wo
     }
     if options.limit.is_some() {
         worker = worker.said_on_command_line();
+    }
+    if !wishes.is_limit_said && !shares {
+        worker = worker.unsaid_limit();
     }
     if options.quiet {
         worker = worker.quiet();

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
 
 mod formatted;
+mod loading;
 mod system_call;
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};

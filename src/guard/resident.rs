@@ -339,6 +339,28 @@ pub(super) enum For {
     Unguarded,
 }
 
+/// The dynamic linker is about to map a library, by calls that cannot ask: there is to be room for its data. What comes of it is
+/// charged once it is touched.
+#[cfg(feature = "shim")]
+pub(super) fn make_room_for_loading() {
+    /// More than the data of all but the largest libraries.
+    const LOADING_BYTES: u64 = 16 << 20;
+    let Some(limit) = armed().and_then(limit).filter(|_| refusal::may_ask()) else { return };
+    let errno = sys::fd::errno();
+    let used = memory_use();
+    if let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) {
+        let wanted = LOADING_BYTES.min(limit.saturating_sub(held));
+        let has_room = || rlimit(Resource::Data).soft.is_none_or(|soft| soft >= data.saturating_add(wanted));
+        if !has_room() {
+            heed_soft_limit(rlimit(Resource::Data).soft);
+            // Where nothing is to be had, it is mapped all the same: as a rule most of it is never touched.
+            lease::make_room(held, 0, wanted);
+            move_soft_limit(Some(data.saturating_add(wanted)));
+        }
+    }
+    sys::fd::set_errno(errno);
+}
+
 #[cfg(feature = "shim")]
 fn lift(limit: u64, whom: For) {
     if whom == For::Guarded || ceiling().is_some_and(|ceiling| ceiling <= limit) {

@@ -10,7 +10,7 @@
 //! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
 //! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::{Message, Story, tells_of_a_missing_block};
+use crate::message::{Message, Story, says_to_try_again, tells_of_a_missing_block};
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -83,6 +83,8 @@ pub(super) struct Refusals {
     releases: u64,
     /// What it said since.
     story: Story,
+    /// Of this, that something may be tried again, as of a thread whose stack was refused.
+    says_to_try_again: bool,
     /// A refused thread has read something or waited since something was refused or said of memory. (What the C library reads
     /// before it tries another way comes before the last refusal.)
     goes_on: bool,
@@ -147,6 +149,7 @@ impl Refusals {
         self.count += 1;
         self.turn(now);
         self.go_back_to_it();
+        self.says_to_try_again = false;
         // What was said before has nothing to do with it.
         if self.story.last == Some(Message::Unrelated) {
             self.story = Story::default();
@@ -223,6 +226,7 @@ impl Refusals {
         };
         if is_heard {
             self.story.hear(text);
+            self.says_to_try_again |= says_to_try_again(text);
         }
     }
 
@@ -250,7 +254,7 @@ impl Refusals {
             None if is_within(straight_ns, STRAIGHT_MS) => true,
             Some(Message::Unrelated) => {
                 !self.story.fails_otherwise
-                    && end.is_full()
+                    && (end.is_full() || self.says_to_try_again)
                     && is_within(SPOKEN_NS, SPOKEN_MS)
                     && self.are_still_missing(end)
             }
@@ -476,6 +480,10 @@ mod tests {
             say(&mut refusals, Message::Unrelated, START);
             assert_eq!(refusals.are_fatal(end_at(START, Some(in_use))), fatal, "{in_use}");
         }
+        // A thread's stack is one large request.
+        let mut refusals = refused(&[32 * MIB]);
+        refusals.note_said(b"pthread_create: Resource temporarily unavailable\n", true, START);
+        assert!(refusals.are_fatal(end_at(START, Some(40 * MIB))));
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub struct Worker {
     keep_lower_limit: bool,
     hard: bool,
     is_said_on_command_line: bool,
+    is_limit_unsaid: bool,
     report: Option<(OsString, (u64, u64))>,
     on_start: Option<OnStart>,
     by_limit: Option<ByLimit>,
@@ -137,6 +138,7 @@ impl Worker {
             keep_lower_limit: false,
             hard: false,
             is_said_on_command_line: false,
+            is_limit_unsaid: false,
             report: None,
             on_start: None,
             by_limit: None,
@@ -318,6 +320,14 @@ impl Worker {
     #[must_use]
     pub fn said_on_command_line(mut self) -> Worker {
         self.is_said_on_command_line = true;
+        self
+    }
+
+    /// Nobody has asked for [`Limit::Auto`]: it is what holds where nothing else does, and a worker whose source says a
+    /// limit keeps that.
+    #[must_use]
+    pub fn unsaid_limit(mut self) -> Worker {
+        self.is_limit_unsaid = true;
         self
     }
 
@@ -739,7 +749,9 @@ impl Worker {
             let limit = if self.keep_lower_limit { asked } else { resolved };
             let text = limit.to_string();
             said = self.is_said_on_command_line.then(|| text.clone());
-            variables.push((variable::LIMIT, text.into()));
+            if !(self.is_limit_unsaid && asked == Limit::Auto) {
+                variables.push((variable::LIMIT, text.into()));
+            }
             variables.push((variable::MEASURE, measure.as_str().into()));
         }
         // Under the measure `resident` a guard sets it, and marks it.

@@ -2,6 +2,7 @@
 //! happen meanwhile has happened.
 
 use crate::add;
+use crate::c;
 use crate::started::{PATIENCE, Seen, launcher, seen};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -205,6 +206,24 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(seen.code, Some(0), "{}", seen.stderr);
         assert!(seen.stderr.contains("try 2 of 2"), "{}", seen.stderr);
     });
+    add(trials, "a_library_is_loaded_though_its_linker_cannot_ask", || {
+        let place = Marks::new("library");
+        let Some(compiler) = c::c() else { return };
+        let compile = |source: &str, name: &str, options: &[&str]| {
+            let (from, to) = (place.0.join(name).with_extension("c"), place.0.join(name));
+            fs::write(&from, source).unwrap();
+            c::compile(Command::new(&compiler).arg(from).arg("-o").arg(&to).args(options));
+            to
+        };
+        let library = "char block[12 << 20]; char *f(void) { return block; }";
+        let library = compile(library, "library.so", &["-shared", "-fPIC"]);
+        let program = "#include <dlfcn.h>\n#include <stdio.h>\nint main(int count, char **words) { \
+                       if (dlopen(words[1], RTLD_NOW)) return 0; puts(dlerror()); return 1; }";
+        let program = compile(program, "program", &["-ldl"]);
+        let command = [program.to_str().unwrap(), library.to_str().unwrap()];
+        let seen = seen(&mut run(&["--budget", "100Mi"], &command));
+        assert_eq!(seen.code, Some(0), "{}{}", seen.stdout, seen.stderr);
+    });
     add(trials, "top_tells_who_holds_what", || {
         let marks = Marks::new("top");
         let look = "\"$0\" role hold-marked \"$1\" 120 & p=$!; \
@@ -229,6 +248,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             (&["--budget", "12Q"][..], "write bytes"),
             (&["--budget", "100Mi", "--patience", "soon"], "accepted: 0, or a whole number"),
             (&["--budget", "100Mi", "--measure", "data"], "what is resident"),
+            (&["--budget", "100Mi", "--hard"], "no hard limit can be held in a budget"),
         ] {
             let seen = seen(&mut run(options, &["true"]));
             assert!(

@@ -84,6 +84,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(more, ours, "{}", with.stdout);
         assert_eq!(with.stdout.lines().count(), direct.stdout.lines().count() + ours.len());
     });
+    add(trials, "a_limit_that_nobody_said_does_not_overrule_a_source", || {
+        let script = "echo ${OOMGUARD_LIMIT-unsaid}";
+        let told = |options: &[&str]| seen(&mut run_shell(options, script)).stdout;
+        let unsaid = seen(launcher().args(["run", "--quiet", "--", "/bin/sh", "-c", script]));
+        assert_eq!(unsaid.stdout, "unsaid\n");
+        assert_eq!(told(&["-m", "1Gi"]), "1Gi\n");
+        assert_eq!(told(&["-m", "auto"]), "auto\n");
+    });
     add(trials, "without_inheritance_the_commands_children_see_nothing_of_it", || {
         let direct = seen(&mut shell("env"));
         let with = seen(&mut run_shell(&["-m", "1Gi", "--no-inherit"], "env"));

@@ -3,6 +3,9 @@
 
 mod arguments;
 mod budget;
+#[allow(dead_code)]
+#[path = "../../../tests/common/c.rs"]
+mod c;
 mod codes;
 mod descendants;
 #[path = "../../../tests/common/dispositions.rs"]

@@ -29,6 +29,7 @@ mod environment;
 mod execs;
 mod faults;
 mod formatted;
+mod loading;
 mod lookups;
 mod messages;
 mod python;
@@ -55,6 +56,7 @@ pub use formatted::{
     before_err, before_error, before_errx, before_fprintf, before_fprintf_chk, before_printf,
     before_printf_chk, before_vfprintf, before_vfprintf_chk, before_warn, before_warnx,
 };
+pub use loading::{DLOPEN_ENTRY, before_dlopen};
 pub(super) use messages::note_refusal;
 pub use messages::{write, writev};
 pub use python::fflush;

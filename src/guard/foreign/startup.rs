@@ -2,7 +2,9 @@
 //! passes on and nothing is judged.
 
 use super::environment::{Variables, this_library};
-use super::{breaks, ends, execs, faults, formatted, messages, python, stalls, streams, threads, words};
+use super::{
+    breaks, ends, execs, faults, formatted, loading, messages, python, stalls, streams, threads, words,
+};
 use crate::contract::variable;
 use crate::guard::armed::armed;
 use crate::guard::settings::Settings;
@@ -77,6 +79,7 @@ fn resolve() {
     formatted::resolve();
     words::resolve();
     ends::resolve();
+    loading::resolve();
     execs::resolve();
     python::resolve();
     faults::resolve();

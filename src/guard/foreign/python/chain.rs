@@ -106,11 +106,11 @@ fn speaks(exception: &Owned) -> bool {
     }
     let speaks = exception.with_text(|text| {
         Message::of(text) == Some(Message::OutOfMemory)
-            || text.windows(CANNOT_LOAD.len()).any(|window| window == CANNOT_LOAD)
+            || CANNOT_LOAD.iter().any(|words| text.windows(words.len()).any(|window| window == *words))
     });
     interpreter::forget_raised();
     speaks == Some(true)
 }
 
 /// The dynamic linker, of a library for which there was no room.
-const CANNOT_LOAD: &[u8] = b"failed to map segment";
+const CANNOT_LOAD: [&[u8]; 2] = [b"failed to map segment", b"cannot map zero-fill pages"];
