@@ -89,7 +89,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let told = |options: &[&str]| seen(&mut run_shell(options, script)).stdout;
         let unsaid = seen(launcher().args(["run", "--quiet", "--", "/bin/sh", "-c", script]));
         assert_eq!(unsaid.stdout, "unsaid\n");
-        assert_eq!(told(&["-m", "1Gi"]), "1Gi\n");
+        assert_eq!(told(&["-m", "1Gi"]), "1073741824\n");
         assert_eq!(told(&["-m", "auto"]), "auto\n");
     });
     add(trials, "without_inheritance_the_commands_children_see_nothing_of_it", || {
