@@ -495,8 +495,7 @@ impl Row {
         self.refusals.fetch_add(1, ANY);
     }
 
-    /// Nothing of ours runs in that process: a look charges it for what it holds.
-    #[cfg(any(feature = "supervisor", test))]
+    /// Nothing of ours runs in that process, or can ask: a look charges it for what it holds.
     pub(crate) fn set_outside(&self) {
         self.is_outside.store(1, ANY);
     }

@@ -35,6 +35,10 @@ static WAITED_IN_VAIN_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// Of what others do not use they keep so much: to ask costs time.
 const KEEP_BYTES: u64 = 256 << 10;
 
+/// So much the soft limit leaves anybody without a question: a program that this process becomes by a call that nobody sees, as
+/// execl(3), fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
+pub(super) const LOADS_BYTES: u64 = 8 << 20;
+
 /// Opens the ledger that `OOMGUARD_LEDGER` names. Whether this process shares a budget.
 pub(super) fn attach(value: Option<&[u8]>) -> bool {
     let Some(place) = value.and_then(record::from_variable) else { return false };
@@ -132,10 +136,11 @@ pub(super) fn begin_in_child() {
 }
 
 /// How much a process that holds `held` may take without asking; `None`: it shares no budget.
-pub(super) fn free(held: u64) -> Option<u64> {
+pub(super) fn free(mapped: u64, held: u64) -> Option<u64> {
     let row = row()?;
     row.note_held(held);
-    Some(row.lease().saturating_sub(row.charge()))
+    let fresh = row.note_mapped(mapped, held, sys::process::monotonic_ms());
+    Some(row.lease().saturating_sub(row.charge()).saturating_sub(fresh))
 }
 
 /// What it could have at most, with what nobody has: of what it is refused above that, the budget is the reason.
@@ -146,20 +151,36 @@ pub(super) fn most(held: u64) -> Option<u64> {
 }
 
 /// How much it may take, where it wants `wanted` more, and a little beside: the lease grows if there is room.
-/// `shared`: what it holds that others hold as well, where that is known.
-pub(super) fn make_room(held: u64, shared: u64, wanted: u64) -> Option<u64> {
+/// `mapped`: what it may touch without asking; `shared`: what it holds that others hold as well, where that is known.
+///
+/// What it has mapped and is yet to touch counts as if it had: only where there is no room for that it is left out, before
+/// others are asked to give anything back.
+pub(super) fn make_room(mapped: u64, held: u64, shared: u64, wanted: u64) -> Option<u64> {
     let (ledger, row) = (ledger()?, row()?);
     row.note_held(held);
+    let fresh = row.note_mapped(mapped, held, sys::process::monotonic_ms());
     let charge = row.charge().min(held.saturating_sub(shared));
     let need = charge.saturating_add(wanted);
-    if row.lease() < need {
-        grow(ledger, row, need);
+    let in_full = need.saturating_add(fresh);
+    if row.lease() < in_full {
+        grow(ledger, row, in_full, TakesBack::Nothing);
     }
-    Some(row.lease().saturating_sub(charge))
+    if row.lease() < need {
+        grow(ledger, row, need, TakesBack::WhatItCan);
+    }
+    let left = row.lease().saturating_sub(charge);
+    Some(left.saturating_sub(fresh).max(left.min(wanted)))
+}
+
+/// Whether a lease that finds no room grows at the cost of others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TakesBack {
+    Nothing,
+    WhatItCan,
 }
 
 /// Asks for a lease of `need` bytes, and a little more so that it need not ask again soon.
-fn grow(ledger: &Ledger, row: &Row, need: u64) {
+fn grow(ledger: &Ledger, row: &Row, need: u64, takes_back: TakesBack) {
     const MOST_TRIES: u32 = 64;
     let permitted = ledger.permitted();
     let mut beside = (need / 8).clamp(KEEP_BYTES, (permitted / 64).max(KEEP_BYTES));
@@ -174,6 +195,7 @@ fn grow(ledger: &Ledger, row: &Row, need: u64) {
             Decision::Granted => return,
             Decision::Contended => pause(tries),
             Decision::Short(_) if beside > 0 => beside = 0,
+            Decision::Short(_) if takes_back == TakesBack::Nothing => return,
             Decision::Short(short) => {
                 let [dead, unused] = &mut has_looked;
                 let got = if !*dead {
@@ -273,7 +295,7 @@ fn take_what_is_unused(row: &Row) -> u64 {
     if lease.saturating_sub(keep) < KEEP_BYTES || is_dead(id) {
         return 0;
     }
-    let most = data.saturating_add(KEEP_BYTES);
+    let most = data.saturating_add(KEEP_BYTES).max(LOADS_BYTES);
     let mut set = None;
     // Whose limit may not be changed keeps what it has.
     let is_changed = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
@@ -360,6 +382,12 @@ pub(super) fn acquit() {
 
 pub(super) fn has_refused() -> bool {
     REFUSED.load(Ordering::Relaxed)
+}
+
+/// Nobody here can ask any more, as a filter of the program's own, or a root directory without `/proc`, is in the way: a look
+/// charges this process for what it holds, as it does with those in which nothing of ours runs.
+pub(super) fn leave_it_to_a_look() {
+    row().inspect(|row| row.set_outside());
 }
 
 /// How long the last request waited that the budget had no room for; `None`: there was none.

@@ -78,7 +78,8 @@ struct Room {
 impl Room {
     /// The soft limit that leaves what is free, and at least `more`.
     fn soft(&self, more: u64) -> u64 {
-        self.data.saturating_add(self.free.max(more))
+        let soft = self.data.saturating_add(self.free.max(more));
+        if lease::is_shared() { soft.max(lease::LOADS_BYTES) } else { soft }
     }
 }
 
@@ -87,7 +88,10 @@ fn room(limit: u64) -> Option<Room> {
     let used = memory_use();
     let held = used.of(Measure::Resident)?;
     let free = limit.saturating_sub(held);
-    Some(Room { data: used.data?, free: lease::free(held).map_or(free, |leased| free.min(leased)) })
+    Some(Room {
+        data: used.data?,
+        free: lease::free(used.data?, held).map_or(free, |leased| free.min(leased)),
+    })
 }
 
 /// To so many bytes, or as far as it may go.
@@ -158,16 +162,28 @@ enum Asking {
     Whether,
 }
 
+/// In a budget the soft limit leaves hardly more than what is in use. A process that cannot say that any more would be refused
+/// what there is room for: it is let off, and is looked at from outside. Whether its soft limit was moved.
+pub(super) fn stop_asking() -> bool {
+    if !lease::is_shared() {
+        return false;
+    }
+    let now = rlimit(Resource::Data).soft;
+    heed_soft_limit(now);
+    lease::leave_it_to_a_look();
+    now.is_some_and(is_marked) && move_soft_limit(None)
+}
+
 /// How much the lease leaves once it has grown as far as it can; `None`: there is no budget.
-fn lease_for(held: u64, limit: u64, wanted: u64, more: u64) -> Option<u64> {
-    let leased = lease::make_room(held, 0, more)?;
+fn lease_for(data: u64, held: u64, limit: u64, wanted: u64, more: u64) -> Option<u64> {
+    let leased = lease::make_room(data, held, 0, more)?;
     if leased >= wanted {
         return Some(leased);
     }
     // Others may share what it holds.
     match shared(held, limit) {
         0 => Some(leased),
-        shared => lease::make_room(held, shared, more),
+        shared => lease::make_room(data, held, shared, more),
     }
 }
 
@@ -176,7 +192,10 @@ fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
         return Answer::No;
     }
     let used = memory_use();
-    let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) else { return Answer::No };
+    let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) else {
+        // Its root directory has no `/proc`, as that of many a daemon.
+        return if asking == Asking::For && stop_asking() { Answer::Yes } else { Answer::No };
+    };
     let wanted = bytes.checked_next_multiple_of(sys::memory::page_bytes()).unwrap_or(u64::MAX);
     let mut free = limit.saturating_sub(held);
     if wanted > free {
@@ -193,7 +212,7 @@ fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
     }
     let more = wanted.saturating_add(beside(tries));
     if asking == Asking::For
-        && let Some(leased) = lease_for(held, limit, wanted, more)
+        && let Some(leased) = lease_for(data, held, limit, wanted, more)
     {
         if wanted > leased {
             refuse(&Room { data, free: leased });
@@ -354,7 +373,7 @@ pub(super) fn make_room_for_loading() {
         if !has_room() {
             heed_soft_limit(rlimit(Resource::Data).soft);
             // Where nothing is to be had, it is mapped all the same: as a rule most of it is never touched.
-            lease::make_room(held, 0, wanted);
+            lease::make_room(data, held, 0, wanted);
             move_soft_limit(Some(data.saturating_add(wanted)));
         }
     }

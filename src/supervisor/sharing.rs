@@ -15,7 +15,7 @@ use crate::record;
 use crate::sys;
 use crate::sys::memory::MemoryUse;
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -271,6 +271,8 @@ struct Forked {
     faults: u64,
     /// What they held above what all are charged for, in bytes.
     beside: u64,
+    /// The most that all were charged for since.
+    charged: u64,
 }
 
 /// Somebody who was asked to leave.
@@ -295,6 +297,15 @@ struct Found {
     /// What is in use that they are not charged for, as far as the tree is concerned.
     beside: u64,
     container: Option<Filling>,
+}
+
+impl Found {
+    /// Whether the container is about to overflow, and those who share the budget have a part in it: where others fill it,
+    /// nothing is gained by their end.
+    fn fills(&self, container: Filling) -> bool {
+        let own = self.charged.saturating_add(self.beside);
+        container.left() < edge(container.limit) && own >= container.limit / 16
+    }
 }
 
 impl Watch {
@@ -390,7 +401,7 @@ impl Watch {
     fn held_beside(&mut self, charged: u64) -> u64 {
         let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
         if forked().next().is_none() {
-            self.forked = Forked::default();
+            self.forked = Forked { charged, ..Forked::default() };
             return 0;
         }
         let given = forked().filter_map(|id| sys::process::life_of(id.pid())).map(|life| life.faults);
@@ -398,16 +409,22 @@ impl Watch {
         let lately = faults.saturating_sub(self.forked.faults).saturating_mul(sys::memory::page_bytes());
         let at_most = self.forked.beside.saturating_add(lately);
         let budget = self.ledger.budget();
-        let is_near = charged.saturating_add(at_most) > budget - budget / 8 || lately > budget / 8;
+        // Whoever has left behind what others were charged for with it.
+        let orphaned = self.forked.charged.saturating_sub(charged);
+        let is_near = charged.saturating_add(at_most) > budget - budget / 8
+            || lately > budget / 8
+            || orphaned > budget / 8;
         let now = Instant::now();
         if is_near && self.forked.next.is_none_or(|next| now >= next) {
             let beside = self.held_together().saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
-            self.forked = Forked { next: Some(next), faults, beside };
+            self.forked = Forked { next: Some(next), faults, beside, charged };
+            return beside;
         } else if faults < self.forked.faults {
             // Some have gone.
             self.forked.faults = faults;
         }
+        self.forked.charged = self.forked.charged.max(charged);
         self.forked.beside
     }
 
@@ -418,6 +435,22 @@ impl Watch {
             sys::memory::share_held_by(pid).or_else(|| Some(row.charge()))
         };
         self.ledger.taken_rows().filter_map(held).fold(0, u64::saturating_add)
+    }
+
+    /// The same, where one comes while another goes: what each held before and after, so that nothing counts that was not
+    /// there in between. One that is gone holds nothing.
+    fn held_throughout(&self) -> u64 {
+        let look = || -> HashMap<Id, u64> {
+            let held = |row: &Row| {
+                let id = row.id()?;
+                let share = sys::memory::share_held_by(id.pid());
+                is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
+            };
+            self.ledger.taken_rows().filter_map(held).collect()
+        };
+        let (before, after) = (look(), look());
+        let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
+        after.iter().map(least).fold(0, u64::saturating_add)
     }
 
     /// Takes what no row holds off what may be leased.
@@ -450,14 +483,14 @@ impl Watch {
         let Some(since) = self.over_since else { return false };
         let budget = self.ledger.budget();
         let is_far = found.charged.saturating_add(found.beside) > budget.saturating_add(budget / 8);
-        let is_full = found.container.is_some_and(|container| container.left() < edge(container.limit));
+        let is_full = found.container.is_some_and(|container| found.fills(container));
         is_far || is_full || since.elapsed() >= MOMENT
     }
 
     /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
     fn is_over_indeed(&self, found: &Found) -> bool {
-        let is_full = |container: Filling| container.left() < edge(container.limit);
-        found.container.is_some_and(is_full) || self.held_together() > most(self.ledger.budget())
+        found.container.is_some_and(|container| found.fills(container))
+            || self.held_throughout() > most(self.ledger.budget())
     }
 
     /// Asks the process that holds most to leave.

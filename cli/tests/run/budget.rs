@@ -224,6 +224,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let seen = seen(&mut run(&["--budget", "100Mi"], &command));
         assert_eq!(seen.code, Some(0), "{}{}", seen.stdout, seen.stderr);
     });
+    add(trials, "who_may_not_ask_is_left_to_a_look", || {
+        let seen = role(&["--budget", "300Mi"], &["probe-and-need", "60"]);
+        assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+    });
     add(trials, "top_tells_who_holds_what", || {
         let marks = Marks::new("top");
         let look = "\"$0\" role hold-marked \"$1\" 120 & p=$!; \

@@ -125,6 +125,8 @@ pub(in crate::guard) fn has_filter_of_its_own() -> bool {
 }
 
 pub(super) fn note_filter() {
+    // While it may still be done.
+    resident::stop_asking();
     HAS_FILTER.store(true, Ordering::Relaxed);
 }
 
