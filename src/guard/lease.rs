@@ -14,6 +14,8 @@ use crate::ledger::{Decision, Id, LEDGER_BYTES, Ledger, Row};
 use crate::record;
 use crate::report::Holder;
 use crate::sys;
+use crate::sys::fd::Fd;
+use crate::sys::memfd::ASKS_FOR_THE_LEDGER;
 #[cfg(feature = "shim")]
 use crate::sys::memory::memory_use;
 use crate::sys::memory::{Resource, memory_use_of};
@@ -39,14 +41,17 @@ const KEEP_BYTES: u64 = 256 << 10;
 /// execl(3), fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
 pub(super) const LOADS_BYTES: u64 = 8 << 20;
 
-/// Opens the ledger that `OOMGUARD_LEDGER` names. Whether this process shares a budget.
-pub(super) fn attach(value: Option<&[u8]>) -> bool {
+/// Opens the ledger that `OOMGUARD_LEDGER` names. Another user may not, and asks whoever keeps the record, which
+/// `OOMGUARD_RECORD` names. Whether this process shares a budget.
+pub(super) fn attach(value: Option<&[u8]>, record: Option<&[u8]>) -> bool {
     let Some(place) = value.and_then(record::from_variable) else { return false };
     let Some(pid) = place.pid else { return false };
-    let Some(fd) = sys::memfd::open_of(pid, place.fd) else { return false };
-    if sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) != Some(place.inode) {
-        return false;
-    }
+    let is_it = |fd: &Fd| sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) == Some(place.inode);
+    let ask = || {
+        let record = record.and_then(record::from_variable)?;
+        sys::memfd::ask_for(ASKS_FOR_THE_LEDGER, record.inode).filter(is_it)
+    };
+    let Some(fd) = sys::memfd::open_of(pid, place.fd).filter(is_it).or_else(ask) else { return false };
     let Some(start) = sys::memfd::map_for_ever(fd.number(), LEDGER_BYTES) else { return false };
     let at: *mut Ledger = start.cast();
     // SAFETY: a mapping of the ledger's size that is never unmapped and, being sealed, cannot shrink; its words are atomics,

@@ -13,6 +13,7 @@ use crate::record::{self, Counted, FILE_BYTES, HEAD_BYTES, Head, Page, Place, Pr
 use crate::report::{Request, Snapshot};
 use crate::sys;
 use crate::sys::fd::Fd;
+use crate::sys::memfd::ASKS_FOR_THE_RECORD;
 use crate::sys::memory::MemoryUse;
 use crate::text::Text;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -95,7 +96,9 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
 /// The record of another process. Another user may not open it, and in another PID namespace it is not found.
 fn open_or_ask(pid: u32, place: Place) -> Option<Fd> {
     let is_it = |fd: &Fd| sys::memfd::sealed_inode(fd.number(), FILE_BYTES) == Some(place.inode);
-    sys::memfd::open_of(pid, place.fd).filter(is_it).or_else(|| sys::memfd::ask_for(place.inode))
+    sys::memfd::open_of(pid, place.fd)
+        .filter(is_it)
+        .or_else(|| sys::memfd::ask_for(ASKS_FOR_THE_RECORD, place.inode))
 }
 
 fn head() -> Option<&'static Head> {

@@ -198,12 +198,13 @@ unsafe fn try_to_set_up<'a>(
         _ => limit,
     });
 
-    let limit = if wishes.measure == Measure::Resident && lease::attach(environment.ledger) {
-        sys::memory::have_freed_blocks_given_back();
-        within_budget(limit)
-    } else {
-        limit
-    };
+    let limit =
+        if wishes.measure == Measure::Resident && lease::attach(environment.ledger, environment.record) {
+            sys::memory::have_freed_blocks_given_back();
+            within_budget(limit)
+        } else {
+            limit
+        };
 
     let mut address_space_is_limited = false;
     if let Some(limit) = limit {

@@ -3,7 +3,8 @@
 //! A guarded process that becomes a program which its guard does not get into (a static one, Go, musl) asks to be followed
 //! first. Each gets a tracer of its own, so a worker whose descendants all have the guard runs without any.
 //!
-//! One that cannot open the record asks for that: another user's, or one in another PID namespace.
+//! One that cannot open the record asks for that: another user's, or one in another PID namespace. So it does for the ledger
+//! of the budget that it shares.
 
 use super::descendants;
 use super::inference::Inference;
@@ -11,7 +12,7 @@ use super::tracer::Terms;
 use crate::record::Claims;
 use crate::sys;
 use crate::sys::join::ASKS_TO_BE_FOLLOWED;
-use crate::sys::memfd::ASKS_FOR_THE_RECORD;
+use crate::sys::memfd::{ASKS_FOR_THE_LEDGER, ASKS_FOR_THE_RECORD};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -49,9 +50,9 @@ impl Followers {
     }
 
     /// Gives everybody who has come what it asks for, if it descends from `worker`. One that gets nothing goes on without.
-    pub(super) fn attend(&mut self, worker: u32, record: BorrowedFd<'_>) {
+    pub(super) fn attend(&mut self, worker: u32, record: BorrowedFd<'_>, ledger: Option<BorrowedFd<'_>>) {
         while let Ok((stream, _)) = self.listener.accept() {
-            if let Ok(Some(inference)) = self.answer(stream, worker, record) {
+            if let Ok(Some(inference)) = self.answer(stream, worker, record, ledger) {
                 self.forget_the_oldest();
                 self.followed.push(inference);
             }
@@ -63,6 +64,7 @@ impl Followers {
         mut stream: UnixStream,
         worker: u32,
         record: BorrowedFd<'_>,
+        ledger: Option<BorrowedFd<'_>>,
     ) -> io::Result<Option<Inference>> {
         let pid = sys::join::peer(stream.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
         if !descendants::descends_from(pid, worker) {
@@ -73,6 +75,10 @@ impl Followers {
         stream.read_exact(&mut asked)?;
         match (asked, self.terms) {
             ([ASKS_FOR_THE_RECORD], _) => sys::memfd::hand_over(stream.as_fd(), record).map(|()| None),
+            ([ASKS_FOR_THE_LEDGER], _) => {
+                let ledger = ledger.ok_or(io::ErrorKind::NotFound)?;
+                sys::memfd::hand_over(stream.as_fd(), ledger).map(|()| None)
+            }
             // Whether it may be traced, the kernel asks again.
             ([ASKS_TO_BE_FOLLOWED], Some(terms)) => Inference::follow(stream, pid, terms).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),

@@ -280,7 +280,8 @@ impl Running {
         let askers = self.followers.as_ref().map(Followers::arrivals);
         let happened = sys::child::poll([pidfd, stdout, stderr, arrivals, askers], patience_ms)?;
         if let Some(followers) = &mut self.followers {
-            followers.attend(self.pid, self.record.as_fd());
+            let ledger = self.share.as_ref().and_then(SharedBudget::ledger_fd);
+            followers.attend(self.pid, self.record.as_fd(), ledger);
         }
         if let Some(output) = &mut self.output {
             output.drain();

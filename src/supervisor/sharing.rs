@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub struct SharedBudget {
 struct Own {
     shared: Arc<(Mutex<State>, Condvar)>,
     /// The ledger is found by it.
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
 #[derive(Default)]
@@ -111,7 +111,7 @@ impl SharedBudget {
             .name("oomguard-budget".into())
             .stack_size(128 << 10)
             .spawn(|| watch.run())?;
-        Ok(SharedBudget { place: place.into(), own: Some(Arc::new(Own { shared, _fd: fd })), ledger })
+        Ok(SharedBudget { place: place.into(), own: Some(Arc::new(Own { shared, fd })), ledger })
     }
 
     /// The budget that this process was started in, by a launcher or a supervisor above it. `None`: there is none, or it
@@ -130,6 +130,11 @@ impl SharedBudget {
     /// What of it is leased now, in bytes.
     pub fn used(&self) -> u64 {
         self.ledger.leased()
+    }
+
+    /// The ledger, where this process keeps it.
+    pub(super) fn ledger_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.own.as_ref().map(|own| own.fd.as_fd())
     }
 
     pub(super) fn variable(&self) -> (&'static str, OsString) {

@@ -57,6 +57,8 @@ pub(crate) fn open_of(pid: u32, fd: i32) -> Option<Fd> {
 
 /// What a process asks of the supervisor that keeps its record, in the first byte that it sends: the record.
 pub(crate) const ASKS_FOR_THE_RECORD: u8 = b'R';
+/// The same: the ledger of the budget that it shares.
+pub(crate) const ASKS_FOR_THE_LEDGER: u8 = b'L';
 
 /// The name of the socket where it does so: abstract, as unix(7) has it, and after the record.
 pub(crate) fn keepers_name(inode: u64) -> Text<48> {
@@ -98,12 +100,12 @@ fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message
 }
 
-/// Asks the supervisor that keeps the record for it, where it cannot be opened: by another user, in another namespace.
-/// Signal-safe.
-pub(crate) fn ask_for(inode: u64) -> Option<Fd> {
+/// Asks the supervisor that keeps the record with this inode for that, or for `what` else, where it cannot be opened: by another
+/// user, in another namespace. Signal-safe.
+pub(crate) fn ask_for(what: u8, inode: u64) -> Option<Fd> {
     const PATIENCE_MS: i32 = 1000;
     let keeper = connect_to_keeper(inode)?;
-    if !super::fd::write_patiently(keeper.number(), &[ASKS_FOR_THE_RECORD], PATIENCE_MS) {
+    if !super::fd::write_patiently(keeper.number(), &[what], PATIENCE_MS) {
         return None;
     }
     let mut poll = libc::pollfd { fd: keeper.number(), events: libc::POLLIN, revents: 0 };

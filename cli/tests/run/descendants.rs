@@ -76,6 +76,13 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 assert_eq!((seen.code, reports(&seen)), (Some(198), 1), "{script}: {}", seen.stderr);
                 assert_eq!(told(&seen)["outcome"], "out_of_memory", "{script}");
             }
+            // The numbers in a ledger are no processes there.
+            if !wrapper.contains("-p") {
+                let script = format!("{wrapper} {program}; exit $?");
+                let seen = seen(&mut run_shell(&["--budget", "64Mi", "--json"], &script));
+                assert_eq!(seen.code, Some(198), "{script}: {}", seen.stderr);
+                assert_eq!(told(&seen)["report"]["limit_source"], "budget", "{script}");
+            }
         }
     });
     add(trials, "descendants_are_told_in_the_order_of_their_ends", || {
