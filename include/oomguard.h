@@ -63,7 +63,7 @@ extern "C" {
  * with 125 and one line on stderr that names the variable, the value, and what would be accepted. */
 
 #define OOMGUARD_VARIABLE_LIMIT "OOMGUARD_LIMIT"           /* a limit; unset: what oomguard_arm() says, else "auto" */
-#define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space", "data" or "resident"; unset: address-space */
+#define OOMGUARD_VARIABLE_MEASURE "OOMGUARD_MEASURE"       /* "address-space", "data" or "resident"; unset: address-space, or what oomguard run says */
 #define OOMGUARD_VARIABLE_EXIT_CODE "OOMGUARD_EXIT_CODE"   /* 1 to 255; unset: 198 */
 #define OOMGUARD_VARIABLE_ON_REFUSAL "OOMGUARD_ON_REFUSAL" /* "deferred" or "immediate"; unset: deferred */
 #define OOMGUARD_VARIABLE_VERDICT "OOMGUARD_VERDICT"       /* the evidence that suffices: "likely" or "exact"; unset: likely */

@@ -596,6 +596,7 @@ impl Trouble<'_> {
                 line.push(" that this process uses already; ");
                 line.push(match limit.source {
                     LimitSource::CommandLine => "give it a --limit (-m) well above that",
+                    LimitSource::Budget => "give it a larger --budget",
                     _ => "set OOMGUARD_LIMIT well above that",
                 });
             }
