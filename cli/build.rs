@@ -1,8 +1,11 @@
 //! Builds the shim with the profile made for it, so that the launcher can carry it along: from the repository, or, where
 //! this package came alone, from the sources that it carries in `library`.
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,8 +23,15 @@ fn main() {
         build_alone(&here, &out)
     };
     let library = library.expect("the shim could not be built: see above");
-    println!("cargo::rustc-env=OOMGUARD_SHIM={}", library.display());
     let content = fs::read(&library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
+    // As long as it is not needed, it is half as large so.
+    let packed = out.join("liboomguard.so.gz");
+    let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+    writer
+        .write_all(&content)
+        .and_then(|()| fs::write(&packed, writer.finish()?))
+        .expect("OUT_DIR is writable");
+    println!("cargo::rustc-env=OOMGUARD_SHIM={}", packed.display());
     println!("cargo::rustc-env=OOMGUARD_SHIM_FINGERPRINT={:016x}", fingerprint(&content));
 }
 

@@ -1,5 +1,6 @@
 //! The library that travels inside this program, in a file that the dynamic linker of any descendant can open.
 
+use flate2::{Crc, read::GzDecoder};
 use rustix::fs::StatVfsMountFlags;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -8,7 +9,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-static LIBRARY: &[u8] = include_bytes!(env!("OOMGUARD_SHIM"));
+/// In gzip's format (RFC 1952), whose last eight bytes are the checksum and the size of what it holds.
+static PACKED: &[u8] = include_bytes!(env!("OOMGUARD_SHIM"));
+
+fn library() -> io::Result<Vec<u8>> {
+    let mut library = Vec::new();
+    GzDecoder::new(PACKED).read_to_end(&mut library)?;
+    Ok(library)
+}
+
+/// Nobody else can have written `content`; that it is all there is what has to be seen.
+fn is_library(content: &[u8]) -> bool {
+    let mut sum = Crc::new();
+    sum.update(content);
+    PACKED.ends_with(&[sum.sum().to_le_bytes(), sum.amount().to_le_bytes()].concat())
+}
 
 /// A path of the library for `LD_PRELOAD`. A file that is there already is used again: what was started may outlive
 /// this process, and start others later, so it is never removed. Where no directory will do, a memory file of this
@@ -69,9 +84,9 @@ fn is_ours(path: &Path, user: u32) -> bool {
         if !found.is_file() || found.uid() != user || found.mode() & 0o022 != 0 {
             return Ok(false);
         }
-        let mut content = Vec::with_capacity(LIBRARY.len());
+        let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        Ok(content == LIBRARY)
+        Ok(is_library(&content))
     };
     is_ours().unwrap_or(false)
 }
@@ -81,7 +96,7 @@ fn write_whole(directory: &Path, path: &Path) -> io::Result<()> {
     let unfinished = directory.join(format!("unfinished-{}", std::process::id()));
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&unfinished)?;
-        file.write_all(LIBRARY)?;
+        file.write_all(&library()?)?;
         // Whatever the umask says: a descendant may be another user.
         file.set_permissions(Permissions::from_mode(0o644))?;
         fs::rename(&unfinished, path)
@@ -93,7 +108,7 @@ fn write_whole(directory: &Path, path: &Path) -> io::Result<()> {
 fn in_memory() -> io::Result<PathBuf> {
     let file = rustix::fs::memfd_create("liboomguard.so", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = File::from(file);
-    file.write_all(LIBRARY)?;
+    file.write_all(&library()?)?;
     let number = std::os::fd::IntoRawFd::into_raw_fd(file);
     Ok(OsString::from(format!("/proc/{}/fd/{number}", std::process::id())).into())
 }

@@ -63,7 +63,8 @@ pub(super) fn attach(value: Option<&[u8]>, record: Option<&[u8]>) -> bool {
     }
     // Relaxed, here and below: written before `main`, or numbers that decide alone.
     LEDGER.store(at, Ordering::Relaxed);
-    let Some(row) = row() else { return false };
+    // What it was started under lets a program start.
+    let Some(row) = settle(ledger, sys::process::pid()) else { return false };
     // It may be a process that has become another program.
     row.begin();
     row.set_name(&sys::process::thread_name());
@@ -100,9 +101,11 @@ fn row() -> Option<&'static Row> {
     if known >> 32 == u64::from(pid) {
         return ledger.row((known as u32).wrapping_sub(1) as usize);
     }
-    if !refusal::may_ask() {
-        return None;
-    }
+    if refusal::may_ask() { settle(ledger, pid) } else { None }
+}
+
+/// Finds this process's row, or takes one.
+fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
     let id = Id::new(pid, sys::process::life_of(pid)?.start);
     let found = ledger.find(id);
     if let Some(row) = found.and_then(|place| ledger.row(place)).filter(|row| row.is_outside()) {

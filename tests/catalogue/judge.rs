@@ -186,10 +186,18 @@ fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), S
     Ok(())
 }
 
+/// What is ours of a line: all of it, or the end of one that another thread began.
+fn ours_of(line: &str, is_crowd: bool) -> Option<&str> {
+    let at = if is_crowd { line.find("oomguard: ") } else { Some(0) };
+    at.and_then(|at| line.get(at..)).filter(|line| line.starts_with("oomguard:"))
+}
+
 /// The lines for people: at most six, the first of them known, and nothing of std's beside them.
 fn judge_lines(role: &Role, cut_short: bool, remains: &Remains) -> Result<(), String> {
     let silent = matches!(role.setting, Setting::StderrFull | Setting::StderrClosed | Setting::Quiet);
-    let ours: Vec<&str> = remains.stderr.lines().filter(|line| line.starts_with("oomguard:")).collect();
+    // std writes some of its lines in pieces, and another thread may be in the midst of one.
+    let is_crowd = role.says == Some("");
+    let ours: Vec<&str> = remains.stderr.lines().filter_map(|line| ours_of(line, is_crowd)).collect();
     if silent {
         return if ours.is_empty() { Ok(()) } else { Err("lines where there should be none".into()) };
     }

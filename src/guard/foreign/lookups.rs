@@ -66,7 +66,7 @@ pub(super) fn note_claim(text: *const c_char) {
     }
     let mut len = 0;
     // SAFETY: a C string, by the contract of who looked it up; no byte behind its end is read.
-    while let byte = unsafe { text.wrapping_add(len).read() }.cast_unsigned()
+    while let [byte] = unsafe { text.wrapping_add(len).read() }.to_ne_bytes()
         && !matches!(byte, 0 | b'%' | b'\n')
         && let Some(slot) = TEXT.get(len)
     {
