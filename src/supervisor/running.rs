@@ -430,6 +430,13 @@ impl Running {
         }
         let output_cut = output.as_ref().is_some_and(|output| output.cut);
         let (stdout, stderr) = output.map(Output::into_bytes).unwrap_or_default();
+        // One in which nothing of ours ran cannot tell that it had to leave.
+        let is_told = |pid| pid == own || descendants.iter().any(|claims| claims.pid == pid);
+        let untold: Vec<Claims> = over
+            .into_iter()
+            .filter(|claims| claims.cause == Cause::AskedToLeave && !is_told(claims.pid))
+            .collect();
+        descendants.extend(untold);
         let ended = Ended {
             outcome,
             status,

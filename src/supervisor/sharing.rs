@@ -106,6 +106,7 @@ impl SharedBudget {
             last: None,
             next_search: Instant::now(),
             asked: None,
+            stay: HashSet::new(),
         };
         std::thread::Builder::new()
             .name("oomguard-budget".into())
@@ -265,6 +266,8 @@ struct Watch {
     last: Option<(Instant, u64)>,
     next_search: Instant,
     asked: Option<Asked>,
+    /// Those that could not be made to leave: another user's, or one that the kernel holds.
+    stay: HashSet<Id>,
 }
 
 /// Those who were forked, when that was looked at last.
@@ -507,7 +510,8 @@ impl Watch {
             let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
             (share / step, id.map(Id::start), id.map(Id::pid))
         };
-        let Some(row) = self.ledger.taken_rows().max_by_key(by_use) else { return };
+        let may_go = |row: &&Row| row.id().is_some_and(|id| !self.stay.contains(&id));
+        let Some(row) = self.ledger.taken_rows().filter(may_go).max_by_key(by_use) else { return };
         let Some(id) = row.id().filter(|id| is_alive(*id)) else { return };
         let pidfd = sys::child::pidfd(id.pid()).ok();
         if !is_alive(id) {
@@ -526,6 +530,11 @@ impl Watch {
     fn is_waiting_for_leave(&mut self) -> bool {
         let Some(asked) = &self.asked else { return false };
         if !is_alive(asked.id) {
+            self.asked = None;
+            return false;
+        }
+        if asked.at.elapsed() > 2 * ENDS_WITHIN {
+            self.stay.insert(asked.id);
             self.asked = None;
             return false;
         }
