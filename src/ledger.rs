@@ -111,7 +111,6 @@ impl Id {
         Id(u64::from(pid) << START_BITS | start & ((1 << START_BITS) - 1))
     }
 
-    #[cfg(feature = "supervisor")]
     pub(crate) fn start(self) -> u64 {
         self.0 & ((1 << START_BITS) - 1)
     }
@@ -253,8 +252,19 @@ impl Ledger {
     }
 
     /// Takes back what a dead process had, if the row is still its own. Whether it was.
-    pub(crate) fn take_from_the_dead(&self, row: &Row, id: Id) -> bool {
+    pub(crate) fn take_back(&self, row: &Row, id: Id) -> bool {
         row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok()
+    }
+
+    /// The same of all who are not alive. Whether there was any.
+    pub(crate) fn take_from_the_dead(&self, is_alive: impl Fn(Id) -> bool) -> bool {
+        let mut found = false;
+        for row in self.taken_rows() {
+            if let Some(id) = row.id().filter(|id| !is_alive(*id)) {
+                found |= self.take_back(row, id);
+            }
+        }
+        found
     }
 
     /// Memory was given back, or somebody was refused: everybody's patience begins anew.
@@ -579,7 +589,7 @@ mod tests {
         assert_ne!(ledger.take_row(second), Some(place));
         let row = ledger.row(place).unwrap();
         assert_eq!(grant(&ledger, row, 40), Decision::Granted);
-        assert!(!ledger.take_from_the_dead(row, second) && ledger.take_from_the_dead(row, first));
+        assert!(!ledger.take_back(row, second) && ledger.take_back(row, first));
         assert_eq!((ledger.leased(), ledger.find(first)), (0, None));
         assert_eq!((Id::new(4_194_304 - 1, u64::MAX).pid(), first.pid()), (4_194_303, 5));
     }
@@ -592,7 +602,7 @@ mod tests {
         }
         assert_eq!(ledger.take_row(Id::new(1 << 20, 1)), None);
         let row = ledger.row(ledger.find(Id::new(9, 1)).unwrap()).unwrap();
-        assert!(ledger.take_from_the_dead(row, Id::new(9, 1)));
+        assert!(ledger.take_back(row, Id::new(9, 1)));
         assert!(ledger.take_row(Id::new(1 << 20, 1)).is_some());
     }
 
@@ -742,7 +752,7 @@ mod tests {
                     }
                     Step::Bury => {
                         for (id, place) in dead.drain(..) {
-                            prop_assert!(ledger.take_from_the_dead(ledger.row(place).unwrap(), id));
+                            prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
                         }
                     }
                     Step::Exec => {
@@ -755,7 +765,7 @@ mod tests {
                 }
             }
             for (id, place) in dead {
-                prop_assert!(ledger.take_from_the_dead(ledger.row(place).unwrap(), id));
+                prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
             }
             for (id, place, at) in lives.into_iter().flatten() {
                 let row = ledger.row(place).unwrap();

@@ -236,13 +236,7 @@ fn take_from_the_dead(ledger: &Ledger) -> bool {
     if !DEAD_LOOKED_AT.is_due(now_ms) {
         return false;
     }
-    let mut found = false;
-    for row in ledger.taken_rows() {
-        let Some(id) = row.id() else { continue };
-        if is_dead(id) {
-            found |= ledger.take_from_the_dead(row, id);
-        }
-    }
+    let found = ledger.take_from_the_dead(is_alive);
     let end_ms = sys::process::monotonic_ms();
     if found {
         ledger.note_movement(end_ms);
@@ -251,11 +245,8 @@ fn take_from_the_dead(ledger: &Ledger) -> bool {
     found
 }
 
-fn is_dead(id: Id) -> bool {
-    match sys::process::life_of(id.pid()) {
-        Some(life) => !life.is_alive || Id::new(id.pid(), life.start) != id,
-        None => !sys::process::exists(id.pid()),
-    }
+fn is_alive(id: Id) -> bool {
+    sys::process::is_alive_since(id.pid(), id.start())
 }
 
 static UNUSED_LOOKED_AT: Backoff = Backoff::new();
@@ -300,7 +291,7 @@ fn take_what_is_unused(row: &Row) -> u64 {
     row.note_held(held);
     let fresh = row.note_mapped(data, held, sys::process::monotonic_ms());
     let keep = row.charge().saturating_add(fresh).saturating_add(KEEP_BYTES);
-    if lease.saturating_sub(keep) < KEEP_BYTES || is_dead(id) {
+    if lease.saturating_sub(keep) < KEEP_BYTES || !is_alive(id) {
         return 0;
     }
     let most = data.saturating_add(KEEP_BYTES).max(LOADS_BYTES);

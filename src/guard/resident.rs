@@ -369,9 +369,9 @@ pub(super) fn make_room_for_loading() {
     let used = memory_use();
     if let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) {
         let wanted = LOADING_BYTES.min(limit.saturating_sub(held));
-        let has_room = || rlimit(Resource::Data).soft.is_none_or(|soft| soft >= data.saturating_add(wanted));
-        if !has_room() {
-            heed_soft_limit(rlimit(Resource::Data).soft);
+        let soft = rlimit(Resource::Data).soft;
+        if soft.is_some_and(|soft| soft < data.saturating_add(wanted)) {
+            heed_soft_limit(soft);
             // Where nothing is to be had, it is mapped all the same: as a rule most of it is never touched.
             lease::make_room(data, held, 0, wanted);
             move_soft_limit(Some(data.saturating_add(wanted)));

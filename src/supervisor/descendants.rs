@@ -6,9 +6,22 @@
 
 use crate::sys;
 use crate::text::whole_number;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// The processes that have come since the last call with the same `seen`, by number.
+pub(super) fn arrivals(seen: &mut HashSet<u32>) -> Vec<u32> {
+    let mut all = HashSet::new();
+    sys::process::for_each(|pid| {
+        all.insert(pid);
+    });
+    let mut new: Vec<u32> = all.difference(seen).copied().collect();
+    new.sort_unstable();
+    *seen = all;
+    new
+}
 
 /// What to do with the processes of a worker's own group when the worker itself has ended.
 ///

@@ -153,12 +153,7 @@ impl Looker {
 
     /// Finds the processes that have come since, and forgets those that have gone.
     fn search(&mut self) {
-        let mut all = HashSet::new();
-        sys::process::for_each(|pid| {
-            all.insert(pid);
-        });
-        let mut new: Vec<u32> = all.difference(&self.seen).copied().collect();
-        new.sort_unstable();
+        let mut new = descendants::arrivals(&mut self.seen);
         let own = sys::process::pid();
         // A child may have a lower number than its parent, once the numbers have gone round.
         for _ in 0..2 {
@@ -176,7 +171,6 @@ impl Looker {
                 !is_ours
             });
         }
-        self.seen = all;
     }
 
     fn look_at(&mut self, pid: u32) {

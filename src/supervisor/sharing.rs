@@ -166,7 +166,7 @@ impl SharedBudget {
                 is_there = true;
                 break;
             }
-            take_from_the_dead(self.ledger);
+            self.ledger.take_from_the_dead(is_alive);
             std::thread::sleep(EVERY);
         }
         if !is_there {
@@ -381,7 +381,7 @@ impl Watch {
         for row in self.ledger.taken_rows() {
             let Some(id) = row.id() else { continue };
             if !is_alive(id) {
-                has_moved |= self.ledger.take_from_the_dead(row, id);
+                has_moved |= self.ledger.take_back(row, id);
                 continue;
             }
             let memory = sys::memory::memory_use_of(id.pid());
@@ -547,12 +547,7 @@ impl Watch {
 
     /// Gives those a row who have none: nothing of ours runs in them, and they are charged for what they hold.
     fn search(&mut self) {
-        let mut all = HashSet::new();
-        sys::process::for_each(|pid| {
-            all.insert(pid);
-        });
-        let mut new: Vec<u32> = all.difference(&self.seen).copied().collect();
-        new.sort_unstable();
+        let new = descendants::arrivals(&mut self.seen);
         let own = sys::process::pid();
         let mut members: HashSet<u32> =
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
@@ -572,23 +567,11 @@ impl Watch {
                 row.set_name(sys::process::name_of(pid).as_bytes());
             }
         }
-        self.seen = all;
-    }
-}
-
-fn take_from_the_dead(ledger: &Ledger) {
-    for row in ledger.taken_rows() {
-        if let Some(id) = row.id().filter(|id| !is_alive(*id)) {
-            ledger.take_from_the_dead(row, id);
-        }
     }
 }
 
 fn is_alive(id: Id) -> bool {
-    match sys::process::life_of(id.pid()) {
-        Some(life) => life.is_alive && Id::new(id.pid(), life.start) == id,
-        None => sys::process::exists(id.pid()),
-    }
+    sys::process::is_alive_since(id.pid(), id.start())
 }
 
 /// So much of a container's limit is never leased: between two looks, others in it take memory as well.

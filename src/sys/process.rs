@@ -145,6 +145,14 @@ pub(crate) fn exists(pid: u32) -> bool {
     result == 0 || super::fd::errno() != libc::ESRCH
 }
 
+/// Whether the process that was started as `pid` at that time, as `Life` has it, is alive; one that may not be looked at is.
+pub(crate) fn is_alive_since(pid: u32, start: u64) -> bool {
+    match life_of(pid) {
+        Some(life) => life.is_alive && life.start == start,
+        None => exists(pid),
+    }
+}
+
 /// The inode of the PID namespace that this process is in: namespaces(7); zero where it cannot be told.
 pub(crate) fn pid_namespace() -> u64 {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
