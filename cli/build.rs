@@ -106,7 +106,7 @@ fn lay_out(library: &Path, source: &Path) {
     for line in section("[package]")
         .filter(|line| starts_with_any(line, &["[", "name ", "version ", "edition "]))
         .chain(["\n[features]", "shim = []\n"])
-        .chain(section("[dependencies]").filter(|line| starts_with_any(line, &["[", "libc ", "once_cell "])))
+        .chain(section("[dependencies]").filter(|line| !line.contains("optional = true")))
         .chain(section("[profile.shim]"))
     {
         manifest += line;
@@ -115,7 +115,7 @@ fn lay_out(library: &Path, source: &Path) {
     fs::write(source.join("Cargo.toml"), manifest).expect("a file below OUT_DIR");
 }
 
-/// FNV-1a: tells versions apart by their file's name; what is there is compared byte for byte.
+/// FNV-1a: tells versions apart by their file's name; what is there is compared by its checksum and size.
 fn fingerprint(content: &[u8]) -> u64 {
     content
         .iter()

@@ -100,87 +100,11 @@
     allow(dead_code)
 )]
 
-// What is guarded is 64-bit Linux, on the processors that are tested: each module that rests on it says so. Elsewhere,
-// `elsewhere` stands in for them.
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod cgroup;
 pub mod contract;
 mod duration;
-#[allow(unsafe_code)]
-#[cfg(not(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-)))]
-mod elsewhere;
-// Unsafe code is allowed here and in `sys`; each block says what makes it sound.
-#[allow(unsafe_code)]
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod guard;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod ledger;
 mod limit;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod message;
 mod names;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod outer;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod overrun;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod profile;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod record;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod report;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod resolution;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod shortage;
+// By itself: whoever names it elsewhere is told by the compiler that it is not there, and why.
 #[cfg(all(
     feature = "supervisor",
     target_os = "linux",
@@ -188,88 +112,75 @@ mod shortage;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub mod supervisor;
-#[allow(unsafe_code)]
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-mod sys;
 mod text;
 
 pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError};
-#[cfg(not(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-)))]
-pub use elsewhere::{
-    Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
-};
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-pub use guard::callbacks::{on_exhausted, on_reclaim};
-#[cfg(all(
-    feature = "inject",
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-pub use guard::inject;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-pub use guard::interface::{Guard, Profiled, Registration, Status, Unset};
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-pub use guard::pressure::{PressureFd, on_pressure};
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-pub use guard::status::status;
 pub use limit::{Limit, ParseLimitError, Share};
 
-/// For the package `oomguard-shim`; not part of the interface.
-#[cfg(all(
-    feature = "shim",
-    target_os = "linux",
-    target_pointer_width = "64",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-#[doc(hidden)]
-#[allow(unsafe_code)]
-pub mod __shim {
-    pub use crate::guard::foreign::*;
+// What is guarded is 64-bit Linux, on the processors that are tested. Elsewhere, `elsewhere` stands in for it.
+cfg_if::cfg_if! {
+    if #[cfg(all(
+        target_os = "linux",
+        target_pointer_width = "64",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    ))] {
+        mod cgroup;
+        // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
+        #[allow(unsafe_code)]
+        mod guard;
+        mod ledger;
+        mod message;
+        mod outer;
+        mod overrun;
+        mod profile;
+        mod record;
+        mod report;
+        mod resolution;
+        mod shortage;
+        #[allow(unsafe_code)]
+        mod sys;
+
+        pub use guard::callbacks::{on_exhausted, on_reclaim};
+        #[cfg(feature = "inject")]
+        pub use guard::inject;
+        pub use guard::interface::{Guard, Profiled, Registration, Status, Unset};
+        pub use guard::pressure::{PressureFd, on_pressure};
+        pub use guard::status::status;
+
+        /// For the package `oomguard-shim`; not part of the interface.
+        #[cfg(feature = "shim")]
+        #[doc(hidden)]
+        #[allow(unsafe_code)]
+        pub mod __shim {
+            pub use crate::guard::foreign::*;
+        }
+    } else {
+        #[allow(unsafe_code)]
+        mod elsewhere;
+
+        pub use elsewhere::{
+            Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
+        };
+    }
 }
 
 /// For [`guard!`]; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    #[cfg(not(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    )))]
-    pub use crate::elsewhere::{Profile, Settings, Source};
-    #[cfg(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ))]
-    pub use crate::guard::{
-        interface::Source,
-        settings::{Profile, Settings},
-    };
+    cfg_if::cfg_if! {
+        if #[cfg(all(
+            target_os = "linux",
+            target_pointer_width = "64",
+            any(target_arch = "x86_64", target_arch = "aarch64")
+        ))] {
+            pub use crate::guard::{
+                interface::Source,
+                settings::{Profile, Settings},
+            };
+        } else {
+            pub use crate::elsewhere::{Profile, Settings, Source};
+        }
+    }
 }
 
 /// The Rust programs of the documents: they compile.
