@@ -264,7 +264,7 @@ fn each_parent_lives_and_notices_that_memory_ran_out() {
             "js" => ("node", "parent.mjs"),
             _ => continue,
         };
-        if !have(program) {
+        if !common::have(program) {
             continue;
         }
         for (text, codes) in [(block.text.clone(), &[0][..]), (with_little(&block.text), &[0, 198][..])] {
@@ -693,15 +693,5 @@ fn example(name: &str) -> PathBuf {
 
 /// Are the programs here that a script starts?
 fn can_run(script: &str) -> bool {
-    !script.contains("python3") || have("python3")
-}
-
-/// Is there such a program? Says so if not.
-fn have(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = found.is_ok_and(|status| status.success());
-    if !found {
-        common::skip::skipped(format!("there is no {program} here"));
-    }
-    found
+    !script.contains("python3") || common::have("python3")
 }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ struct Parent {
 fn parents() -> Vec<Parent> {
     let file = |path: &str| in_source(path).to_str().expect("a path in UTF-8").to_owned();
     let mut parents = Vec::new();
-    if have("node") {
+    if common::have("node") {
         parents.push(Parent {
             name: "parent.mjs",
             command: vec!["node".to_owned(), file("examples/node/parent.mjs")],
@@ -42,7 +42,7 @@ fn parents() -> Vec<Parent> {
             still_too_little_mib: "36",
         });
     }
-    if have("python3") {
+    if common::have("python3") {
         parents.push(Parent {
             name: "retry.sh",
             command: vec![file("examples/shell/retry.sh")],
@@ -92,7 +92,7 @@ fn a_parent_returns_at_once_what_is_not_a_lack_of_memory() {
 
 #[test]
 fn the_python_parent_retries_only_the_workers_that_ran_out_of_memory() {
-    if !have("python3") {
+    if !common::have("python3") {
         return;
     }
     let parent = ["python3".to_owned(), in_source("examples/python/workers.py").to_str().unwrap().to_owned()];
@@ -120,7 +120,7 @@ fn the_parents_that_read_reports_do_not_believe_an_exit_code_without_one() {
     for (program, script, code) in
         [("python3", "examples/python/workers.py", 1), ("node", "examples/node/parent.mjs", OUT_OF_MEMORY)]
     {
-        if !have(program) {
+        if !common::have(program) {
             continue;
         }
         let parent = [program.to_owned(), in_source(script).to_str().unwrap().to_owned()];
@@ -174,7 +174,7 @@ fn the_deployment_has_the_launcher_as_its_entry_point() {
 
 #[test]
 fn snakemake_retries_what_ran_out_of_memory_and_nothing_else() {
-    if !have("snakemake") || !have("python3") {
+    if !common::have("snakemake") || !common::have("python3") {
         return;
     }
     let directory = inputs();
@@ -200,7 +200,7 @@ fn the_dag_of_airflow_and_the_pipeline_of_nextflow_know_the_reserved_code() {
     assert!(nextflow.contains(&format!("task.exitStatus == {OUT_OF_MEMORY} ? 'retry'")));
     let dag = fs::read_to_string(in_source("examples/workflows/airflow_dag.py")).unwrap();
     assert!(dag.contains(&format!("OUT_OF_MEMORY = {OUT_OF_MEMORY}\n")));
-    if have("python3") {
+    if common::have("python3") {
         let parsed =
             Command::new("python3").args(["-c", "import ast, sys; ast.parse(sys.argv[1])", &dag]).status();
         assert!(parsed.unwrap().success());
@@ -288,7 +288,7 @@ fn ask(parent: &[String], numbers: &[&str], worker: &[String], input: &str, laun
 /// The command of a container, run here: with the container's limit as it is, and with one that is too small.
 fn runs_the_worker_and_dies_well(command: &[String]) -> Option<Remains> {
     assert_eq!(command[..2], ["oomguard", "run"]);
-    if !have("python3") {
+    if !common::have("python3") {
         return None;
     }
     let start = |limit: &str| {
@@ -321,16 +321,6 @@ fn yaml(path: &str) -> Yaml {
     let mut documents = YamlLoader::load_from_str(&text).unwrap();
     assert_eq!(documents.len(), 1);
     documents.remove(0)
-}
-
-/// Is there such a program? Says so if not.
-fn have(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = found.is_ok_and(|status| status.success());
-    if !found {
-        common::skip::skipped(format!("there is no {program} here"));
-    }
-    found
 }
 
 /// How many lines start so.

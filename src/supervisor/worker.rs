@@ -58,6 +58,14 @@ pub enum OnSupervisorDeath {
     Kill,
 }
 
+/// Where the limit was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    OnCommandLine,
+    InEnvironment,
+    Nowhere,
+}
+
 /// A program to be run with a memory limit of its own.
 ///
 /// The [`Command`] is used as it is: its environment, stdio, working directory, user, process group and `pre_exec`
@@ -92,8 +100,7 @@ pub struct Worker {
     preload: Option<OsString>,
     keep_lower_limit: bool,
     hard: bool,
-    is_said_on_command_line: bool,
-    is_limit_unsaid: bool,
+    limit_is_said: Said,
     report: Option<(OsString, (u64, u64))>,
     on_start: Option<OnStart>,
     by_limit: Option<ByLimit>,
@@ -137,8 +144,7 @@ impl Worker {
             preload: None,
             keep_lower_limit: false,
             hard: false,
-            is_said_on_command_line: false,
-            is_limit_unsaid: false,
+            limit_is_said: Said::InEnvironment,
             report: None,
             on_start: None,
             by_limit: None,
@@ -319,7 +325,7 @@ impl Worker {
     /// hands it over.
     #[must_use]
     pub fn said_on_command_line(mut self) -> Worker {
-        self.is_said_on_command_line = true;
+        self.limit_is_said = Said::OnCommandLine;
         self
     }
 
@@ -327,7 +333,7 @@ impl Worker {
     /// limit keeps that.
     #[must_use]
     pub fn unsaid_limit(mut self) -> Worker {
-        self.is_limit_unsaid = true;
+        self.limit_is_said = Said::Nowhere;
         self
     }
 
@@ -696,7 +702,10 @@ impl Worker {
 
     /// Whose word the limit is for those who are not told it by the environment.
     fn limit_source(&self) -> LimitSource {
-        if self.is_said_on_command_line { LimitSource::CommandLine } else { LimitSource::Environment }
+        match self.limit_is_said {
+            Said::OnCommandLine => LimitSource::CommandLine,
+            Said::InEnvironment | Said::Nowhere => LimitSource::Environment,
+        }
     }
 
     fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
@@ -748,8 +757,8 @@ impl Worker {
             let resolved = bytes.map_or(Limit::Off, Limit::Bytes);
             let limit = if self.keep_lower_limit { asked } else { resolved };
             let text = limit.to_string();
-            said = self.is_said_on_command_line.then(|| text.clone());
-            if !(self.is_limit_unsaid && asked == Limit::Auto) {
+            said = (self.limit_is_said == Said::OnCommandLine).then(|| text.clone());
+            if !(self.limit_is_said == Said::Nowhere && asked == Limit::Auto) {
                 variables.push((variable::LIMIT, text.into()));
             }
             variables.push((variable::MEASURE, measure.as_str().into()));

@@ -18,3 +18,17 @@ pub const BROKEN_ROLE: i32 = 77;
 pub fn mebibytes(limit: &str) -> u64 {
     limit.strip_suffix("Mi").and_then(|number| number.parse::<u64>().ok()).expect("written as 64Mi") << 20
 }
+
+/// Is there such a program? Says so if not.
+pub fn have(program: &str) -> bool {
+    let found = std::process::Command::new(program)
+        .arg("--version")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        skip::skipped(format!("there is no {program} here"));
+    }
+    found
+}
