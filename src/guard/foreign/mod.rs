@@ -42,13 +42,13 @@ mod variadic;
 mod words;
 
 pub use crate::guard::c_heap::*;
-pub use crate::guard::mappings::{mmap, mprotect, mremap};
+pub use crate::guard::mappings::{mapping_syscall, mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use children::system;
 pub use ends::{
-    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
-    prctl, quick_exit, raise,
+    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, prctl, quick_exit,
+    raise,
 };
 pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
