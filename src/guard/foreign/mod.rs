@@ -1,4 +1,4 @@
-//! The guard for programs that are not written in Rust: what the exported names of `shim/` call.
+//! The guard for programs that are not written in Rust: what the exported names of `crates/shim/` call.
 //!
 //! Such a program has no function that only a death calls. So refusals are noted, and the question whether the program
 //! survived them is put when it dies: by `exit` with a code other than 0, by `abort`, by a fault.
