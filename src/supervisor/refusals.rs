@@ -3,7 +3,7 @@
 //!
 //! A C library tries again by other means when one call was refused (brk, then mmap, then another arena), so the
 //! refusals of one thread that no success interrupts are one *want*, as large as the smallest of them. A want is
-//! made good by a success of that thread that is at least as large, or by the process mapping so much afterwards,
+//! made good by a success of that thread that is as large, or half as large where it is much, or by the process mapping so much afterwards,
 //! in whatever pieces, that it cannot have been the end of it.
 //!
 //! What is still wanted at the end is what the process died of, unless it got over it with the memory that it had. That
@@ -47,6 +47,9 @@ const OTHERS_MS: u64 = 1_000;
 
 /// Less room than this, and nothing is to be had. One large request that is refused leaves room to go on.
 const LITTLE_BYTES: u64 = 1 << 20;
+
+/// From this size on half of what was refused will do.
+const HALVED_BYTES: u64 = 1 << 20;
 
 /// How many wants are kept for a process; the oldest gives way.
 const MOST_WANTS: usize = 8;
@@ -178,7 +181,9 @@ impl Refusals {
         }
         for slot in &mut self.wants {
             let Some(want) = slot else { continue };
-            let granted = want.tid == tid && bytes >= want.least && (writable || !want.writable);
+            // Who reserves a heap of its own halves what it asks for until it gets it.
+            let would_do = if want.least > HALVED_BYTES { want.least / 2 } else { want.least };
+            let granted = want.tid == tid && bytes >= would_do && (writable || !want.writable);
             if granted || self.mapped - want.mapped_before >= enough {
                 *slot = None;
             } else if want.tid == tid {
@@ -335,6 +340,9 @@ mod tests {
             (&[132 << 10, MIB], &[(1, 132 << 10)], false),
             // A large one, and afterwards the little that saying so takes.
             (&[64 * MIB, 64 * MIB], &[(1, 132 << 10), (1, 4096)], true),
+            // Half of a reservation, but no less than that.
+            (&[64 * MIB], &[(1, 32 * MIB)], false),
+            (&[64 * MIB], &[(1, 15 * MIB)], true),
             // Another thread's success says nothing of this one's want …
             (&[MIB], &[(2, 2 * MIB)], true),
             // … unless the whole process goes on.
