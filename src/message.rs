@@ -457,6 +457,15 @@ pub(crate) fn has_backtrace(text: &[u8]) -> bool {
     says(text, b"backtrace")
 }
 
+/// Whether all of the text is of a backtrace: numbered frames, and what is said of each below it.
+#[cfg(feature = "shim")]
+pub(crate) fn is_of_backtrace(text: &[u8]) -> bool {
+    let begins = |line: &[u8]| {
+        line.first().is_none_or(|byte| *byte == b'#' || byte.is_ascii_whitespace() || byte.is_ascii_digit())
+    };
+    text.split(|byte| *byte == b'\n').all(begins)
+}
+
 /// Whether a line belongs to the message before it: its causes, advice, a backtrace.
 fn goes_on(line: &[u8]) -> bool {
     const BEGINNINGS: [&[u8]; 7] =

@@ -163,14 +163,14 @@ fn every_function_returns_and_sets_errno_as_the_header_says() {
 static PREFIX: LazyLock<TempDir> = LazyLock::new(|| {
     let prefix = TempDir::with_prefix("oomguard-prefix-").unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("tmp lies in the target directory");
-    let status = Command::new(in_source("shim/install"))
+    let status = Command::new(in_source("crates/shim/install"))
         .env("PREFIX", prefix.path())
         .env("CARGO_TARGET_DIR", target)
         .env_remove("DESTDIR")
         .env_remove("LIBDIR")
         .status()
-        .expect("shim/install starts");
-    assert!(status.success(), "shim/install: {status}");
+        .expect("crates/shim/install starts");
+    assert!(status.success(), "crates/shim/install: {status}");
     prefix
 });
 

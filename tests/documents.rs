@@ -28,17 +28,17 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
     ("cargo test", ".ci/run", "cargo test"),
     (
         "cargo build --profile launcher -p oomguard-cli",
-        "cli/tests/standalone",
+        "crates/cli/tests/standalone",
         "--profile launcher -p oomguard-cli\n",
     ),
     (
         "RUSTFLAGS=\"-C target-feature=+crt-static -C relocation-model=static\" cargo build --profile launcher -p \
          oomguard-cli --target x86_64-unknown-linux-gnu",
-        "cli/tests/standalone",
+        "crates/cli/tests/standalone",
         "RUSTFLAGS=\"-C target-feature=+crt-static -C relocation-model=static\"",
     ),
-    ("cargo run -p oomguard-cli --example manual -- manual", "cli/tests/manual.rs", "examples/manual"),
-    ("shim/install", "tests/c_library.rs", "shim/install"),
+    ("cargo run -p oomguard-cli --example manual -- manual", "crates/cli/tests/manual.rs", "examples/manual"),
+    ("crates/shim/install", "tests/c_library.rs", "crates/shim/install"),
     ("cc program.c $(pkg-config --cflags --libs oomguard)", "tests/c_library.rs", "\"--cflags\""),
     (
         "LD_PRELOAD=/usr/local/lib/liboomguard.so OOMGUARD_LIMIT=256Mi ./any-program",

@@ -13,7 +13,7 @@ use crate::report::Request;
 use crate::shortage::Asked;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 type Mmap = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
@@ -131,6 +131,25 @@ pub unsafe extern "C" fn mmap(
     fd: c_int,
     offset: i64,
 ) -> *mut c_void {
+    let real = call_real!(MMAP, Mmap);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { mmap_by(real, at, bytes, protection, flags, fd, offset) }
+}
+
+/// mmap(2) by this function, by the system call itself where there is none.
+///
+/// # Safety
+/// That of mmap(2).
+#[inline(always)]
+unsafe fn mmap_by(
+    real: Option<Mmap>,
+    at: *mut c_void,
+    bytes: usize,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
     if flags & libc::MAP_FIXED != 0
         && is_data(protection, flags)
         && armed().is_some()
@@ -140,7 +159,7 @@ pub unsafe extern "C" fn mmap(
         look(false, bytes, true);
         return libc::MAP_FAILED;
     }
-    let map = || match call_real!(MMAP, Mmap) {
+    let map = || match real {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection, flags, fd, offset) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -185,7 +204,25 @@ pub unsafe extern "C" fn mremap(
     flags: c_int,
     to: *mut c_void,
 ) -> *mut c_void {
-    let map = || match call_real!(MREMAP, Mremap) {
+    let real = call_real!(MREMAP, Mremap);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { mremap_by(real, at, old_bytes, bytes, flags, to) }
+}
+
+/// mremap(2), as `mmap_by` does.
+///
+/// # Safety
+/// That of mremap(2).
+#[inline(always)]
+unsafe fn mremap_by(
+    real: Option<Mremap>,
+    at: *mut c_void,
+    old_bytes: usize,
+    bytes: usize,
+    flags: c_int,
+    to: *mut c_void,
+) -> *mut c_void {
+    let map = || match real {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, old_bytes, bytes, flags, to) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -225,7 +262,18 @@ fn has_hole(at: *mut c_void, bytes: usize) -> bool {
 /// That of mprotect(2).
 #[inline]
 pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
-    let protect = || match call_real!(MPROTECT, Mprotect) {
+    let real = call_real!(MPROTECT, Mprotect);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { mprotect_by(real, at, bytes, protection) }
+}
+
+/// mprotect(2), as `mmap_by` does.
+///
+/// # Safety
+/// That of mprotect(2).
+#[inline(always)]
+unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
+    let protect = || match real {
         // SAFETY: the arguments are the caller's, whose contract is the same.
         Some(real) => unsafe { real(at, bytes, protection) },
         // SAFETY: the system call behind it, with the same arguments.
@@ -247,4 +295,31 @@ pub unsafe extern "C" fn mprotect(at: *mut c_void, bytes: usize, protection: c_i
         look(result == 0, bytes, writable);
     }
     result
+}
+
+/// A mapping call that a program makes by its number, as SBCL does and tcmalloc, whose own `mmap` is made of it: what
+/// goes on to the next `mmap` would come back here for ever.
+///
+/// # Safety
+/// That of the call.
+pub unsafe extern "C" fn mapping_syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
+    let at = a as *mut c_void;
+    match number {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        libc::SYS_mmap => unsafe {
+            mmap_by(None, at, b, c as c_int, d as c_int, e as c_int, f as i64) as c_long
+        },
+        // SAFETY: as above.
+        libc::SYS_mremap => unsafe { mremap_by(None, at, b, c, d as c_int, e as *mut c_void) as c_long },
+        // SAFETY: as above.
+        _ => unsafe { mprotect_by(None, at, b, c as c_int).into() },
+    }
 }

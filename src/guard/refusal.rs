@@ -28,6 +28,8 @@ struct Here {
     /// The process in which this thread is busy with a refusal; zero while it is not.
     handling_in: Cell<u32>,
     refused: Cell<u32>,
+    /// What it asked for last was refused as others who share its budget had it.
+    is_short: Cell<bool>,
 }
 
 // SAFETY: cells of numbers, and of memory that need not be initialized; nothing to drop.
@@ -262,7 +264,7 @@ pub(super) fn is_by_limit(armed: &Armed, asked: Asked) -> bool {
     {
         return true;
     }
-    let full = limit_in_the_way(armed, asked);
+    let full = limit_of_the_budget(armed, asked).or_else(|| limit_in_the_way(armed, asked));
     if let Some(full) = full {
         let place = MEASURES.iter().position(|measure| *measure == full.measure).unwrap_or(0);
         FULL_MEASURE.store(place as u8, Ordering::Relaxed);
@@ -271,6 +273,18 @@ pub(super) fn is_by_limit(armed: &Armed, asked: Asked) -> bool {
         FULL_LIMIT.store(full.limit.saturating_add(1), Ordering::Relaxed);
     }
     full.is_some()
+}
+
+/// This thread asked the budget, or is about to: whether that had no room is for `limit_of_the_budget`.
+pub(super) fn note_answer_of_the_budget(is_short: bool) {
+    here().is_short.set(is_short);
+}
+
+/// Where it was the budget that had no room when this was asked for. Others may have given back what was missing since.
+fn limit_of_the_budget(armed: &Armed, asked: Asked) -> Option<Full> {
+    let is_short = here().is_short.take() && asked.writable && asked.is_possible();
+    let limit = resident::limit(armed).filter(|_| is_short)?;
+    Some(Full { measure: Measure::Resident, limit })
 }
 
 fn limit_in_the_way(armed: &Armed, asked: Asked) -> Option<Full> {

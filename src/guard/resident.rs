@@ -261,6 +261,7 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
     /// As often as there was room already: that may have been another thread's doing.
     const MOST_IN_VAIN: u32 = 2;
     let Some(limit) = limit(armed) else { return false };
+    refusal::note_answer_of_the_budget(false);
     let mut in_vain = 0;
     for tries in 0..MOST_TRIES {
         match answer(limit, bytes, tries, Asking::For) {
@@ -268,7 +269,10 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
                 lease::acquit();
                 return false;
             }
-            Answer::Short => return false,
+            Answer::Short => {
+                refusal::note_answer_of_the_budget(true);
+                return false;
+            }
             Answer::Yes => {}
             Answer::HasRoom => in_vain += 1,
         }

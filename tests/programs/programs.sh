@@ -35,6 +35,12 @@ need lua5.4 lua5.4
 need guile-3.0 guile
 need tcl tclsh
 need ocaml-nox ocaml
+need erlang-base erl
+need swi-prolog-nox swipl
+need gfortran gfortran
+need luajit luajit
+need pandoc pandoc
+need nasm nasm
 need r-base-core R
 need php-cli php
 need ruby ruby
@@ -462,6 +468,44 @@ starved 50Mi 'G lua5.4 -e "local rows = {} for i = 1, 3000 do rows[i] = string.r
 handled 50Mi 1 'G lua5.4 -e "print(pcall(string.rep, \"x\", 1000000000)) for i = 1, 1000 do local t = {i} end error(\"no such key\")"'
 benign 8Gi 'before=benign; G lua5.4 -e "os.exit(3)"'
 generous 'G lua5.4 -e "for i = 1, 100000 do print(i * i) end"'
+
+program LuaJIT luajit
+starved 50Mi 'G luajit -e "local rows = {} for i = 1, 3e7 do rows[i] = i end"'
+handled 50Mi 1 'G luajit -e "print(pcall(string.rep, \"x\", 1000000000)) for i = 1, 1000 do local t = {i} end error(\"no such key\")"'
+benign 8Gi 'before=benign; G luajit -e "os.exit(3)"'
+generous 'G luajit -e "for i = 1, 100000 do print(i * i) end"'
+
+# Its malloc is tcmalloc, which defines mmap by syscall(2).
+program SWI-Prolog swipl
+starved 100Mi 'G swipl -g "numlist(1, 5000000, Rows), length(Rows, N), writeln(N), halt" -t "halt(1)"'
+own 'G swipl -g "halt(3)"'
+generous 'G swipl -g "forall(between(1, 1000, I), (S is I * I, writeln(S))), halt"'
+
+program Erlang erl
+starved 150Mi 'G erl -noinput -eval "io:format(\"~p~n\", [length(lists:seq(1, 30000000))]), halt(0)."'
+own 'G erl -noinput -eval "halt(3)."'
+generous 'G erl -noinput -eval "[io:format(\"~p~n\", [I * I]) || I <- lists:seq(1, 1000)], halt(0)."'
+
+program Fortran gfortran
+printf 'program starve\nreal, allocatable :: a(:)\nallocate(a(100000000))\na = 1\nprint *, a(5)\nend\n' >"$data/starve.f90"
+printf 'program handle\nreal, allocatable :: a(:)\ninteger :: state, i\nallocate(a(100000000), stat=state)\nif (state == 0) stop 1\ndo i = 1, 1000\n  allocate(a(10000))\n  a = i\n  deallocate(a)\nend do\nopen(10, file="/nowhere/there", status="old")\nend\n' >"$data/handle.f90"
+printf 'program work\ninteger :: i\ndo i = 1, 1000\n  print *, i * i\nend do\nend\n' >"$data/work.f90"
+for each in starve handle work; do [ -z "$current" ] || gfortran -o "$data/$each-f" "$data/$each.f90"; done
+starved 100Mi 'G "$data/starve-f"'
+handled 100Mi 2 'G "$data/handle-f"'
+generous 'G "$data/work-f"'
+
+program pandoc pandoc
+[ -z "$current" ] || for ((i = 0; i < 100000; i++)); do printf '# h %d\n\ntext *a* b\n\n' $i; done >"$data/long.md"
+starved 150Mi 'G pandoc "$data/long.md" -o "$data/long.html"'
+own 'G pandoc --from nothing <<<text'
+generous 'G pandoc --from markdown --to html <<<"# one *two*"'
+
+program NASM nasm
+[ -z "$current" ] || { echo 'section .data'; for ((i = 0; i < 400000; i++)); do echo "x$i: dq $i"; done; } >"$data/long.asm"
+starved 30Mi 'G nasm -f elf64 -o "$data/long.o" "$data/long.asm"'
+own 'G nasm -f elf64 -o "$data/none.o" "$data/none.asm"'
+generous 'echo "section .data" >a.asm; G nasm -f elf64 -o a.o a.asm && cat a.o'
 
 program Guile guile
 export GUILE_AUTO_COMPILE=0

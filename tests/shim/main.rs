@@ -92,6 +92,21 @@ fn add_special(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         );
     }
 
+    let hooks = library::compile(cc, "hooks.c", "hooks.so", &["-shared", "-fPIC"]);
+    let ways = library::directory().join("ways");
+    for (way, code) in [("message after a refused mapping", 198), ("survives a mapping, own code", 3)] {
+        let (library, hooks, ways) = (shim.clone(), hooks.clone(), ways.clone());
+        add(
+            &format!("beside a library that maps by system calls: {way}"),
+            Box::new(move || {
+                let mut start = preloaded(&library, &ways)
+                    .env("LD_PRELOAD", format!("{}:{}", library.display(), hooks.display()));
+                start.command.arg(way);
+                is(&start.run()?, End::Exit(code), "")
+            }),
+        );
+    }
+
     let library = shim.clone();
     add(
         "a guarded Rust program is left to its own guard",

@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 57] = [
+const DYING: [(&str, &str); 58] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -68,6 +68,7 @@ const DYING: [(&str, &str); 57] = [
     ("message put together from a list", "heap"),
     ("message by printf", "heap"),
     ("message, then other words", "heap"),
+    ("message, then a backtrace that takes memory to print", "heap"),
     ("mapping by its number, message", "mapping"),
     ("a full stack, of handling it", "heap"),
 ];
@@ -81,7 +82,7 @@ const OF_DATA: [(&str, End); 4] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 88] = [
+const OTHERS: [(&str, End); 89] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -102,6 +103,7 @@ const OTHERS: [(&str, End); 88] = [
     ("survives, tells the last error there was", End::Exit(3)),
     ("survives, tells the last error there was, in another language", End::Exit(3)),
     ("survives, reads what is left", End::Exit(3)),
+    ("survives with a word, works, and fails in silence", End::Exit(3)),
     ("survives, fails to create something else", End::Exit(3)),
     ("survives, fails to create something, and says why", End::Exit(3)),
     ("survives", End::Exit(0)),

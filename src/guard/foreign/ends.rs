@@ -5,7 +5,6 @@ use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
 use crate::guard::judge::{self, Guilt};
-use crate::guard::mappings::{mmap, mprotect, mremap};
 use crate::guard::real::{Real, call_real};
 use crate::guard::watchdog;
 use crate::guard::{notes, record};
@@ -87,30 +86,6 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long) {
         }
         libc::SYS_seccomp => startup::note_filter(),
         _ => {}
-    }
-}
-
-/// A mapping call that a program makes by its number, as SBCL does.
-///
-/// # Safety
-/// That of the call.
-pub unsafe extern "C" fn mapping_syscall(
-    number: c_long,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-    e: usize,
-    f: usize,
-) -> c_long {
-    let at = a as *mut c_void;
-    match number {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        libc::SYS_mmap => unsafe { mmap(at, b, c as c_int, d as c_int, e as c_int, f as i64) as c_long },
-        // SAFETY: as above.
-        libc::SYS_mremap => unsafe { mremap(at, b, c, d as c_int, e as *mut c_void) as c_long },
-        // SAFETY: as above.
-        _ => unsafe { mprotect(at, b, c as c_int).into() },
     }
 }
 

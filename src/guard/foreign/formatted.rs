@@ -1,6 +1,6 @@
 //! Messages with a format: fprintf(3), error(3), err(3) and their kin. Once memory was refused, what they will say is put
 //! together as far as it takes no more than texts and whole numbers. These functions take as many arguments as their callers
-//! like: `shim/` hands over the first ones and then goes on to the function whose address it gets.
+//! like: `crates/shim/` hands over the first ones and then goes on to the function whose address it gets.
 
 use super::streams::{hear_error, is_read, stdout};
 use super::{messages, variadic};
@@ -227,7 +227,7 @@ fn stdout_is_read() -> bool {
 }
 
 /// Defines what is called before a function of this kin: it hears what that will say, if `$is_read`, and gives the address of
-/// the real one, or of what stands for it. Six registers hold arguments; the seventh that `shim/` hands over is where on the
+/// the real one, or of what stands for it. Six registers hold arguments; the seventh that `crates/shim/` hands over is where on the
 /// stack the others lie.
 macro_rules! before {
     ($(

@@ -9,7 +9,9 @@ use crate::guard::judge::{self, Said};
 use crate::guard::notes::{self, Kept, Moment};
 use crate::guard::real::{Real, call_real};
 use crate::guard::{record, refusal, threads};
-use crate::message::{Message, Story, claims_failure_to_start_thread, is_of_runtime_heap};
+use crate::message::{
+    Message, Story, claims_failure_to_start_thread, has_backtrace, is_of_backtrace, is_of_runtime_heap,
+};
 use crate::sys;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -36,6 +38,8 @@ static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
+/// A backtrace was announced after that: what it takes to print is not the program getting over it.
+static IS_TRACED: AtomicBool = AtomicBool::new(false);
 /// When that was said, and what had been allocated by then.
 static SAID_AT: Moment = Moment::new();
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
@@ -261,14 +265,25 @@ pub(super) fn hear(message: &[u8]) {
             return;
         }
         ABOUT.set(about);
-        SAID_AT.set_now();
-        SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+        set_said_now();
+        IS_TRACED.store(has_backtrace(message), Relaxed);
         notes::watch(0);
+    } else if now.last == Some(Message::OutOfMemory)
+        && (has_backtrace(message) || IS_TRACED.load(Relaxed) && is_of_backtrace(message))
+    {
+        // It still says the same: names are looked up in files of debug information, of whatever size.
+        IS_TRACED.store(true, Relaxed);
+        set_said_now();
     } else if now.last == Some(Message::OtherDeath) && before.last != now.last {
         SAID_AT.set_now();
     }
     put(now);
     record::note_said(now.last);
+}
+
+fn set_said_now() {
+    SAID_AT.set_now();
+    SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
 }
 
 fn is_said_anew(before: Story, message: &[u8]) -> bool {

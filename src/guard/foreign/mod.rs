@@ -1,4 +1,4 @@
-//! The guard for programs that are not written in Rust: what the exported names of `shim/` call.
+//! The guard for programs that are not written in Rust: what the exported names of `crates/shim/` call.
 //!
 //! Such a program has no function that only a death calls. So refusals are noted, and the question whether the program
 //! survived them is put when it dies: by `exit` with a code other than 0, by `abort`, by a fault.
@@ -42,13 +42,13 @@ mod variadic;
 mod words;
 
 pub use crate::guard::c_heap::*;
-pub use crate::guard::mappings::{mmap, mprotect, mremap};
+pub use crate::guard::mappings::{mapping_syscall, mmap, mprotect, mremap};
 pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use children::system;
 pub use ends::{
-    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, mapping_syscall,
-    prctl, quick_exit, raise,
+    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, prctl, quick_exit,
+    raise,
 };
 pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};

@@ -76,6 +76,16 @@ static void read_on(void) {
     close(fd);
 }
 
+/* As much as shows that it has got over it. */
+static void take_and_leave(void) {
+    for (int i = 0; i < 64; i++) {
+        char *block = malloc(1 << 20);
+        if (block == NULL) broken();
+        memset(block, 1, 1 << 20);
+        free(block);
+    }
+}
+
 static void refuse(void) {
     if (malloc(much) != NULL) broken();
 }
@@ -322,6 +332,11 @@ int main(int count, char **arguments) {
     WAY("message put together from a list") { refuse(); handle(); say("%s %d %d %d: %s\n", "ways", 1, 2, 3, "Cannot allocate memory"); exit(1); }
     WAY("message by printf") { refuse(); handle(); printf("ways: %s\n", "Out of memory!"); exit(1); }
     WAY("message, then other words") { refuse(); handle(); fputs("out of memory\nways: giving up now\n", stderr); exit(1); }
+    WAY("message, then a backtrace that takes memory to print") {
+        refuse(); handle(); fputs("ways: cannot allocate memory\n\nError termination. Backtrace:\n", stderr);
+        fputs("#0  0x7eff212218c2 in ???\n", stderr); take_and_leave(); fputs("#1  0x7eff212223b9 in main\n\tat ways.c:1\n", stderr);
+        exit(1);
+    }
     WAY("mapping by its number, message") {
         if (syscall(SYS_mmap, NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != -1) broken();
         say("%s\n", "can't allocate space"); exit(1);
@@ -377,6 +392,10 @@ int main(int count, char **arguments) {
     WAY("survives, tells the last error there was") { refuse(); handle(); fprintf(stderr, "last OS error: %s\n", strerror(ENOMEM)); exit(3); }
     WAY("survives, tells the last error there was, in another language") {
         translate(); refuse(); handle(); fprintf(stderr, "last OS error: %s\n", _("Cannot allocate memory")); exit(3);
+    }
+    WAY("survives with a word, works, and fails in silence") {
+        refuse(); fputs("ways: cannot allocate memory\n", stderr); take_and_leave(); fputs("#1 of 2 done\n", stderr);
+        take_and_leave(); exit(3);
     }
     WAY("survives, reads what is left") { read_on(); refuse(); read_on(); exit(3); }
     WAY("survives, fails to create something else") { refuse(); handle(); fputs("ways: could not create the table\n", stderr); exit(3); }

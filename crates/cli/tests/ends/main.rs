@@ -3,12 +3,12 @@
 //!
 //! `TEST_PYTHONS` names more interpreters, parted by colons.
 
-#[path = "../../../tests/common/skip.rs"]
+#[path = "../../../../tests/common/skip.rs"]
 mod skip;
 #[path = "../run/started.rs"]
 #[allow(dead_code)]
 mod started;
-#[path = "../../../tests/common/trials.rs"]
+#[path = "../../../../tests/common/trials.rs"]
 #[allow(dead_code)]
 mod trials;
 
@@ -95,7 +95,7 @@ fn pythons() -> Vec<Python> {
 }
 
 fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/languages/python").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/languages/python").join(name)
 }
 
 /// How it ended, and the report.

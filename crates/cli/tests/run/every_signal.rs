@@ -9,7 +9,7 @@ use std::process::Command;
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "every_signal_takes_the_way_that_the_documents_tell", || {
         let table = table();
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/launcher.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/launcher.md");
         let document = std::fs::read_to_string(path).unwrap();
         let (before, rest) = document.split_once(BEGIN).unwrap();
         let (told, after) = rest.split_once(END).unwrap();
@@ -46,7 +46,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
 }
 
-const BEGIN: &str = "<!-- measured by cli/tests/run/every_signal.rs -->\n";
+const BEGIN: &str = "<!-- measured by crates/cli/tests/run/every_signal.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
 const STOPPING: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];

@@ -4,11 +4,11 @@
 mod arguments;
 mod budget;
 #[allow(dead_code)]
-#[path = "../../../tests/common/c.rs"]
+#[path = "../../../../tests/common/c.rs"]
 mod c;
 mod codes;
 mod descendants;
-#[path = "../../../tests/common/dispositions.rs"]
+#[path = "../../../../tests/common/dispositions.rs"]
 mod dispositions;
 mod every_signal;
 mod inheritance;
@@ -17,11 +17,11 @@ mod nested;
 mod outside;
 mod resident;
 mod signals;
-#[path = "../../../tests/common/skip.rs"]
+#[path = "../../../../tests/common/skip.rs"]
 mod skip;
 mod started;
 mod terminal;
-#[path = "../../../tests/common/trials.rs"]
+#[path = "../../../../tests/common/trials.rs"]
 mod trials;
 mod worlds;
 

@@ -14,7 +14,7 @@ fn main() {
     let here = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(set_by_cargo("OUT_DIR"));
     let library = if here.join("../shim/Cargo.toml").is_file() {
-        for watched in ["../shim", "../src", "../Cargo.toml", "../Cargo.lock"] {
+        for watched in ["../shim", "../../src", "../../Cargo.toml", "../../Cargo.lock"] {
             println!("cargo::rerun-if-changed={watched}");
         }
         build(&here.join("../shim"), &out.join("shim"), &[])
@@ -74,24 +74,25 @@ fn build_alone(here: &Path, out: &Path) -> Option<PathBuf> {
     lay_out(&here.join("library"), &source);
     let (lock, own_lock) = (here.join("Cargo.lock"), source.join("Cargo.lock"));
     let locked = lock.is_file() && fs::copy(&lock, &own_lock).is_ok();
-    let at_once = if locked { build(&source.join("shim"), &target_directory, &["--offline"]) } else { None };
+    let at_once =
+        if locked { build(&source.join("crates/shim"), &target_directory, &["--offline"]) } else { None };
     at_once
         .or_else(|| {
             let _ = fs::remove_file(&own_lock);
-            build(&source.join("shim"), &target_directory, &["--offline"])
+            build(&source.join("crates/shim"), &target_directory, &["--offline"])
         })
-        .or_else(|| build(&source.join("shim"), &target_directory, &[]))
+        .or_else(|| build(&source.join("crates/shim"), &target_directory, &[]))
 }
 
 /// Puts what `library` holds where the repository has it, with a manifest of what the shim needs of the guard's.
 fn lay_out(library: &Path, source: &Path) {
     let _ = fs::remove_dir_all(source);
-    fs::create_dir_all(source.join("shim")).expect("a directory below OUT_DIR");
+    fs::create_dir_all(source.join("crates/shim")).expect("a directory below OUT_DIR");
     for (from, to) in [
         ("guard", "src"),
-        ("shim", "shim/src"),
-        ("shim.toml", "shim/Cargo.toml"),
-        ("shim_build.rs", "shim/build.rs"),
+        ("shim", "crates/shim/src"),
+        ("shim.toml", "crates/shim/Cargo.toml"),
+        ("shim_build.rs", "crates/shim/build.rs"),
     ] {
         symlink(library.join(from), source.join(to)).expect("a link below OUT_DIR");
     }
@@ -102,7 +103,7 @@ fn lay_out(library: &Path, source: &Path) {
         std::iter::once(title).chain(lines.take_while(|line| !line.starts_with('[')))
     };
     let starts_with_any = |line: &&str, starts: &[&str]| starts.iter().any(|start| line.starts_with(start));
-    let mut manifest = String::from("[workspace]\nmembers = [\"shim\"]\n\n");
+    let mut manifest = String::from("[workspace]\nmembers = [\"crates/shim\"]\n\n");
     for line in section("[package]")
         .filter(|line| starts_with_any(line, &["[", "name ", "version ", "edition "]))
         .chain(["\n[features]", "shim = []\n"])

@@ -10,7 +10,10 @@ fn main() {
     let commands: [(&str, &[&str]); 4] = [
         ("/bin/true", &["/bin/true"]),
         ("run -m 1Gi -- /bin/true", &[launcher, "run", "-m", "1Gi", "--", "/bin/true"]),
-        ("run --no-preload -- /bin/true", &[launcher, "run", "--no-preload", "--", "/bin/true"]),
+        (
+            "run -m 1Gi --no-preload -- /bin/true",
+            &[launcher, "run", "-m", "1Gi", "--no-preload", "--", "/bin/true"],
+        ),
         ("--version", &[launcher, "--version"]),
     ];
     let mut times = commands.map(|_| Vec::with_capacity(ROUNDS));
@@ -19,10 +22,10 @@ fn main() {
             times.push(time(words));
         }
     }
-    println!("{:32} {:>10} {:>10}", "milliseconds", "median", "least");
+    println!("{:36} {:>10} {:>10}", "milliseconds", "median", "least");
     for ((name, _), times) in commands.iter().zip(&mut times) {
         times.sort();
-        println!("{name:32} {:>10.2} {:>10.2}", milliseconds(times[ROUNDS / 2]), milliseconds(times[0]));
+        println!("{name:36} {:>10.2} {:>10.2}", milliseconds(times[ROUNDS / 2]), milliseconds(times[0]));
     }
 }
 
