@@ -345,6 +345,7 @@ impl Evidence {
 
 /// Which evidence suffices for an end by contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sufficient {
     /// Any that a report tells.
     #[default]
@@ -395,6 +396,7 @@ pub const BECOME: &std::ffi::CStr = c"--become";
 
 /// What the allocator does with a refusal that nothing could cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum OnRefusal {
     /// Return null, as any allocator does, and end the process only if the program does not cope.
     #[default]

@@ -10,7 +10,7 @@ mod macros;
 mod settings;
 
 use crate::contract::Measure;
-pub use interface::{Guard, Profiled, Registration, Source, Status, Unset};
+pub use interface::{ChildLimit, Guard, Profiled, Registration, Source, Status, Unset};
 pub use settings::{Profile, Settings};
 use std::alloc::{GlobalAlloc, Layout};
 use std::io;
@@ -53,6 +53,12 @@ pub fn status() -> Status {
         recognizes: false,
         budget: None,
         lease: None,
+    }
+}
+
+impl ChildLimit for std::process::Command {
+    fn limit_before_guard(&mut self) -> &mut Self {
+        self
     }
 }
 

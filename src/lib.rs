@@ -41,6 +41,7 @@
 //! - [`on_exhausted()`] registers last words.
 //! - [`on_pressure()`] registers what is to be done when memory runs short, before anything is refused;
 //!   [`PressureFd`] is the same for event loops.
+//! - [`ChildLimit`] gives a child that is started by itself the limit that was there before the guard.
 //! - [`Registration`] is any of these callbacks for a while: dropped, it takes the callback back.
 //!
 //! # Which code held the memory
@@ -80,7 +81,7 @@
 //!
 //! # Features
 //!
-//! - `supervisor` (default): the parent's side. It adds `parking_lot`, which the guard never calls.
+//! - `supervisor` (default): the parent's side. It adds `parking_lot` and `serde_json`, which the guard never calls.
 //! - `symbolize`: functions, files and lines for the addresses of a profile (`supervisor::symbols`). It adds
 //!   `addr2line`, `gimli`, `object`, `flate2` and two demanglers.
 //! - `log`: one line per outcome of a worker, through the `log` facade.
@@ -143,7 +144,7 @@ cfg_if::cfg_if! {
         pub use guard::callbacks::{on_exhausted, on_reclaim};
         #[cfg(feature = "inject")]
         pub use guard::inject;
-        pub use guard::interface::{Guard, Profiled, Registration, Status, Unset};
+        pub use guard::interface::{ChildLimit, Guard, Profiled, Registration, Status, Unset};
         pub use guard::pressure::{PressureFd, on_pressure};
         pub use guard::status::status;
 
@@ -159,10 +160,16 @@ cfg_if::cfg_if! {
         mod elsewhere;
 
         pub use elsewhere::{
-            Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
+            ChildLimit, Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
         };
     }
 }
+
+/// For the package `fuzz`; not part of the interface.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+#[path = "fuzzing.rs"]
+pub mod __fuzz;
 
 /// For [`guard!`]; not part of the interface.
 #[doc(hidden)]

@@ -183,3 +183,39 @@ impl Drop for Registration {
         }
     }
 }
+
+/// The limits of programs that this one starts by itself, with [`std::process::Command`], rather than by a
+/// [supervisor](crate#in-the-parent).
+///
+/// A program inherits the limit of whoever starts it (setrlimit(2)). So the children of a guarded program have as much each
+/// as the guard gave to it, which is right for a worker's helpers and wrong for what is larger than the worker.
+///
+/// ```
+/// use oomguard::ChildLimit;
+/// use std::process::Command;
+///
+/// // As it would be without a guard in this program.
+/// let status = Command::new("true").limit_before_guard().status()?;
+/// # assert!(status.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// For `tokio::process::Command`, which is made from such a command:
+///
+/// ```ignore
+/// let mut command = std::process::Command::new("ffmpeg");
+/// command.limit_before_guard();
+/// let child = tokio::process::Command::from(command).spawn()?;
+/// ```
+pub trait ChildLimit: sealed::Sealed {
+    /// Starts the program with the soft limits that were there before the guard of this program lowered one, as far as the
+    /// hard ones let it. Without a guard, or where it has lowered none, nothing changes.
+    ///
+    /// The command is then started by fork(2), which copies the page tables of this process, and not by posix_spawn(3).
+    fn limit_before_guard(&mut self) -> &mut Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for std::process::Command {}
+}

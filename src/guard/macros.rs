@@ -20,13 +20,27 @@
 /// | `reserve` | a size as text, likewise: what is kept back for [last words](crate::on_exhausted) | `"4Mi"` | `OOMGUARD_RESERVE` |
 /// | `on_refusal` | `deferred`, `immediate` or `immediate_threads` | `deferred` | `OOMGUARD_ON_REFUSAL` |
 /// | `profile` | `on`, `off` or a size: one sample of the live allocations per so many bytes | not compiled in | `OOMGUARD_PROFILE` |
-/// | `allocator` | the path of a unit-struct allocator | `std::alloc::System` | – |
+/// | `allocator` | the path of a unit-struct allocator, or `allocator: Type = value` | `std::alloc::System` | – |
 ///
 /// ```
 /// oomguard::guard!(
 ///     limit = "80%", measure = data, exit_code = 198, reserve = "8MiB",
 ///     on_refusal = deferred, allocator = std::alloc::System
 /// );
+/// # fn main() {}
+/// ```
+///
+/// An allocator that is made from something, with the same settings:
+///
+/// ```
+/// # use std::alloc::{GlobalAlloc, Layout, System};
+/// # struct Tagged { inner: System, tag: u8 }
+/// # impl Tagged { const fn new(tag: u8) -> Tagged { Tagged { inner: System, tag } } }
+/// # unsafe impl GlobalAlloc for Tagged {
+/// #     unsafe fn alloc(&self, layout: Layout) -> *mut u8 { unsafe { self.inner.alloc(layout) } }
+/// #     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) { unsafe { self.inner.dealloc(block, layout) } }
+/// # }
+/// oomguard::guard!(limit = "80%", allocator: Tagged = Tagged::new(7));
 /// # fn main() {}
 /// ```
 ///
@@ -125,15 +139,21 @@ macro_rules! __guard_keys {
      profile [$($p:tt)*] allocator []
      allocator = $value:path $(, $($rest:tt)*)?) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [$($o)*] profile [$($p)*] allocator [$value] $($($rest)*)? }
+            on_refusal [$($o)*] profile [$($p)*] allocator [{$value} {$value}] $($($rest)*)? }
+    };
+    (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
+     profile [$($p:tt)*] allocator []
+     allocator: $type:ty = $value:expr $(, $($rest:tt)*)?) => {
+        $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
+            on_refusal [$($o)*] profile [$($p)*] allocator [{$type} {$value}] $($($rest)*)? }
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
      profile [$($p:tt)*] allocator []) => {
         $crate::__guard_keys! { limit [$($l)*] measure [$($m)*] exit_code [$($e)*] reserve [$($r)*]
-            on_refusal [$($o)*] profile [$($p)*] allocator [::std::alloc::System] }
+            on_refusal [$($o)*] profile [$($p)*] allocator [{::std::alloc::System} {::std::alloc::System}] }
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
-     profile [$($p:tt)*] allocator [$allocator:path]) => {
+     profile [$($p:tt)*] allocator [{$type:ty} {$value:expr}]) => {
         const _: () = {
             enum FromSource {}
 
@@ -146,7 +166,7 @@ macro_rules! __guard_keys {
             const _: $crate::__private::Settings = <FromSource as $crate::__private::Source>::SETTINGS;
 
             #[global_allocator]
-            static GUARD: $crate::Guard<$allocator, FromSource> = $crate::Guard::with_settings($allocator);
+            static GUARD: $crate::Guard<$type, FromSource> = $crate::Guard::with_settings($value);
         };
     };
     (limit [$($l:tt)*] measure [$($m:tt)*] exit_code [$($e:tt)*] reserve [$($r:tt)*] on_refusal [$($o:tt)*]
@@ -155,7 +175,7 @@ macro_rules! __guard_keys {
             "guard!: cannot use `", ::core::stringify!($($rest)+), "`: a key that is unknown, given twice or has a \
              value of the wrong kind; the keys are limit = \"512MiB\", measure = address_space | data | resident, \
              exit_code = 1..=255, reserve = \"4MiB\", on_refusal = deferred | immediate, profile = on | off | \"512KiB\", \
-             allocator = a::Path"
+             allocator = a::Path or allocator: Type = value"
         ));
     };
 }

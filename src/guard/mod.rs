@@ -43,6 +43,7 @@
 //! | `lease` | what this process has of a budget that it shares: asks for more, waits, is refused |
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
+//! | `child_limit` | `ChildLimit`: the limits of programs that a guarded one starts by itself |
 //! | `pressure` | `on_pressure`, `PressureFd`: the one thread that a program may ask for |
 //! | `status` | `status()` |
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
@@ -57,6 +58,7 @@ mod backoff;
 mod busy;
 mod c_heap;
 pub(crate) mod callbacks;
+mod child_limit;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;
@@ -92,3 +94,6 @@ mod unchecked;
 mod unwind;
 mod verdict;
 mod watchdog;
+
+#[cfg(fuzzing)]
+pub(crate) use unwind::fuzz as fuzz_unwind;

@@ -4,8 +4,9 @@
 //!   quiet ──a refusal, a message──▶ watching ──so much allocated that it was survived──▶ quiet
 //! ```
 //! Counting costs two atomic additions per allocation, so it goes on only while it may decide something. Atomics
-//! throughout are relaxed: each number stands by itself, the thread that dies is mostly the one that was refused, and a
-//! race between two threads only shifts by one allocation what is a threshold anyhow.
+//! throughout are relaxed, but where something else is said: each number stands by itself, the thread that dies is mostly
+//! the one that was refused, and a race between two threads only shifts by one allocation what is a threshold anyhow.
+//! `tests/models` has threads go through this file in every order.
 
 use super::armed::{Armed, armed};
 use super::{c_heap, onlooker, record, refusal};
@@ -16,7 +17,7 @@ use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use crate::sys::process::Doings;
 use core::cell::Cell;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 
 /// The process whose refusals these are: not a child of vfork(2), which shares this memory and is on its way to exec.
@@ -171,6 +172,11 @@ impl Note {
         ALLOCATED_BYTES.load(Relaxed).saturating_sub(self.bytes_before.load(Relaxed))
     }
 
+    /// The program has got over what was `noted`, unless another thread has been refused something else by now.
+    fn get_over(&self, noted: u64) {
+        let _ = self.bytes.compare_exchange(noted, 0, Relaxed, Relaxed);
+    }
+
     /// What was refused, got over or not.
     fn refused(&self) -> Option<(Cause, Request)> {
         let bytes = self.bytes.load(Relaxed).checked_sub(1)?;
@@ -269,7 +275,8 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
         note.waits_before.store(if refusal::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
     }
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
-    note.bytes.store(request.bytes.saturating_add(1), Relaxed);
+    // Release: pairs with the Acquire in `close`, so that who sees this refusal does not take the one before for it.
+    note.bytes.store(request.bytes.saturating_add(1), Release);
     CLOSED.set(None);
     // Rust's allocator has a function of its own for those who cannot go on.
     if asker == Asker::Other {
@@ -335,10 +342,12 @@ pub(super) fn watch(bytes: u64) {
 
 /// Has the C library's heap counted, or not, as `WATCHING` says. Two threads may be here at once, the one to begin and the
 /// other to end it: whoever wrote last looks again. SeqCst, here and where `WATCHING` changes, as a look before the write
-/// is seen by others would miss theirs.
+/// is seen by others would miss theirs; and a fence on either side of the write: who does not see in the end that `WATCHING`
+/// has changed has written before whoever changed it does.
 fn count_as_watched() {
     loop {
         let on = WATCHING.load(SeqCst);
+        fence(SeqCst);
         c_heap::count(on);
         fence(SeqCst);
         if WATCHING.load(SeqCst) == on {
@@ -409,7 +418,7 @@ pub(super) fn count(bytes: usize) {
                 if noted - 1 > bytes {
                     keep_closed(note);
                 }
-                note.bytes.store(0, Relaxed);
+                note.get_over(noted);
             }
         }
         close_record();
@@ -429,7 +438,7 @@ pub(super) fn note_other_way(bytes: usize) {
         && is_guarded()
     {
         keep_closed(&REQUESTED);
-        REQUESTED.bytes.store(0, Relaxed);
+        REQUESTED.get_over(noted);
         close_record();
     }
 }
@@ -497,8 +506,10 @@ fn close() {
     }
     // What another thread was refused in this very moment stands.
     for note in [&REQUESTED, &MAPPED] {
+        // Acquire: pairs with the Release in `note`.
+        let noted = note.bytes.load(Acquire);
         if note.bytes_since() > note.enough_bytes.load(Relaxed) {
-            note.bytes.store(0, Relaxed);
+            note.get_over(noted);
         }
     }
     close_record();

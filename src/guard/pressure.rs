@@ -131,6 +131,7 @@ fn register(
 #[derive(Debug)]
 pub struct PressureFd {
     event: Arc<OwnedFd>,
+    is_in_effect: bool,
 }
 
 impl PressureFd {
@@ -141,12 +142,17 @@ impl PressureFd {
     pub fn new(fraction: f64) -> io::Result<PressureFd> {
         let event = Arc::new(sys::fd::event()?);
         let told: Weak<OwnedFd> = Arc::downgrade(&event);
-        on_pressure(fraction, move || {
+        let is_in_effect = on_pressure(fraction, move || {
             if let Some(event) = told.upgrade() {
                 sys::fd::add_to_event(event.as_fd());
             }
         })?;
-        Ok(PressureFd { event })
+        Ok(PressureFd { event, is_in_effect })
+    }
+
+    /// Whether it can become readable at all: not without a guard, nor without a limit.
+    pub fn is_in_effect(&self) -> bool {
+        self.is_in_effect
     }
 
     /// Returns how often the fraction was crossed since the last call, 0 if it was not, and makes the descriptor

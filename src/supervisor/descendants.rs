@@ -29,6 +29,7 @@ pub(super) fn arrivals(seen: &mut HashSet<u32>) -> Vec<u32> {
 ///
 /// [`process_group(0)`]: std::os::unix::process::CommandExt::process_group
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnLeftBehind {
     /// Say so in [`Ended::left_behind`](super::Ended::left_behind), and let them live.
     #[default]

@@ -15,6 +15,7 @@ use std::process::Command;
 
 /// How the guard can get into a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Entrance {
     /// It carries the guard itself ([`guard!`](crate::guard!)).
     Guarded,

@@ -118,6 +118,9 @@ pub use surroundings::{
 };
 pub use worker::{OnSupervisorDeath, Worker};
 
+#[cfg(fuzzing)]
+pub(crate) use program::fuzz as fuzz_program;
+
 /// Returns whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written
 /// there.
 pub fn inherits_report() -> bool {

@@ -82,6 +82,15 @@ fn is_among(mut notes: &[u8]) -> bool {
     false
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(file: &File) {
+    let _ = has_note(file);
+    let Some(elf) = Elf::read(file) else { return };
+    let _ = elf.interpreter(file);
+    let _ = elf.versions_needed(file, b"libc.so.6");
+    let _ = elf.versions_defined(file);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,8 @@ use crate::contract::{
 use crate::record::Claims;
 use crate::report::Request;
 use crate::text::Text;
-use std::collections::HashMap;
+use serde_json::{Map, Value};
 use std::fmt;
-use std::str::Chars;
 
 /// Why a text is not a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +42,8 @@ impl std::error::Error for ParseReportError {}
 
 /// Reads one report.
 pub(super) fn read(line: &str) -> Result<Report, ParseReportError> {
-    let object = Object(parse(line.trim()).ok_or(ParseReportError(Wrong::Form))?);
-    if !matches!(object.0.get("event"), Some(Value::Text(event)) if event == EVENT_OUT_OF_MEMORY) {
+    let object = Object(serde_json::from_str(line).map_err(|_| ParseReportError(Wrong::Form))?);
+    if object.text("event") != Some(EVENT_OUT_OF_MEMORY) {
         return Err(ParseReportError(Wrong::OtherObject));
     }
     match object.number("oomguard") {
@@ -55,24 +54,12 @@ pub(super) fn read(line: &str) -> Result<Report, ParseReportError> {
     object.claims().map(Report::new).map_err(|key| ParseReportError(Wrong::Value(key)))
 }
 
-/// A value, as far as a report has such.
-#[derive(Debug, PartialEq)]
-enum Value {
-    Text(String),
-    Number(u64),
-    True,
-    /// Null, and what no report has.
-    Nothing,
-}
-
-struct Object(HashMap<String, Value>);
+struct Object(Map<String, Value>);
 
 impl Object {
+    /// `None` for null, and for what is no number of a report's: a fraction, or negative.
     fn number(&self, key: &str) -> Option<u64> {
-        match self.0.get(key) {
-            Some(Value::Number(number)) => Some(*number),
-            _ => None,
-        }
+        self.0.get(key).and_then(Value::as_u64)
     }
 
     fn byte(&self, key: &str) -> Option<u8> {
@@ -80,10 +67,7 @@ impl Object {
     }
 
     fn text(&self, key: &str) -> Option<&str> {
-        match self.0.get(key) {
-            Some(Value::Text(text)) => Some(text),
-            _ => None,
-        }
+        self.0.get(key).and_then(Value::as_str)
     }
 
     fn id(&self, key: &'static str) -> Result<u32, &'static str> {
@@ -95,7 +79,7 @@ impl Object {
         let exit_code = self.byte("exit_code").ok_or("exit_code")?;
         // Whichever it was is read below.
         let mut claims = Claims::from_outside(exit_code, LimitSource::Environment);
-        claims.inferred = self.0.get(KEY_INFERRED) == Some(&Value::True);
+        claims.inferred = self.0.get(KEY_INFERRED) == Some(&Value::Bool(true));
         claims.cause = self.text("cause").and_then(cause).ok_or("cause")?;
         claims.pid = self.id("pid")?;
         claims.tid = self.id("tid")?;
@@ -141,126 +125,6 @@ fn limit_source(word: &str) -> Option<LimitSource> {
 fn evidence(word: &str) -> Option<Evidence> {
     use Evidence::*;
     [Exact, Fault, Said, Missing, Straight, Outside].into_iter().find(|evidence| evidence.as_str() == word)
-}
-
-/// The object that is all of `text`. Of a key that is there twice the last one counts, as with most readers.
-fn parse(text: &str) -> Option<HashMap<String, Value>> {
-    let mut reader = Reader { rest: text };
-    let mut object = HashMap::new();
-    reader.take('{')?;
-    if reader.take('}').is_none() {
-        loop {
-            let key = reader.string()?;
-            reader.take(':')?;
-            object.insert(key, reader.value()?);
-            if reader.take('}').is_some() {
-                break;
-            }
-            reader.take(',')?;
-        }
-    }
-    reader.rest.trim_ascii_start().is_empty().then_some(object)
-}
-
-struct Reader<'a> {
-    rest: &'a str,
-}
-
-impl Reader<'_> {
-    fn take(&mut self, character: char) -> Option<()> {
-        self.rest = self.rest.trim_ascii_start().strip_prefix(character)?;
-        Some(())
-    }
-
-    fn value(&mut self) -> Option<Value> {
-        self.rest = self.rest.trim_ascii_start();
-        match self.rest.chars().next()? {
-            '"' => self.string().map(Value::Text),
-            '[' | '{' => self.pass_over_nested(),
-            _ => {
-                let end = self.rest.find([',', '}', ']', ' ']).unwrap_or(self.rest.len());
-                let (word, rest) = self.rest.split_at_checked(end)?;
-                self.rest = rest;
-                match word {
-                    "true" => Some(Value::True),
-                    "false" | "null" => Some(Value::Nothing),
-                    // Another number than a report's: a fraction, or negative.
-                    _ => {
-                        word.parse().map(Value::Number).ok().or_else(|| {
-                            word.parse::<f64>().is_ok_and(f64::is_finite).then_some(Value::Nothing)
-                        })
-                    }
-                }
-            }
-        }
-    }
-
-    /// A key of a later version may hold more than a number or a text.
-    fn pass_over_nested(&mut self) -> Option<Value> {
-        let mut depth = 0u32;
-        loop {
-            self.rest = self.rest.trim_ascii_start();
-            match self.rest.chars().next()? {
-                '"' => drop(self.string()?),
-                character => {
-                    self.rest = self.rest.get(character.len_utf8()..)?;
-                    match character {
-                        '[' | '{' => depth += 1,
-                        ']' | '}' => depth -= 1,
-                        _ => {}
-                    }
-                }
-            }
-            if depth == 0 {
-                return Some(Value::Nothing);
-            }
-        }
-    }
-
-    fn string(&mut self) -> Option<String> {
-        self.take('"')?;
-        let mut text = String::new();
-        let mut characters = self.rest.chars();
-        loop {
-            match characters.next()? {
-                '"' => break,
-                '\\' => text.push(escaped(&mut characters)?),
-                character => text.push(character),
-            }
-        }
-        self.rest = characters.as_str();
-        Some(text)
-    }
-}
-
-/// What stands behind a backslash.
-fn escaped(characters: &mut Chars<'_>) -> Option<char> {
-    Some(match characters.next()? {
-        character @ ('"' | '\\' | '/') => character,
-        'b' => '\u{8}',
-        'f' => '\u{c}',
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        'u' => {
-            let first = utf16_unit(characters)?;
-            let mut units = vec![first];
-            // The first half of a character that takes two.
-            if (0xd800..0xdc00).contains(&first) && characters.as_str().starts_with("\\u") {
-                *characters = characters.as_str().get(2..)?.chars();
-                units.push(utf16_unit(characters)?);
-            }
-            // A half by itself stands for nothing.
-            char::decode_utf16(units).next()?.unwrap_or(char::REPLACEMENT_CHARACTER)
-        }
-        _ => return None,
-    })
-}
-
-fn utf16_unit(characters: &mut Chars<'_>) -> Option<u16> {
-    let (digits, rest) = characters.as_str().split_at_checked(4)?;
-    *characters = rest.chars();
-    u16::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]

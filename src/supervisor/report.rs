@@ -48,7 +48,7 @@ pub enum Profiling {
 }
 
 impl Report {
-    pub(super) fn new(claims: Claims) -> Report {
+    pub(crate) fn new(claims: Claims) -> Report {
         Report { claims: Box::new(claims), profile: None }
     }
 

@@ -83,7 +83,6 @@ pub(crate) fn note_replaced_soft_limit(measure: Measure, soft: Option<u64>) {
 }
 
 /// The soft limit that held before this process's guard lowered it; the outer `None`: no guard did.
-#[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) fn replaced_soft_limit(measure: Measure) -> Option<Option<u64>> {
     // Relaxed: as above.
     match replaced(measure).load(Ordering::Relaxed) {

@@ -282,7 +282,7 @@ pub(crate) fn take_waiting(signal: i32) -> Option<u32> {
         libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, &raw mut info, &raw const at_once, bytes)
     };
     // SAFETY: filled in by the kernel for a signal that was sent; else zero.
-    (got == signal.into()).then(|| unsafe { info.si_pid() }.cast_unsigned())
+    (got == i64::from(signal)).then(|| unsafe { info.si_pid() }.cast_unsigned())
 }
 
 /// Stops this process by `signal`, which is one that stops, as if it had its default action; until SIGCONT.

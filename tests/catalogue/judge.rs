@@ -43,10 +43,8 @@ impl Cell {
 
 pub fn run(cell: &Cell) -> Result<(), String> {
     let remains = start(cell)?;
-    let fate = match cell.on_refusal {
-        OnRefusal::Deferred => cell.role.deferred,
-        OnRefusal::Immediate => cell.role.immediate,
-    };
+    let is_immediate = cell.on_refusal == OnRefusal::Immediate;
+    let fate = if is_immediate { cell.role.immediate } else { cell.role.deferred };
     judge(cell, fate, &remains).map_err(|wrong| format!("{wrong}\n{remains:#?}"))
 }
 

@@ -223,3 +223,61 @@ pub fn on_exhausted(function: Option<extern "C" fn(*mut c_void)>, argument: *mut
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// Says of each field of the structure where it lies and how long it is.
+    macro_rules! fields {
+        ($($field:ident),*) => {{
+            // Names each field, so that a new one is an error here.
+            let _ = |CStatus { $($field),* }| { $(let _ = $field;)* };
+            fn bytes<T>(_: fn(&CStatus) -> &T) -> usize {
+                size_of::<T>()
+            }
+            [$((stringify!($field), core::mem::offset_of!(CStatus, $field), bytes(|status| &status.$field))),*]
+        }};
+    }
+
+    #[test]
+    fn the_status_lies_in_c_as_it_lies_here() {
+        let fields =
+            fields!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease);
+        let mut program = String::from("#include <oomguard.h>\nstatic struct oomguard_status *status;\n");
+        let mut expect = |what: String, is: usize| {
+            program += &format!("_Static_assert({what} == {is}, \"{what} is {is} in Rust\");\n");
+        };
+        for (field, offset, bytes) in fields {
+            expect(format!("offsetof(struct oomguard_status, {field})"), offset);
+            expect(format!("sizeof status->{field}"), bytes);
+        }
+        expect("sizeof *status".to_owned(), size_of::<CStatus>());
+        expect("_Alignof(struct oomguard_status)".to_owned(), align_of::<CStatus>());
+        expect("(OOMGUARD_UNKNOWN == UINT64_MAX)".to_owned(), usize::from(UNKNOWN == u64::MAX));
+
+        let compiler = std::env::var_os("CC").filter(|name| !name.is_empty()).unwrap_or_else(|| "cc".into());
+        let mut compiler = Command::new(compiler)
+            .args([
+                "-std=c11",
+                "-Wall",
+                "-Wno-unused-variable",
+                "-Werror",
+                "-fsyntax-only",
+                "-x",
+                "c",
+                "-",
+                "-I",
+            ])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/include"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a C compiler, as tests/c_library.rs needs, too");
+        compiler.stdin.take().unwrap().write_all(program.as_bytes()).unwrap();
+        let output = compiler.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -33,6 +33,18 @@ impl File {
     pub(super) fn contains(&self, address: usize) -> bool {
         (self.start..self.end).contains(&address)
     }
+
+    /// One that lies anywhere in memory.
+    #[cfg(any(test, fuzzing))]
+    #[cfg_attr(not(feature = "symbolize"), allow(dead_code))]
+    pub(super) fn at(place: core::ops::Range<usize>, unwind_table: usize, unwind_table_bytes: usize) -> File {
+        File { start: place.start, end: place.end, unwind_table, unwind_table_bytes }
+    }
+
+    #[cfg(all(test, feature = "symbolize"))]
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
 }
 
 impl Files {

@@ -83,16 +83,16 @@ impl Frame {
 
 /// DWARF's numbers of the registers that matter.
 #[cfg(target_arch = "x86_64")]
-mod register {
-    pub(super) const FP: u64 = 6;
-    pub(super) const SP: u64 = 7;
-    pub(super) const RETURN: u64 = 16;
+pub(super) mod register {
+    pub(in super::super) const FP: u64 = 6;
+    pub(in super::super) const SP: u64 = 7;
+    pub(in super::super) const RETURN: u64 = 16;
 }
 #[cfg(target_arch = "aarch64")]
-mod register {
-    pub(super) const FP: u64 = 29;
-    pub(super) const SP: u64 = 31;
-    pub(super) const RETURN: u64 = 30;
+pub(super) mod register {
+    pub(in super::super) const FP: u64 = 29;
+    pub(in super::super) const SP: u64 = 31;
+    pub(in super::super) const RETURN: u64 = 30;
 }
 
 /// Reads the rule for a return address from the tables of the file that it is in.
@@ -228,7 +228,7 @@ fn entry_at(address: usize, file: &File) -> Option<(Bytes, usize)> {
     }
     let end = bytes.at.checked_add(length as usize)?;
     let second = bytes.at;
-    (end <= file.end && sys::memory::is_readable(end - 1)).then_some((Bytes { end, ..bytes }, second))
+    (end <= file.end && sys::memory::is_readable((end - 1) & !7)).then_some((Bytes { end, ..bytes }, second))
 }
 
 impl Entry {

@@ -4,6 +4,8 @@
 //! What a step needs (where the caller's frame is, and where it keeps its caller's registers) depends on the return
 //! address alone. It is worked out once, from `.eh_frame` (LSB core, 10.6; DWARF 5, 6.4), and kept in one word.
 
+#[cfg(all(test, feature = "symbolize"))]
+mod against_gimli;
 mod files;
 mod frame_rules;
 
@@ -283,5 +285,16 @@ impl ReadableStack {
         }
         // SAFETY: aligned, and in a page that this thread's stack pointer is in, or that was just found readable.
         Some(unsafe { (address as *const usize).read_volatile() })
+    }
+}
+
+/// What these tables say of a return address, `into` bytes behind their beginning. They are a whole file: `.eh_frame_hdr`
+/// first, and what it points to behind it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(tables: &[u8], into: usize) {
+    let start = tables.as_ptr() as usize;
+    let file = files::File::at(start..start + tables.len(), start, tables.len());
+    if let Some(rule) = rule_for(start.wrapping_add(into), &file) {
+        assert!(matches!(Rule::decode(rule.encode()), Some(kept) if kept == rule || kept == Rule::NoTable));
     }
 }

@@ -245,3 +245,15 @@ fn without_deleted(path: &Path) -> &Path {
 fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_named_file(path: &Path, address: u64) {
+    let _ = guarded(|| {
+        let Ok(mut file) = ElfFile::open(path) else { return };
+        let _ = file.load_symbols();
+        let _ = file.symbol_at(address);
+        let _ = file.crc();
+        if let Ok(lines) = file.lines(None) {
+            let _ = lines.functions_at(address);
+        }
+    });
+}
