@@ -38,7 +38,7 @@ static WAITED_IN_VAIN_AT_MS: AtomicU64 = AtomicU64::new(0);
 const KEEP_BYTES: u64 = 256 << 10;
 
 /// So much the soft limit leaves anybody without a question: a program that this process becomes by a call that nobody sees, as
-/// execl(3), fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
+/// fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
 pub(super) const LOADS_BYTES: u64 = 8 << 20;
 
 /// Opens the ledger that `OOMGUARD_LEDGER` names. Another user may not, and asks whoever keeps the record, which

@@ -5,6 +5,7 @@ use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::sys;
 use crate::sys::join::Step;
+use crate::text::Text;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -232,6 +233,7 @@ pub fn can_infer() -> io::Result<()> {
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
         source: LimitSource::Environment,
+        no_memory: Text::new(),
         numbers: process_numbers(),
     };
     let mut inference = Inference::start(terms)?;

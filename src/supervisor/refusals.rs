@@ -10,7 +10,7 @@
 //! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
 //! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::{Message, Story, says_to_try_again, tells_of_a_missing_block};
+use crate::message::{Message, Story, claims_nothing, says_to_try_again, tells_of_a_missing_block};
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -81,9 +81,10 @@ pub(super) struct Refusals {
     heap_end: u64,
     /// When something was last refused, given back, or said of memory.
     turned: Moment,
-    /// Bytes given back since, and in how many calls.
+    /// Bytes given back since, in how many calls, and what those took of the processor's time.
     released: u64,
     releases: u64,
+    releasing_ns: u64,
     /// What it said since.
     story: Story,
     /// Of this, that something may be tried again, as of a thread whose stack was refused.
@@ -193,16 +194,18 @@ impl Refusals {
     }
 
     /// So much was given back: as part of a death, or so as to go on. The little that exit handlers free is neither.
-    pub(super) fn note_released(&mut self, bytes: u64, now: Moment, limit: u64) {
+    /// `took_ns`: what the call itself took, which is the more, the more of it was used.
+    pub(super) fn note_released(&mut self, bytes: u64, took_ns: u64, now: Moment, limit: u64) {
         self.released = self.released.saturating_add(bytes);
         self.releases = self.releases.saturating_add(1);
+        self.releasing_ns = self.releasing_ns.saturating_add(took_ns);
         if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
             self.turn(now);
         }
     }
 
     fn turn(&mut self, now: Moment) {
-        (self.turned, self.released, self.releases) = (now, 0, 0);
+        (self.turned, self.released, self.releases, self.releasing_ns) = (now, 0, 0, 0);
     }
 
     /// Whether what the process says and gives back may bear on its end.
@@ -215,8 +218,14 @@ impl Refusals {
         self.goes_on = false;
     }
 
-    /// The program said something.
-    pub(super) fn note_said(&mut self, text: &[u8], on_stderr: bool, now: Moment) {
+    /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
+    pub(super) fn note_said(&mut self, text: &[u8], no_memory: &[u8], on_stderr: bool, now: Moment) {
+        if is_said_in(text, no_memory) {
+            self.turn(now);
+            self.go_back_to_it();
+            self.story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+            return;
+        }
         let is_heard = match Message::of(text) {
             None => false,
             Some(Message::OutOfMemory) => {
@@ -250,7 +259,8 @@ impl Refusals {
     /// Whether a process that ends now dies of what it was refused.
     pub(super) fn are_fatal(&self, end: End) -> bool {
         let is_within = |ns, ms| self.turned.is_within(end.now, ns, ms);
-        let straight_ns = STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS));
+        let releasing_ns = self.releasing_ns.saturating_add(self.releases.saturating_mul(RELEASE_NS));
+        let straight_ns = STRAIGHT_NS.saturating_add(releasing_ns);
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             Some(Message::OutOfMemory) if is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
@@ -282,6 +292,12 @@ impl Refusals {
     }
 }
 
+/// Whether a line of it claims failure in these words.
+fn is_said_in(text: &[u8], words: &[u8]) -> bool {
+    let says = |line: &[u8]| !words.is_empty() && line.windows(words.len()).any(|part| part == words);
+    text.split(|byte| *byte == b'\n').any(|line| says(line) && !claims_nothing(line))
+}
+
 /// How much a process with this limit maps only if it goes on.
 pub(super) fn enough(limit: u64) -> u64 {
     (limit / 8).max(16 << 20)
@@ -309,7 +325,7 @@ mod tests {
             Message::Unrelated => b"usage: worker FILE\n",
         };
         assert_eq!(Message::of(text), Some(message));
-        refusals.note_said(text, true, now);
+        refusals.note_said(text, b"", true, now);
     }
 
     fn refused(requests: &[u64]) -> Refusals {
@@ -462,7 +478,7 @@ mod tests {
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
             Refusals::note_goes_on,
-            |refusals| refusals.note_said(b"input.csv: No such file or directory\n", true, START),
+            |refusals| refusals.note_said(b"input.csv: No such file or directory\n", b"", true, START),
         ]
         .into_iter()
         .enumerate()
@@ -490,17 +506,36 @@ mod tests {
         }
         // A thread's stack is one large request.
         let mut refusals = refused(&[32 * MIB]);
-        refusals.note_said(b"pthread_create: Resource temporarily unavailable\n", true, START);
+        refusals.note_said(b"pthread_create: Resource temporarily unavailable\n", b"", true, START);
         assert!(refusals.are_fatal(end_at(START, Some(40 * MIB))));
+    }
+
+    #[test]
+    fn memory_is_spoken_of_in_the_users_language() {
+        let words = "Nicht genügend Hauptspeicher verfügbar";
+        let line = format!("eat: {words}\n");
+        let dropped = format!("warning: {words}\n");
+        for (said, no_memory, fatal) in [(&line, words, true), (&line, "", false), (&dropped, words, false)] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_said(said.as_bytes(), no_memory.as_bytes(), true, START);
+            assert_eq!(refusals.are_fatal(end_at(used(STRAIGHT_NS + 1), Some(0))), fatal, "{said}");
+        }
     }
 
     #[test]
     fn giving_back_is_no_work() {
         for (released, fatal) in [(64 * MIB, true), (4096, false)] {
             let mut refusals = refused(&[MIB]);
-            refusals.note_released(released, used(20 * STRAIGHT_NS), 64 * MIB);
+            refusals.note_released(released, 0, used(20 * STRAIGHT_NS), 64 * MIB);
             let end = end_at(used(20 * STRAIGHT_NS), Some(0));
             assert_eq!(refusals.are_fatal(end), fatal, "{released}");
+        }
+        // What the calls themselves take is none either.
+        for (took_ns, fatal) in [(19 * STRAIGHT_NS, true), (18 * STRAIGHT_NS, false)] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_released(4096, took_ns, used(20 * STRAIGHT_NS), 64 * MIB);
+            let end = end_at(used(20 * STRAIGHT_NS), Some(0));
+            assert_eq!(refusals.are_fatal(end), fatal, "{took_ns}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::record::{Armed, Page, RECORD_BYTES};
 use crate::report::{Request, Snapshot};
 use crate::shortage::Asked;
 use crate::sys;
+use crate::sys::locale::NO_MEMORY_BYTES;
 use crate::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
 use crate::sys::trace::{CallStop, Event, MappingCall};
 use crate::text::Text;
@@ -51,6 +52,8 @@ pub(super) struct Terms {
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     /// Who set its limit.
     pub(super) source: LimitSource,
+    /// How the C library tells of ENOMEM in the user's language; empty in English.
+    pub(super) no_memory: Text<NO_MEMORY_BYTES>,
     /// Process numbers are below this.
     pub(super) numbers: usize,
 }
@@ -99,8 +102,9 @@ struct Call {
     is_noted: bool,
     /// How often it was made again since it was refused.
     tries: u32,
-    /// The call that it makes gives so much memory back.
+    /// The call that it makes gives so much memory back, and began when its process had used so much processor time.
     released: u64,
+    began_ns: u64,
     /// The call that it makes reads something.
     reads: bool,
     /// It is stopped at every call.
@@ -207,23 +211,30 @@ impl Tracer {
                     troubled.refusals.note_goes_on();
                 }
                 if call.released > 0 {
-                    troubled.note_released(call.released);
+                    troubled.note_released(call.released, Some(call.began_ns));
                 }
             }
             (call.is_noted, call.released, call.reads) = (false, 0, false);
             return;
         }
+        let no_memory = self.terms.no_memory;
+        let no_memory = no_memory.as_bytes();
         let troubled = self.find(call.process, false);
         let Some(troubled) = troubled.filter(|troubled| troubled.is_watched()) else {
             call.is_watched = false;
             return;
         };
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
+        if call.released > 0 {
+            call.began_ns = now_of(call.process).used_ns;
+        }
         call.reads = stop == CallStop::Read;
         match stop {
             CallStop::Wait => troubled.refusals.note_goes_on(),
-            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len),
-            CallStop::WriteParts { fd, parts, count } => troubled.hear_parts(tid, fd, parts, count),
+            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len, no_memory),
+            CallStop::WriteParts { fd, parts, count } => {
+                troubled.hear_parts(tid, fd, parts, count, no_memory);
+            }
             _ => {}
         }
     }
@@ -288,7 +299,7 @@ impl Tracer {
                     self.arm(findings, &troubled);
                 }
             }
-            Outcome::Released { bytes } => troubled.note_released(bytes),
+            Outcome::Released { bytes } => troubled.note_released(bytes, None),
             Outcome::Refused { bytes, writable } => {
                 // Thousands a second are met with; the figures of the same millisecond will do.
                 if troubled.at_ms != now_ms || memory.is_some() {
@@ -452,17 +463,17 @@ impl Troubled {
     }
 
     /// Takes in what thread `tid` is about to say.
-    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64) {
+    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64, no_memory: &[u8]) {
         const READ_BYTES: usize = 4096;
         let mut buffer = [0; READ_BYTES];
         let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
         let Some(buffer) = buffer.get_mut(..shown) else { return };
         let text = sys::trace::read_memory(tid, at, buffer);
-        self.refusals.note_said(text, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
+        self.refusals.note_said(text, no_memory, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
     }
 
     /// The same of `count` parts, of which `parts` is the table.
-    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64) {
+    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64, no_memory: &[u8]) {
         const MOST_PARTS: u64 = 16;
         for index in 0..count.min(MOST_PARTS) {
             // struct iovec: an address and a length.
@@ -470,13 +481,16 @@ impl Troubled {
             let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
             let Some((at, len)) = words.split_first_chunk() else { return };
             let Some(len) = len.first_chunk() else { return };
-            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len));
+            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len), no_memory);
         }
     }
 
-    fn note_released(&mut self, bytes: u64) {
+    /// `began_ns`: how much processor time it had used when the call began, where that is known.
+    fn note_released(&mut self, bytes: u64, began_ns: Option<u64>) {
         let limit = self.facts.limit.unwrap_or(u64::MAX);
-        self.refusals.note_released(bytes, now_of(self.pid), limit);
+        let now = now_of(self.pid);
+        let took_ns = began_ns.map_or(0, |began_ns| now.used_ns.saturating_sub(began_ns));
+        self.refusals.note_released(bytes, took_ns, now, limit);
     }
 
     fn is_watched(&self) -> bool {
@@ -652,6 +666,7 @@ mod tests {
             exit_code: 198,
             token: None,
             source: LimitSource::Environment,
+            no_memory: Text::new(),
             numbers: 0,
         };
         let is_explained = facts.explain(child.id(), bytes, writable, &terms);

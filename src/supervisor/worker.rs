@@ -483,8 +483,13 @@ impl Worker {
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
         foreground.prepare();
         // This thread waits for the worker, so that its end is this process's.
-        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true)?;
         let dies_with_us = self.on_supervisor_death == OnSupervisorDeath::Kill;
+        let about_to_start = |mark| {
+            if dies_with_us {
+                foreground.expect(mark)
+            }
+        };
+        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true, about_to_start)?;
         foreground.stand_in_for(Some(Ward { pid: running.id(), dies_with_us, mark }));
         running.keep_output(self.keep_output)?;
         running.wait_in(foreground)
@@ -510,17 +515,19 @@ impl Worker {
     }
 
     fn start(&mut self, limit: Option<Limit>, tries: u32, is_waited_for: bool) -> io::Result<Running> {
-        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for)?.0)
+        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for, |_| ())?.0)
     }
 
     /// The worker, and the variable that all that it starts inherits and nobody else has, if there is one.
-    /// `is_waited_for`: from the start to the end, by this thread.
+    /// `is_waited_for`: from the start to the end, by this thread. `about_to_start` is told the variable before there is anybody
+    /// who has it.
     fn start_from(
         &mut self,
         limit: Option<Limit>,
         tries: u32,
         starter: Starter,
         is_waited_for: bool,
+        about_to_start: impl FnOnce(Text<80>),
     ) -> io::Result<(Running, Text<80>)> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
@@ -575,6 +582,7 @@ impl Worker {
             None
         };
         let before = Before::now();
+        about_to_start(mark);
         let child = if start.die_with_parent && starter == Starter::LongLived {
             // The command goes to the starter thread and comes back.
             let mut prepared = std::mem::replace(&mut self.prepared, Prepared::new(Command::new("")));
@@ -721,6 +729,7 @@ impl Worker {
                     std::env::var(variable::TOKEN).ok().map(|token| Text::from_bytes(token.as_bytes()))
                 }
             },
+            no_memory: sys::locale::no_memory(),
             numbers: process_numbers(),
         }
     }
