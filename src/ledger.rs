@@ -758,9 +758,9 @@ mod tests {
         }
         let yields = |row: &Row, now_ms| ledger.has_to_yield(row, 10 * MIB, now_ms);
         // Nobody has grown a second time: there is nobody to wait for.
-        [large, small].map(|row| row.note_grown(1000));
+        [large, small].iter().for_each(|row| row.note_grown(1000));
         assert_eq!([large, small, still].map(|row| yields(row, 1001)), [false; 3]);
-        [large, small].map(|row| row.note_grown(1100));
+        [large, small].iter().for_each(|row| row.note_grown(1100));
         assert_eq!([large, small].map(|row| yields(row, 1101)), [false, true]);
         // It grows no more, for as long as it took four times.
         assert_eq!([1500, 1501].map(|now_ms| yields(small, now_ms)), [true, false]);
