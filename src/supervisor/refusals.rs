@@ -113,8 +113,11 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub(super) now: Moment,
-    /// The limit that refused it, and how much is in use of what that counts; unknown without `/proc`.
+    /// The limit that refused it, or what others leave of it now; and how much is in use of what that counts, which is unknown
+    /// without `/proc`.
     pub(super) limit: u64,
+    /// More than this it could never have had.
+    pub(super) whole: u64,
     pub(super) in_use: Option<u64>,
     /// It has waited for a child since it was refused something.
     pub(super) has_waited_for_child: bool,
@@ -282,7 +285,7 @@ impl Refusals {
         let Some(in_use) = end.in_use else { return true };
         self.wants.iter().flatten().any(|want| {
             let bytes = want.least.max(LEAST_STEP_BYTES);
-            bytes <= end.limit && in_use.saturating_add(bytes) > end.limit
+            bytes <= end.whole && in_use.saturating_add(bytes) > end.limit
         })
     }
 
@@ -315,7 +318,7 @@ mod tests {
     }
 
     fn end_at(now: Moment, in_use: Option<u64>) -> End {
-        End { now, limit: 64 * MIB, in_use, has_waited_for_child: false }
+        End { now, limit: 64 * MIB, whole: 64 * MIB, in_use, has_waited_for_child: false }
     }
 
     fn say(refusals: &mut Refusals, message: Message, now: Moment) {

@@ -11,6 +11,7 @@ use super::look::Look;
 use super::outcome::{Ended, Outcome};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
+use super::room::SharedLedger;
 use super::running::{Equipment, Loaded, Running};
 use super::sharing::SharedBudget;
 use super::tracer::Terms;
@@ -557,8 +558,10 @@ impl Worker {
         let by_us = |name: &str| matches!(name, variable::RECORD | variable::LIMIT);
         let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
-        let mut inference =
-            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure, bytes)).ok()).flatten();
+        let mut inference = self
+            .wants_inference(bytes)
+            .then(|| Inference::start(self.terms(measure, bytes, own)).ok())
+            .flatten();
         let start = Start {
             soft_limit,
             // What is resident is held by a limit that moves.
@@ -575,7 +578,7 @@ impl Worker {
             // What is followed as a whole needs nobody to ask for it.
             let follows =
                 bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
-            let terms = follows.then(|| self.terms(measure, bytes));
+            let terms = follows.then(|| self.terms(measure, bytes, own));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
                 .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
@@ -630,6 +633,7 @@ impl Worker {
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
             limit_source: self.limit_source(),
+            measure,
             before,
             limit: bytes,
             time_limit: self.time_limit,
@@ -716,10 +720,16 @@ impl Worker {
         }
     }
 
-    fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
+    /// `own`: what it may have of the budget that it shares, if that is limited.
+    fn terms(&self, measure: Measure, limit: Option<u64>, own: Option<u64>) -> Terms {
+        let ledger = self.share.as_ref().and_then(SharedBudget::ledger);
         Terms {
             measure,
             resident_limit: limit.filter(|_| measure == Measure::Resident),
+            budget: ledger.map(|ledger| SharedLedger {
+                ledger,
+                is_the_limit: own.is_none_or(|own| own >= ledger.budget()),
+            }),
             source: self.limit_source(),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             token: match &self.token {
