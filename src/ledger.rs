@@ -140,7 +140,7 @@ pub(crate) enum Decision {
 }
 
 // The order of all accesses to `id`, `lease` and `claim` is one (SeqCst): who counts after its own claim is there sees
-// each claim that came before, and the lease that came of it.
+// each claim that came before, and the lease that came of it. So is that of who waits, and what moved last.
 const ONE: Ordering = Ordering::SeqCst;
 // Everything else stands for itself.
 const ANY: Ordering = Ordering::Relaxed;
@@ -289,12 +289,12 @@ impl Ledger {
 
     /// Much was given back, or somebody was refused: everybody's patience begins anew.
     pub(crate) fn note_movement(&self, now_ms: u64) {
-        self.head.moved_ms.fetch_max(now_ms, ANY);
+        self.head.moved_ms.fetch_max(now_ms, ONE);
     }
 
     /// When anything moved last. A moment that is yet to come is none.
     pub(crate) fn moved_ms(&self, now_ms: u64) -> u64 {
-        self.head.moved_ms.load(ANY).min(now_ms)
+        self.head.moved_ms.load(ONE).min(now_ms)
     }
 
     /// Among those who wait, how many come before the process with this row when it has to be decided who is refused: who
@@ -334,9 +334,11 @@ impl Ledger {
         /// So many times the patience is the longest that anybody waits, whatever moves.
         const LONGEST: u64 = 60;
         let patience_ms = self.patience_ms();
+        // Before it is looked what moved: see `end_to_wait`.
+        let before = self.waiting_before(row);
         let quiet_ms = now_ms.saturating_sub(self.moved_ms(now_ms).max(since_ms));
         let waited_ms = now_ms.saturating_sub(since_ms);
-        quiet_ms >= patience_ms.saturating_mul(1 + self.waiting_before(row))
+        quiet_ms >= patience_ms.saturating_mul(1 + before)
             || waited_ms >= patience_ms.saturating_mul(LONGEST)
     }
 
@@ -354,6 +356,15 @@ impl Ledger {
             }
         }
         greatest
+    }
+
+    /// A process waits no longer: it has what it wants, or was refused at that moment. Whoever sees that it has gone sees what
+    /// that moved: else the next one would be refused with it.
+    pub(crate) fn end_to_wait(&self, row: &Row, refused_ms: Option<u64>) {
+        if let Some(now_ms) = refused_ms {
+            self.note_movement(now_ms);
+        }
+        row.end_to_wait();
     }
 
     /// A process ends out of memory.
@@ -593,11 +604,11 @@ impl Row {
     }
 
     pub(crate) fn end_to_wait(&self) {
-        self.waiting_since_ms.store(0, ANY);
+        self.waiting_since_ms.store(0, ONE);
     }
 
     pub(crate) fn waiting_since_ms(&self) -> u64 {
-        self.waiting_since_ms.load(ANY)
+        self.waiting_since_ms.load(ONE)
     }
 
     /// It was refused so many bytes.

@@ -228,7 +228,6 @@ pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> b
             break;
         }
     }
-    row.end_to_wait();
     let now_ms = sys::process::monotonic_ms();
     WAITED.store(now_ms.saturating_sub(since_ms) + 1, Ordering::Relaxed);
     if !got {
@@ -236,10 +235,8 @@ pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> b
         if kind == Kind::Mapping && !is_probe {
             WAITED_IN_VAIN_AT_MS.store(now_ms.max(1), Ordering::Relaxed);
         }
-        if !is_probe {
-            ledger.note_movement(now_ms);
-        }
     }
+    ledger.end_to_wait(row, Some(now_ms).filter(|_| !got && !is_probe));
     REFUSED.store(!got, Ordering::Relaxed);
     got
 }
