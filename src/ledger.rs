@@ -15,6 +15,7 @@
 //!
 //! Nobody trusts a row blindly: all sums saturate, and what is said in it is one process's claim about itself.
 
+use crate::report::Holder;
 use crate::text::Text;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,8 +27,11 @@ pub(crate) const DEATHS: usize = 8;
 /// The bytes of the file that holds it. What nobody writes takes no memory.
 pub(crate) const LEDGER_BYTES: usize = size_of::<Ledger>();
 
+/// Whoever has no more than this need not let others go first, however little there is.
+const LITTLE_BYTES: u64 = 8 << 20;
+
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 #[repr(C)]
 pub(crate) struct Ledger {
@@ -84,6 +88,11 @@ pub(crate) struct Row {
     untouched: AtomicU64,
     lately_untouched: AtomicU64,
     lately_since_ms: AtomicU64,
+    /// When its lease has grown last, and when before that; zero for never.
+    grown_ms: AtomicU64,
+    grown_before_ms: AtomicU64,
+    /// Since when it lets another one go first; zero while it does not.
+    held_back_since_ms: AtomicU64,
     /// Since when it waits; zero while it does not.
     waiting_since_ms: AtomicU64,
     /// What it waits for, or was refused last, in bytes.
@@ -131,7 +140,7 @@ pub(crate) enum Decision {
 }
 
 // The order of all accesses to `id`, `lease` and `claim` is one (SeqCst): who counts after its own claim is there sees
-// each claim that came before, and the lease that came of it.
+// each claim that came before, and the lease that came of it. So is that of who waits, and what moved last.
 const ONE: Ordering = Ordering::SeqCst;
 // Everything else stands for itself.
 const ANY: Ordering = Ordering::Relaxed;
@@ -256,25 +265,36 @@ impl Ledger {
         row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok()
     }
 
-    /// The same of all who are not alive. Whether there was any.
-    pub(crate) fn take_from_the_dead(&self, is_alive: impl Fn(Id) -> bool) -> bool {
-        let mut found = false;
+    /// The same of all who are not alive: how much that was, if there was any.
+    pub(crate) fn take_from_the_dead(&self, is_alive: impl Fn(Id) -> bool) -> Option<u64> {
+        let mut found = None::<u64>;
         for row in self.taken_rows() {
-            if let Some(id) = row.id().filter(|id| !is_alive(*id)) {
-                found |= self.take_back(row, id);
+            let lease = row.lease();
+            if let Some(id) = row.id().filter(|id| !is_alive(*id))
+                && self.take_back(row, id)
+            {
+                found = Some(found.unwrap_or(0).saturating_add(lease));
             }
         }
         found
     }
 
-    /// Memory was given back, or somebody was refused: everybody's patience begins anew.
+    /// So much was given back. A little is no movement: in a tree there is always somebody who comes and goes, and whoever waits
+    /// for more would wait for ever.
+    pub(crate) fn note_given_back(&self, bytes: u64, now_ms: u64) {
+        if bytes > 0 && bytes >= self.permitted() / 64 {
+            self.note_movement(now_ms);
+        }
+    }
+
+    /// Much was given back, or somebody was refused: everybody's patience begins anew.
     pub(crate) fn note_movement(&self, now_ms: u64) {
-        self.head.moved_ms.fetch_max(now_ms, ANY);
+        self.head.moved_ms.fetch_max(now_ms, ONE);
     }
 
     /// When anything moved last. A moment that is yet to come is none.
     pub(crate) fn moved_ms(&self, now_ms: u64) -> u64 {
-        self.head.moved_ms.load(ANY).min(now_ms)
+        self.head.moved_ms.load(ONE).min(now_ms)
     }
 
     /// Among those who wait, how many come before the process with this row when it has to be decided who is refused: who
@@ -285,16 +305,66 @@ impl Ledger {
         self.taken_rows().filter(|other| other.waiting_since_ms() != 0 && rank(other) > own).count() as u64
     }
 
+    /// Whether a process that wants so much more has to let another one go first. Those that grow little by little would all take
+    /// a part of what they need, and none could end: the one that has most is left room to double, and to come to half of what
+    /// there is, as long as it grows. Whoever has little is let go on.
+    pub(crate) fn has_to_yield(&self, row: &Row, more: u64, now_ms: u64) -> bool {
+        let permitted = self.permitted();
+        let own = row.lease();
+        if own.saturating_add(more) <= (permitted / 32).max(LITTLE_BYTES) {
+            return false;
+        }
+        let rank = |row: &Row| (row.lease(), core::cmp::Reverse(row.id.load(ANY)));
+        let mut leases = 0u64;
+        let mut first = rank(row);
+        for other in self.taken_rows() {
+            leases = leases.saturating_add(other.lease());
+            if rank(other) > first && other.grows(now_ms) {
+                first = rank(other);
+            }
+        }
+        let (lease, _) = first;
+        let kept = lease.max((permitted / 2).saturating_sub(lease));
+        first != rank(row) && leases.saturating_add(more).saturating_add(kept) > permitted
+    }
+
     /// Whether a process that asks has to be refused now: nothing has moved for as long as the patience lasts, and of all
     /// who wait it holds most. One that holds more, and does not go, is waited for once more as long.
     pub(crate) fn is_to_be_refused(&self, row: &Row, since_ms: u64, now_ms: u64) -> bool {
         /// So many times the patience is the longest that anybody waits, whatever moves.
         const LONGEST: u64 = 60;
         let patience_ms = self.patience_ms();
+        // Before it is looked what moved: see `end_to_wait`.
+        let before = self.waiting_before(row);
         let quiet_ms = now_ms.saturating_sub(self.moved_ms(now_ms).max(since_ms));
         let waited_ms = now_ms.saturating_sub(since_ms);
-        quiet_ms >= patience_ms.saturating_mul(1 + self.waiting_before(row))
+        quiet_ms >= patience_ms.saturating_mul(1 + before)
             || waited_ms >= patience_ms.saturating_mul(LONGEST)
+    }
+
+    /// Those who hold most of the budget.
+    pub(crate) fn greatest<const N: usize>(&self) -> [Option<Holder>; N] {
+        let mut greatest = [None::<Holder>; N];
+        for row in self.taken_rows() {
+            let Some(id) = row.id() else { continue };
+            let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease() });
+            for place in &mut greatest {
+                let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
+                if bytes(&candidate) > bytes(place) {
+                    core::mem::swap(place, &mut candidate);
+                }
+            }
+        }
+        greatest
+    }
+
+    /// A process waits no longer: it has what it wants, or was refused at that moment. Whoever sees that it has gone sees what
+    /// that moved: else the next one would be refused with it.
+    pub(crate) fn end_to_wait(&self, row: &Row, refused_ms: Option<u64>) {
+        if let Some(now_ms) = refused_ms {
+            self.note_movement(now_ms);
+        }
+        row.end_to_wait();
     }
 
     /// A process ends out of memory.
@@ -361,6 +431,9 @@ impl Row {
             &self.untouched,
             &self.lately_untouched,
             &self.lately_since_ms,
+            &self.grown_ms,
+            &self.grown_before_ms,
+            &self.held_back_since_ms,
             &self.waiting_since_ms,
             &self.wanted,
             &self.refusals,
@@ -416,6 +489,11 @@ impl Row {
         to < from && self.lease.compare_exchange(from, to, ONE, ONE).is_ok()
     }
 
+    /// Takes its claim back: it wants nothing any more.
+    pub(crate) fn withdraw(&self) {
+        self.claim.store(0, ONE);
+    }
+
     /// What it is charged for is what it was found to hold, more or less than before: for one in which nothing of ours runs.
     #[cfg(feature = "supervisor")]
     pub(crate) fn charge_exactly(&self, bytes: u64) {
@@ -450,7 +528,7 @@ impl Row {
     }
 
     /// The process was forked, and holds so much that its parent is charged for.
-    #[cfg(any(feature = "shim", test))]
+    #[cfg(any(feature = "shim", feature = "supervisor", test))]
     pub(crate) fn set_base(&self, bytes: u64) {
         self.base.store(bytes, ANY);
     }
@@ -474,6 +552,40 @@ impl Row {
         self.held.load(ANY).saturating_sub(self.base())
     }
 
+    /// Its lease has grown, after a question.
+    pub(crate) fn note_grown(&self, now_ms: u64) {
+        self.grown_before_ms.store(self.grown_ms.swap(now_ms.max(1), ANY), ANY);
+    }
+
+    /// Whether it goes on growing, for all that is known: it has a few times, and not long ago as it goes; or would, if it did
+    /// not let another one go first.
+    fn grows(&self, now_ms: u64) -> bool {
+        const SHORTEST_MS: u64 = 100;
+        const LONGEST_MS: u64 = 5000;
+        let (last, before) = (self.grown_ms.load(ANY), self.grown_before_ms.load(ANY));
+        let pause_ms = last.saturating_sub(before);
+        let lasts_ms = pause_ms.saturating_mul(4).clamp(SHORTEST_MS, LONGEST_MS);
+        let has_grown = before != 0 && pause_ms <= LONGEST_MS && now_ms.saturating_sub(last) <= lasts_ms;
+        has_grown || self.held_back_since_ms() != 0
+    }
+
+    /// It lets another one go first from now on.
+    pub(crate) fn begin_to_yield(&self, bytes: u64, now_ms: u64) {
+        self.wanted.store(bytes, ANY);
+        self.held_back_since_ms.store(now_ms.max(1), ANY);
+    }
+
+    /// It goes on, and grows.
+    pub(crate) fn end_to_yield(&self, now_ms: u64) {
+        self.grown_ms.store(now_ms.max(1), ANY);
+        self.note_grown(now_ms);
+        self.held_back_since_ms.store(0, ANY);
+    }
+
+    pub(crate) fn held_back_since_ms(&self) -> u64 {
+        self.held_back_since_ms.load(ANY)
+    }
+
     /// It waits for so many bytes from now on.
     pub(crate) fn begin_to_wait(&self, bytes: u64, now_ms: u64) {
         self.wanted.store(bytes, ANY);
@@ -492,11 +604,11 @@ impl Row {
     }
 
     pub(crate) fn end_to_wait(&self) {
-        self.waiting_since_ms.store(0, ANY);
+        self.waiting_since_ms.store(0, ONE);
     }
 
     pub(crate) fn waiting_since_ms(&self) -> u64 {
-        self.waiting_since_ms.load(ANY)
+        self.waiting_since_ms.load(ONE)
     }
 
     /// It was refused so many bytes.
@@ -627,6 +739,52 @@ mod tests {
         // Whatever moves, it ends: a moment that has not come is none.
         ledger.note_movement(u64::MAX);
         assert_eq!(is_refused(1000 + 60 * 100), [true; 3]);
+    }
+
+    #[test]
+    fn who_comes_and_goes_with_a_little_moves_nothing() {
+        let ledger = ledger(6400);
+        let (waiter, small, large) = (row(&ledger, 1), row(&ledger, 2), row(&ledger, 3));
+        waiter.begin_to_wait(5, 1000);
+        assert_eq!(grant(&ledger, small, 99), Decision::Granted);
+        assert_eq!(grant(&ledger, large, 100), Decision::Granted);
+        ledger.note_given_back(0, 1050);
+        let small_bytes = ledger.take_from_the_dead(|id| id.pid() != 2);
+        assert_eq!(small_bytes, Some(99));
+        ledger.note_given_back(99, 1050);
+        assert!(ledger.is_to_be_refused(waiter, 1000, 1100));
+        assert_eq!(ledger.take_from_the_dead(|id| id.pid() != 3), Some(100));
+        ledger.note_given_back(100, 1050);
+        assert!(!ledger.is_to_be_refused(waiter, 1000, 1100));
+        assert_eq!(ledger.take_from_the_dead(|_| true), None);
+    }
+
+    #[test]
+    fn of_those_that_grow_the_largest_goes_first() {
+        const MIB: u64 = 1 << 20;
+        let ledger = ledger(1000 * MIB);
+        let [large, small, still] = [1, 2, 3].map(|pid| row(&ledger, pid));
+        for (row, mib) in [(large, 300), (small, 290), (still, 310)] {
+            assert_eq!(grant(&ledger, row, mib * MIB), Decision::Granted);
+        }
+        let yields = |row: &Row, now_ms| ledger.has_to_yield(row, 10 * MIB, now_ms);
+        // Nobody has grown a second time: there is nobody to wait for.
+        [large, small].iter().for_each(|row| row.note_grown(1000));
+        assert_eq!([large, small, still].map(|row| yields(row, 1001)), [false; 3]);
+        [large, small].iter().for_each(|row| row.note_grown(1100));
+        assert_eq!([large, small].map(|row| yields(row, 1101)), [false, true]);
+        // It grows no more, for as long as it took four times.
+        assert_eq!([1500, 1501].map(|now_ms| yields(small, now_ms)), [true, false]);
+        // Who is held back would grow as well, and is still ahead of who is smaller.
+        large.begin_to_yield(10 * MIB, 1600);
+        assert_eq!([large, small].map(|row| yields(row, 9000)), [false, true]);
+        large.end_to_yield(9000);
+        assert_eq!([9100, 9101].map(|now_ms| yields(small, now_ms)), [true, false]);
+        // Whoever has little is let go on; and so is everybody while there is room for the largest to double.
+        large.begin_to_yield(10 * MIB, 1600);
+        assert!(small.lower(290 * MIB, 20 * MIB) && !yields(small, 9200));
+        assert!(small.claim(80 * MIB) && ledger.decide(small) == Decision::Granted && yields(small, 9200));
+        assert!(still.lower(310 * MIB, 200 * MIB) && !yields(small, 9200));
     }
 
     #[test]
@@ -798,7 +956,7 @@ mod tests {
             }
             let own = row(&ledger, 3);
             let _ = (ledger.leased(), grant(&ledger, own, 5), ledger.is_to_be_refused(own, 1, 2));
-            let _ = (own.name(), own.charge(), own.note_mapped(1, 2, 3));
+            let _ = (own.name(), own.charge(), own.note_mapped(1, 2, 3), ledger.has_to_yield(own, 5, 6));
         }
     }
 

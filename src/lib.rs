@@ -125,10 +125,13 @@ cfg_if::cfg_if! {
         target_pointer_width = "64",
         any(target_arch = "x86_64", target_arch = "aarch64")
     ))] {
+        mod backoff;
+        mod busy;
         mod cgroup;
         // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
         #[allow(unsafe_code)]
         mod guard;
+        mod growth;
         mod ledger;
         mod message;
         mod outer;

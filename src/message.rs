@@ -78,7 +78,7 @@ const TRY_AGAIN: [&[u8]; 4] =
 
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
 /// And another processor's memory is not ours.
-const TAKES_BACK: [&[u8]; 16] = [
+const TAKES_BACK: [&[u8]; 17] = [
     b"no",
     b"not",
     b"without",
@@ -93,13 +93,24 @@ const TAKES_BACK: [&[u8]; 16] = [
     b"on",
     b"zero",
     b"survived",
+    b"expected",
     b"cuda",
     b"gpu",
 ];
 
 /// In a line with one of these the program tells how it copes.
-const COPES: [&[u8]; 7] =
-    [b"warning", b"going without", b"falling back", b"fallback", b"retrying", b"trying again", b"dropping"];
+const COPES: [&[u8]; 10] = [
+    b"warning",
+    b"going without",
+    b"falling back",
+    b"fallback",
+    b"retrying",
+    b"trying again",
+    b"dropping",
+    b"skipping",
+    b"ignoring",
+    b"using less",
+];
 
 /// In a line with one of these the program tells what state it is in: the last error number there was, which may be a
 /// stale one.
@@ -140,6 +151,20 @@ const OTHER_DEATH: [&[u8]; 7] = [
 /// What stands for the text of any other error number.
 #[cfg(feature = "shim")]
 pub(crate) const ANOTHER_ERROR: &[u8] = b"operation not permitted";
+
+/// Exceptions that memory is never why: whatever their messages say.
+const NEVER_OF_MEMORY: [&[u8]; 10] = [
+    b"TypeError",
+    b"SyntaxError",
+    b"ReferenceError",
+    b"NameError",
+    b"AttributeError",
+    b"KeyError",
+    b"IndexError",
+    b"ZeroDivisionError",
+    b"AssertionError",
+    b"FileNotFoundError",
+];
 
 /// What programs say that failed at something else: what they said of memory before was not the end of it.
 const OTHER_FAILURE: [&[u8]; 14] = [
@@ -231,7 +256,9 @@ impl Story {
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
         if says_any(line, &TELLS_STATE) || says(line, b"warning") && says_any(line, &PASSES_ON) {
-        } else if claims_failure_for_memory(line) || says_any(line, &FAILED_TO_SPAWN) {
+        } else if claims_failure_for_memory(line) && !is_never_of_memory(line)
+            || says_any(line, &FAILED_TO_SPAWN)
+        {
             *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
         } else if says_any(line, &CHAINS) {
             self.is_chained = true;
@@ -334,6 +361,12 @@ fn is_of_something_else(after: &[u8]) -> bool {
 /// The names in a line, as programming languages write them.
 fn names_in(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| !is_of_word(byte)).filter(|name| !name.is_empty())
+}
+
+/// Whether it begins with the name of such an exception, as a traceback's last line does; in Node after "Uncaught".
+fn is_never_of_memory(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
+    NEVER_OF_MEMORY.iter().any(|name| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with(b":")))
 }
 
 /// Whether a line tells of an exception by its name, as what ended something: `KeyError: 'id'`, `… (TypeError)`.
@@ -614,6 +647,9 @@ mod tests {
             "Last OS error: Cannot allocate memory",
             "GC Warning: Out of Memory! Heap size: 177 MiB. Returning NULL!",
             "torch: CUDA out of memory",
+            "out of memory: skipping row 7",
+            "FAILED test_limit - expected MemoryError",
+            "not ok 3: expected malloc failed, got a block",
             "cannot allocate TTY",
             "libx.so: cannot allocate memory in static TLS block",
             "memory: 64 MiB",
@@ -652,6 +688,9 @@ mod tests {
             ),
             ("out of memory\ngiving up now\n", OutOfMemory, true),
             ("Uncaught TypeError: x is not a function\n", OtherDeath, false),
+            ("TypeError: out of memory is not a function\n", OtherDeath, false),
+            ("KeyError: 'MemoryError'\n", OtherDeath, false),
+            ("RuntimeError: out of memory\n", OutOfMemory, false),
             (
                 "Allowed memory size of 33554432 bytes exhausted (tried to allocate 20480 bytes)\n",
                 OtherDeath,

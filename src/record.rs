@@ -16,7 +16,7 @@ use crate::contract::{Cause, Evidence, LimitSource, Measure};
 #[cfg(any(feature = "shim", feature = "supervisor"))]
 use crate::message::Message;
 use crate::profile::PROFILE_BYTES;
-use crate::report::{Request, Snapshot};
+use crate::report::{HOLDERS, Holder, Request, Snapshot};
 #[cfg(feature = "supervisor")]
 use crate::sys::memory::HeapUse;
 use crate::sys::memory::MemoryUse;
@@ -46,7 +46,10 @@ const LAYOUT: u64 = 1;
 
 /// A longer path is none.
 #[cfg(any(feature = "shim", feature = "supervisor"))]
-pub(crate) const PATH_MAX_BYTES: usize = (WORDS - at::PATH - 1) * 8;
+pub(crate) const PATH_MAX_BYTES: usize = (at::LIMIT_NOW - at::PATH - 1) * 8;
+/// Where a supervisor says that the limit is another one now.
+#[cfg(feature = "supervisor")]
+pub(crate) const LIMIT_NOW_AT: usize = at::LIMIT_NOW * 8;
 #[cfg(feature = "supervisor")]
 const PROGRAM_MAX_BYTES: usize = 64;
 #[cfg(feature = "supervisor")]
@@ -114,6 +117,9 @@ mod at {
     pub(super) const BECOMING: usize = 82;
     pub(super) const BECOMING_MS: usize = 83;
     pub(super) const PATH: usize = 84;
+    /// The limit on what is resident, where the supervisor has changed it since: in the worker's own page, for all that descend
+    /// from it as well.
+    pub(super) const LIMIT_NOW: usize = super::WORDS - 1;
 }
 
 /// What became of the wish for a profile.
@@ -437,6 +443,11 @@ impl Page {
         self.store(word, encode(Some(text.len() as u64)));
     }
 
+    /// The limit on what is resident, where the supervisor has changed it since.
+    pub(crate) fn limit_now(&self) -> Option<u64> {
+        self.load(at::LIMIT_NOW).checked_sub(1)
+    }
+
     fn load(&self, word: usize) -> u64 {
         // Relaxed: what another process writes meanwhile is found or not.
         self.words.get(word).map_or(0, |slot| slot.load(Ordering::Relaxed))
@@ -543,6 +554,8 @@ pub(crate) struct Claims {
     pub(crate) budget: Option<u64>,
     pub(crate) budget_used: Option<u64>,
     pub(crate) waited_ms: Option<u64>,
+    /// Who held most of the budget; known of those that a tracer followed.
+    pub(crate) holders: [Option<Holder>; HOLDERS],
     /// Written not by the process itself but by the tracer that followed it.
     pub(crate) inferred: bool,
     pub(crate) profile: Option<ProfileState>,
@@ -625,6 +638,7 @@ impl Claims {
             budget: copy.number(at::BUDGET),
             budget_used: copy.number(at::BUDGET_USED),
             waited_ms: copy.number(at::WAITED_MS),
+            holders: [None; HOLDERS],
             inferred: false,
             profile: profile_from(copy.word(at::PROFILE)),
             told: match copy.word(at::TOLD) {
@@ -673,7 +687,7 @@ impl Claims {
             budget: self.budget,
             budget_used: self.budget_used,
             waited_ms: self.waited_ms,
-            holders: &[],
+            holders: &self.holders,
             inferred: self.inferred,
         }
     }

@@ -46,6 +46,7 @@ fn the_library_is_installed_with_a_versioned_name() {
     assert_eq!(
         names_in(&PREFIX.path().join("lib")),
         [
+            "cmake",
             "liboomguard.a",
             "liboomguard.so",
             "liboomguard.so.0",

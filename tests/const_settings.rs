@@ -55,7 +55,7 @@ fn the_allocator_is_the_value_that_was_given() {
     let before = COUNTED.load(Relaxed);
     drop(std::hint::black_box(Box::new(1u64)));
     let counted = COUNTED.load(Relaxed);
-    assert!(counted > before && counted % 7 == 0, "{before}, {counted}");
+    assert!(counted > before && counted.is_multiple_of(7), "{before}, {counted}");
 }
 
 /// The limit on data of a process, as proc_pid_limits(5) has it.

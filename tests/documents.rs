@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use yaml_rust2::{Yaml, YamlLoader};
 
 /// What takes too long here, the file that runs it, and what stands there.
-const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
+const RUN_ELSEWHERE: [(&str, &str, &str); 16] = [
     ("examples/demo", ".ci/run", "examples/demo"),
     ("cargo test", ".ci/run", "cargo test"),
     (
@@ -31,12 +31,27 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
         "crates/cli/tests/standalone",
         "--profile launcher -p oomguard-cli\n",
     ),
+    ("./dist", "tests/dist/run", "./dist \"$made\""),
+    ("./dist --arch x86_64", "tests/dist/run", "./dist --arch \"$host\""),
+    ("./dist --launcher", "crates/cli/tests/standalone", "./dist --launcher"),
+    ("pip install target/dist/oomguard-*_x86_64.whl", "tests/roots/inside", "pip install --no-index /artifacts/*.whl"),
     (
-        "RUSTFLAGS=\"-C target-feature=+crt-static -C relocation-model=static\" cargo build --profile launcher -p \
-         oomguard-cli --target x86_64-unknown-linux-gnu",
-        "crates/cli/tests/standalone",
-        "RUSTFLAGS=\"-C target-feature=+crt-static -C relocation-model=static\"",
+        "npm install target/dist/oomguard-[0-9]*.tgz target/dist/oomguard-linux-x64-*.tgz",
+        "tests/roots/inside",
+        "npm install --offline",
     ),
+    ("dpkg -i target/dist/oomguard_*_amd64.deb", "tests/roots/inside", "dpkg -i /artifacts/deb/*.deb"),
+    (
+        "dpkg -i target/dist/liboomguard0_*_amd64.deb target/dist/liboomguard-dev_*_amd64.deb",
+        "tests/roots/inside",
+        "dpkg -i /artifacts/deb/*.deb",
+    ),
+    (
+        "tar -xzf target/dist/oomguard-*-x86_64-linux.tar.gz -C /usr/local --strip-components=1",
+        "tests/roots/inside",
+        "-linux.tar.gz -C /usr/local --strip-components=1",
+    ),
+    ("docker build -t oomguard target/dist/docker", "tests/dist/run", "bud --quiet --tag oomguard"),
     ("cargo run -p oomguard-cli --example manual -- manual", "crates/cli/tests/manual.rs", "examples/manual"),
     ("crates/shim/install", "tests/c_library.rs", "crates/shim/install"),
     ("cc program.c $(pkg-config --cflags --libs oomguard)", "tests/c_library.rs", "\"--cflags\""),
@@ -48,8 +63,11 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 8] = [
 ];
 
 /// Pages whose programs need more than is here, and the tests that run them.
-const PAGES_RUN_ELSEWHERE: [(&str, &str); 2] =
-    [("docs/python.md", "python/tests"), ("docs/node.md", "node/tests")];
+const PAGES_RUN_ELSEWHERE: [(&str, &str); 3] = [
+    ("docs/python.md", "python/tests"),
+    ("docs/node.md", "node/tests"),
+    ("docs/integrations.md", "tests/integrations"),
+];
 
 #[test]
 fn the_readme_is_short() {

@@ -1,5 +1,5 @@
 //! Builds the shim with the profile made for it, so that the launcher can carry it along: from the repository, or, where
-//! this package came alone, from the sources that it carries in `library`.
+//! this package came alone, from the sources that it carries in `library`. OOMGUARD_LIBRARY names one that is built already.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -13,7 +13,12 @@ use std::process::{Command, Stdio};
 fn main() {
     let here = PathBuf::from(set_by_cargo("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(set_by_cargo("OUT_DIR"));
-    let library = if here.join("../shim/Cargo.toml").is_file() {
+    println!("cargo::rerun-if-env-changed=OOMGUARD_LIBRARY");
+    let library = if let Some(built) = env::var_os("OOMGUARD_LIBRARY") {
+        let built = PathBuf::from(built);
+        println!("cargo::rerun-if-changed={}", built.display());
+        Some(built)
+    } else if here.join("../shim/Cargo.toml").is_file() {
         for watched in ["../shim", "../../src", "../../Cargo.toml", "../../Cargo.lock"] {
             println!("cargo::rerun-if-changed={watched}");
         }

@@ -376,3 +376,80 @@ manager.shutdown_kernel()
         env={**os.environ, "JUPYTER_PATH": str(tmp_path)},
     )
     assert done.stdout == "('error', 'MemoryError')\n('ok', None)\n('ok', None)\n", done
+
+
+# ---- One budget for all ------------------------------------------------------------------------------------------------
+# Four at a time who want 150 MiB each do not fit, and nothing of ours is in their code: they wait for each other.
+
+IN_A_BUDGET = [oomguard.launcher(), "run", "--budget", "450Mi", "--patience", "60s", "--"]
+
+POOLS = """
+import concurrent.futures, multiprocessing
+def eat(mib):
+    return len(bytearray(mib << 20)) >> 20
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        print(pool.map(eat, [150] * 8, chunksize=1) == [150] * 8)
+    with concurrent.futures.ProcessPoolExecutor(4) as pool:
+        print(list(pool.map(eat, [150] * 8)) == [150] * 8)
+"""
+
+JOBLIB = """
+from joblib import Parallel, delayed
+def eat(mib):
+    return len(bytearray(mib << 20)) >> 20
+if __name__ == "__main__":
+    print(Parallel(n_jobs=4)(delayed(eat)(150) for _ in range(8)) == [150] * 8)
+"""
+
+
+@pytest.mark.parametrize(("module", "source", "told"), [("multiprocessing", POOLS, "True\nTrue\n"), ("joblib", JOBLIB, "True\n")])
+def test_pools_share_a_budget_unchanged(tmp_path: Path, module: str, source: str, told: str) -> None:
+    needs(module)
+    (tmp_path / "program.py").write_text(source)
+    command = [*IN_A_BUDGET, PYTHON, "program.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S
+    )
+    assert (done.returncode, done.stdout) == (0, told), done
+    assert "oomguard: out of memory" not in done.stderr, done
+
+
+def test_gunicorn_workers_share_a_budget(tmp_path: Path) -> None:
+    needs("gunicorn")
+    port = free_port()
+    (tmp_path / "web.py").write_text(WSGI.replace("[bytearray(1 << 20) for _ in range(1000)]", "bytearray(150 << 20)"))
+    command = [*IN_A_BUDGET, PYTHON, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", "4", "-t", "120", "web:app"]
+    with Program(command, tmp_path) as server:
+        wait_for(lambda: answers(port, "/") == 200)
+        with concurrent.futures.ThreadPoolExecutor(8) as clients:
+            assert list(clients.map(lambda _: answers(port, "/eat"), range(8))) == [200] * 8, server.said()
+        assert "out of memory" not in server.said() and server.process.poll() is None, server.said()
+
+
+BUDGETED_CELERY = """
+from celery import Celery
+app = Celery("shares", broker={broker!r}, backend={broker!r})
+@app.task
+def eat(mib):
+    return len(bytearray(mib << 20)) >> 20
+"""
+
+
+def test_celery_processes_share_a_budget(tmp_path: Path, redis: str) -> None:
+    needs("celery")
+    needs("redis")
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "shares.py").write_text(BUDGETED_CELERY.format(broker=redis))
+    sys.path.insert(0, str(tmp_path / "worker"))
+    try:
+        import shares  # type: ignore[import-not-found]
+
+        command = [*IN_A_BUDGET, PYTHON, "-m", "celery", "-A", "shares", "worker", "-c", "4", "-P", "prefork"]
+        with Program(command, tmp_path / "worker") as worker:
+            results = [shares.eat.delay(150) for _ in range(8)]
+            assert [result.get(timeout=DEADLINE_S) for result in results] == [150] * 8, worker.said()
+            assert "out of memory" not in worker.said() and worker.process.poll() is None, worker.said()
+    finally:
+        sys.path.remove(str(tmp_path / "worker"))
+        sys.modules.pop("shares", None)

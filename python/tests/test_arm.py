@@ -166,6 +166,17 @@ def test_wrong_arguments_change_nothing(script: Any) -> None:
     assert script("import oomguard\noomguard.set_limit('1Gi')\n").code == 1
 
 
+def test_a_process_in_a_budget_knows_it_and_its_lease(script: Any) -> None:
+    ended = script(
+        "import oomguard\nheld = bytearray(50 << 20)\ns = oomguard.status()\n"
+        "print(s.budget, s.source, 50 << 20 <= s.lease <= s.budget)\n",
+        before=(oomguard.launcher(), "run", "--budget", "200Mi", "--"),
+    )
+    assert (ended.code, ended.stdout) == (0, f"{200 << 20} budget True\n"), ended
+    told = "import oomguard\ns = oomguard.status()\nprint(s.budget, s.lease)\n"
+    assert script(told).stdout == script(told, before=WITH).stdout == "None None\n"
+
+
 def test_the_library_counts_refusals(script: Any) -> None:
     ended = script(
         "import oomguard\nprint(oomguard.status().refusals)\ntry:\n    bytearray(1 << 40)\nexcept MemoryError:\n    pass\n"

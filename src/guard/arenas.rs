@@ -8,7 +8,7 @@
 //! next arena. docs/costs.md has the figures.
 
 use super::armed::Armed;
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

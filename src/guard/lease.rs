@@ -6,11 +6,11 @@
 //! ```
 //! No allocation, and no lock of ours is held while it waits. It never waits past its patience, whoever else is dead.
 
-use super::backoff::Backoff;
-use super::busy::Busy;
 use super::{exhaustion, refusal};
+#[cfg(feature = "shim")]
 use crate::contract::Measure;
-use crate::ledger::{Decision, Id, LEDGER_BYTES, Ledger, Row};
+use crate::growth::{Grant, Growth, Looks, Use};
+use crate::ledger::{Id, LEDGER_BYTES, Ledger, Row};
 use crate::record;
 use crate::report::Holder;
 use crate::sys;
@@ -18,7 +18,6 @@ use crate::sys::fd::Fd;
 use crate::sys::memfd::ASKS_FOR_THE_LEDGER;
 #[cfg(feature = "shim")]
 use crate::sys::memory::memory_use;
-use crate::sys::memory::{Resource, memory_use_of};
 use crate::text::Text;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
@@ -34,12 +33,7 @@ static WAITED: AtomicU64 = AtomicU64::new(0);
 /// When a mapping was refused after it had waited: monotonic milliseconds, zero for never.
 static WAITED_IN_VAIN_AT_MS: AtomicU64 = AtomicU64::new(0);
 
-/// Of what others do not use they keep so much: to ask costs time.
-const KEEP_BYTES: u64 = 256 << 10;
-
-/// So much the soft limit leaves anybody without a question: a program that this process becomes by a call that nobody sees, as
-/// execl(3), fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
-pub(super) const LOADS_BYTES: u64 = 8 << 20;
+pub(super) use crate::growth::LOADS_BYTES;
 
 /// Opens the ledger that `OOMGUARD_LEDGER` names. Another user may not, and asks whoever keeps the record, which
 /// `OOMGUARD_RECORD` names. Whether this process shares a budget.
@@ -66,9 +60,9 @@ pub(super) fn attach(value: Option<&[u8]>, record: Option<&[u8]>) -> bool {
     // What it was started under lets a program start.
     let Some(row) = settle(ledger, sys::process::pid()) else { return false };
     // It may be a process that has become another program.
+    ledger.note_given_back(row.lease(), sys::process::monotonic_ms());
     row.begin();
     row.set_name(&sys::process::thread_name());
-    ledger.note_movement(sys::process::monotonic_ms());
     true
 }
 
@@ -116,7 +110,7 @@ fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
     let place = found.or_else(|| {
         let place = ledger.take_row(id).or_else(|| {
             // All are taken: some may be of the dead.
-            take_from_the_dead(ledger);
+            LOOKS.take_from_the_dead(ledger);
             ledger.take_row(id)
         })?;
         let row = ledger.row(place)?;
@@ -160,161 +154,40 @@ pub(super) fn most(held: u64) -> Option<u64> {
 
 /// How much it may take, where it wants `wanted` more, and a little beside: the lease grows if there is room.
 /// `mapped`: what it may touch without asking; `shared`: what it holds that others hold as well, where that is known.
-///
-/// What it has mapped and is yet to touch counts as if it had: only where there is no room for that it is left out, before
-/// others are asked to give anything back.
-pub(super) fn make_room(mapped: u64, held: u64, shared: u64, wanted: u64) -> Option<u64> {
-    let (ledger, row) = (ledger()?, row()?);
-    row.note_held(held);
-    let fresh = row.note_mapped(mapped, held, sys::process::monotonic_ms());
-    let charge = row.charge().min(held.saturating_sub(shared));
-    let need = charge.saturating_add(wanted);
-    let in_full = need.saturating_add(fresh);
-    if row.lease() < in_full {
-        grow(ledger, row, in_full, TakesBack::Nothing);
-    }
-    if row.lease() < need {
-        grow(ledger, row, need, TakesBack::WhatItCan);
-    }
-    let left = row.lease().saturating_sub(charge);
-    Some(left.saturating_sub(fresh).max(left.min(wanted)))
+pub(super) fn make_room(mapped: u64, held: u64, shared: u64, wanted: u64) -> Option<Grant> {
+    Some(
+        Growth { ledger: ledger()?, row: row()?, looks: &LOOKS }
+            .make_room(Use { mapped, held, shared }, wanted),
+    )
 }
 
-/// Whether a lease that finds no room grows at the cost of others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TakesBack {
-    Nothing,
-    WhatItCan,
-}
+/// When this process looked at what others had.
+static LOOKS: Looks = Looks::new();
 
-/// Asks for a lease of `need` bytes, and a little more so that it need not ask again soon.
-fn grow(ledger: &Ledger, row: &Row, need: u64, takes_back: TakesBack) {
-    const MOST_TRIES: u32 = 64;
-    let permitted = ledger.permitted();
-    let mut beside = (need / 8).clamp(KEEP_BYTES, (permitted / 64).max(KEEP_BYTES));
-    let mut has_looked = [false; 2];
-    for tries in 0..MOST_TRIES {
-        let Some(missing) = need.checked_sub(row.lease()).filter(|missing| *missing > 0) else { return };
-        if !row.claim(missing.saturating_add(beside)) {
-            pause(tries);
-            continue;
+/// Lets another process go first that grows as well, and has more already, as long as the patience lasts: see
+/// `Ledger::has_to_yield`. Whether there was one.
+pub(super) fn yield_to_others(bytes: u64) -> bool {
+    const PAUSE_MS: u64 = 8;
+    let (Some(ledger), Some(row)) = (ledger(), row()) else { return false };
+    let since_ms = sys::process::monotonic_ms();
+    let (mut now_ms, mut yields) = (since_ms, false);
+    while now_ms - since_ms < ledger.patience_ms()
+        && row.waiting_since_ms() == 0
+        && !exhaustion::is_under_way()
+        && ledger.has_to_yield(row, bytes, now_ms)
+    {
+        if !yields {
+            row.begin_to_yield(bytes, now_ms);
+            yields = true;
         }
-        match ledger.decide(row) {
-            Decision::Granted => return,
-            Decision::Contended => pause(tries),
-            Decision::Short(_) if beside > 0 => beside = 0,
-            Decision::Short(_) if takes_back == TakesBack::Nothing => return,
-            Decision::Short(short) => {
-                let [dead, unused] = &mut has_looked;
-                let got = if !*dead {
-                    *dead = true;
-                    take_from_the_dead(ledger)
-                } else if !*unused {
-                    *unused = true;
-                    take_unused(ledger, row, short)
-                } else {
-                    false
-                };
-                if !got && has_looked == [true; 2] {
-                    return;
-                }
-            }
-        }
+        LOOKS.take_from_the_dead(ledger);
+        sys::process::sleep_ms(PAUSE_MS);
+        now_ms = sys::process::monotonic_ms();
     }
-}
-
-/// Somebody else is at it, for some instructions as a rule.
-fn pause(tries: u32) {
-    if tries < 8 { core::hint::spin_loop() } else { sys::process::yield_now() }
-}
-
-static DEAD_LOOKED_AT: Backoff = Backoff::new();
-
-/// Takes back what the dead had. Whether there was any.
-fn take_from_the_dead(ledger: &Ledger) -> bool {
-    let now_ms = sys::process::monotonic_ms();
-    if !DEAD_LOOKED_AT.is_due(now_ms) {
-        return false;
+    if yields {
+        row.end_to_yield(now_ms);
     }
-    let found = ledger.take_from_the_dead(is_alive);
-    let end_ms = sys::process::monotonic_ms();
-    if found {
-        ledger.note_movement(end_ms);
-    }
-    DEAD_LOOKED_AT.note_attempt(now_ms, end_ms);
-    found
-}
-
-fn is_alive(id: Id) -> bool {
-    sys::process::is_alive_since(id.pid(), id.start())
-}
-
-static UNUSED_LOOKED_AT: Backoff = Backoff::new();
-
-/// One thread of a process looks at the others' use at a time.
-static LOOKS: Busy = Busy::new();
-
-/// Takes back what others have leased and do not use, until it is enough. Whether that was anything.
-fn take_unused(ledger: &Ledger, own: &Row, short: u64) -> bool {
-    let now_ms = sys::process::monotonic_ms();
-    let Some(_inside) = LOOKS.try_enter().filter(|_| UNUSED_LOOKED_AT.is_due(now_ms)) else { return false };
-    let mut got = 0u64;
-    for row in ledger.taken_rows().filter(|row| !core::ptr::eq(*row, own)) {
-        got = got.saturating_add(take_what_is_unused(row));
-        if got >= short {
-            break;
-        }
-    }
-    let end_ms = sys::process::monotonic_ms();
-    if got > 0 {
-        ledger.note_movement(end_ms);
-    }
-    UNUSED_LOOKED_AT.note_attempt(now_ms, end_ms);
-    got > 0
-}
-
-/// So much: what it could map without asking, and what it has mapped and not touched for a while.
-///
-/// The soft limit is lowered first: from then on its owner asks before it maps more, by its lease, which it looks at again once
-/// it has moved the limit. What it maps in between is found out, and charged again.
-fn take_what_is_unused(row: &Row) -> u64 {
-    let (Some(id), lease) = (row.id(), row.lease()) else { return 0 };
-    if row.is_outside() || lease < 2 * KEEP_BYTES {
-        return 0;
-    }
-    let pid = id.pid();
-    let used = || {
-        let used = memory_use_of(pid);
-        Some((used.data?, used.of(Measure::Resident)?))
-    };
-    let Some((data, held)) = used() else { return 0 };
-    row.note_held(held);
-    let fresh = row.note_mapped(data, held, sys::process::monotonic_ms());
-    let keep = row.charge().saturating_add(fresh).saturating_add(KEEP_BYTES);
-    if lease.saturating_sub(keep) < KEEP_BYTES || !is_alive(id) {
-        return 0;
-    }
-    let most = data.saturating_add(KEEP_BYTES).max(LOADS_BYTES);
-    let mut set = None;
-    // Whose limit may not be changed keeps what it has.
-    let is_changed = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
-        set = sys::memory::lowered(now, most);
-        set
-    });
-    if is_changed.is_err() || !row.lower(lease, keep) {
-        return 0;
-    }
-    let mut is_as_set = false;
-    let looked = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
-        is_as_set = now.soft <= set || set.is_none();
-        now.soft
-    });
-    let grown = used().map_or(0, |(now, _)| now.saturating_sub(most));
-    if looked.is_ok() && is_as_set && grown == 0 {
-        return lease - keep;
-    }
-    row.raise(grown.max(if is_as_set { 0 } else { lease - keep }));
-    0
+    yields
 }
 
 /// What a request is for.
@@ -355,7 +228,6 @@ pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> b
             break;
         }
     }
-    row.end_to_wait();
     let now_ms = sys::process::monotonic_ms();
     WAITED.store(now_ms.saturating_sub(since_ms) + 1, Ordering::Relaxed);
     if !got {
@@ -363,10 +235,8 @@ pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> b
         if kind == Kind::Mapping && !is_probe {
             WAITED_IN_VAIN_AT_MS.store(now_ms.max(1), Ordering::Relaxed);
         }
-        if !is_probe {
-            ledger.note_movement(now_ms);
-        }
     }
+    ledger.end_to_wait(row, Some(now_ms).filter(|_| !got && !is_probe));
     REFUSED.store(!got, Ordering::Relaxed);
     got
 }
@@ -420,17 +290,5 @@ pub(super) fn note_death(held: Option<u64>, wanted: Option<u64>) {
 
 /// Those who hold most of the budget.
 pub(super) fn greatest<const N: usize>() -> [Option<Holder>; N] {
-    let mut greatest = [None::<Holder>; N];
-    let Some(ledger) = ledger() else { return greatest };
-    for row in ledger.taken_rows() {
-        let Some(id) = row.id() else { continue };
-        let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease() });
-        for place in &mut greatest {
-            let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
-            if bytes(&candidate) > bytes(place) {
-                core::mem::swap(place, &mut candidate);
-            }
-        }
-    }
-    greatest
+    ledger().map_or([None; N], Ledger::greatest)
 }

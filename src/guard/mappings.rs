@@ -13,7 +13,9 @@ use crate::report::Request;
 use crate::shortage::Asked;
 use crate::sys;
 use crate::sys::memory::{Resource, rlimit};
-use core::ffi::{c_int, c_long, c_void};
+#[cfg(feature = "shim")]
+use core::ffi::c_long;
+use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 type Mmap = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
@@ -302,6 +304,7 @@ unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, pro
 ///
 /// # Safety
 /// That of the call.
+#[cfg(feature = "shim")]
 pub unsafe extern "C" fn mapping_syscall(
     number: c_long,
     a: usize,

@@ -23,8 +23,6 @@
 //! | `refusal` | what is tried before a refusal is passed on, and what is noted of it |
 //! | `resident` | the measure `resident`: may it have more? |
 //! | `onlooker` | a thread that looks whether it holds too much, where no parent does |
-//! | `backoff` | when something tried in vain is worth another try |
-//! | `busy` | whether a thread of this process is at something |
 //! | `notes` | what was refused and not got over, and what has been allocated since |
 //! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
 //! | `frames` | whether a certain function is on a thread's stack |
@@ -54,8 +52,6 @@ pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
-mod backoff;
-mod busy;
 mod c_heap;
 pub(crate) mod callbacks;
 mod child_limit;

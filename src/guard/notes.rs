@@ -443,12 +443,15 @@ pub(super) fn note_other_way(bytes: usize) {
     }
 }
 
-/// Whether who was refused so much can do with what it got now: as much, or a buffer that is smaller.
+/// Whether who was refused so much can do with what it got now: as much, or a buffer that is smaller. Who reserves a
+/// heap of its own, as JavaScriptCore does, halves what it asks for until it gets it.
 fn is_as_good(note: &Note, refused: u64, got: u64) -> bool {
-    const SMALLER_BY: u64 = 4;
-    let is_smaller_one =
-        core::ptr::eq(note, &raw const REQUESTED) && note.tid.load(Relaxed) == sys::process::tid();
-    refused <= if is_smaller_one { got.saturating_mul(SMALLER_BY) } else { got }
+    let smaller_by = match () {
+        () if note.tid.load(Relaxed) != sys::process::tid() => 1,
+        () if core::ptr::eq(note, &raw const MAPPED) => 2,
+        () => 4,
+    };
+    refused <= got.saturating_mul(smaller_by)
 }
 
 /// Whether a thread that gets something now tells that the refused one has gone on: it is the same, or that one has had

@@ -6,9 +6,9 @@
 //! no part of what happens at a refusal.
 
 use super::armed::{Armed, armed};
-use super::busy::Busy;
 use super::exhaustion;
 use super::interface::{Registration, check_fraction};
+use crate::busy::Busy;
 use crate::sys;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::io;

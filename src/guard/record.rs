@@ -115,6 +115,11 @@ pub(super) fn is_shared() -> bool {
     head().is_some()
 }
 
+/// The limit on what is resident, where the supervisor has changed it since.
+pub(super) fn limit_now() -> Option<u64> {
+    head()?.own.limit_now()
+}
+
 /// The page of this process, if it has one.
 fn page() -> Option<&'static Page> {
     let head = head()?;

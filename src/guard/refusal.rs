@@ -2,13 +2,13 @@
 
 use super::arenas;
 use super::armed::{Armed, armed};
-use super::backoff::Backoff;
-use super::busy::Busy;
 use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
 use super::lease::Kind;
 use super::notes::{self, Asker};
 use super::{interpose, panics, profile, record, resident, said};
+use crate::backoff::Backoff;
+use crate::busy::Busy;
 use crate::contract::{Cause, Evidence, Measure, OnRefusal};
 use crate::report::Request;
 use crate::shortage::{Asked, Full};
@@ -187,7 +187,7 @@ pub(super) fn lend_to_python(again: &mut dyn FnMut() -> bool) {
 /// Whether this thread is inside `handle` already. A child that a callback forks is as much inside as its parent: it must
 /// not call that callback again, and fork the next one. A child of vfork(2) that ended in there, and left its word in the
 /// memory that it shared, is not in the way.
-fn is_handling() -> bool {
+pub(super) fn is_handling() -> bool {
     match here().handling_in.get() {
         0 => false,
         pid => pid == sys::process::pid() || pid == sys::process::parent_pid(),

@@ -8,10 +8,11 @@
 //! refused again asks again.
 
 use super::armed::{Armed, armed};
-use super::backoff::Backoff;
 use super::exhaustion::{self, Own, Standing, Verdict};
-use super::{lease, refusal};
+use super::{lease, record, refusal};
+use crate::backoff::Backoff;
 use crate::contract::{Cause, Evidence, LimitSource, Measure};
+use crate::growth::Grant;
 use crate::overrun;
 use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
@@ -36,6 +37,12 @@ pub(super) fn limit(armed: &Armed) -> Option<u64> {
         return None;
     }
     let set = armed.limit.bytes()?;
+    // What was said to this process itself has the last word.
+    let set = if armed.limit.source() == Some(LimitSource::Source) {
+        set
+    } else {
+        record::limit_now().unwrap_or(set)
+    };
     if armed.limit.source() == Some(LimitSource::Budget) { lease::budget().or(Some(set)) } else { Some(set) }
 }
 
@@ -149,6 +156,8 @@ enum Answer {
     No,
     /// It would be within the limit, but others who share its budget have what is missing.
     Short,
+    /// The same, but meanwhile others went first, or took back what it had: it is to ask anew.
+    Later,
     /// The soft limit has been moved.
     Yes,
     /// There was room already: something else has refused it, or another thread has moved the limit meanwhile.
@@ -158,6 +167,8 @@ enum Answer {
 /// Whether it is asked for memory, or whether there would be any.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asking {
+    /// Others who share its budget may go first.
+    InTurn,
     For,
     Whether,
 }
@@ -175,9 +186,9 @@ pub(super) fn stop_asking() -> bool {
 }
 
 /// How much the lease leaves once it has grown as far as it can; `None`: there is no budget.
-fn lease_for(data: u64, held: u64, limit: u64, wanted: u64, more: u64) -> Option<u64> {
+fn lease_for(data: u64, held: u64, limit: u64, wanted: u64, more: u64) -> Option<Grant> {
     let leased = lease::make_room(data, held, 0, more)?;
-    if leased >= wanted {
+    if leased.left >= wanted {
         return Some(leased);
     }
     // Others may share what it holds.
@@ -194,7 +205,7 @@ fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
     let used = memory_use();
     let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) else {
         // Its root directory has no `/proc`, as that of many a daemon.
-        return if asking == Asking::For && stop_asking() { Answer::Yes } else { Answer::No };
+        return if asking != Asking::Whether && stop_asking() { Answer::Yes } else { Answer::No };
     };
     let wanted = bytes.checked_next_multiple_of(sys::memory::page_bytes()).unwrap_or(u64::MAX);
     let mut free = limit.saturating_sub(held);
@@ -210,15 +221,17 @@ fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
     if asking == Asking::Whether && lease::most(held).is_some_and(|most| wanted > most.saturating_sub(held)) {
         return Answer::Short;
     }
+    if asking == Asking::InTurn && lease::yield_to_others(wanted) {
+        return Answer::Later;
+    }
     let more = wanted.saturating_add(beside(tries));
-    if asking == Asking::For
-        && let Some(leased) = lease_for(data, held, limit, wanted, more)
-    {
-        if wanted > leased {
-            refuse(&Room { data, free: leased });
+    let grant = if asking == Asking::Whether { None } else { lease_for(data, held, limit, wanted, more) };
+    if let Some(Grant { left, .. }) = grant {
+        if wanted > left {
+            refuse(&Room { data, free: left });
             return Answer::Short;
         }
-        free = free.min(leased);
+        free = free.min(left);
     }
     let room = Room { data, free };
     let now = rlimit(Resource::Data).soft;
@@ -226,15 +239,15 @@ fn answer(limit: u64, bytes: u64, tries: u32, asking: Asking) -> Answer {
     if now.is_none_or(|soft| soft >= room.soft(more).min(CEILING.load(Ordering::Relaxed))) {
         return Answer::HasRoom;
     }
-    let leased = lease::bytes();
     if !move_soft_limit(Some(room.soft(more))) {
         return Answer::No;
     }
-    // What was taken back meanwhile must not be used after all: the next refusal comes soon, and asks again.
-    if let (Some(before), Some(now)) = (leased, lease::bytes())
-        && now < before
+    // What was taken back meanwhile must not be used after all.
+    if let (Some(grant), Some(now)) = (grant, lease::bytes())
+        && now < grant.lease
     {
-        move_soft_limit(Some(data.saturating_add(wanted)));
+        move_soft_limit(Some(Room { data, free: 0 }.soft(0)));
+        return Answer::Later;
     }
     Answer::Yes
 }
@@ -263,8 +276,11 @@ pub(super) fn ask(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) ->
     let Some(limit) = limit(armed) else { return false };
     refusal::note_answer_of_the_budget(false);
     let mut in_vain = 0;
+    // A callback of the program's may hold anything: whoever calls it is not to wait in there.
+    let mut asking = if refusal::is_handling() { Asking::For } else { Asking::InTurn };
     for tries in 0..MOST_TRIES {
-        match answer(limit, bytes, tries, Asking::For) {
+        match answer(limit, bytes, tries, core::mem::replace(&mut asking, Asking::For)) {
+            Answer::Later => continue,
             Answer::No => {
                 lease::acquit();
                 return false;
@@ -300,7 +316,7 @@ pub(super) fn wait(armed: &Armed, bytes: u64, kind: lease::Kind, again: &mut dyn
     match answer(limit, bytes, 0, Asking::For) {
         Answer::No | Answer::HasRoom => return false,
         Answer::Yes if again() => return true,
-        Answer::Yes | Answer::Short => {}
+        Answer::Yes | Answer::Short | Answer::Later => {}
     }
     lease::wait(bytes, kind, &mut || ask(armed, bytes, again))
 }

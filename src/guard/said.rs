@@ -1,7 +1,7 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use super::busy::Busy;
+use crate::busy::Busy;
 use crate::message::{Message, drop_colours, has_backtrace as has_backtrace_in, last_word};
 use crate::sys;
 use core::cell::UnsafeCell;

@@ -106,6 +106,14 @@ impl Followers {
         self.followed.iter().filter_map(Inference::refused).collect()
     }
 
+    /// The limit on what is resident is another one now: of those that are followed, and of those that are yet to come.
+    pub(super) fn set_limit(&mut self, bytes: u64) -> io::Result<()> {
+        if let Some(terms) = &mut self.terms {
+            terms.resident_limit = Some(bytes);
+        }
+        self.followed.iter().try_for_each(|inference| inference.set_limit(bytes))
+    }
+
     pub(super) fn stops(&self) -> u64 {
         self.followed.iter().map(Inference::stops).sum::<u64>() + self.stops
     }

@@ -19,6 +19,7 @@
 use super::witness::{Ward, Witness};
 use crate::sys;
 use crate::sys::signals::{Arrival, Signals};
+use crate::text::Text;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -136,6 +137,13 @@ impl Foreground {
             sys::child::die_with_whoever_is_parent();
         }
         pidfd
+    }
+
+    /// A worker is about to be started whose death is to be this process's, with all that it starts and that has this variable.
+    pub(super) fn expect(&mut self, mark: Text<80>) {
+        if let Some(witness) = &mut self.witness {
+            witness.expect(mark);
+        }
     }
 
     /// There is a worker; or none any more.

@@ -1,10 +1,14 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
-use super::tracer::{self, FALLEN_AT, FINDINGS_BYTES, NOTES_AT, OWN_AT, Terms, Tracer};
+use super::tracer::{
+    self, FALLEN_AT, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT, OWN_AT, Terms, Tracer,
+};
 use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
+use crate::report::{HOLDERS, Holder};
 use crate::sys;
 use crate::sys::join::Step;
+use crate::text::Text;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -173,12 +177,32 @@ impl Inference {
         let claims = Claims::read(&copy).filter(|claims| claims.state == State::Exhausted)?;
         let small = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
         Some(Claims {
+            holders: self.holders(),
             inferred: true,
             evidence: Some(Evidence::Outside),
             own_exit_code: small(end.code()),
             own_signal: small(end.signal()),
             ..claims
         })
+    }
+
+    /// Who held most of the budget when it last had no room.
+    fn holders(&self) -> [Option<Holder>; HOLDERS] {
+        const FIRST_NOTE: usize = 2;
+        std::array::from_fn(|place| {
+            let words: [u64; HOLDER_WORDS] =
+                std::array::from_fn(|word| self.note(FIRST_NOTE + place * HOLDER_WORDS + word));
+            let [pid, bytes, name @ ..] = words;
+            let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+            let name = name.map(u64::to_ne_bytes).concat();
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            Some(Holder { pid, name: Text::from_bytes(name), bytes })
+        })
+    }
+
+    /// The limit on what is resident is another one now.
+    pub(super) fn set_limit(&self, bytes: u64) -> io::Result<()> {
+        self.findings.write_all_at(&bytes.saturating_add(1).to_ne_bytes(), (NOTES_AT + 8 * LIMIT_NOW) as u64)
     }
 
     fn note(&self, index: usize) -> u64 {
@@ -229,9 +253,11 @@ pub fn can_infer() -> io::Result<()> {
     let terms = Terms {
         measure: Measure::default(),
         resident_limit: None,
+        budget: None,
         exit_code: EXIT_OUT_OF_MEMORY,
         token: None,
         source: LimitSource::Environment,
+        no_memory: Text::new(),
         numbers: process_numbers(),
     };
     let mut inference = Inference::start(terms)?;

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Somebody who was over its limit and has been told to end, or killed.
@@ -37,6 +38,7 @@ struct Shared {
 
 /// Looks until it is dropped.
 pub(super) struct Look {
+    limit: Arc<AtomicU64>,
     shared: Arc<(Mutex<Shared>, Condvar)>,
 }
 
@@ -52,9 +54,10 @@ impl Look {
         shares_budget: bool,
     ) -> std::io::Result<Look> {
         let shared = Arc::new((Mutex::new(Shared::default()), Condvar::new()));
+        let limit = Arc::new(AtomicU64::new(limit));
         let looker = Looker {
             worker,
-            limit,
+            limit: Arc::clone(&limit),
             mark,
             ours,
             record,
@@ -67,7 +70,14 @@ impl Look {
             .name("oomguard-look".into())
             .stack_size(128 << 10)
             .spawn(|| looker.run())?;
-        Ok(Look { shared })
+        Ok(Look { limit, shared })
+    }
+
+    /// The limit is another one now.
+    pub(super) fn set_limit(&self, bytes: u64) {
+        // Relaxed, here and below: a number by itself.
+        self.limit.store(bytes, Ordering::Relaxed);
+        self.shared.1.notify_all();
     }
 
     /// Those that were told to end so far.
@@ -103,7 +113,7 @@ enum Standing {
 
 struct Looker {
     worker: u32,
-    limit: u64,
+    limit: Arc<AtomicU64>,
     mark: Text<80>,
     ours: Vec<(&'static str, OsString)>,
     record: OwnedFd,
@@ -174,7 +184,7 @@ impl Looker {
     }
 
     fn look_at(&mut self, pid: u32) {
-        let limit = self.limit;
+        let limit = self.limit.load(Ordering::Relaxed);
         let Some(member) = self.tree.get_mut(&pid) else { return };
         let now = Instant::now();
         if let Standing::Told(at) = &member.standing {

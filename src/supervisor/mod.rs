@@ -112,7 +112,7 @@ pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
 pub use shares::{Dead, Share, Shares, budgets_here};
-pub use sharing::{SharedBudget, patience};
+pub use sharing::{SharedBudget, Shortage, patience};
 pub use surroundings::{
     CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record, misspelt_variables,
 };

@@ -422,6 +422,7 @@ mod tests {
             budget: None,
             budget_used: None,
             waited_ms: None,
+            holders: [None; crate::report::HOLDERS],
             inferred: false,
             profile: None,
             told: None,

@@ -3,14 +3,14 @@
 //!
 //! A C library tries again by other means when one call was refused (brk, then mmap, then another arena), so the
 //! refusals of one thread that no success interrupts are one *want*, as large as the smallest of them. A want is
-//! made good by a success of that thread that is at least as large, or by the process mapping so much afterwards,
+//! made good by a success of that thread that is as large, or half as large where it is much, or by the process mapping so much afterwards,
 //! in whatever pieces, that it cannot have been the end of it.
 //!
 //! What is still wanted at the end is what the process died of, unless it got over it with the memory that it had. That
 //! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
 //! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::{Message, Story, says_to_try_again, tells_of_a_missing_block};
+use crate::message::{Message, Story, claims_nothing, says_to_try_again, tells_of_a_missing_block};
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -48,6 +48,9 @@ const OTHERS_MS: u64 = 1_000;
 /// Less room than this, and nothing is to be had. One large request that is refused leaves room to go on.
 const LITTLE_BYTES: u64 = 1 << 20;
 
+/// From this size on half of what was refused will do.
+const HALVED_BYTES: u64 = 1 << 20;
+
 /// How many wants are kept for a process; the oldest gives way.
 const MOST_WANTS: usize = 8;
 
@@ -78,9 +81,10 @@ pub(super) struct Refusals {
     heap_end: u64,
     /// When something was last refused, given back, or said of memory.
     turned: Moment,
-    /// Bytes given back since, and in how many calls.
+    /// Bytes given back since, in how many calls, and what those took of the processor's time.
     released: u64,
     releases: u64,
+    releasing_ns: u64,
     /// What it said since.
     story: Story,
     /// Of this, that something may be tried again, as of a thread whose stack was refused.
@@ -109,8 +113,11 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub(super) now: Moment,
-    /// The limit that refused it, and how much is in use of what that counts; unknown without `/proc`.
+    /// The limit that refused it, or what others leave of it now; and how much is in use of what that counts, which is unknown
+    /// without `/proc`.
     pub(super) limit: u64,
+    /// More than this it could never have had.
+    pub(super) whole: u64,
     pub(super) in_use: Option<u64>,
     /// It has waited for a child since it was refused something.
     pub(super) has_waited_for_child: bool,
@@ -178,7 +185,9 @@ impl Refusals {
         }
         for slot in &mut self.wants {
             let Some(want) = slot else { continue };
-            let granted = want.tid == tid && bytes >= want.least && (writable || !want.writable);
+            // Who reserves a heap of its own halves what it asks for until it gets it.
+            let would_do = if want.least > HALVED_BYTES { want.least / 2 } else { want.least };
+            let granted = want.tid == tid && bytes >= would_do && (writable || !want.writable);
             if granted || self.mapped - want.mapped_before >= enough {
                 *slot = None;
             } else if want.tid == tid {
@@ -188,16 +197,18 @@ impl Refusals {
     }
 
     /// So much was given back: as part of a death, or so as to go on. The little that exit handlers free is neither.
-    pub(super) fn note_released(&mut self, bytes: u64, now: Moment, limit: u64) {
+    /// `took_ns`: what the call itself took, which is the more, the more of it was used.
+    pub(super) fn note_released(&mut self, bytes: u64, took_ns: u64, now: Moment, limit: u64) {
         self.released = self.released.saturating_add(bytes);
         self.releases = self.releases.saturating_add(1);
+        self.releasing_ns = self.releasing_ns.saturating_add(took_ns);
         if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
             self.turn(now);
         }
     }
 
     fn turn(&mut self, now: Moment) {
-        (self.turned, self.released, self.releases) = (now, 0, 0);
+        (self.turned, self.released, self.releases, self.releasing_ns) = (now, 0, 0, 0);
     }
 
     /// Whether what the process says and gives back may bear on its end.
@@ -210,8 +221,14 @@ impl Refusals {
         self.goes_on = false;
     }
 
-    /// The program said something.
-    pub(super) fn note_said(&mut self, text: &[u8], on_stderr: bool, now: Moment) {
+    /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
+    pub(super) fn note_said(&mut self, text: &[u8], no_memory: &[u8], on_stderr: bool, now: Moment) {
+        if is_said_in(text, no_memory) {
+            self.turn(now);
+            self.go_back_to_it();
+            self.story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+            return;
+        }
         let is_heard = match Message::of(text) {
             None => false,
             Some(Message::OutOfMemory) => {
@@ -245,7 +262,8 @@ impl Refusals {
     /// Whether a process that ends now dies of what it was refused.
     pub(super) fn are_fatal(&self, end: End) -> bool {
         let is_within = |ns, ms| self.turned.is_within(end.now, ns, ms);
-        let straight_ns = STRAIGHT_NS.saturating_add(self.releases.saturating_mul(RELEASE_NS));
+        let releasing_ns = self.releasing_ns.saturating_add(self.releases.saturating_mul(RELEASE_NS));
+        let straight_ns = STRAIGHT_NS.saturating_add(releasing_ns);
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             Some(Message::OutOfMemory) if is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
@@ -267,7 +285,7 @@ impl Refusals {
         let Some(in_use) = end.in_use else { return true };
         self.wants.iter().flatten().any(|want| {
             let bytes = want.least.max(LEAST_STEP_BYTES);
-            bytes <= end.limit && in_use.saturating_add(bytes) > end.limit
+            bytes <= end.whole && in_use.saturating_add(bytes) > end.limit
         })
     }
 
@@ -275,6 +293,12 @@ impl Refusals {
     pub(super) fn is_wanting(&self) -> bool {
         self.wants.iter().any(Option::is_some)
     }
+}
+
+/// Whether a line of it claims failure in these words.
+fn is_said_in(text: &[u8], words: &[u8]) -> bool {
+    let says = |line: &[u8]| !words.is_empty() && line.windows(words.len()).any(|part| part == words);
+    text.split(|byte| *byte == b'\n').any(|line| says(line) && !claims_nothing(line))
 }
 
 /// How much a process with this limit maps only if it goes on.
@@ -294,7 +318,7 @@ mod tests {
     }
 
     fn end_at(now: Moment, in_use: Option<u64>) -> End {
-        End { now, limit: 64 * MIB, in_use, has_waited_for_child: false }
+        End { now, limit: 64 * MIB, whole: 64 * MIB, in_use, has_waited_for_child: false }
     }
 
     fn say(refusals: &mut Refusals, message: Message, now: Moment) {
@@ -304,7 +328,7 @@ mod tests {
             Message::Unrelated => b"usage: worker FILE\n",
         };
         assert_eq!(Message::of(text), Some(message));
-        refusals.note_said(text, true, now);
+        refusals.note_said(text, b"", true, now);
     }
 
     fn refused(requests: &[u64]) -> Refusals {
@@ -335,6 +359,9 @@ mod tests {
             (&[132 << 10, MIB], &[(1, 132 << 10)], false),
             // A large one, and afterwards the little that saying so takes.
             (&[64 * MIB, 64 * MIB], &[(1, 132 << 10), (1, 4096)], true),
+            // Half of a reservation, but no less than that.
+            (&[64 * MIB], &[(1, 32 * MIB)], false),
+            (&[64 * MIB], &[(1, 15 * MIB)], true),
             // Another thread's success says nothing of this one's want …
             (&[MIB], &[(2, 2 * MIB)], true),
             // … unless the whole process goes on.
@@ -454,7 +481,7 @@ mod tests {
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
             Refusals::note_goes_on,
-            |refusals| refusals.note_said(b"input.csv: No such file or directory\n", true, START),
+            |refusals| refusals.note_said(b"input.csv: No such file or directory\n", b"", true, START),
         ]
         .into_iter()
         .enumerate()
@@ -482,17 +509,36 @@ mod tests {
         }
         // A thread's stack is one large request.
         let mut refusals = refused(&[32 * MIB]);
-        refusals.note_said(b"pthread_create: Resource temporarily unavailable\n", true, START);
+        refusals.note_said(b"pthread_create: Resource temporarily unavailable\n", b"", true, START);
         assert!(refusals.are_fatal(end_at(START, Some(40 * MIB))));
+    }
+
+    #[test]
+    fn memory_is_spoken_of_in_the_users_language() {
+        let words = "Nicht genügend Hauptspeicher verfügbar";
+        let line = format!("eat: {words}\n");
+        let dropped = format!("warning: {words}\n");
+        for (said, no_memory, fatal) in [(&line, words, true), (&line, "", false), (&dropped, words, false)] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_said(said.as_bytes(), no_memory.as_bytes(), true, START);
+            assert_eq!(refusals.are_fatal(end_at(used(STRAIGHT_NS + 1), Some(0))), fatal, "{said}");
+        }
     }
 
     #[test]
     fn giving_back_is_no_work() {
         for (released, fatal) in [(64 * MIB, true), (4096, false)] {
             let mut refusals = refused(&[MIB]);
-            refusals.note_released(released, used(20 * STRAIGHT_NS), 64 * MIB);
+            refusals.note_released(released, 0, used(20 * STRAIGHT_NS), 64 * MIB);
             let end = end_at(used(20 * STRAIGHT_NS), Some(0));
             assert_eq!(refusals.are_fatal(end), fatal, "{released}");
+        }
+        // What the calls themselves take is none either.
+        for (took_ns, fatal) in [(19 * STRAIGHT_NS, true), (18 * STRAIGHT_NS, false)] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_released(4096, took_ns, used(20 * STRAIGHT_NS), 64 * MIB);
+            let end = end_at(used(20 * STRAIGHT_NS), Some(0));
+            assert_eq!(refusals.are_fatal(end), fatal, "{took_ns}");
         }
     }
 

@@ -1,12 +1,15 @@
 //! The measure `resident`, held from outside: a followed program is refused by its soft limit on data, and its tracer is
-//! asked what a guard would ask itself. With what the program asks for, is more in use than the limit allows? If not, the soft
-//! limit moves to what is mapped and what is free, and the call is made again; the program sees nothing of it.
+//! asked what a guard would ask itself. With what the program asks for, is more in use than the limit allows, or than others
+//! leave who share its budget? If not, the soft limit moves to what is mapped and what is free, and the call is made again; the
+//! program sees nothing of it. Where others have what is missing, the thread is left where it stands, and asked for again.
 //!
 //! Only a limit is moved that is known as a tracer's, or that was set for a program without a guard in such a tree: a guard
 //! moves its own, and what a user or another launcher has set stays. For a tracer's process: nothing here allocates, locks or
 //! panics.
 
 use crate::contract::Measure;
+use crate::growth::{Grant, Growth, Looks, Use};
+use crate::ledger::{Id, Ledger, Row};
 use crate::shortage::LEAST_STEP_BYTES;
 use crate::sys;
 use crate::sys::memory::{
@@ -16,16 +19,44 @@ use crate::sys::memory::{
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// More would be in use than the limit allows; or the limit that refused is not the tracer's to move.
+    /// More would be in use than the limit allows, or than others leave; or the limit that refused is not the tracer's to move.
     No,
     /// The soft limit has been moved, or had room already: worth another try.
     Again,
+    /// Others who share its budget have what is missing, or go first: to be asked again a moment later.
+    Later,
+}
+
+/// How a thread stands that may have to wait for others who share its budget. All zero: it does not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wait {
+    /// Since when it waits for what others have; zero while it does not.
+    since_ms: u64,
+    /// Since when it lets another one go first; zero while it does not.
+    yields_since_ms: u64,
+    /// For this request it has done so.
+    has_yielded: bool,
+    /// When it was refused last after it had waited; zero for never.
+    in_vain_at_ms: u64,
+    /// It was the budget that had no room for what was refused last: for so many milliseconds, plus one.
+    refused_after: u64,
+    /// How long it waited when it last did so in vain.
+    waited_ms: u64,
 }
 
 /// A limit on what is resident, for processes that are followed.
 pub(super) struct Room {
     limit: u64,
+    budget: Option<SharedLedger>,
     shared: Shared,
+}
+
+/// The ledger of a budget that those who are followed share with others.
+#[derive(Clone, Copy)]
+pub(super) struct SharedLedger {
+    pub(super) ledger: &'static Ledger,
+    /// Nobody has a limit of its own: it is as the budget is now.
+    pub(super) is_the_limit: bool,
 }
 
 /// How much of what a process holds is counted for others, as they share it. It is dear to ask: of one process at a time.
@@ -36,45 +67,190 @@ struct Shared {
     due_ms: u64,
 }
 
+/// When this process looked at what others had.
+static LOOKS: Looks = Looks::new();
+
 impl Room {
-    pub(super) fn new(limit: u64) -> Room {
-        Room { limit, shared: Shared::default() }
+    pub(super) fn new(limit: u64, budget: Option<SharedLedger>) -> Room {
+        Room { limit, budget, shared: Shared::default() }
+    }
+
+    /// The most that one process may hold.
+    pub(super) fn limit(&self) -> u64 {
+        self.budget.filter(|budget| budget.is_the_limit).map_or(self.limit, |budget| budget.ledger.budget())
+    }
+
+    /// The supervisor has set another one.
+    pub(super) fn set_limit(&mut self, bytes: u64) {
+        self.limit = bytes;
+        if let Some(budget) = &mut self.budget {
+            budget.is_the_limit &= bytes >= budget.ledger.budget();
+        }
+    }
+
+    /// The ledger of the budget that they share.
+    pub(super) fn ledger(&self) -> Option<&'static Ledger> {
+        self.budget.map(|budget| budget.ledger)
+    }
+
+    /// The most that a process could hold now which holds so much: its limit, or what others leave it.
+    pub(super) fn limit_of_a_moment(&self, pid: u32, held: u64) -> u64 {
+        let limit = self.limit();
+        let (Some(ledger), Some(row)) = (self.ledger(), self.row(pid)) else { return limit };
+        let free = ledger.permitted().saturating_sub(ledger.leased());
+        limit.min(held.saturating_add(row.lease().saturating_sub(row.charge())).saturating_add(free))
     }
 
     /// Process `pid` has become another program.
     pub(super) fn settle(&self, pid: u32) {
-        let used = sys::memory::memory_use_of(pid);
-        if let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) {
-            let soft = data.saturating_add(self.limit.saturating_sub(held));
-            self.move_soft_limit(pid, false, |_| soft);
+        if !self.moves_limit_of(pid) {
+            return;
+        }
+        if let (Some(ledger), Some(row)) = (self.ledger(), self.row(pid)) {
+            ledger.note_given_back(row.lease(), sys::process::monotonic_ms());
+            begin(row, pid);
+        }
+        self.leave_what_is_free(pid);
+    }
+
+    /// Process `pid` was forked just now: its parent is charged for what it holds.
+    pub(super) fn settle_child(&self, pid: u32) {
+        if !self.moves_limit_of(pid) {
+            return;
+        }
+        if let Some(row) = self.row(pid) {
+            let held = sys::memory::memory_use_of(pid).of(Measure::Resident).unwrap_or(0);
+            begin(row, pid);
+            row.set_base(held);
+            row.note_held(held);
+            self.leave_what_is_free(pid);
         }
     }
 
+    /// In a budget a process has nothing that it has not asked for.
+    fn leave_what_is_free(&self, pid: u32) {
+        let used = sys::memory::memory_use_of(pid);
+        if let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) {
+            let free = if self.budget.is_some() { 0 } else { self.limit().saturating_sub(held) };
+            self.move_soft_limit(pid, false, |_| data.saturating_add(free));
+        }
+    }
+
+    /// The row of a process, which gets one if it has none. `None`: it shares no budget, or too many do.
+    fn row(&self, pid: u32) -> Option<&'static Row> {
+        let ledger = self.ledger()?;
+        let id = Id::new(pid, sys::process::life_of(pid)?.start);
+        let found = ledger.find(id).and_then(|place| ledger.row(place));
+        if let Some(row) = found.filter(|row| !row.is_outside()) {
+            return Some(row);
+        }
+        let row = found.or_else(|| {
+            let place = ledger.take_row(id).or_else(|| {
+                // All are taken: some may be of the dead.
+                LOOKS.take_from_the_dead(ledger);
+                ledger.take_row(id)
+            })?;
+            ledger.row(place)
+        })?;
+        begin(row, pid);
+        Some(row)
+    }
+
     /// Process `pid`, which uses so much, was refused so many bytes for the `tries`th time.
-    pub(super) fn ask(&mut self, pid: u32, used: &MemoryUse, bytes: u64, tries: u32) -> Answer {
+    pub(super) fn ask(
+        &mut self,
+        pid: u32,
+        used: &MemoryUse,
+        bytes: u64,
+        tries: u32,
+        wait: &mut Wait,
+    ) -> Answer {
         /// As often as another thread takes what was meant for this one.
         const MOST_TRIES: u32 = 64;
         /// As often as there was room already: that may have been another thread's doing.
         const MOST_IN_VAIN: u32 = 2;
+        wait.refused_after = 0;
         let (Some(data), Some(held)) = (used.data, used.of(Measure::Resident)) else { return Answer::No };
-        let wanted = bytes.checked_next_multiple_of(sys::memory::page_bytes()).unwrap_or(u64::MAX);
-        let mut free = self.limit.saturating_sub(held);
-        if wanted > free && held <= self.limit.saturating_mul(2) {
-            free = self.limit.saturating_sub(held.saturating_sub(self.shared_by(pid, held)));
+        if !self.moves_limit_of(pid) {
+            return Answer::No;
         }
-        let is_granted = wanted <= free && tries < MOST_TRIES;
+        let wanted = bytes.checked_next_multiple_of(sys::memory::page_bytes()).unwrap_or(u64::MAX);
+        let limit = self.limit();
+        let mut free = limit.saturating_sub(held);
+        if wanted > free && held <= limit.saturating_mul(2) {
+            free = limit.saturating_sub(held.saturating_sub(self.shared_by(pid, held)));
+        }
+        let more = wanted.saturating_add(LEAST_STEP_BYTES);
+        let mut is_granted = wanted <= free && tries < MOST_TRIES;
+        let row = self.row(pid);
+        let mut grant = None;
+        if let (Some(ledger), Some(row)) = (self.ledger(), row) {
+            if is_granted && wait.yields(ledger, row, wanted) {
+                return Answer::Later;
+            }
+            if is_granted {
+                let Grant { left, lease } = self.lease_for(ledger, row, pid, [data, held], wanted);
+                free = free.min(left);
+                grant = Some((row, lease));
+                is_granted = wanted <= free;
+                if !is_granted && wait.goes_on(ledger, row, wanted) {
+                    self.move_soft_limit(pid, true, |now| now.min(data.saturating_add(free)));
+                    return Answer::Later;
+                }
+            } else if self.budget.is_some_and(|budget| budget.is_the_limit) && wanted > free {
+                // More than all have together.
+                wait.refused_after = 1;
+            }
+            wait.end(row);
+        }
         // Where it is refused, nothing is left to be had without a question.
-        let soft = if is_granted {
-            data.saturating_add(free.max(wanted.saturating_add(LEAST_STEP_BYTES)))
-        } else {
-            data.saturating_add(free)
-        };
+        let soft = data.saturating_add(if is_granted { free.max(more) } else { free });
         let has_moved = self
             .move_soft_limit(pid, !is_granted, |now| if is_granted { now.max(soft) } else { now.min(soft) });
+        if is_granted && grant.is_some_and(|(row, lease)| row.lease() < lease) {
+            // What was taken back meanwhile must not be used after all.
+            self.move_soft_limit(pid, false, |now| now.min(data));
+            return Answer::Later;
+        }
         match (is_granted, has_moved) {
             (true, true) => Answer::Again,
             (true, false) if tries < MOST_IN_VAIN => Answer::Again,
             _ => Answer::No,
+        }
+    }
+
+    /// How much the lease leaves once it has grown as far as it can.
+    fn lease_for(
+        &mut self,
+        ledger: &Ledger,
+        row: &Row,
+        pid: u32,
+        [mapped, held]: [u64; 2],
+        wanted: u64,
+    ) -> Grant {
+        let growth = Growth { ledger, row, looks: &LOOKS };
+        let more = wanted.saturating_add(LEAST_STEP_BYTES);
+        let grant = growth.make_room(Use { mapped, held, shared: 0 }, more);
+        if grant.left >= wanted {
+            return grant;
+        }
+        // Others may share what it holds.
+        match self.shared_by(pid, held) {
+            0 => grant,
+            shared => growth.make_room(Use { mapped, held, shared }, more),
+        }
+    }
+
+    /// Whether the soft limit of a process is ours to move.
+    pub(super) fn moves_limit_of(&self, pid: u32) -> bool {
+        self.is_ours(sys::memory::soft_limit_on_data_of(pid))
+    }
+
+    fn is_ours(&self, soft: Option<u64>) -> bool {
+        match mover_of(soft) {
+            Mover::Tracer => true,
+            Mover::Nobody => self.budget.is_some() || soft == Some(marked_standing(self.limit)),
+            Mover::Guard | Mover::User => false,
         }
     }
 
@@ -84,12 +260,7 @@ impl Room {
         let mut has_risen = false;
         let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now: Rlimit| {
             let soft = now.soft?;
-            let is_ours = match mover_of(now.soft) {
-                Mover::Tracer => true,
-                Mover::Nobody => soft == marked_standing(self.limit),
-                Mover::Guard | Mover::User => false,
-            };
-            if !is_ours {
+            if !self.is_ours(now.soft) {
                 return Some(soft);
             }
             let new = marked_followed(to(soft)).min(now.hard.unwrap_or(u64::MAX));
@@ -105,11 +276,88 @@ impl Room {
         if self.shared.pid != pid || now_ms >= self.shared.due_ms {
             let share = sys::memory::share_held_by(pid);
             let after_ms = sys::process::monotonic_ms();
-            let bytes = share.map_or(0, |share| held.saturating_sub(share)).min(self.limit);
+            let bytes = share.map_or(0, |share| held.saturating_sub(share)).min(self.limit());
             // A hundredth of the time, at most.
             let due_ms = after_ms.saturating_add((after_ms - now_ms + 1).saturating_mul(100));
             self.shared = Shared { pid, bytes, due_ms };
         }
         self.shared.bytes
+    }
+}
+
+/// A process has nothing of the budget yet; or it has become another program, and nothing of the old one is left.
+fn begin(row: &Row, pid: u32) {
+    row.begin();
+    row.set_name(sys::process::name_of(pid).as_bytes());
+}
+
+impl Wait {
+    /// How long it waited for what was refused last; `None`: that was not for want of room in a budget.
+    pub(super) fn refused_after_ms(&self) -> Option<u64> {
+        self.refused_after.checked_sub(1)
+    }
+
+    /// Whether it lets another one go first, for as long as the patience lasts: see `Ledger::has_to_yield`.
+    fn yields(&mut self, ledger: &Ledger, row: &Row, bytes: u64) -> bool {
+        let now_ms = sys::process::monotonic_ms();
+        let is_over = now_ms.saturating_sub(self.yields_since_ms) >= ledger.patience_ms();
+        let may_yield = self.since_ms == 0 && !self.has_yielded && ledger.patience_ms() > 0;
+        let yields =
+            may_yield && !(self.yields_since_ms != 0 && is_over) && ledger.has_to_yield(row, bytes, now_ms);
+        if yields && self.yields_since_ms == 0 {
+            row.begin_to_yield(bytes, now_ms);
+            self.yields_since_ms = now_ms.max(1);
+        }
+        if yields {
+            LOOKS.take_from_the_dead(ledger);
+        } else if self.yields_since_ms != 0 {
+            row.end_to_yield(now_ms);
+            self.yields_since_ms = 0;
+            self.has_yielded = true;
+        }
+        yields
+    }
+
+    /// There is no room in the budget: whether it goes on waiting, or begins to.
+    fn goes_on(&mut self, ledger: &Ledger, row: &Row, bytes: u64) -> bool {
+        /// Who was refused asks again, by other means: an allocator by mmap(2) after brk(2). That is the same request.
+        const BY_OTHER_MEANS_MS: u64 = 1000;
+        let now_ms = sys::process::monotonic_ms();
+        let patience_ms = ledger.patience_ms();
+        // More than all will never be there.
+        let can_never_be = row.charge().saturating_add(bytes) > ledger.budget();
+        let is_probe = self.since_ms == 0
+            && self.in_vain_at_ms != 0
+            && now_ms.saturating_sub(self.in_vain_at_ms) < BY_OTHER_MEANS_MS;
+        if self.since_ms == 0 && patience_ms > 0 && !can_never_be && !is_probe {
+            row.begin_to_wait(bytes, now_ms);
+            self.since_ms = now_ms.max(1);
+        }
+        if self.since_ms != 0 && !ledger.is_to_be_refused(row, self.since_ms, now_ms) {
+            return true;
+        }
+        if !is_probe {
+            self.waited_ms = if self.since_ms == 0 { 0 } else { now_ms.saturating_sub(self.since_ms) };
+        }
+        self.refused_after = self.waited_ms.saturating_add(1);
+        row.note_refusal(bytes);
+        if !is_probe {
+            self.in_vain_at_ms = now_ms.max(1);
+            ledger.note_movement(now_ms);
+        }
+        false
+    }
+
+    /// It waits no longer.
+    fn end(&mut self, row: &Row) {
+        if self.since_ms != 0 {
+            row.end_to_wait();
+        }
+        (self.since_ms, self.has_yielded) = (0, false);
+    }
+
+    /// The same as nobody can be kept waiting.
+    pub(super) fn hurry(&mut self) {
+        (self.has_yielded, self.in_vain_at_ms) = (true, sys::process::monotonic_ms().max(1));
     }
 }

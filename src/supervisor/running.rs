@@ -13,12 +13,13 @@ use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
 use crate::contract::{Cause, LimitSource, Measure, Sufficient};
 use crate::profile::{PROFILE_BYTES, Profile};
-use crate::record::{Claims, HEAD_BYTES, ProfileState, RECORD_BYTES, State};
+use crate::record::{Claims, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State};
 use crate::sys;
 use crate::text::Text;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
@@ -49,6 +50,7 @@ pub struct Running {
     any_descendant: bool,
     sufficient: Sufficient,
     limit_source: LimitSource,
+    measure: Measure,
     before: Before,
     limit: Option<u64>,
     tries: u32,
@@ -82,6 +84,7 @@ pub(super) struct Equipment {
     pub(super) any_descendant: bool,
     pub(super) sufficient: Sufficient,
     pub(super) limit_source: LimitSource,
+    pub(super) measure: Measure,
     pub(super) before: Before,
     pub(super) limit: Option<u64>,
     pub(super) time_limit: Option<Duration>,
@@ -109,6 +112,7 @@ impl Running {
             any_descendant: equipment.any_descendant,
             sufficient: equipment.sufficient,
             limit_source: equipment.limit_source,
+            measure: equipment.measure,
             before: equipment.before,
             limit: equipment.limit,
             tries: equipment.tries,
@@ -128,6 +132,47 @@ impl Running {
     /// Returns the soft limit that the worker was started with, in bytes.
     pub fn limit(&self) -> Option<u64> {
         self.limit
+    }
+
+    /// Sets another limit while the worker runs, and all that it starts: what it holds above that it keeps, and is refused more. Only
+    /// for one that has a limit. With the measure [`Resident`](Measure::Resident) it holds for the whole tree, and whoever stays above
+    /// it ends by it, as under any limit; with the others for the worker, and for what it starts from then on.
+    ///
+    /// Not above the hard limit, and in a budget not above that.
+    ///
+    /// # Errors
+    /// `InvalidInput` where `limit` stands for none, or the worker has none; those of prlimit(2): `ESRCH` for one that has ended,
+    /// `EPERM` for another user's.
+    pub fn set_limit(&mut self, limit: crate::Limit) -> io::Result<()> {
+        let invalid = |words: &str| io::Error::new(io::ErrorKind::InvalidInput, words.to_owned());
+        let bytes = super::resolve(limit, "").ok_or_else(|| invalid("that stands for no limit"))?;
+        if self.limit.is_none() {
+            return Err(invalid("a worker that was started without a limit cannot be given one"));
+        }
+        if self.ended.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        let budget = self.share.as_ref().map_or(u64::MAX, SharedBudget::bytes);
+        let bytes = bytes.min(budget);
+        if self.measure == Measure::Resident {
+            let record = std::fs::File::from(self.record.try_clone()?);
+            record.write_all_at(&bytes.saturating_add(1).to_ne_bytes(), LIMIT_NOW_AT as u64)?;
+            if let Some(look) = &self.look {
+                look.set_limit(bytes);
+            }
+            if let Some(inference) = &self.inference {
+                inference.set_limit(bytes)?;
+            }
+            if let Some(followers) = &mut self.followers {
+                followers.set_limit(bytes)?;
+            }
+        } else {
+            sys::memory::change_soft_limit(self.pid, self.measure.into(), |now| {
+                Some(bytes.min(now.hard.unwrap_or(u64::MAX)))
+            })?;
+        }
+        self.limit = Some(bytes);
+        Ok(())
     }
 
     /// Returns whether refusals are watched from outside: [`Worker::infer_refusals`](super::Worker::infer_refusals)
@@ -280,7 +325,7 @@ impl Running {
         let askers = self.followers.as_ref().map(Followers::arrivals);
         let happened = sys::child::poll([pidfd, stdout, stderr, arrivals, askers], patience_ms)?;
         if let Some(followers) = &mut self.followers {
-            let ledger = self.share.as_ref().and_then(SharedBudget::ledger_fd);
+            let ledger = self.share.as_ref().map(SharedBudget::ledger_fd);
             followers.attend(self.pid, self.record.as_fd(), ledger);
         }
         if let Some(output) = &mut self.output {

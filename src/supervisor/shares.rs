@@ -119,7 +119,8 @@ fn share(row: &Row) -> Option<Share> {
     let pid = row.id()?.pid();
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let command = String::from_utf8_lossy(command.strip_suffix(b"\0").unwrap_or(&command)).replace('\0', " ");
-    let since_ms = Some(row.waiting_since_ms()).filter(|since_ms| *since_ms != 0);
+    let waits = [row.waiting_since_ms(), row.held_back_since_ms()];
+    let since_ms = waits.into_iter().find(|since_ms| *since_ms != 0);
     let now_ms = sys::process::monotonic_ms();
     Some(Share {
         pid,

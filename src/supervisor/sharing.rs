@@ -9,6 +9,7 @@ use super::look::{Over, send, tell};
 use crate::Limit;
 use crate::cgroup::{Filling, filling};
 use crate::contract::{Cause, DEFAULT_PATIENCE_MS, LAST_WORDS_DEADLINE_MS, Measure, variable};
+use crate::growth::is_alive;
 use crate::ledger::{Id, LEDGER_BYTES, Ledger, Row};
 use crate::overrun::{AGAIN_MS, ASKED_TO_LEAVE, most};
 use crate::record;
@@ -34,18 +35,34 @@ pub struct SharedBudget {
     /// Nobody here looks after a budget that this process only shares.
     own: Option<Arc<Own>>,
     ledger: &'static Ledger,
+    /// The ledger is found by it, by those whom the process that keeps it may not be looked at by.
+    fd: Arc<OwnedFd>,
 }
 
 struct Own {
     shared: Arc<(Mutex<State>, Condvar)>,
-    /// The ledger is found by it.
-    fd: OwnedFd,
 }
 
 #[derive(Default)]
 struct State {
     is_over: bool,
     left: Vec<Over>,
+    /// Whom to tell that it gets short.
+    listeners: Vec<Listener>,
+}
+
+type Listener = Box<dyn FnMut(Shortage) + Send>;
+
+/// How a shared budget stands that gets short.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// What there is to share, in bytes; less where the container has no room for more.
+    pub permitted: u64,
+    /// What of it is leased.
+    pub leased: u64,
+    /// How many processes wait for others to give memory back.
+    pub waiting: usize,
 }
 
 impl Drop for Own {
@@ -86,7 +103,7 @@ impl SharedBudget {
             io::Error::new(io::ErrorKind::InvalidInput, words)
         })?;
         let fd = sys::memfd::create_sealed(c"oomguard-ledger", LEDGER_BYTES)?;
-        let fd = sys::child::move_up(fd, 64);
+        let fd = sys::child::move_up(fd, FIRST_DESCRIPTOR);
         let inode =
             sys::memfd::sealed_inode(fd.as_raw_fd(), LEDGER_BYTES).ok_or_else(io::Error::last_os_error)?;
         let ledger = map(fd.as_raw_fd()).ok_or_else(io::Error::last_os_error)?;
@@ -107,20 +124,26 @@ impl SharedBudget {
             next_search: Instant::now(),
             asked: None,
             stay: HashSet::new(),
+            is_short: false,
         };
         std::thread::Builder::new()
             .name("oomguard-budget".into())
             .stack_size(128 << 10)
             .spawn(|| watch.run())?;
-        Ok(SharedBudget { place: place.into(), own: Some(Arc::new(Own { shared, fd })), ledger })
+        Ok(SharedBudget {
+            place: place.into(),
+            own: Some(Arc::new(Own { shared })),
+            ledger,
+            fd: Arc::new(fd),
+        })
     }
 
     /// The budget that this process was started in, by a launcher or a supervisor above it. `None`: there is none, or it
     /// cannot be reached.
     pub fn inherited() -> Option<SharedBudget> {
         let place = std::env::var_os(variable::LEDGER)?;
-        let ledger = open(place.as_bytes())?;
-        Some(SharedBudget { place, own: None, ledger })
+        let (fd, ledger) = open(place.as_bytes())?;
+        Some(SharedBudget { place, own: None, ledger, fd: Arc::new(fd) })
     }
 
     /// What there is to share, in bytes.
@@ -133,9 +156,34 @@ impl SharedBudget {
         self.ledger.leased()
     }
 
-    /// The ledger, where this process keeps it.
-    pub(super) fn ledger_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.own.as_ref().map(|own| own.fd.as_fd())
+    /// Has this called when it gets short: somebody waits, or less than a sixteenth is left. Once, until it is short no longer. It is
+    /// called by the thread that looks after the budget, several times a second at most, and holds that up: start no work in it.
+    ///
+    /// ```no_run
+    /// # use oomguard::supervisor::SharedBudget;
+    /// # fn main() -> std::io::Result<()> {
+    /// let budget = SharedBudget::new("2GiB".parse().unwrap(), SharedBudget::PATIENCE)?;
+    /// budget.on_shortage(|short| eprintln!("{} wait for memory", short.waiting))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Unsupported` where another process looks after it, which this one has [inherited](SharedBudget::inherited) it from.
+    pub fn on_shortage(&self, listener: impl FnMut(Shortage) + Send + 'static) -> io::Result<()> {
+        let own = self.own.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        own.shared.0.lock().listeners.push(Box::new(listener));
+        Ok(())
+    }
+
+    /// The ledger, where its numbers are processes here.
+    pub(super) fn ledger(&self) -> Option<&'static Ledger> {
+        Some(self.ledger).filter(|ledger| ledger.pid_namespace() == sys::process::pid_namespace())
+    }
+
+    /// The ledger, for those who cannot open it where it is kept.
+    pub(super) fn ledger_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     pub(super) fn variable(&self) -> (&'static str, OsString) {
@@ -220,11 +268,12 @@ impl std::fmt::Debug for SharedBudget {
 }
 
 /// The ledger at that place.
-pub(super) fn open(place: &[u8]) -> Option<&'static Ledger> {
+fn open(place: &[u8]) -> Option<(OwnedFd, &'static Ledger)> {
     let place = record::from_variable(place)?;
     let fd = sys::memfd::open_of(place.pid?, place.fd)?;
     let is_it = sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) == Some(place.inode);
-    map(fd.number()).filter(|ledger| is_it && ledger.is_one())
+    let ledger = map(fd.number()).filter(|ledger| is_it && ledger.is_one())?;
+    Some((sys::child::move_up(fd.into(), FIRST_DESCRIPTOR), ledger))
 }
 
 /// A copy of a ledger that somebody else keeps.
@@ -268,6 +317,8 @@ struct Watch {
     asked: Option<Asked>,
     /// Those that could not be made to leave: another user's, or one that the kernel holds.
     stay: HashSet<Id>,
+    /// It was short at the last look.
+    is_short: bool,
 }
 
 /// Those who were forked, when that was looked at last.
@@ -290,10 +341,15 @@ struct Asked {
     at: Instant,
 }
 
+/// Programs take the low numbers for themselves.
+const FIRST_DESCRIPTOR: i32 = 64;
+
 /// How soon one who was asked to leave must have begun to.
 const OBEYS_WITHIN: Duration = Duration::from_millis(50);
 /// How long one may take that has begun to.
 const ENDS_WITHIN: Duration = Duration::from_millis(LAST_WORDS_DEADLINE_MS + 2000);
+/// What was found to be held beside all leases is looked for again so soon.
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(250);
 const SEARCH_EVERY: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE_MS: u64 = 250;
 const SHORTEST_PAUSE_MS: u64 = 5;
@@ -347,6 +403,7 @@ impl Watch {
         let beside = self.held_beside(charged);
         let found = Found { charged, beside, container: filling("") };
         self.set_ceiling(&found);
+        self.tell_if_short();
         let room = self.room(&found);
         let in_use = found.charged.saturating_add(found.beside);
         let grown = self.last.map_or(0, |(at, before)| {
@@ -374,14 +431,36 @@ impl Watch {
         Duration::from_millis(pause.clamp(least, LONGEST_PAUSE_MS))
     }
 
+    /// Tells those who want to know that it has got short.
+    fn tell_if_short(&mut self) {
+        let (permitted, leased) = (self.ledger.permitted(), self.ledger.leased());
+        let waiting = self.ledger.taken_rows().filter(|row| row.waiting_since_ms() != 0).count();
+        let was_short = std::mem::replace(
+            &mut self.is_short,
+            waiting > 0 || permitted.saturating_sub(leased) < permitted / 16,
+        );
+        if !self.is_short || was_short {
+            return;
+        }
+        // Not under the lock, which whoever listens may want.
+        let mut listeners = std::mem::take(&mut self.shared.0.lock().listeners);
+        listeners.iter_mut().for_each(|tell| tell(Shortage { permitted, leased, waiting }));
+        let mut state = self.shared.0.lock();
+        listeners.append(&mut state.listeners);
+        state.listeners = listeners;
+    }
+
     /// Brings the rows up to date; what they are charged for together.
     fn charge(&mut self) -> u64 {
         let mut charged = 0u64;
-        let mut has_moved = false;
+        let mut given_back = 0u64;
         for row in self.ledger.taken_rows() {
             let Some(id) = row.id() else { continue };
             if !is_alive(id) {
-                has_moved |= self.ledger.take_back(row, id);
+                let lease = row.lease();
+                if self.ledger.take_back(row, id) {
+                    given_back = given_back.saturating_add(lease);
+                }
                 continue;
             }
             let memory = sys::memory::memory_use_of(id.pid());
@@ -397,9 +476,7 @@ impl Watch {
             }
             charged = charged.saturating_add(row.charge().min(row.lease()));
         }
-        if has_moved {
-            self.ledger.note_movement(sys::process::monotonic_ms());
-        }
+        self.ledger.note_given_back(given_back, sys::process::monotonic_ms());
         charged
     }
 
@@ -422,9 +499,15 @@ impl Watch {
         let is_near = charged.saturating_add(at_most) > budget - budget / 8
             || lately > budget / 8
             || orphaned > budget / 8;
+        // What was found then may be gone since, with whoever held it.
+        let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
-        if is_near && self.forked.next.is_none_or(|next| now >= next) {
-            let beside = self.held_together().saturating_sub(charged);
+        let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
+            let together = self.held_together();
+            // What has been touched since the look began is not beside it.
+            let charged = self.charge().max(charged);
+            let beside = together.saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
             self.forked = Forked { next: Some(next), faults, beside, charged };
             return beside;
@@ -568,10 +651,6 @@ impl Watch {
             }
         }
     }
-}
-
-fn is_alive(id: Id) -> bool {
-    sys::process::is_alive_since(id.pid(), id.start())
 }
 
 /// So much of a container's limit is never leased: between two looks, others in it take memory as well.

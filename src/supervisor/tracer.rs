@@ -9,14 +9,16 @@
 
 use super::inference::{Joining, join};
 use super::refusals::{End, Moment, Outcome, Refusals, enough};
-use super::room::{Answer, Room};
+use super::room::{Answer, Room, SharedLedger, Wait};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
+use crate::ledger::Ledger;
 use crate::record::{Armed, Page, RECORD_BYTES};
-use crate::report::{Request, Snapshot};
+use crate::report::{HOLDERS, Holder, Request, Snapshot};
 use crate::shortage::Asked;
 use crate::sys;
+use crate::sys::locale::NO_MEMORY_BYTES;
 use crate::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
-use crate::sys::trace::{CallStop, Event, MappingCall};
+use crate::sys::trace::{CallStop, Event, MappingCall, Waited};
 use crate::text::Text;
 use std::io;
 use std::os::fd::RawFd;
@@ -32,8 +34,16 @@ pub(super) struct Findings {
     /// Its status, plus one.
     fallen_status: AtomicU64,
     stops: AtomicU64,
-    rest: [u64; RECORD_BYTES / 8 - 2],
+    /// Who held most of the budget when it last had no room: for each its number, what it held, and its name.
+    holders: [[AtomicU64; HOLDER_WORDS]; HOLDERS],
+    /// The limit on what is resident, plus one, where the supervisor has changed it since.
+    limit_now: AtomicU64,
+    rest: [u64; RECORD_BYTES / 8 - 3 - HOLDERS * HOLDER_WORDS],
 }
+
+pub(super) const HOLDER_WORDS: usize = 4;
+/// Which of the words after the pages `limit_now` is.
+pub(super) const LIMIT_NOW: usize = 2 + HOLDERS * HOLDER_WORDS;
 
 pub(super) const FINDINGS_BYTES: usize = size_of::<Findings>();
 /// Where in the file each part lies.
@@ -47,10 +57,14 @@ pub(super) struct Terms {
     pub(super) measure: Measure,
     /// The limit on what is resident, if that is the measure.
     pub(super) resident_limit: Option<u64>,
+    /// The budget that it shares.
+    pub(super) budget: Option<SharedLedger>,
     pub(super) exit_code: u8,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
     /// Who set its limit.
     pub(super) source: LimitSource,
+    /// How the C library tells of ENOMEM in the user's language; empty in English.
+    pub(super) no_memory: Text<NO_MEMORY_BYTES>,
     /// Process numbers are below this.
     pub(super) numbers: usize,
 }
@@ -81,6 +95,8 @@ struct Facts {
     measure: Measure,
     limit: Option<u64>,
     memory: MemoryUse,
+    /// It was the budget that had no room, for so long.
+    waited_ms: Option<u64>,
 }
 
 /// A thread, and the call that it is making. All zero: nothing is known.
@@ -95,16 +111,45 @@ struct Call {
     process: u32,
     is_break: bool,
     is_writable: bool,
+    /// It maps private memory over whatever is there, which no limit refuses.
+    is_laid_over: bool,
+    /// It was refused before it was made.
+    is_refused: bool,
     /// The call that it makes maps memory, and its result is waited for.
     is_noted: bool,
     /// How often it was made again since it was refused.
     tries: u32,
-    /// The call that it makes gives so much memory back.
+    /// The call that it makes gives so much memory back, and began when its process had used so much processor time.
     released: u64,
+    began_ns: u64,
     /// The call that it makes reads something.
     reads: bool,
     /// It is stopped at every call.
     is_watched: bool,
+    wait: Wait,
+}
+
+/// A thread that is left where it was refused, as others who share its budget have what it wants.
+#[derive(Clone, Copy)]
+struct Waiter {
+    tid: u32,
+    /// What the call has returned; `None`: it is yet to be made.
+    result: Option<i64>,
+    pause_ms: u64,
+    due_ms: u64,
+}
+
+/// How many can wait at once; the next is refused.
+const MOST_WAITERS: usize = 256;
+/// The longest that a waiter is not asked for, in milliseconds.
+const LONGEST_PAUSE_MS: u64 = 16;
+
+/// What a thread does that has made a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    /// It is left where it stands.
+    Waits,
 }
 
 pub(super) struct Tracer {
@@ -116,12 +161,13 @@ pub(super) struct Tracer {
     room: Option<Room>,
     troubled: [Option<Troubled>; MOST_PROCESSES],
     next: usize,
+    waiters: [Option<Waiter>; MOST_WAITERS],
 }
 
 impl Tracer {
     pub(super) fn new(terms: Terms) -> Box<Tracer> {
         let started_ms = sys::process::monotonic_ms();
-        let room = terms.resident_limit.map(Room::new);
+        let room = terms.resident_limit.map(|limit| Room::new(limit, terms.budget));
         Box::new(Tracer {
             terms,
             room,
@@ -130,6 +176,7 @@ impl Tracer {
             started_ms,
             troubled: [None; MOST_PROCESSES],
             next: 0,
+            waiters: [None; MOST_WAITERS],
         })
     }
 
@@ -137,6 +184,7 @@ impl Tracer {
     pub(super) fn run(&mut self, socket: RawFd, findings: RawFd, descendant: Option<u32>) {
         sys::trace::withdraw(c"oomguard-tracer", [socket, findings]);
         lift_own_limits();
+        sys::trace::hear_of_events();
         if let (Some(findings), Some(calls)) = (map_findings(findings), map_calls(self.terms.numbers))
             && let Some(followed) = sys::trace::answer(socket, descendant)
         {
@@ -146,7 +194,22 @@ impl Tracer {
     }
 
     fn follow(&mut self, findings: &Findings, calls: &mut [Call]) {
-        while let Some((tid, event)) = sys::trace::wait_any() {
+        loop {
+            // Relaxed: a number by itself.
+            if let (Some(limit), Some(room)) =
+                (findings.limit_now.load(Ordering::Relaxed).checked_sub(1), &mut self.room)
+            {
+                room.set_limit(limit);
+                self.terms.resident_limit = Some(limit);
+            }
+            let (tid, event) = match self.wait() {
+                Waited::For(tid, event) => (tid, event),
+                Waited::Nothing => {
+                    self.ask_for_waiters(calls, findings);
+                    continue;
+                }
+                Waited::Nobody => return,
+            };
             // A number beyond the table has no slot of its own; it is let run, unseen.
             let Some(call) = calls.get_mut(tid as usize) else {
                 let_run(tid, event);
@@ -157,6 +220,9 @@ impl Tracer {
                     // Relaxed: a number by itself.
                     findings.stops.fetch_add(1, Ordering::Relaxed);
                     call.is_noted = call.note(tid);
+                    if call.is_laid_over && self.ask_before(tid, call) == Then::Waits {
+                        continue;
+                    }
                     if call.is_noted {
                         sys::trace::go_on_to_call(tid, 0);
                     } else {
@@ -164,12 +230,14 @@ impl Tracer {
                     }
                 }
                 Event::CallStop => {
-                    self.stop_at_call(tid, call, findings);
-                    call.go_on(tid, 0);
+                    if self.stop_at_call(tid, call, findings) == Then::GoesOn {
+                        call.go_on(tid, 0);
+                    }
                 }
                 Event::Exec => {
                     // Its number is the process's from now on, whichever thread it was.
                     *call = Call { process: tid, ..Call::default() };
+                    self.forget_waiter(tid);
                     self.forget(tid, findings);
                     if let Some(room) = &self.room {
                         room.settle(tid);
@@ -182,10 +250,16 @@ impl Tracer {
                 }
                 Event::Gone(status) => {
                     *call = Call::default();
+                    self.forget_waiter(tid);
                     self.note_death(tid, status, findings);
                 }
                 Event::Forked => {
                     self.note_forked(tid, call);
+                    if let Some(room) = &self.room
+                        && let Some(child) = sys::trace::started_by(tid)
+                    {
+                        room.settle_child(child);
+                    }
                     call.go_on(tid, 0);
                 }
                 Event::GroupStop => sys::trace::leave_stopped(tid),
@@ -195,11 +269,68 @@ impl Tracer {
         }
     }
 
-    fn stop_at_call(&mut self, tid: u32, call: &mut Call, findings: &Findings) {
-        let Some(stop) = sys::trace::call_stop_of(tid) else { return };
+    /// The next event of anybody's; where somebody waits, it is not waited for longer than until that one is to be asked for.
+    fn wait(&self) -> Waited {
+        let Some(due_ms) = self.waiters.iter().flatten().map(|waiter| waiter.due_ms).min() else {
+            return sys::trace::wait_any().map_or(Waited::Nobody, |(tid, event)| Waited::For(tid, event));
+        };
+        match due_ms.saturating_sub(sys::process::monotonic_ms()) {
+            0 => Waited::Nothing,
+            ms => sys::trace::wait_any_within(ms),
+        }
+    }
+
+    /// Asks again for those who wait, where it is time to.
+    fn ask_for_waiters(&mut self, calls: &mut [Call], findings: &Findings) {
+        let now_ms = sys::process::monotonic_ms();
+        for index in 0..MOST_WAITERS {
+            let Some(slot) = self.waiters.get_mut(index) else { return };
+            let Some(waiter) = slot.as_mut().filter(|waiter| waiter.due_ms <= now_ms) else { continue };
+            waiter.pause_ms = (waiter.pause_ms * 2).min(LONGEST_PAUSE_MS);
+            waiter.due_ms = now_ms + waiter.pause_ms;
+            let Waiter { tid, result, .. } = *waiter;
+            let Some(call) = calls.get_mut(tid as usize) else { continue };
+            // Its handler runs first, and the call is made again: so it is with a call that a signal interrupts.
+            let is_interrupted = sys::process::has_signal_pending(tid);
+            let then = match result {
+                Some(_) if is_interrupted && sys::trace::make_call_again(tid, call.first) => Then::GoesOn,
+                None if is_interrupted && sys::trace::come_to_call_again(tid) => {
+                    call.is_noted = false;
+                    Then::GoesOn
+                }
+                Some(result) => self.judge_call(tid, call, result, findings),
+                None => self.ask_before(tid, call),
+            };
+            if then == Then::GoesOn {
+                self.forget_waiter(tid);
+                if call.is_noted { sys::trace::go_on_to_call(tid, 0) } else { call.go_on(tid, 0) }
+            }
+        }
+    }
+
+    /// Has a thread wait, unless too many do.
+    fn keep_waiting(&mut self, tid: u32, result: Option<i64>) -> bool {
+        let is_it = |slot: &Option<Waiter>| slot.is_some_and(|waiter| waiter.tid == tid);
+        if self.waiters.iter().any(is_it) {
+            return true;
+        }
+        let Some(slot) = self.waiters.iter_mut().find(|slot| slot.is_none()) else { return false };
+        *slot = Some(Waiter { tid, result, pause_ms: 1, due_ms: sys::process::monotonic_ms() + 1 });
+        true
+    }
+
+    fn forget_waiter(&mut self, tid: u32) {
+        for slot in &mut self.waiters {
+            *slot = slot.filter(|waiter| waiter.tid != tid);
+        }
+    }
+
+    fn stop_at_call(&mut self, tid: u32, call: &mut Call, findings: &Findings) -> Then {
+        let Some(stop) = sys::trace::call_stop_of(tid) else { return Then::GoesOn };
         if let CallStop::Returned(result) = stop {
+            let mut then = Then::GoesOn;
             if call.is_noted {
-                self.judge_call(tid, call, result, findings);
+                then = self.judge_call(tid, call, result, findings);
             } else if (call.released > 0 || call.reads)
                 && let Some(troubled) = self.find(call.process, false)
             {
@@ -207,25 +338,33 @@ impl Tracer {
                     troubled.refusals.note_goes_on();
                 }
                 if call.released > 0 {
-                    troubled.note_released(call.released);
+                    troubled.note_released(call.released, Some(call.began_ns));
                 }
             }
             (call.is_noted, call.released, call.reads) = (false, 0, false);
-            return;
+            return then;
         }
+        let no_memory = self.terms.no_memory;
+        let no_memory = no_memory.as_bytes();
         let troubled = self.find(call.process, false);
         let Some(troubled) = troubled.filter(|troubled| troubled.is_watched()) else {
             call.is_watched = false;
-            return;
+            return Then::GoesOn;
         };
         call.released = if let CallStop::Unmap { bytes } = stop { bytes } else { 0 };
+        if call.released > 0 {
+            call.began_ns = now_of(call.process).used_ns;
+        }
         call.reads = stop == CallStop::Read;
         match stop {
             CallStop::Wait => troubled.refusals.note_goes_on(),
-            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len),
-            CallStop::WriteParts { fd, parts, count } => troubled.hear_parts(tid, fd, parts, count),
+            CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len, no_memory),
+            CallStop::WriteParts { fd, parts, count } => {
+                troubled.hear_parts(tid, fd, parts, count, no_memory);
+            }
             _ => {}
         }
+        Then::GoesOn
     }
 
     /// A thread of a process that may have been refused something has started another process.
@@ -239,7 +378,7 @@ impl Tracer {
         }
     }
 
-    fn judge_call(&mut self, tid: u32, call: &mut Call, result: i64, findings: &Findings) {
+    fn judge_call(&mut self, tid: u32, call: &mut Call, result: i64, findings: &Findings) -> Then {
         let failed = (-4095..0).contains(&result);
         let refused = if call.is_break {
             result >= 0 && result.cast_unsigned() < call.value
@@ -249,7 +388,7 @@ impl Tracer {
         };
         let tries = std::mem::take(&mut call.tries);
         if !refused && (failed || self.troubled.iter().all(Option::is_none)) {
-            return;
+            return Then::GoesOn;
         }
         let now_ms = sys::process::monotonic_ms();
         let mut memory = None;
@@ -258,20 +397,28 @@ impl Tracer {
             call.process = process.unwrap_or(tid);
             memory = Some(found);
         }
-        if refused && let Some(room) = &mut self.room {
-            let bytes =
-                if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
+        let mut waited_ms = None;
+        if std::mem::take(&mut call.is_refused) {
+            waited_ms = call.wait.refused_after_ms();
+        } else if refused && call.is_writable && self.room.is_some() {
             let used = *memory.get_or_insert_with(|| sys::memory::process_of(tid).1);
-            if call.is_writable
-                && room.ask(call.process, &used, bytes, tries) == Answer::Again
-                && sys::trace::make_call_again(tid, call.first)
-            {
-                call.tries = tries + 1;
-                return;
+            let missing =
+                if call.is_break { call.value.saturating_sub(result.cast_unsigned()) } else { call.value };
+            match self.ask(tid, call, &used, missing, Some(result), tries) {
+                Answer::Again if sys::trace::make_call_again(tid, call.first) => {
+                    call.tries = tries + 1;
+                    return Then::GoesOn;
+                }
+                Answer::Later => {
+                    call.tries = tries;
+                    return Then::Waits;
+                }
+                Answer::No | Answer::Again => waited_ms = call.wait.refused_after_ms(),
             }
         }
+        let limit = self.room.as_ref().filter(|_| waited_ms.is_some()).map(Room::limit);
         let (terms, is_worker) = (self.terms, call.process == self.worker);
-        let Some(troubled) = self.find(call.process, refused) else { return };
+        let Some(troubled) = self.find(call.process, refused) else { return Then::GoesOn };
         let outcome = match (call.is_break, refused) {
             (true, _) => troubled.refusals.of_break(call.value, result.cast_unsigned()),
             (false, true) => Outcome::Refused { bytes: call.value, writable: call.is_writable },
@@ -288,7 +435,7 @@ impl Tracer {
                     self.arm(findings, &troubled);
                 }
             }
-            Outcome::Released { bytes } => troubled.note_released(bytes),
+            Outcome::Released { bytes } => troubled.note_released(bytes, None),
             Outcome::Refused { bytes, writable } => {
                 // Thousands a second are met with; the figures of the same millisecond will do.
                 if troubled.at_ms != now_ms || memory.is_some() {
@@ -296,8 +443,11 @@ impl Tracer {
                     troubled.childrens_pages = sys::process::childrens_pages_of(call.process);
                     troubled.facts.memory = memory.unwrap_or_else(|| sys::memory::process_of(tid).1);
                 }
-                if !troubled.facts.explain(call.process, bytes, writable, &terms) {
-                    return;
+                troubled.facts.waited_ms = waited_ms;
+                if limit.is_some() {
+                    (troubled.facts.measure, troubled.facts.limit) = (Measure::Resident, limit);
+                } else if !troubled.facts.explain(call.process, bytes, writable, &terms) {
+                    return Then::GoesOn;
                 }
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
                 troubled.refusals.note_refused(tid, bytes, writable, now_of(call.process));
@@ -310,12 +460,77 @@ impl Tracer {
                     troubled.facts.thread = sys::process::name_of(tid);
                     troubled.facts.program = sys::process::program_of(call.process);
                 }
+                let troubled = *troubled;
+                if let Some(ledger) = self.ledger().filter(|_| limit.is_some()) {
+                    note_holders(findings, ledger.greatest());
+                }
                 if is_worker {
-                    let troubled = *troubled;
                     self.write(&findings.own, &troubled);
                 }
             }
         }
+        Then::GoesOn
+    }
+
+    /// A thread was refused something by a limit that may be moved: whether that is to be, now or later.
+    fn ask(
+        &mut self,
+        tid: u32,
+        call: &mut Call,
+        used: &MemoryUse,
+        bytes: u64,
+        result: Option<i64>,
+        tries: u32,
+    ) -> Answer {
+        let Some(room) = &mut self.room else { return Answer::No };
+        let answer = room.ask(call.process, used, bytes, tries, &mut call.wait);
+        if answer != Answer::Later || self.keep_waiting(tid, result) {
+            return answer;
+        }
+        call.wait.hurry();
+        let Some(room) = &mut self.room else { return Answer::No };
+        match room.ask(call.process, used, bytes, tries, &mut call.wait) {
+            // Nobody would come back to it.
+            Answer::Later => Answer::No,
+            answer => answer,
+        }
+    }
+
+    /// A thread is about to map private memory over whatever is there, of which the kernel takes off what lies below, whether that
+    /// was counted or not (mmap_region in mm/vma.c): in a budget it is asked for before.
+    fn ask_before(&mut self, tid: u32, call: &mut Call) -> Then {
+        /// Less than this is found by a look.
+        const UNSEEN_BYTES: u64 = 1 << 20;
+        if self.ledger().is_none() || call.value < UNSEEN_BYTES {
+            return Then::GoesOn;
+        }
+        let (process, used) = sys::memory::process_of(tid);
+        call.process = process.unwrap_or(tid);
+        let replaced = || {
+            let end = call.first.saturating_add(call.value);
+            sys::memory::data_of_within(call.process, call.first as usize..end as usize).unwrap_or(0)
+        };
+        let soft = sys::memory::soft_limit_on_data_of(call.process).unwrap_or(u64::MAX);
+        let Some(data) = used.data.filter(|data| data.saturating_add(call.value) > soft) else {
+            return Then::GoesOn;
+        };
+        let bytes = call.value.saturating_sub(replaced());
+        if data.saturating_add(bytes) <= soft {
+            return Then::GoesOn;
+        }
+        match self.ask(tid, call, &used, bytes, None, 0) {
+            Answer::Again => {}
+            Answer::Later => return Then::Waits,
+            Answer::No => {
+                let is_ours = self.room.as_ref().is_some_and(|room| room.moves_limit_of(call.process));
+                call.is_refused = is_ours && sys::trace::refuse_call(tid);
+            }
+        }
+        Then::GoesOn
+    }
+
+    fn ledger(&self) -> Option<&'static Ledger> {
+        self.room.as_ref().and_then(Room::ledger)
     }
 
     /// The process's entry; made, where that is asked for.
@@ -344,17 +559,28 @@ impl Tracer {
         let (process, memory) = sys::memory::process_of(tid);
         let pid = process.unwrap_or(call.process);
         let is_worker = pid == self.worker;
+        let left = self
+            .room
+            .as_ref()
+            .map(|room| room.limit_of_a_moment(pid, memory.of(Measure::Resident).unwrap_or(0)));
         let Some(troubled) = self.find(pid, false) else { return };
         let facts = &troubled.facts;
+        let whole = facts.limit.unwrap_or(u64::MAX);
         let end = End {
             now: now_of(pid),
-            limit: facts.limit.unwrap_or(u64::MAX),
+            limit: left.filter(|_| facts.waited_ms.is_some()).unwrap_or(whole),
+            whole,
             in_use: memory.of(facts.measure),
             has_waited_for_child: sys::process::childrens_pages_of(pid) > troubled.childrens_pages,
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);
+        let troubled = *troubled;
+        if let Some(ledger) = self.ledger().filter(|_| !troubled.is_innocent) {
+            let (held, name) = (memory.of(Measure::Resident).unwrap_or(0), sys::process::name_of(pid));
+            let at = sys::process::wall_clock_s();
+            ledger.note_death(pid, held, Some(troubled.facts.bytes), at, name.as_bytes());
+        }
         if is_worker {
-            let troubled = *troubled;
             if troubled.is_innocent {
                 self.arm(findings, &troubled);
             } else {
@@ -418,7 +644,10 @@ impl Tracer {
             thread: facts.thread.as_bytes(),
             request: Some(Request { bytes: facts.bytes, align: None }),
             limit: facts.limit,
-            limit_source: Some(self.terms.source),
+            limit_source: Some(match facts.waited_ms {
+                Some(_) => LimitSource::Budget,
+                None => self.terms.source,
+            }),
             measure: facts.measure,
             limit_refused: Some(true),
             memory: facts.memory,
@@ -430,9 +659,9 @@ impl Tracer {
             // The parent knows, who reaps it.
             own_exit_code: None,
             own_signal: None,
-            budget: None,
-            budget_used: None,
-            waited_ms: None,
+            budget: self.ledger().map(Ledger::budget),
+            budget_used: self.ledger().map(Ledger::leased),
+            waited_ms: self.ledger().map(|_| facts.waited_ms.unwrap_or(0)),
             holders: &[],
             inferred: true,
         });
@@ -452,17 +681,17 @@ impl Troubled {
     }
 
     /// Takes in what thread `tid` is about to say.
-    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64) {
+    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64, no_memory: &[u8]) {
         const READ_BYTES: usize = 4096;
         let mut buffer = [0; READ_BYTES];
         let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
         let Some(buffer) = buffer.get_mut(..shown) else { return };
         let text = sys::trace::read_memory(tid, at, buffer);
-        self.refusals.note_said(text, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
+        self.refusals.note_said(text, no_memory, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
     }
 
     /// The same of `count` parts, of which `parts` is the table.
-    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64) {
+    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64, no_memory: &[u8]) {
         const MOST_PARTS: u64 = 16;
         for index in 0..count.min(MOST_PARTS) {
             // struct iovec: an address and a length.
@@ -470,13 +699,16 @@ impl Troubled {
             let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
             let Some((at, len)) = words.split_first_chunk() else { return };
             let Some(len) = len.first_chunk() else { return };
-            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len));
+            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len), no_memory);
         }
     }
 
-    fn note_released(&mut self, bytes: u64) {
+    /// `began_ns`: how much processor time it had used when the call began, where that is known.
+    fn note_released(&mut self, bytes: u64, began_ns: Option<u64>) {
         let limit = self.facts.limit.unwrap_or(u64::MAX);
-        self.refusals.note_released(bytes, now_of(self.pid), limit);
+        let now = now_of(self.pid);
+        let took_ns = began_ns.map_or(0, |began_ns| now.used_ns.saturating_sub(began_ns));
+        self.refusals.note_released(bytes, took_ns, now, limit);
     }
 
     fn is_watched(&self) -> bool {
@@ -504,6 +736,7 @@ impl Facts {
                 threads: None,
                 heap: HeapUse { live: None, peak: None },
             },
+            waited_ms: None,
         }
     }
 
@@ -528,15 +761,20 @@ impl Call {
     /// Notes what thread `tid` is about to ask for; whether that matters.
     fn note(&mut self, tid: u32) -> bool {
         match sys::trace::call_of(tid) {
-            Some(MappingCall::Map { bytes, writable, first }) => {
+            Some(MappingCall::Map { bytes, writable, first, is_laid_over }) => {
                 (self.value, self.first, self.is_writable, self.is_break) = (bytes, first, writable, false);
+                self.is_laid_over = is_laid_over && writable;
                 bytes > 0
             }
             Some(MappingCall::Break { end }) => {
                 (self.value, self.first, self.is_writable, self.is_break) = (end, end, true, true);
+                self.is_laid_over = false;
                 true
             }
-            None => false,
+            None => {
+                self.is_laid_over = false;
+                false
+            }
         }
     }
 
@@ -553,6 +791,25 @@ impl Call {
 /// The time, and the processor time that process `pid` has used.
 fn now_of(pid: u32) -> Moment {
     Moment { used_ns: sys::process::processor_ns_of(pid).unwrap_or(0), at_ms: sys::process::monotonic_ms() }
+}
+
+/// Who holds most of the budget, now that it has no room.
+fn note_holders(findings: &Findings, holders: [Option<Holder>; HOLDERS]) {
+    for (words, holder) in findings.holders.iter().zip(&holders) {
+        let word = |bytes: Option<&[u8]>| {
+            u64::from_ne_bytes(bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default())
+        };
+        let mut name = [0; 16];
+        let values = match holder {
+            Some(holder) => {
+                name.iter_mut().zip(holder.name.as_bytes()).for_each(|(to, from)| *to = *from);
+                [holder.pid.into(), holder.bytes, word(name.get(..8)), word(name.get(8..))]
+            }
+            None => [0; HOLDER_WORDS],
+        };
+        // Relaxed, as all the page.
+        words.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+    }
 }
 
 /// Starts a tracer in a process of its own.
@@ -649,9 +906,11 @@ mod tests {
         let terms = Terms {
             measure: first,
             resident_limit: None,
+            budget: None,
             exit_code: 198,
             token: None,
             source: LimitSource::Environment,
+            no_memory: Text::new(),
             numbers: 0,
         };
         let is_explained = facts.explain(child.id(), bytes, writable, &terms);

@@ -45,6 +45,8 @@ struct Message {
     text: Text<MARK_BYTES>,
 }
 
+/// One that dies with the launcher is about to be started.
+const EXPECTED: u8 = 7;
 /// There is a worker; one that dies with the launcher; none any more.
 const WORKER: u8 = 1;
 const WARD: u8 = 2;
@@ -97,6 +99,12 @@ impl Witness {
 
     pub(super) fn id(&self) -> u32 {
         self.pid
+    }
+
+    /// A worker is about to be started that is to die with the launcher. The kernel sees to the worker itself
+    /// (PR_SET_PDEATHSIG); what it starts before it is watched is known by this.
+    pub(super) fn expect(&mut self, mark: Text<MARK_BYTES>) {
+        self.ask(Message { text: mark, ..Message::new(EXPECTED, 0) });
     }
 
     /// From now on there is this worker, or none.
@@ -167,6 +175,8 @@ struct Second<'a> {
     socket: &'a UnixStream,
     parent: Option<&'a OwnedFd>,
     worker: Option<Worker>,
+    /// By which all that a worker has started is known, if it is to die with the launcher.
+    mark: Option<Text<MARK_BYTES>>,
     launcher_is: Launcher,
     ticks: u32,
 }
@@ -196,7 +206,15 @@ const LAST_LOOK_MS: i32 = 100;
 
 impl<'a> Second<'a> {
     fn new(launcher: u32, socket: &'a UnixStream, parent: Option<&'a OwnedFd>) -> Second<'a> {
-        Second { launcher, socket, parent, worker: None, launcher_is: Launcher::Running, ticks: 0 }
+        Second {
+            launcher,
+            socket,
+            parent,
+            worker: None,
+            mark: None,
+            launcher_is: Launcher::Running,
+            ticks: 0,
+        }
     }
 
     /// Its life: until the launcher's end.
@@ -240,14 +258,19 @@ impl<'a> Second<'a> {
         }
         let Some(message) = Message::from_bytes(bytes) else { return false };
         let answer = match message.kind {
+            EXPECTED => {
+                self.mark = Some(message.text);
+                0
+            }
             WORKER | WARD => {
                 let dies_with_us = message.kind == WARD;
                 let ward = Ward { pid: message.number, dies_with_us, mark: message.text };
+                self.mark = dies_with_us.then_some(ward.mark);
                 self.worker = Some(Worker { ward, pidfd: sys::child::pidfd(ward.pid).ok() });
                 0
             }
             NO_WORKER => {
-                self.worker = None;
+                (self.worker, self.mark) = (None, None);
                 0
             }
             ASK => u8::from(self.has_got(message.number.cast_signed())),
@@ -308,9 +331,10 @@ impl<'a> Second<'a> {
     /// The launcher was killed: its worker, and what that has started and that has not made a session of its own, as a
     /// daemon does.
     fn end_what_is_left(&self) {
-        let Some(worker) = self.worker.as_ref().filter(|worker| worker.ward.dies_with_us) else { return };
-        worker.send(libc::SIGKILL);
-        let mark = worker.ward.mark;
+        if let Some(worker) = self.worker.as_ref().filter(|worker| worker.ward.dies_with_us) {
+            worker.send(libc::SIGKILL);
+        }
+        let Some(mark) = self.mark else { return };
         if mark.as_bytes().is_empty() || mark.is_cut() {
             return;
         }

@@ -11,6 +11,7 @@ use super::look::Look;
 use super::outcome::{Ended, Outcome};
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
+use super::room::SharedLedger;
 use super::running::{Equipment, Loaded, Running};
 use super::sharing::SharedBudget;
 use super::tracer::Terms;
@@ -483,8 +484,13 @@ impl Worker {
     fn try_in(&mut self, foreground: &mut Foreground, limit: Option<Limit>, tries: u32) -> io::Result<Ended> {
         foreground.prepare();
         // This thread waits for the worker, so that its end is this process's.
-        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true)?;
         let dies_with_us = self.on_supervisor_death == OnSupervisorDeath::Kill;
+        let about_to_start = |mark| {
+            if dies_with_us {
+                foreground.expect(mark)
+            }
+        };
+        let (mut running, mark) = self.start_from(limit, tries, Starter::ThisThread, true, about_to_start)?;
         foreground.stand_in_for(Some(Ward { pid: running.id(), dies_with_us, mark }));
         running.keep_output(self.keep_output)?;
         running.wait_in(foreground)
@@ -510,17 +516,19 @@ impl Worker {
     }
 
     fn start(&mut self, limit: Option<Limit>, tries: u32, is_waited_for: bool) -> io::Result<Running> {
-        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for)?.0)
+        Ok(self.start_from(limit, tries, Starter::LongLived, is_waited_for, |_| ())?.0)
     }
 
     /// The worker, and the variable that all that it starts inherits and nobody else has, if there is one.
-    /// `is_waited_for`: from the start to the end, by this thread.
+    /// `is_waited_for`: from the start to the end, by this thread. `about_to_start` is told the variable before there is anybody
+    /// who has it.
     fn start_from(
         &mut self,
         limit: Option<Limit>,
         tries: u32,
         starter: Starter,
         is_waited_for: bool,
+        about_to_start: impl FnOnce(Text<80>),
     ) -> io::Result<(Running, Text<80>)> {
         let record = new_record()?;
         let mut lifeline = if self.watch_descendants { Some(Lifeline::new(FIRST_DESCRIPTOR)?) } else { None };
@@ -550,8 +558,10 @@ impl Worker {
         let by_us = |name: &str| matches!(name, variable::RECORD | variable::LIMIT);
         let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
-        let mut inference =
-            self.wants_inference(bytes).then(|| Inference::start(self.terms(measure, bytes)).ok()).flatten();
+        let mut inference = self
+            .wants_inference(bytes)
+            .then(|| Inference::start(self.terms(measure, bytes, own)).ok())
+            .flatten();
         let start = Start {
             soft_limit,
             // What is resident is held by a limit that moves.
@@ -568,13 +578,14 @@ impl Worker {
             // What is followed as a whole needs nobody to ask for it.
             let follows =
                 bytes.is_some() && inference.is_none() && self.infer_refusals != InferRefusals::Never;
-            let terms = follows.then(|| self.terms(measure, bytes));
+            let terms = follows.then(|| self.terms(measure, bytes, own));
             sys::memfd::sealed_inode(record.as_raw_fd(), FILE_BYTES)
                 .and_then(|inode| Followers::listen(inode, terms).ok())
         } else {
             None
         };
         let before = Before::now();
+        about_to_start(mark);
         let child = if start.die_with_parent && starter == Starter::LongLived {
             // The command goes to the starter thread and comes back.
             let mut prepared = std::mem::replace(&mut self.prepared, Prepared::new(Command::new("")));
@@ -622,6 +633,7 @@ impl Worker {
             any_descendant: self.any_descendant,
             sufficient: self.sufficient,
             limit_source: self.limit_source(),
+            measure,
             before,
             limit: bytes,
             time_limit: self.time_limit,
@@ -708,10 +720,16 @@ impl Worker {
         }
     }
 
-    fn terms(&self, measure: Measure, limit: Option<u64>) -> Terms {
+    /// `own`: what it may have of the budget that it shares, if that is limited.
+    fn terms(&self, measure: Measure, limit: Option<u64>, own: Option<u64>) -> Terms {
+        let ledger = self.share.as_ref().and_then(SharedBudget::ledger);
         Terms {
             measure,
             resident_limit: limit.filter(|_| measure == Measure::Resident),
+            budget: ledger.map(|ledger| SharedLedger {
+                ledger,
+                is_the_limit: own.is_none_or(|own| own >= ledger.budget()),
+            }),
             source: self.limit_source(),
             exit_code: self.exit_code.unwrap_or(EXIT_OUT_OF_MEMORY),
             token: match &self.token {
@@ -721,6 +739,7 @@ impl Worker {
                     std::env::var(variable::TOKEN).ok().map(|token| Text::from_bytes(token.as_bytes()))
                 }
             },
+            no_memory: sys::locale::no_memory(),
             numbers: process_numbers(),
         }
     }

@@ -81,6 +81,16 @@ impl Fd {
     }
 }
 
+#[cfg(feature = "supervisor")]
+impl From<Fd> for OwnedFd {
+    fn from(fd: Fd) -> OwnedFd {
+        let number = fd.0;
+        core::mem::forget(fd);
+        // SAFETY: an open descriptor, which nobody closes any more: its owner is forgotten.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    }
+}
+
 /// Closes descriptor `fd`, whoever owns it: for a dying process that needs a free number.
 pub(crate) fn close_number(fd: i32) {
     // SAFETY: closing a number is always defined for the kernel; the caller is about to `_exit`.

@@ -224,8 +224,8 @@ pub(crate) fn settled(now: Rlimit, untouched: &Untouched, limit: u64) -> Option<
 /// is not ours to move, or lower already.
 pub(crate) fn lowered(now: Rlimit, data: u64) -> Option<u64> {
     let soft = now.soft?;
-    let is_a_guards = matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER);
-    Some(if is_a_guards { soft.min(data & !LOW_BITS | soft & LOW_BITS) } else { soft })
+    let asks_again = matches!(soft & MARK_BITS, OURS | OURS_BELOW_ANOTHER | OURS_FOLLOWED);
+    Some(if asks_again { soft.min(data & !LOW_BITS | soft & LOW_BITS) } else { soft })
 }
 
 /// How far the soft limit on data may be moved, in bytes: as far as whoever started this process lets it.
@@ -505,7 +505,18 @@ pub(crate) fn main_stack() -> Option<core::ops::Range<usize>> {
 
 /// How much of what is mapped there RLIMIT_DATA counts: private and writable. `None` where it cannot be read.
 pub(crate) fn data_within(range: core::ops::Range<usize>) -> Option<u64> {
-    let mut lines = Lines::<512>::open(c"/proc/self/maps")?;
+    data_within_of(c"/proc/self/maps", range)
+}
+
+/// The same of process `pid`.
+#[cfg(feature = "supervisor")]
+pub(crate) fn data_of_within(pid: u32, range: core::ops::Range<usize>) -> Option<u64> {
+    let path = super::process::proc_path(pid, "maps");
+    data_within_of(CStr::from_bytes_until_nul(path.as_bytes()).ok()?, range)
+}
+
+fn data_within_of(maps: &CStr, range: core::ops::Range<usize>) -> Option<u64> {
+    let mut lines = Lines::<512>::open(maps)?;
     let mut bytes = 0;
     while let Some(line) = lines.next() {
         let Some((bounds, permissions)) = bounds_in(line) else { continue };

@@ -4,6 +4,7 @@
 //! call is only its number), and what it asks of the C library is async-signal-safe, with these exceptions:
 //! - `symbols`, `objects`: the dynamic linker takes its own lock, and may allocate to keep an object.
 //! - `memory::trim_heap`, `raise_malloc_thresholds`, `cap_arenas`: malloc takes its locks; the second one allocates.
+//! - `locale`: the C library reads a language's texts, for which it allocates and takes locks.
 //! - `process::thread_key` and `set_thread_key`: see there.
 //!
 //! This is one of the places where `unsafe` is allowed.
@@ -17,6 +18,8 @@ pub(crate) mod image;
 #[cfg(any(feature = "supervisor", feature = "shim"))]
 pub(crate) mod join;
 pub(crate) mod local;
+#[cfg(feature = "supervisor")]
+pub(crate) mod locale;
 pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod objects;

@@ -81,6 +81,24 @@ pub(crate) fn catches(pid: u32, signal: i32) -> bool {
     false
 }
 
+/// Whether a signal waits for thread `tid`, which it does not block.
+#[cfg(feature = "supervisor")]
+pub(crate) fn has_signal_pending(tid: u32) -> bool {
+    let path = proc_path(tid, "status");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
+    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<512>::open) else { return false };
+    let (mut pending, mut blocked) = (0u64, 0u64);
+    while let Some(line) = lines.next() {
+        let set = |name: &[u8]| {
+            let set = core::str::from_utf8(line.strip_prefix(name)?.trim_ascii()).ok()?;
+            u64::from_str_radix(set, 16).ok()
+        };
+        pending |= set(b"SigPnd:").or_else(|| set(b"ShdPnd:")).unwrap_or(0);
+        blocked |= set(b"SigBlk:").unwrap_or(0);
+    }
+    pending & !blocked != 0
+}
+
 /// Milliseconds since some fixed moment: CLOCK_MONOTONIC.
 pub(crate) fn monotonic_ms() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -285,6 +285,18 @@ pub(crate) fn take_waiting(signal: i32) -> Option<u32> {
     (got == i64::from(signal)).then(|| unsafe { info.si_pid() }.cast_unsigned())
 }
 
+/// Waits for so many milliseconds until that signal has come, which is blocked, and takes it.
+#[cfg(feature = "supervisor")]
+pub(crate) fn wait_for(signal: i32, ms: u64) {
+    let set = Signals::of(&[signal]);
+    let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
+    let no_info = core::ptr::null_mut::<libc::siginfo_t>();
+    // SAFETY: the set is readable for the length that is given, and the time is readable; what came is not asked for.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, no_info, &raw const span, size_of::<u64>())
+    };
+}
+
 /// Stops this process by `signal`, which is one that stops, as if it had its default action; until SIGCONT.
 #[cfg(feature = "supervisor")]
 pub(crate) fn stop_here(signal: i32) {

@@ -15,6 +15,7 @@ const SET_REGISTERS: u32 = 0x4205;
 const NT_PRSTATUS: usize = 1;
 const SYSCALL: u32 = 24;
 const CONT: u32 = 7;
+const GET_EVENT_MESSAGE: u32 = 0x4201;
 
 const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACEFORK
@@ -65,6 +66,44 @@ pub(crate) fn wait_any() -> Option<(u32, Event)> {
     }
 }
 
+/// What became of a wait that does not last for ever.
+pub(crate) enum Waited {
+    For(u32, Event),
+    Nothing,
+    /// Nobody is left.
+    Nobody,
+}
+
+/// The same, but it waits for so many milliseconds at most. Only for a process that has called [`hear_of_events`].
+pub(crate) fn wait_any_within(ms: u64) -> Waited {
+    for is_last in [false, true] {
+        let mut status = 0;
+        let options = libc::__WALL | libc::WNOHANG;
+        // SAFETY: `status` is writable during the call; no usage is asked for.
+        let tid = unsafe { libc::wait4(-1, &raw mut status, options, core::ptr::null_mut()) };
+        match tid {
+            1.. => return Waited::For(tid.unsigned_abs(), event_of(status)),
+            0 if is_last => {}
+            0 => super::signals::wait_for(libc::SIGCHLD, ms),
+            _ if errno() == libc::EINTR => {}
+            _ => return Waited::Nobody,
+        }
+    }
+    Waited::Nothing
+}
+
+/// Has the kernel tell this process of each event by SIGCHLD, which stays pending: all signals are blocked here.
+pub(crate) fn hear_of_events() {
+    super::signals::set_default(libc::SIGCHLD);
+}
+
+/// The process that a thread has started, which stands at that event.
+pub(crate) fn started_by(tid: u32) -> Option<u32> {
+    let mut pid: libc::c_ulong = 0;
+    let got = ptrace(GET_EVENT_MESSAGE, tid, 0, (&raw mut pid).addr());
+    if got < 0 { None } else { u32::try_from(pid).ok() }
+}
+
 fn event_of(status: i32) -> Event {
     if !libc::WIFSTOPPED(status) {
         return Event::Gone(status);
@@ -83,7 +122,7 @@ fn event_of(status: i32) -> Event {
 }
 
 fn ptrace(request: u32, tid: u32, address: usize, data: usize) -> c_long {
-    // SAFETY: of the requests made here only GET_SYSCALL_INFO and those for registers take a pointer, and their callers own
+    // SAFETY: of the requests made here only GET_SYSCALL_INFO, GET_EVENT_MESSAGE and those for registers take a pointer, and their callers own
     // what that points to.
     unsafe { libc::syscall(libc::SYS_ptrace, c_long::from(request), c_long::from(tid), address, data) }
 }
@@ -144,8 +183,9 @@ impl CallInfo {
 /// A call that maps memory, as it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MappingCall {
-    /// mmap, mremap, mprotect: so many bytes, to be written to or not; and the first argument.
-    Map { bytes: u64, writable: bool, first: u64 },
+    /// mmap, mremap, mprotect: so many bytes, to be written to or not; the first argument; and whether it is private memory, laid
+    /// over whatever is there.
+    Map { bytes: u64, writable: bool, first: u64, is_laid_over: bool },
     /// brk: the address that is to be the end.
     Break { end: u64 },
 }
@@ -153,15 +193,21 @@ pub(crate) enum MappingCall {
 /// The call that a thread is about to make.
 pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
     let info = CallInfo::of(tid).filter(|info| info.kind == SECCOMP)?;
-    let [number, first, second, third, ..] = info.words;
+    let [number, first, second, third, fourth, ..] = info.words;
     let writable = |protection: u64| protection & libc::PROT_WRITE as u64 != 0;
     match c_long::try_from(number).ok()? {
-        libc::SYS_mmap | libc::SYS_mprotect => {
-            Some(MappingCall::Map { bytes: second, writable: writable(third), first })
+        libc::SYS_mprotect => {
+            Some(MappingCall::Map { bytes: second, writable: writable(third), first, is_laid_over: false })
+        }
+        libc::SYS_mmap => {
+            let flags = fourth as i32;
+            let is_laid_over = flags & libc::MAP_FIXED != 0 && flags & libc::MAP_TYPE == libc::MAP_PRIVATE;
+            Some(MappingCall::Map { bytes: second, writable: writable(third), first, is_laid_over })
         }
         // The old size is counted already.
         libc::SYS_mremap => {
-            Some(MappingCall::Map { bytes: third.saturating_sub(second), writable: true, first })
+            let bytes = third.saturating_sub(second);
+            Some(MappingCall::Map { bytes, writable: true, first, is_laid_over: false })
         }
         libc::SYS_brk => Some(MappingCall::Break { end: first }),
         _ => None,
@@ -196,21 +242,71 @@ const RESTART: Option<Restart> = if cfg!(target_arch = "x86_64") {
 
 /// Has a thread that stands where it has made a call make it again, whose first argument was this; whether it will.
 pub(crate) fn make_call_again(tid: u32, first: u64) -> bool {
+    change_registers(tid, |restart, registers| {
+        let number = restart.number.map_or(Some(first), |number| registers.get(number).copied())?;
+        restart.go_back(registers)?;
+        *registers.get_mut(restart.result)? = number;
+        Some(())
+    })
+}
+
+/// Has a thread that is about to make a call not make it, and get ENOMEM for it; whether it will.
+pub(crate) fn refuse_call(tid: u32) -> bool {
+    change_registers(tid, |restart, registers| {
+        *registers.get_mut(restart.result)? = (-i64::from(libc::ENOMEM)).cast_unsigned();
+        restart.forget_call(registers);
+        Some(())
+    }) && forget_call_beside(tid)
+}
+
+/// Has a thread that is about to make a call come to that again, after whatever signal waits for it; whether it will.
+pub(crate) fn come_to_call_again(tid: u32) -> bool {
+    change_registers(tid, |restart, registers| {
+        if let Some(number) = restart.number {
+            *registers.get_mut(restart.result)? = registers.get(number).copied()?;
+        }
+        restart.go_back(registers)?;
+        restart.forget_call(registers);
+        Some(())
+    }) && forget_call_beside(tid)
+}
+
+impl Restart {
+    fn go_back(&self, registers: &mut [u64]) -> Option<()> {
+        let instruction = registers.get_mut(self.instruction)?;
+        *instruction = instruction.wrapping_sub(self.instruction_bytes);
+        Some(())
+    }
+
+    /// Where the number is among the registers, the call is not made once it is none.
+    fn forget_call(&self, registers: &mut [u64]) {
+        if let Some(register) = self.number.and_then(|number| registers.get_mut(number)) {
+            *register = u64::MAX;
+        }
+    }
+}
+
+/// The same where the call's number is a set of registers by itself: NT_ARM_SYSTEM_CALL. False where neither is known.
+fn forget_call_beside(tid: u32) -> bool {
+    const NT_ARM_SYSTEM_CALL: usize = 0x404;
+    if cfg!(target_arch = "x86_64") {
+        return true;
+    }
+    let mut none = -1i32;
+    let mut part = libc::iovec { iov_base: (&raw mut none).cast(), iov_len: size_of_val(&none) };
+    cfg!(target_arch = "aarch64")
+        && ptrace(SET_REGISTERS, tid, NT_ARM_SYSTEM_CALL, (&raw mut part).addr()) == 0
+}
+
+/// Changes the registers of a thread that stands still; whether that could be done.
+fn change_registers(tid: u32, change: impl FnOnce(&Restart, &mut [u64]) -> Option<()>) -> bool {
     let Some(restart) = RESTART else { return false };
     let mut registers = [0u64; MOST_REGISTERS];
     let mut part = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of_val(&registers) };
-    if ptrace(GET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) < 0 {
+    if ptrace(GET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) < 0
+        || change(&restart, &mut registers).is_none()
+    {
         return false;
-    }
-    let number = restart.number.map_or(Some(first), |number| registers.get(number).copied());
-    let (Some(number), Some(instruction)) = (number, registers.get(restart.instruction).copied()) else {
-        return false;
-    };
-    if let Some(register) = registers.get_mut(restart.instruction) {
-        *register = instruction.wrapping_sub(restart.instruction_bytes);
-    }
-    if let Some(register) = registers.get_mut(restart.result) {
-        *register = number;
     }
     // As many as the kernel has told.
     ptrace(SET_REGISTERS, tid, NT_PRSTATUS, (&raw mut part).addr()) == 0

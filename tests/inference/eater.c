@@ -73,14 +73,19 @@ static void unmap_all(void) {
     while (blocks > 0) munmap(mapped[--blocks], BLOCK);
 }
 
+static long used_milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* So much processor time, in memory that is there already, and with few system calls: this clock is one, and who has
    made thousands of them since a refusal is followed no longer. */
 static void compute(int milliseconds) {
-    struct timespec now;
+    long until = used_milliseconds() + milliseconds;
     do {
         for (volatile int i = 0; i < 100000; i++);
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    } while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < milliseconds);
+    } while (used_milliseconds() < until);
 }
 
 static int become(char *role) {

@@ -37,12 +37,6 @@ fn main() {
                 if kind == Kind::Go && measure == Measure::AddressSpace {
                     continue;
                 }
-                // Giving back what was used takes as much processor time as going on does: from outside they look alike.
-                let gives_back =
-                    ["tidy up and fail", "tidy up, go on and fail", "fork passes a recovered one on"];
-                if measure == Measure::Resident && gives_back.contains(&role) {
-                    continue;
-                }
                 let program = program.clone();
                 let test = move || -> Result<(), Failed> { expected.check(&run(&program, role, measure)) };
                 let name = format!("{} {}: {role}", kind.name(), measure.as_str());

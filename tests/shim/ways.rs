@@ -82,7 +82,7 @@ const OF_DATA: [(&str, End); 4] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 89] = [
+const OTHERS: [(&str, End); 90] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -95,6 +95,7 @@ const OTHERS: [(&str, End); 89] = [
     ("survives a large request, other words", End::Exit(3)),
     ("survives with a word, passes on how system ended", End::Exit(6)),
     ("survives by a smaller buffer", End::Exit(3)),
+    ("survives by half of a mapping", End::Exit(5)),
     ("survives with fewer threads", End::Exit(3)),
     ("survives, then has too many threads", End::Exit(3)),
     ("survives, looks up what it does not say", End::Exit(3)),

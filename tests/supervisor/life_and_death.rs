@@ -1,14 +1,16 @@
 //! Workers that do not end, that leave others behind, and supervisors that die.
 
-use super::{add, is_gone, role, shell, state_of, wait_for};
+use super::{add, is_gone, limit, role, shell, state_of, wait_for};
 use libtest_mimic::Trial;
-use oomguard::supervisor::{EndedBy, OnLeftBehind, Outcome, Worker};
-use std::io::{BufRead, BufReader};
+use oomguard::supervisor::{EndedBy, OnLeftBehind, Outcome, Running, Worker};
+use oomguard::{Limit, Measure};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_limit_can_be_changed_while_the_worker_runs", a_limit_can_be_changed);
     add(trials, "a_time_limit_ends_a_worker_that_ignores_everything", a_time_limit_ends_a_worker);
     add(trials, "killing_a_group_leader_kills_its_group", killing_a_group_leader_kills_its_group);
     add(trials, "a_worker_can_be_polled_waited_for_and_killed", a_worker_can_be_polled);
@@ -19,6 +21,46 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "an_escape_into_another_session_is_reported", an_escape_is_reported);
     add(trials, "workers_die_with_their_supervisor_if_told_to", workers_die_with_their_supervisor);
     add(trials, "the_verdict_is_there_at_once", the_verdict_is_there_at_once);
+}
+
+/// What it can have of 30, 60 and 120 MiB.
+fn what_it_gets(running: &mut Running) -> Vec<&'static str> {
+    let (stdin, stdout) = (running.stdin.as_mut().unwrap(), running.stdout.as_mut().unwrap());
+    let ask = |mib: &str| {
+        writeln!(stdin, "{mib}").unwrap();
+        let mut answer = String::new();
+        BufReader::with_capacity(1, &mut *stdout).read_line(&mut answer).unwrap();
+        if answer == "got\n" { "got" } else { "refused" }
+    };
+    ["30", "60", "120"].into_iter().map(ask).collect()
+}
+
+fn a_limit_can_be_changed() {
+    for measure in [Measure::Data, Measure::Resident] {
+        let mut command = role(&["try"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Worker::new(command).limit(limit("90MiB")).measure(measure).spawn().unwrap();
+        assert_eq!(what_it_gets(&mut running), ["got", "got", "refused"], "{measure:?}");
+        running.set_limit(limit("200MiB")).unwrap();
+        assert_eq!(what_it_gets(&mut running), ["got", "got", "got"], "{measure:?}");
+        running.set_limit(limit("50MiB")).unwrap();
+        assert_eq!(running.limit(), Some(50 << 20));
+        // What the soft limit left is taken back by a look.
+        let started = Instant::now();
+        while what_it_gets(&mut running) != ["got", "refused", "refused"] {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "{measure:?}: the lower limit does not hold"
+            );
+        }
+        assert!(running.set_limit(Limit::Off).is_err());
+        assert!(matches!(running.wait().unwrap(), Outcome::Success));
+        assert!(running.set_limit(limit("90MiB")).is_err());
+    }
+    let mut unlimited = Worker::new(role(&["sleep"])).spawn().unwrap();
+    assert!(unlimited.set_limit(limit("90MiB")).is_err());
+    unlimited.kill().unwrap();
+    unlimited.wait().unwrap();
 }
 
 const DEAF: &str = "trap '' TERM INT HUP; while :; do sleep 1000 & wait; done";

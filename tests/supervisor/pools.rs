@@ -3,10 +3,12 @@
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
 use oomguard::LimitSource;
-use oomguard::supervisor::{Budget, Outcome, Pool, Retry, TooLarge, Worker};
-use std::process::Stdio;
+use oomguard::supervisor::{Budget, Outcome, Pool, Retry, Running, SharedBudget, TooLarge, Worker};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "hungry_workers_get_more_within_the_budget_and_answer", hungry_workers_answer);
@@ -15,7 +17,38 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_retry_asks_for_no_more_than_the_whole_budget", a_retry_asks_for_no_more);
     add(trials, "a_hook_that_panics_does_not_lock_up_the_pool", a_panicking_hook);
     add(trials, "workers_of_an_elastic_pool_take_turns_with_what_there_is", an_elastic_pool);
+    add(trials, "a_parent_is_told_that_its_budget_gets_short", told_of_a_shortage);
     add(trials, "threads_and_jobs_share_one_pool", threads_and_jobs_share_one_pool);
+}
+
+fn told_of_a_shortage() {
+    let budget = SharedBudget::new(limit("48MiB"), Duration::from_secs(600)).unwrap();
+    let (tell, told) = mpsc::channel();
+    budget
+        .on_shortage(move |short| {
+            let _ = tell.send(short);
+        })
+        .unwrap();
+    let started = |mut command: Command| {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Worker::new(command).share(budget.clone()).spawn().unwrap()
+    };
+    let line = |running: &mut Running| {
+        let mut line = String::new();
+        BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        line
+    };
+    let mut holder = started(role(&["look"]));
+    assert_eq!(line(&mut holder), "ready\n");
+    assert!(told.try_recv().is_err(), "there is room for as much again");
+    let mut waiter = started(role(&["try"]));
+    writeln!(waiter.stdin.as_mut().unwrap(), "30").unwrap();
+    let short = told.recv_timeout(Duration::from_secs(60)).expect("somebody waits");
+    assert!(short.permitted == 48 << 20 && short.leased >= 20 << 20 && short.waiting == 1, "{short:?}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(line(&mut waiter), "got\n");
+    assert!(waiter.wait().unwrap().is_success());
 }
 
 fn need(mib: u32, first_limit: &str, ceiling: &str) -> Worker {

@@ -44,6 +44,18 @@ pub fn play(arguments: &[String]) -> ! {
             say("ready");
             sleep(&block)
         }
+        // For each line that it is told: whether it could have so many MiB.
+        ["try"] => {
+            for line in std::io::stdin().lines() {
+                let bytes = number(line.unwrap().trim()) << 20;
+                let mut block = Vec::<u8>::new();
+                say(match black_box(&mut block).try_reserve_exact(bytes) {
+                    Ok(()) => "got",
+                    Err(_) => "refused",
+                });
+            }
+            std::process::exit(0)
+        }
         ["sleep"] => sleep(&[]),
         ["descriptors"] => {
             let names = std::fs::read_dir("/proc/self/fd").unwrap();

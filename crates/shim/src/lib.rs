@@ -5,6 +5,7 @@
 
 #![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
 
+mod exec_lists;
 mod formatted;
 mod loading;
 mod system_call;

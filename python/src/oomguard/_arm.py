@@ -55,6 +55,10 @@ class Status:
     refusals: Optional[int]
     #: What `task` said last.
     task: Optional[str]
+    #: Bytes that this process and all that share a budget with it may have together.
+    budget: Optional[int] = None
+    #: Bytes that it may have of them for now.
+    lease: Optional[int] = None
 
 
 class _State:
@@ -158,7 +162,10 @@ def status() -> Status:
     if library is not None:
         told = _CStatus()
         if library.oomguard_status(ctypes.byref(told), ctypes.sizeof(told)) == 0:
-            known = [None if value == _UNKNOWN else int(value) for value in (told.limit, told.in_use, told.headroom)]
+            # What an older library does not fill in is zero.
+            shares = told.size >= ctypes.sizeof(told)
+            numbers = (told.limit, told.in_use, told.headroom, told.budget if shares else _UNKNOWN, told.lease if shares else _UNKNOWN)
+            known = [None if value == _UNKNOWN else int(value) for value in numbers]
             return Status(
                 armed=bool(told.armed),
                 limit=known[0],
@@ -168,6 +175,8 @@ def status() -> Status:
                 headroom=known[2],
                 refusals=int(told.refusals),
                 task=_state.task,
+                budget=known[3],
+                lease=known[4],
             )
     in_use = _in_use(_memory())
     limit = _state.limit
@@ -192,6 +201,8 @@ if ctypes is not None:
             ("source", ctypes.c_int),
             ("armed", ctypes.c_int),
             ("reserved", ctypes.c_int),
+            ("budget", ctypes.c_uint64),
+            ("lease", ctypes.c_uint64),
         )
 
 

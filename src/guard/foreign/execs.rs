@@ -94,6 +94,21 @@ pub unsafe fn execv(path: *const c_char, arguments: List) -> c_int {
     unsafe { execve(path, arguments, environ) }
 }
 
+/// execle(3), by a list of its arguments: the environment is behind the null pointer that ends them.
+///
+/// # Safety
+/// That of execle(3).
+pub unsafe fn execve_as_told_behind(path: *const c_char, arguments: List) -> c_int {
+    // SAFETY: a list, by contract.
+    let count = unsafe { entries(arguments) }.count();
+    // SAFETY: what follows its end, by contract.
+    let environment = unsafe { arguments.add(count + 1) };
+    // SAFETY: as above.
+    let environment = unsafe { environment.read() };
+    // SAFETY: the caller's arguments.
+    unsafe { execve(path, arguments, environment.cast()) }
+}
+
 /// execvpe(3).
 ///
 /// # Safety

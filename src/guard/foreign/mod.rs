@@ -50,7 +50,7 @@ pub use ends::{
     SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, prctl, quick_exit,
     raise,
 };
-pub use execs::{execv, execve, execvp, execvpe, posix_spawn, posix_spawnp};
+pub use execs::{execv, execve, execve_as_told_behind, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};
 pub use formatted::{
     before_err, before_error, before_errx, before_fprintf, before_fprintf_chk, before_printf,

@@ -13,7 +13,7 @@ use crate::guard::{c_heap, lease, mappings, notes, onlooker, resident};
 use crate::record::NOTE_NAME;
 use crate::sys;
 use core::ffi::{c_char, c_int};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The constructor.
 ///
@@ -50,6 +50,7 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
         variables.remove_all_of_ours(library);
         execs::lift_limit_of_others();
     }
+    OWNER.store(sys::process::pid(), Ordering::Relaxed);
     IS_IN_CHARGE.store(true, Ordering::Relaxed);
     notes::begin_only_here();
     faults::install();
@@ -98,6 +99,9 @@ fn is_second_copy() -> bool {
 
 /// A child of fork(2) starts with a clean slate.
 extern "C" fn in_child() {
+    // Relaxed: nobody else runs here yet.
+    let parent = OWNER.swap(sys::process::pid(), Ordering::Relaxed);
+    let _ = FILTERED.compare_exchange(parent, sys::process::pid(), Ordering::Relaxed, Ordering::Relaxed);
     if armed().is_some() {
         notes::begin();
         messages::forget();
@@ -120,14 +124,22 @@ static IS_IN_CHARGE: AtomicBool = AtomicBool::new(false);
 /// Whether the program has set a filter for its own system calls, and so may be killed for one of ours. What it was
 /// started under lets a program start, and so lets files be opened.
 pub(in crate::guard) fn has_filter_of_its_own() -> bool {
-    // Relaxed: set by the thread that makes the call, before it does.
-    HAS_FILTER.load(Ordering::Relaxed)
+    // Relaxed, here and below: set by the thread that makes the call, before it does.
+    match FILTERED.load(Ordering::Relaxed) {
+        0 => false,
+        // A child of vfork(2) shares this memory, and what it does to itself is nobody else's.
+        pid => pid == OWNER.load(Ordering::Relaxed) || pid == sys::process::pid(),
+    }
 }
 
 pub(super) fn note_filter() {
     // While it may still be done.
     resident::stop_asking();
-    HAS_FILTER.store(true, Ordering::Relaxed);
+    FILTERED.store(sys::process::pid(), Ordering::Relaxed);
 }
 
-static HAS_FILTER: AtomicBool = AtomicBool::new(false);
+/// The process that has set a filter; zero for none.
+static FILTERED: AtomicU32 = AtomicU32::new(0);
+
+/// The process that this memory is of: one that was forked has it from its parent, filter and all.
+static OWNER: AtomicU32 = AtomicU32::new(0);

@@ -25,9 +25,9 @@ pub(super) use sampler::{
 };
 
 use super::armed::{Armed, ReportTarget};
-use super::busy::Busy;
 use super::settings::Profile;
 use super::unwind;
+use crate::busy::Busy;
 use crate::profile::{DEFAULT_DISTANCE, PROFILE_BYTES, Tables};
 use crate::record::ProfileState;
 use crate::report::Request;

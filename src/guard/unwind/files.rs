@@ -4,8 +4,8 @@
 //! linker, which would take a lock that a dying thread may hold. Entries are only added; where two cover an address,
 //! the later one holds, as the earlier one was unloaded.
 
-use crate::guard::backoff::Backoff;
-use crate::guard::busy::Busy;
+use crate::backoff::Backoff;
+use crate::busy::Busy;
 use crate::profile::{MAX_MODULES, ModuleFacts, Tables};
 use crate::sys;
 use crate::sys::fd::Lines;

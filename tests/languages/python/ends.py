@@ -129,6 +129,24 @@ if way == "d-logged-by-main":
 
     sys.exit(main())
 
+if way == "d-told-by-main":
+
+    def tell():
+        try:
+            bytearray(1 << 30)
+        except MemoryError:
+            print("job 1: ran out of memory", file=sys.stderr)
+            return code
+
+    sys.exit(tell())
+# It was got over long before those words were said.
+if way == "h-told-after-work":
+    handled()
+    sum(len(bytearray(64 << 10)) for _ in range(2000))
+    print("FAILED test_limit: no MemoryError", file=sys.stderr)
+    print("ERROR test_limit: MemoryError", file=sys.stderr)
+    sys.exit(code)
+
 # What it died of is in the middle of what a worker says, who then leaves when that is no longer handled.
 if way == "d-worker":
     import traceback
@@ -245,10 +263,28 @@ if way == "d-after-ignored":
 
     Early()
     eat()
-# It has words of its own, which may be about anything.
-if way == "s-raised-its-own":
+# The program raises it for reasons of its own; or because it was refused memory.
+if way == "h-raised-its-own":
     handled()
     raise MemoryError("the user's quota is used up")
+if way == "h-raised-a-bare-one":
+    handled()
+    raise MemoryError
+if way == "d-raised-its-own":
+
+    class TooLarge(MemoryError):
+        pass
+
+    try:
+        eat()
+    except MemoryError:
+        raise TooLarge("job 1") from None
+if way == "d-raised-again":
+    try:
+        eat()
+    except MemoryError as error:
+        kept = error
+    raise kept
 # A service is told to end, a moment after it has logged what it got over.
 if way == "h-logged-and-ended":
     import signal

@@ -105,9 +105,11 @@ static void fill(void) {
     }
 }
 
-static void *map(void) {
-    return mmap(NULL, much, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+static void *map_bytes(size_t bytes) {
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
+
+static void *map(void) { return map_bytes(much); }
 
 /* There is room for one of these, and not for two. */
 static volatile size_t half = 160 << 20;
@@ -372,6 +374,12 @@ int main(int count, char **arguments) {
         char *volatile kept = malloc(180 << 20), *volatile small;
         if (kept == NULL || malloc(100 << 20) != NULL || (small = malloc(30 << 20)) == NULL) broken();
         exit(3);
+    }
+    WAY("survives by half of a mapping") {
+        size_t bytes = (size_t)200 << 20;
+        char *volatile kept = malloc(100 << 20);
+        if (kept == NULL || map_bytes(bytes) != MAP_FAILED || map_bytes(bytes / 2) == MAP_FAILED) broken();
+        exit(5);
     }
     WAY("survives with fewer threads") {
         if (start_threads() != EAGAIN) broken();

@@ -111,7 +111,12 @@ fn plans(found: &Examination, screen: &mut Screen) {
 
 /// What a budget would be here, or is.
 fn shared(found: &Examination) -> (String, String) {
-    let cannot = "static and set-user-ID programs cannot ask";
+    let is_traced = found.probes.iter().any(|probe| probe.name == "tracing" && probe.result.is_ok());
+    let cannot = if is_traced {
+        "set-user-ID programs cannot ask"
+    } else {
+        "static and set-user-ID programs cannot ask"
+    };
     if let Some(joined) = found.joined {
         return (size(joined.bytes), format!("{} leased; run joins it; {cannot}", size(joined.used)));
     }

@@ -3,6 +3,7 @@
 
 use crate::add;
 use crate::c;
+use crate::skip::skipped;
 use crate::started::{PATIENCE, Seen, launcher, seen};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -100,7 +101,178 @@ fn report(seen: &Seen) -> Value {
 const FOUR: &str = "for n in 1 2 3 4; do \"$0\" role want \"$@\" & eval p$n=$!; done; \
                     for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
 
+/// `want MARKS MIB ALL HOW`: one of ALL who want so many MiB each at the same moment, and are static. HOW: by `malloc`; `over` what is
+/// reserved, as Go's runtime does; by `fork`, in a child; or `handled`, with a signal before it gets them.
+const STATIC: &str = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static const char *marks;
+static void mark(const char *kind)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s-%d", marks, kind, getpid());
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+}
+static void handle(int signal) { (void)signal; mark("handled"); }
+int main(int count, char **words)
+{
+    (void)count;
+    marks = words[2];
+    size_t bytes = (size_t)atol(words[3]) << 20;
+    int all = atoi(words[4]), here = 0, status = 0;
+    const char *how = words[5];
+    signal(SIGUSR1, handle);
+    mark("here");
+    while (here < all) {
+        DIR *directory = opendir(marks);
+        here = 0;
+        for (struct dirent *entry; (entry = readdir(directory));)
+            here += !strncmp(entry->d_name, "here", 4);
+        closedir(directory);
+        usleep(2000);
+    }
+    if (!strcmp(how, "fork") && fork())
+        return wait(&status) < 0 ? 3 : WEXITSTATUS(status);
+    char *block;
+    if (!strcmp(how, "over")) {
+        char *place = mmap(0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        block = mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        if (block == MAP_FAILED)
+            block = 0;
+    } else
+        block = malloc(bytes);
+    if (!block) {
+        perror("cannot go on");
+        return 1;
+    }
+    memset(block, 7, bytes);
+    mark("has");
+    usleep(100000);
+    puts("got it");
+    return 0;
+}
+"#;
+
+/// Compiles a static program; `None` where that cannot be done here.
+fn static_program(place: &Path) -> Option<PathBuf> {
+    let (source, program) = (place.join("static.c"), place.join("static"));
+    fs::write(&source, STATIC).unwrap();
+    let mut compiler = Command::new(c::c()?);
+    let output = compiler.args(["-static", "-O1", "-o"]).arg(&program).arg(&source).output().unwrap();
+    if !output.status.success() {
+        skipped("no static C library is here");
+        return None;
+    }
+    Some(program)
+}
+
+/// `make -j` of so many files that each take a compiler some 110 MiB, little by little.
+fn build(place: &Path, compiler: &Path, options: &[&str], files: usize) -> Option<Seen> {
+    if !Command::new("make").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        skipped("no make is here");
+        return None;
+    }
+    let function = |n: usize| {
+        format!(
+            "int f{n}(int a) {{ int s = a; for (int i = 0; i < a; i++) {{ s += i * {n}; if (s > {n}) s -= a * {n}; else s ^= i; \
+             switch (s & 3) {{ case 0: s += 1; break; case 1: s *= 3; break; case 2: s -= {n}; break; }} }} return s; }}\n"
+        )
+    };
+    fs::write(place.join("large.c"), (0..1800).map(function).collect::<String>()).unwrap();
+    let objects: Vec<String> = (0..files).map(|n| format!("{n}.o")).collect();
+    let rules = format!(
+        ".PHONY: all\nall: {}\n%.o: large.c\n\t{} -c -o $@ $<\n",
+        objects.join(" "),
+        compiler.display()
+    );
+    fs::write(place.join("Makefile"), rules).unwrap();
+    let jobs = format!("-j{files}");
+    let seen = seen(&mut run(options, &["make", "-s", &jobs, "-C", place.to_str().unwrap()]));
+    let built = objects.iter().filter(|object| place.join(object).exists()).count();
+    assert_eq!((seen.code, built), (Some(0), files), "{}", seen.stderr);
+    Some(seen)
+}
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_static_program_waits_for_others_to_end", || {
+        let place = Marks::new("static");
+        let Some(program) = static_program(&place.0) else { return };
+        for how in ["malloc", "over", "fork"] {
+            let marks = Marks::new(&format!("static-{how}"));
+            let four = "for n in 1 2 3 4; do \"$0\" want \"$@\" & eval p$n=$!; done; \
+                        for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
+            let command = [
+                "/bin/sh",
+                "-c",
+                four,
+                program.to_str().unwrap(),
+                marks.0.to_str().unwrap(),
+                "150",
+                "4",
+                how,
+            ];
+            let seen =
+                seen(&mut run(&["--budget", "200Mi", "--patience", "60s", "--report", "fd:2"], &command));
+            let codes: Vec<&str> = seen.stdout.lines().filter(|line| *line != "got it").collect();
+            assert_eq!((seen.code, codes), (Some(0), vec!["0"; 4]), "{how}: {}", seen.stderr);
+            assert!(reports(&seen).is_empty(), "{how}: {}", seen.stderr);
+        }
+    });
+    add(trials, "a_static_program_is_told_whose_memory_it_was", || {
+        let place = Marks::new("static-refused");
+        let Some(program) = static_program(&place.0) else { return };
+        for how in ["malloc", "over"] {
+            let marks = Marks::new(&format!("static-refused-{how}"));
+            let one = "\"$0\" role hold-marked \"$1\" 120 & p=$!; while ! ls \"$1\"/holds-* >/dev/null 2>&1; do sleep .01; done; \
+                       \"$2\" want \"$1\" 120 1 \"$3\"; code=$?; kill -9 $p; wait $p 2>/dev/null; exit $code";
+            let arguments = [marks.0.to_str().unwrap(), program.to_str().unwrap(), how];
+            let seen =
+                script(&["--budget", "200Mi", "--patience", "200ms", "--report", "fd:2"], one, &arguments);
+            assert_eq!(seen.code, Some(198), "{how}: {}", seen.stderr);
+            let report = report(&seen);
+            assert_eq!(
+                (&report["limit_source"], &report["budget"], &report["evidence"], &report["program"]),
+                (&json!("budget"), &json!(200 * MIB), &json!("outside"), &json!("static")),
+                "{how}: {report}"
+            );
+            assert!(report["waited_ms"].as_u64().unwrap() >= 200, "{how}: {report}");
+            let line = seen.stderr.lines().find(|line| line.contains("the 200 MiB budget is used up: "));
+            let line = line.unwrap_or_else(|| panic!("{how}: {}", seen.stderr));
+            assert!(line.matches(" MiB").count() >= 2 && line.contains("; waited "), "{how}: {line}");
+        }
+    });
+    add(trials, "a_static_program_that_waits_heeds_signals", || {
+        let place = Marks::new("static-signal");
+        let Some(program) = static_program(&place.0) else { return };
+        for how in ["malloc", "over"] {
+            let marks = Marks::new(&format!("static-signal-{how}"));
+            let one = "\"$0\" role hold-marked \"$1\" 120 & p=$!; while ! ls \"$1\"/holds-* >/dev/null 2>&1; do sleep .01; done; \
+                       \"$2\" want \"$1\" 120 1 \"$3\" & n=$!; \
+                       while ! \"$4\" top --json | tr '{' '\\n' | grep \"\\\"pid\\\":$n,\" | grep -q '\"waiting_ms\":[0-9]'; do kill -0 $n || exit 8; sleep .02; done; \
+                       kill -USR1 $n; while ! ls \"$1\"/handled-* >/dev/null 2>&1; do kill -0 $n || exit 7; sleep .01; done; \
+                       kill -9 $p; wait $p 2>/dev/null; wait $n";
+            let arguments =
+                [marks.0.to_str().unwrap(), program.to_str().unwrap(), how, env!("CARGO_BIN_EXE_oomguard")];
+            let seen = script(&["--budget", "200Mi", "--patience", "60s"], one, &arguments);
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "got it\n"), "{how}: {}", seen.stderr);
+        }
+    });
+    add(trials, "compilers_that_grow_little_by_little_wait_for_each_other", || {
+        let place = Marks::new("make");
+        let Some(compiler) = c::c() else { return };
+        let options = ["--budget", "260Mi", "--patience", "60s", "--report", "fd:2"];
+        if let Some(seen) = build(&place.0, &compiler, &options, 4) {
+            assert!(reports(&seen).is_empty(), "{}", seen.stderr);
+        }
+    });
     add(trials, "who_finds_no_room_in_the_budget_waits_for_others_to_end", || {
         let marks = Marks::new("waits");
         let options = ["--budget", "200Mi", "--patience", "60s"];

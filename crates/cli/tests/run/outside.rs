@@ -11,8 +11,10 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// `eat die`: of a refusal that it tells of. `eat say`: its own words, and a variable. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
-/// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does.
+/// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does. `eat execl PROGRAM WORD`, and its kin: as that
+/// program, with many arguments.
 const EAT: &str = r#"
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +22,20 @@ const EAT: &str = r#"
 #include <unistd.h>
 int main(int count, char **words)
 {
+    setlocale(LC_ALL, "");
     if (!strcmp(words[1], "own"))
         return atoi(words[2]);
     if (!strcmp(words[1], "say"))
-        return printf("%s %s %s\n", words[0], words[1], getenv("EAT")) < 0;
+        return printf("%s %s %s %s\n", words[0], words[1], words[count - 1], getenv("EAT")) < 0;
+    char *path = words[2], *word = words[3], *environment[] = {"EAT=eaten", 0};
+    if (!strcmp(words[1], "execl"))
+        execl(path, "eat", word, "2", "3", "4", "5", "6", "7", (char *)0);
+    if (!strcmp(words[1], "execlp"))
+        execlp(path, "eat", word, (char *)0);
+    if (!strcmp(words[1], "execle"))
+        execle(path, "eat", word, "2", "3", "4", "5", "6", "7", (char *)0, environment);
+    if (!strncmp(words[1], "execl", 5))
+        return 127;
     if (!strcmp(words[1], "start")) {
         int status;
         if (fork() == 0) {
@@ -139,7 +151,27 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
         assert_eq!(told(&fallen)["report"]["program"], "eat");
         assert_eq!(run("own 7").code, Some(7));
-        assert_eq!(run("say").stdout, "eat say eaten\n");
+        assert_eq!(run("say").stdout, "eat say say eaten\n");
+    });
+    add(trials, "what_a_guarded_program_becomes_by_a_list_of_arguments_is_seen_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let Some((_other, dynamic)) = eat("cc", &[]) else { return };
+        let become_it = |way: &str, file: &Path, word: &str| {
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&dynamic).arg(way).arg(file).arg(word);
+            seen(command.env("EAT", "found"))
+        };
+        for (way, last, variable) in
+            [("execl", "7", "found"), ("execlp", "say", "found"), ("execle", "7", "eaten")]
+        {
+            let fallen = become_it(way, &program, "die");
+            assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{way}: {}", fallen.stderr);
+            let evidence = &told(&fallen)["report"]["evidence"];
+            assert_eq!(evidence, "outside", "{way}");
+            let said = become_it(way, &program, "say");
+            assert_eq!(said.stdout, format!("eat say {last} {variable}\n"), "{way}: {}", said.stderr);
+            assert_eq!(become_it(way, Path::new("/no/such/program"), "say").code, Some(127), "{way}");
+        }
     });
     add(trials, "an_end_from_outside_that_was_swallowed_counts_if_that_is_wanted", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
@@ -157,6 +189,21 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let fallen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
         assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
         assert_eq!(std::fs::metadata(&log).unwrap().len(), 80_000);
+    });
+    add(trials, "words_in_the_users_language_are_heard_from_outside", || {
+        let Some((directory, program)) = eat("cc", &["-static"]) else { return };
+        let locales =
+            Command::new("locale").arg("-a").output().map(|output| output.stdout).unwrap_or_default();
+        if !String::from_utf8_lossy(&locales).lines().any(|line| line == "de_DE.utf8") {
+            return skipped("no German here");
+        }
+        // It gives all back before it says so.
+        let log = directory.path().join("log");
+        let script = format!("exec {} log 3>{}", program.display(), log.display());
+        let mut command = run_shell(&["-m", "64Mi"], &script);
+        let fallen = seen(command.env("LC_ALL", "de_DE.UTF-8"));
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert!(fallen.stderr.contains("malloc: Nicht"), "{}", fallen.stderr);
     });
     add(trials, "what_was_survived_is_told_from_outside", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };

@@ -7,19 +7,6 @@ use libtest_mimic::Trial;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Whether launcher `id` has told its witness of the command: it does so before it waits, in poll(2) or ppoll(2).
-fn is_attended(id: i32) -> bool {
-    let children = read(&format!("/proc/{id}/task/{id}/children"));
-    let call = read(&format!("/proc/{id}/syscall"));
-    let polls = [
-        libc::SYS_ppoll,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll,
-    ];
-    children.split_ascii_whitespace().count() == 2
-        && call.split(' ').next().is_some_and(|number| polls.iter().any(|poll| number == poll.to_string()))
-}
-
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "the_signals_of_the_contract_are_passed_on", || {
         for name in ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"] {
@@ -115,12 +102,11 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_killed_launcher_leaves_nobody_behind", || {
         for options in [&[][..], &["--no-preload"]] {
             // With a descendant in a process group of its own, where nothing but the library's variables tells of it.
-            let script = "set -m; sleep 77 & echo $$ $!; wait";
+            // The launcher may still be about to begin its watch.
+            let script = "set -m; sleep 77 & echo $$ $!; kill -KILL $PPID; wait";
             let mut started = Started::new(&mut run_shell(options, script));
             let line = started.line();
             let pids: Vec<&str> = line.split(' ').collect();
-            wait_until("the launcher has a witness and waits", || is_attended(started.id()));
-            started.send(libc::SIGKILL);
             wait_until("the command ends", || is_gone(pids[0]));
             if options.is_empty() {
                 wait_until("its descendant ends", || is_gone(pids[1]));

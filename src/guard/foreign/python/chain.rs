@@ -1,15 +1,17 @@
 //! Whether an exception came about because memory was refused: it, or one that it was raised from or while handling,
-//! which `raise … from None` keeps as well (`__context__`), is a `MemoryError`.
+//! which `raise … from None` keeps as well (`__context__`), is a `MemoryError` that the program has not raised for reasons of
+//! its own.
 
 use super::interpreter::{self, Owned};
+use super::raised;
 use crate::message::Message;
 
 /// What a chain of exceptions tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chain {
-    /// There is a `MemoryError` in it.
+    /// There is a `MemoryError` of the interpreter's in it.
     Memory,
-    /// There is none, or one with words of its own; or one of its messages speaks of memory, of a thread or a library that there was no room for, or
+    /// There is none, or one with words of a library's; or one of its messages speaks of memory, of a thread or a library that there was no room for, or
     /// says that something failed without saying why.
     Speaks,
     /// It is about something else.
@@ -31,12 +33,15 @@ pub(super) fn look(exception: Owned) -> Chain {
         // SAFETY: an exception; gives a reference or null.
         let cause = Owned::new(unsafe { interpreter::cause_of(exception.as_ptr()) });
         let is_memory = exception.matches(interpreter::memory_error());
-        let has_words = is_memory && has_words(&exception);
-        let is_remote = is_memory && cause.as_ref().is_some_and(is_from_another_process);
-        if is_memory && !is_remote && !has_words {
-            return Chain::Memory;
-        }
-        if is_memory || speaks(&exception) {
+        // What came of a refusal has the interpreter's own one in its chain.
+        let is_programs = is_memory && raised::is_by_program(&exception) == Some(true);
+        if is_memory && !is_programs {
+            let is_remote = cause.as_ref().is_some_and(is_from_another_process);
+            if !is_remote && !has_words(&exception) {
+                return Chain::Memory;
+            }
+            chain = Chain::Speaks;
+        } else if !is_programs && speaks(&exception) {
             chain = Chain::Speaks;
         }
         add(&mut waiting, cause);

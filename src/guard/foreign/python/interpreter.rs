@@ -251,6 +251,10 @@ impl Owned {
         unsafe { err_matches(self.as_ptr(), kind) == 1 }
     }
 
+    pub(super) fn is_none(&self) -> bool {
+        self.as_ptr() as usize == none()
+    }
+
     pub(super) fn is_exception_group(&self) -> bool {
         let kind = EXCEPTION_GROUP.load(Ordering::Relaxed);
         kind != 0 && self.matches(kind)

@@ -15,11 +15,13 @@
 //! |---|---|
 //! | `interpreter` | CPython's C interface, found at the first refusal |
 //! | `chain` | whether an exception came from a `MemoryError` |
+//! | `raised` | whether the program has raised it itself |
 //! | `ignored` | what Python says of exceptions that it ignores |
 
 mod chain;
 mod ignored;
 mod interpreter;
+mod raised;
 
 use super::{messages, uncaught};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence};
@@ -27,6 +29,7 @@ use crate::guard::armed::armed;
 use crate::guard::judge::{self, Guilt};
 use crate::guard::real::{Real, call_real};
 use crate::guard::{notes, refusal};
+use crate::message::Message;
 use crate::sys;
 use chain::Chain;
 use core::ffi::{CStr, c_int, c_void};
@@ -455,7 +458,7 @@ pub(super) fn hear(message: &[u8]) -> bool {
     let here = sys::process::tid();
     let rest = if interpreter::is_found() { ignored::last_other(here, message) } else { message };
     match last_line(rest) {
-        Some(line) if names_memory_error(line) => {
+        Some(line) if tells_of_refusal(line) => {
             SAID_BY.store(here, Relaxed);
             SAID_AT_MS.store(sys::process::monotonic_ms(), Relaxed);
             SAID_AT_WAITS.store(waits(), Relaxed);
@@ -486,16 +489,19 @@ fn last_line(message: &[u8]) -> Option<&[u8]> {
     message.rsplit(|byte| *byte == b'\n').find(letters)
 }
 
-/// Whether it names the exception, or one that is made from it, as a traceback's last line does: `ArrayMemoryError`.
-fn names_memory_error(message: &[u8]) -> bool {
+/// Whether it is about a refusal that is open: it names the exception, or one that is made from it, as a traceback's last line
+/// does (`ArrayMemoryError`); or it says in whatever words that memory is gone, straight after that.
+fn tells_of_refusal(line: &[u8]) -> bool {
     const NAME: &[u8] = b"MemoryError";
-    (0..message.len()).any(|at| {
-        let rest = message.get(at..).unwrap_or_default();
-        rest.starts_with(NAME) && !rest.get(NAME.len()).is_some_and(u8::is_ascii_alphanumeric)
-    })
+    /// What a handler and its message take.
+    const STRAIGHT_ALLOCATIONS: u64 = 256;
+    let Some(noted) = notes::requested().or_else(notes::mapped) else { return false };
+    Message::of(line) == Some(Message::OutOfMemory)
+        && (noted.allocations_since <= STRAIGHT_ALLOCATIONS
+            || line.windows(NAME.len()).any(|part| part == NAME))
 }
 
-/// Whether this thread has just named its `MemoryError`, and not gone on with its work since: a program that logs its
+/// Whether this thread has just told of its `MemoryError`, and not gone on with its work since: a program that logs its
 /// exception, and then leaves.
 fn has_just_said() -> bool {
     const MOMENT_MS: u64 = 1000;

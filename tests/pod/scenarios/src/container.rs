@@ -1,5 +1,6 @@
 //! What a program in a pod sees of its own cgroup.
 
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,25 @@ pub fn in_use() -> u64 {
     text.trim().parse().expect("memory.current is a number")
 }
 
+/// The directory of this process's own group where the kernel has control groups of version 1, as a machine may that tests run on.
+fn v1_group() -> Option<PathBuf> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.split_once(":memory:/"))?.1.to_owned();
+    Some(Path::new("/sys/fs/cgroup/memory").join(path))
+}
+
+/// The container's limit when it is asked for, in bytes.
+pub fn limit() -> u64 {
+    let file = v1_group().map(|group| group.join("memory.limit_in_bytes"));
+    let text = std::fs::read_to_string(file.unwrap_or_else(|| "/sys/fs/cgroup/memory.max".into()));
+    text.expect("the limit can be read").trim().parse().expect("there is a limit")
+}
+
 /// `oom_kill` of `memory.events`.
 pub fn oom_kills() -> u64 {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.events").expect("memory.events can be read");
+    let file = v1_group().map(|group| group.join("memory.oom_control"));
+    let text = std::fs::read_to_string(file.unwrap_or_else(|| "/sys/fs/cgroup/memory.events".into()))
+        .expect("memory.events can be read");
     let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     kills.and_then(|kills| kills.parse().ok()).expect("memory.events has oom_kill")
 }

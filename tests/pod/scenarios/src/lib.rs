@@ -3,6 +3,7 @@
 pub mod container;
 pub mod random;
 pub mod task;
+pub mod tree;
 
 /// Fills so many MiB, 100 kB at a time, and prints the sum of what it wrote.
 pub fn work(mib: u64) {

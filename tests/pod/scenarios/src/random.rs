@@ -6,6 +6,9 @@ pub struct Random {
 }
 
 impl Random {
+    /// From one state to the next.
+    pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
     pub fn new(seed: u64) -> Random {
         Random { state: seed }
     }
@@ -16,7 +19,7 @@ impl Random {
     }
 
     fn draw(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state = self.state.wrapping_add(Random::STEP);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,31 +1,15 @@
 //! The launcher under a real kernel with cgroup v2 and group kill: a Python parent whose workers know nothing of us.
 //! Each test says so and passes where there is no guest kernel; `tests/pod/install` fetches one.
 
+#[path = "common/built.rs"]
+mod built;
 #[path = "../../../common/skip.rs"]
 mod skip;
 
+use built::{launcher, python};
 use pod::{Kernel, Outcome, Pod, Root};
-use std::path::PathBuf;
-use std::process::Command;
 
 const MIB: u64 = 1 << 20;
-
-/// Builds `oomguard`, and tells where it is.
-fn launcher() -> PathBuf {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../Cargo.toml");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--package", "oomguard-cli", "--message-format", "json"])
-        .args(["--manifest-path", manifest])
-        .output()
-        .expect("cargo can be run");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8_lossy(&built.stdout).into_owned();
-    let executable = messages.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    executable.expect("cargo says where the program is")
-}
 
 /// The parent with three workers of 4, 6 and 60 MiB in a pod of 128 MiB.
 fn run(launcher: &str) -> Option<(Outcome, String)> {
@@ -35,10 +19,8 @@ fn run(launcher: &str) -> Option<(Outcome, String)> {
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/programs/parent.py");
     let sizes = if launcher == "-" { ["4", "6", "200"] } else { ["4", "6", "60"] };
-    // As it starts by itself: a version manager's wrapper would be the pod's main process.
-    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    let python = String::from_utf8(python.expect("python3 can be run").stdout).expect("a path");
-    let command = [python.trim(), script, launcher].into_iter().chain(sizes);
+    let python = python();
+    let command = [python.as_str(), script, launcher].into_iter().chain(sizes);
     let outcome = Pod { root: Root::Host, ..Pod::new(Some(128 * MIB), command) }
         .run()
         .unwrap_or_else(|error| panic!("the harness failed: {error}"));

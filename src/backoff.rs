@@ -9,23 +9,23 @@ const PAUSE_PER_ATTEMPT: u64 = 16;
 
 /// When an attempt is worth its time again, in monotonic milliseconds. Relaxed throughout: a hint; at worst two
 /// threads try at once. For the process that made the last attempt: a child that it forks makes its own.
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     next_ms: AtomicU64,
     pid: AtomicU32,
 }
 
 impl Backoff {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Backoff { next_ms: AtomicU64::new(0), pid: AtomicU32::new(0) }
     }
 
-    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+    pub(crate) fn is_due(&self, now_ms: u64) -> bool {
         now_ms >= self.next_ms.load(Ordering::Relaxed)
             || self.pid.load(Ordering::Relaxed) != sys::process::pid()
     }
 
     /// An attempt lasted from `start_ms` to `end_ms`.
-    pub(super) fn note_attempt(&self, start_ms: u64, end_ms: u64) {
+    pub(crate) fn note_attempt(&self, start_ms: u64, end_ms: u64) {
         let pause_ms = PAUSE_PER_ATTEMPT * (end_ms - start_ms);
         self.next_ms.store(end_ms + pause_ms, Ordering::Relaxed);
         self.pid.store(sys::process::pid(), Ordering::Relaxed);

@@ -6,25 +6,25 @@ use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A place for one thread of a process at a time. Nobody waits here.
-pub(super) struct Busy {
+pub(crate) struct Busy {
     /// The process that somebody is inside in; zero for none.
     pid: AtomicU32,
 }
 
 /// Somebody is inside, until this is dropped; or for good, if it is forgotten.
 #[must_use]
-pub(super) struct Inside<'a> {
+pub(crate) struct Inside<'a> {
     busy: &'a Busy,
     pid: u32,
 }
 
 impl Busy {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Busy { pid: AtomicU32::new(0) }
     }
 
     /// Enters, unless a thread of this process is inside.
-    pub(super) fn try_enter(&self) -> Option<Inside<'_>> {
+    pub(crate) fn try_enter(&self) -> Option<Inside<'_>> {
         let pid = sys::process::pid();
         let free = |inside| if inside == pid { None } else { Some(pid) };
         // Acquire: pairs with the Release of whoever leaves, so that what it did is seen.
