@@ -2,8 +2,8 @@
 //!
 //! Nothing here acts. A change in this file is a breaking change and belongs in the changelog.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 /// The exit code of a process that reached its own memory limit and could not go on.
 ///
@@ -239,7 +239,7 @@ impl fmt::Display for ParseMeasureError {
     }
 }
 
-impl std::error::Error for ParseMeasureError {}
+impl core::error::Error for ParseMeasureError {}
 
 /// Who set the limit that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -379,6 +379,7 @@ impl Sufficient {
     }
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 impl FromStr for Sufficient {
     type Err = String;
 
@@ -392,7 +393,7 @@ impl FromStr for Sufficient {
 /// The launcher's first argument where it is to become another program at once: the path and the arguments follow. A guarded
 /// program starts it so in place of one that has to be followed and that it cannot speak for (posix_spawn(3)).
 #[doc(hidden)]
-pub const BECOME: &std::ffi::CStr = c"--become";
+pub const BECOME: &core::ffi::CStr = c"--become";
 
 /// What the allocator does with a refusal that nothing could cure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -194,14 +194,14 @@ impl Growth<'_> {
             set
         });
         let mut got = 0;
-        if is_changed.is_ok() && row.lower(lease, keep) {
+        if is_changed.is_some() && row.lower(lease, keep) {
             let mut is_as_set = false;
             let looked = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
                 is_as_set = now.soft <= set || set.is_none();
                 now.soft
             });
             let grown = used().map_or(0, |(now, _)| now.saturating_sub(most));
-            if looked.is_ok() && is_as_set && grown == 0 {
+            if looked.is_some() && is_as_set && grown == 0 {
                 got = taken;
             } else {
                 row.raise(taken);

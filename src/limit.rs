@@ -102,7 +102,7 @@ impl fmt::Display for ParseLimitError {
     }
 }
 
-impl std::error::Error for ParseLimitError {}
+impl core::error::Error for ParseLimitError {}
 
 impl FromStr for Limit {
     type Err = ParseLimitError;
@@ -120,10 +120,11 @@ impl fmt::Display for Limit {
             Limit::Share(share) => {
                 let (whole, micro) = (share.micro_percent / MICRO, share.micro_percent % MICRO);
                 if micro == 0 {
-                    write!(f, "{whole}%")
-                } else {
-                    write!(f, "{}%", format!("{whole}.{micro:06}").trim_end_matches('0'))
+                    return write!(f, "{whole}%");
                 }
+                let zeros = (0..).take_while(|zeros| micro % 10u64.pow(zeros + 1) == 0).count();
+                let digits = 6 - zeros;
+                write!(f, "{whole}.{:0digits$}%", micro / 10u64.pow(zeros as u32))
             }
             Limit::Auto => f.write_str("auto"),
             Limit::Off => f.write_str("off"),
@@ -191,6 +192,7 @@ pub(crate) fn meant(text: &[u8]) -> Option<Text<96>> {
     Some(words)
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 impl ParseLimitError {
     /// Returns the message for this very text, with what may have been meant.
     pub fn for_text(self, text: &str) -> String {

@@ -16,7 +16,9 @@ use crate::contract::{Cause, Evidence, LimitSource, Measure};
 #[cfg(any(feature = "shim", feature = "supervisor"))]
 use crate::message::Message;
 use crate::profile::PROFILE_BYTES;
-use crate::report::{HOLDERS, Holder, Request, Snapshot};
+#[cfg(feature = "supervisor")]
+use crate::report::{HOLDERS, Holder};
+use crate::report::{Request, Snapshot};
 #[cfg(feature = "supervisor")]
 use crate::sys::memory::HeapUse;
 use crate::sys::memory::MemoryUse;

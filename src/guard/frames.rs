@@ -6,7 +6,6 @@ use crate::sys;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use once_cell::race::OnceNonZeroUsize;
-use std::alloc::Layout;
 
 /// How far outwards a function is looked for, in frames. What lies between `handle_alloc_error` and the first output of
 /// its hook, or `abort`, has been seen to take up to 20.
@@ -45,15 +44,6 @@ fn is_called_from(code: &Range<usize>, registers: Registers) -> bool {
 /// written to.
 pub(super) fn note_files() -> u64 {
     FILES.add_loaded()
-}
-
-/// Where a function's code is not described, its first bytes.
-const ASSUMED_CODE_BYTES: usize = 32;
-
-/// Finds the code of `handle_alloc_error`. At start-up: this asks the dynamic linker.
-pub(super) fn alloc_error_code() -> Range<usize> {
-    let start = std::alloc::handle_alloc_error as fn(Layout) -> ! as *const () as usize;
-    sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
 }
 
 /// Whether the calling thread is inside `handle_alloc_error`, whose code this is.
@@ -96,7 +86,7 @@ static THREAD_EXIT_CODE_END: OnceNonZeroUsize = OnceNonZeroUsize::new();
 
 /// The process is about to have a second thread: the last moment to ask the dynamic linker without meeting its lock.
 pub(super) fn note_thread() {
-    if super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
+    if super::rust::IS_THERE && super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
         let code = sys::symbols::next_definition(c"__cxa_thread_atexit_impl")
             .and_then(sys::symbols::code_of_function);
         let (start, end) = code.map_or((1, 1), |code| (code.start, code.end));

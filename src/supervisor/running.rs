@@ -169,7 +169,8 @@ impl Running {
         } else {
             sys::memory::change_soft_limit(self.pid, self.measure.into(), |now| {
                 Some(bytes.min(now.hard.unwrap_or(u64::MAX)))
-            })?;
+            })
+            .ok_or_else(io::Error::last_os_error)?;
         }
         self.limit = Some(bytes);
         Ok(())

@@ -3,8 +3,6 @@
 use core::ffi::CStr;
 #[cfg(feature = "shim")]
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A descriptor that is closed when dropped.
 pub(crate) struct Fd(i32);
@@ -82,12 +80,12 @@ impl Fd {
 }
 
 #[cfg(feature = "supervisor")]
-impl From<Fd> for OwnedFd {
-    fn from(fd: Fd) -> OwnedFd {
+impl From<Fd> for std::os::fd::OwnedFd {
+    fn from(fd: Fd) -> Self {
         let number = fd.0;
         core::mem::forget(fd);
         // SAFETY: an open descriptor, which nobody closes any more: its owner is forgotten.
-        unsafe { OwnedFd::from_raw_fd(number) }
+        unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
     }
 }
 
@@ -95,36 +93,6 @@ impl From<Fd> for OwnedFd {
 pub(crate) fn close_number(fd: i32) {
     // SAFETY: closing a number is always defined for the kernel; the caller is about to `_exit`.
     unsafe { libc::close(fd) };
-}
-
-/// A counter of the kernel's that is readable while it is not zero: eventfd(2).
-pub(crate) fn event() -> io::Result<OwnedFd> {
-    // SAFETY: eventfd takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Adds one.
-pub(crate) fn add_to_event(event: BorrowedFd<'_>) {
-    let one = 1u64;
-    // SAFETY: eight bytes, readable during the call. It fails only where the counter is full, and so readable already.
-    unsafe { libc::syscall(libc::SYS_write, event.as_raw_fd(), &raw const one, 8usize) };
-}
-
-/// The counter, which is zero from then on.
-pub(crate) fn take_event(event: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut count = 0u64;
-    // SAFETY: eight bytes, writable during the call.
-    let got = unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
-    match got {
-        8 => Ok(count),
-        _ if errno() == libc::EAGAIN => Ok(0),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Whether `fd` can be written to: open, and not read-only.
@@ -148,13 +116,26 @@ impl FileId {
     }
 }
 
-pub(crate) fn file_id(fd: i32) -> Option<FileId> {
+/// fstat(2), by the call itself: before 2.33 glibc had no function of this name.
+pub(crate) fn stat_of(fd: i32) -> Option<libc::stat> {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: `stat` is writable during the call.
-    if unsafe { libc::fstat(fd, &raw mut stat) } != 0 {
-        return None;
-    }
+    let arguments = [fd as usize, (&raw mut stat) as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` is writable during the call, and is what the kernel fills on these processors.
+    (unsafe { super::raw::call_with_errno(libc::SYS_fstat, arguments) } == 0).then_some(stat)
+}
+
+/// stat(2), likewise.
+pub(crate) fn stat_of_path(path: &CStr) -> Option<libc::stat> {
+    // SAFETY: all-zero is a valid `stat`, a struct of integers.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    let arguments = [libc::AT_FDCWD as usize, path.as_ptr() as usize, (&raw mut stat) as usize, 0, 0, 0];
+    // SAFETY: the path is a C string, and `stat` writable, during the call.
+    (unsafe { super::raw::call_with_errno(libc::SYS_newfstatat, arguments) } == 0).then_some(stat)
+}
+
+pub(crate) fn file_id(fd: i32) -> Option<FileId> {
+    let stat = stat_of(fd)?;
     Some(FileId { device: stat.st_dev, inode: stat.st_ino })
 }
 
@@ -238,6 +219,46 @@ pub(crate) unsafe fn write_memory_patiently(fd: i32, start: *const u8, len: usiz
     }
     true
 }
+
+/// A counter that a thread can wait for: eventfd(2).
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
+mod event {
+    use super::errno;
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+    /// A counter of the kernel's that is readable while it is not zero: eventfd(2).
+    pub(crate) fn event() -> io::Result<OwnedFd> {
+        // SAFETY: eventfd takes no pointer.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that the kernel has just made, and that nobody else knows.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Adds one.
+    pub(crate) fn add_to_event(event: BorrowedFd<'_>) {
+        let one = 1u64;
+        // SAFETY: eight bytes, readable during the call. It fails only where the counter is full, and so readable already.
+        unsafe { libc::syscall(libc::SYS_write, event.as_raw_fd(), &raw const one, 8usize) };
+    }
+
+    /// The counter, which is zero from then on.
+    pub(crate) fn take_event(event: BorrowedFd<'_>) -> io::Result<u64> {
+        let mut count = 0u64;
+        // SAFETY: eight bytes, writable during the call.
+        let got = unsafe { libc::read(event.as_raw_fd(), (&raw mut count).cast(), 8) };
+        match got {
+            8 => Ok(count),
+            _ if errno() == libc::EAGAIN => Ok(0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
+pub(crate) use event::{add_to_event, event, take_event};
 
 /// Reads a file line by line through a buffer of `N` bytes. A longer line comes in its first `N` bytes; its rest is
 /// skipped.
