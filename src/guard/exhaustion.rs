@@ -13,8 +13,7 @@ use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
 use super::{
-    interpose, lease, onlooker, pressure, profile, record, refusal, resident, rust, std_line, verdict,
-    watchdog,
+    interpose, lease, onlooker, profile, record, refusal, resident, rust, std_line, verdict, watchdog,
 };
 use crate::contract::{
     Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,

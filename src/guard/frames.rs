@@ -73,9 +73,8 @@ pub(super) fn was_in_alloc_error(code: &Range<usize>, registers: Registers) -> b
 /// Whether the calling thread is inside `std::process::exit`: the program's own decision, and no panic's.
 #[inline(never)]
 pub(super) fn is_in_process_exit() -> bool {
-    let start = std::process::exit as fn(i32) -> ! as *const () as usize;
     // Where it is described; a shorter one would be part of its caller.
-    let code = sys::symbols::code_of_function(start);
+    let code = super::rust::process_exit_start().and_then(sys::symbols::code_of_function);
     code.is_some_and(|code| is_called_from(&code, unwind::here()))
 }
 
