@@ -240,7 +240,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_static_program_waits_for_others_to_end", || {
         let place = Marks::new("static");
         let Some(program) = static_program(&place.0) else { return };
-        for how in ["malloc", "over", "fork"] {
+        for how in ["malloc", "fork"] {
             let marks = Marks::new(&format!("static-{how}"));
             let four = "for n in 1 2 3 4; do \"$0\" want \"$@\" & eval p$n=$!; done; \
                         for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
