@@ -472,7 +472,12 @@ impl Watch {
                 row.charge_exactly(share.unwrap_or(held).min(held));
             } else if row.charge() > row.lease().saturating_add(64 << 10) {
                 let share = sys::memory::share_held_by(id.pid()).unwrap_or(u64::MAX);
-                row.charge_at_least(row.charge().min(share));
+                let due = row.charge().min(share);
+                // The leases come to no more than they may; what is held above that is seen all the same.
+                let room = self.ledger.permitted().saturating_sub(self.ledger.leased());
+                row.charge_at_least(due.min(row.lease().saturating_add(room)));
+                charged = charged.saturating_add(due);
+                continue;
             }
             charged = charged.saturating_add(row.charge().min(row.lease()));
         }
