@@ -479,7 +479,10 @@ impl Running {
         let output_cut = output.as_ref().is_some_and(|output| output.cut);
         let (stdout, stderr) = output.map(Output::into_bytes).unwrap_or_default();
         // One in which nothing of ours ran cannot tell that it had to leave.
-        let is_told = |pid| pid == own || descendants.iter().any(|claims| claims.pid == pid);
+        let is_told = |pid| {
+            pid == own
+                || descendants.iter().any(|claims| claims.pid == pid && claims.state == State::Exhausted)
+        };
         let untold: Vec<Claims> = over.iter().filter(|over| !is_told(over.pid)).map(report).collect();
         descendants.extend(untold);
         let ended = Ended {

@@ -62,8 +62,8 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(none.code, Some(2));
     });
     add(trials, "a_wrapper_that_ends_as_its_child_was_ended_passes_that_on", || {
-        // Where nothing of ours is, and somebody has to look.
-        let held = format!("env -i {}", child("hold later 400"));
+        // Nothing of ours is in it, and nothing is refused: somebody has to look.
+        let held = format!("env -i {}", child("hold shared 400"));
         let run = |end: &str| seen(&mut run_shell(&["-m", "100Mi", "--json"], &format!("{held}; {end}")));
         for end in ["exit $?", "kill -KILL $$"] {
             let passed_on = run(end);
