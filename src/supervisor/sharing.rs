@@ -608,7 +608,13 @@ impl Watch {
         row.ask_to_leave(sys::process::monotonic_ms());
         let memory: MemoryUse = sys::memory::memory_use_of(id.pid());
         let program = sys::process::program_of(id.pid());
-        let over = Over { cause: Cause::AskedToLeave, pid: id.pid(), program, memory };
+        let over = Over {
+            cause: Cause::AskedToLeave,
+            pid: id.pid(),
+            program,
+            memory,
+            at_ms: sys::process::monotonic_ms(),
+        };
         self.shared.0.lock().left.push(over);
         tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
         self.asked = Some(Asked { id, pidfd, at: Instant::now() });
