@@ -338,8 +338,7 @@ impl Ledger {
         let before = self.waiting_before(row);
         let quiet_ms = now_ms.saturating_sub(self.moved_ms(now_ms).max(since_ms));
         let waited_ms = now_ms.saturating_sub(since_ms);
-        quiet_ms >= patience_ms.saturating_mul(1 + before)
-            || waited_ms >= patience_ms.saturating_mul(LONGEST)
+        quiet_ms >= patience_ms.saturating_mul(1 + before) || waited_ms >= patience_ms.saturating_mul(LONGEST)
     }
 
     /// Those who hold most of the budget.

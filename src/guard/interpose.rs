@@ -151,7 +151,8 @@ unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len
     {
         return written;
     }
-    let is_stdout = fd == libc::STDOUT_FILENO && len != 0 && said::takes_in_stdout(refusal::refused_here() > 0);
+    let is_stdout =
+        fd == libc::STDOUT_FILENO && len != 0 && said::takes_in_stdout(refusal::refused_here() > 0);
     if fd != libc::STDERR_FILENO && !is_stdout || len == 0 {
         if !said::note_write_elsewhere(refusal::refused_here() > 0) {
             listen_no_more();

@@ -82,9 +82,9 @@ mod said;
 pub(crate) mod settings;
 mod stack;
 mod standstill;
-mod std_line;
 mod startup;
 pub(crate) mod status;
+mod std_line;
 #[cfg(feature = "shim")]
 mod task;
 mod threads;

@@ -3,7 +3,8 @@
 
 use crate::busy::Busy;
 use crate::message::{
-    LastWord, drop_colours, has_backtrace as has_backtrace_in, last_word, says_to_try_again as says_to_try_again_in,
+    LastWord, drop_colours, has_backtrace as has_backtrace_in, last_word,
+    says_to_try_again as says_to_try_again_in,
 };
 use crate::sys;
 use core::cell::UnsafeCell;
@@ -48,8 +49,7 @@ static WRITES_ON_STDOUT_LEFT: AtomicU32 = AtomicU32::new(0);
 
 /// Whether what a thread writes to stdout now is to be kept.
 pub(super) fn takes_in_stdout(by_refused: bool) -> bool {
-    by_refused
-        && WRITES_ON_STDOUT_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    by_refused && WRITES_ON_STDOUT_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// So many writes elsewhere, and a program that says nothing to a person has gone on.
