@@ -11,14 +11,13 @@ fn main() {
         .with("&raw const MAPPED", "&raw const *MAPPED")
         .with("&MAPPED", "&*MAPPED")
         .with("&REQUESTED", "&*REQUESTED")
-        .with("&raw const REQUESTED", "&raw const *REQUESTED")
         // A store that comes after another thread's exchange stays after it. Loom knows that of a swap only.
         .with(
             "note.bytes.store(request.bytes.saturating_add(1), Release);",
             "note.bytes.swap(request.bytes.saturating_add(1), Release);",
         )
         .write("notes.rs");
-    Copy::of("busy.rs").write("busy.rs");
+    Copy::of("../busy.rs").write("busy.rs");
     // As small as can be: two samples are in each other's way.
     Copy::of("profile/live.rs")
         .with("const FILTER_SLOTS: usize = 16 << 10;", "const FILTER_SLOTS: usize = 1;")
