@@ -76,6 +76,15 @@ const FAILED_TO_START_THREAD: [&[u8]; 3] = [
 const TRY_AGAIN: [&[u8]; 4] =
     [b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
 
+/// What a panic says that comes of another thread's.
+const OF_ANOTHER_THREAD: [&[u8]; 5] = [
+    b"any { .. }",               // std::thread::JoinHandle::join
+    b"a scoped thread panicked", // std::thread::scope
+    b"poisonerror",              // std::sync::Mutex
+    b"recverror",                // channels, whose other end is gone
+    b"senderror",
+];
+
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
 /// And another processor's memory is not ours.
 const TAKES_BACK: [&[u8]; 17] = [
@@ -327,7 +336,6 @@ pub(crate) fn claims_failure_to_start_thread(text: &[u8]) -> bool {
 }
 
 /// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
-#[cfg(feature = "supervisor")]
 pub(crate) fn says_to_try_again(text: &[u8]) -> bool {
     says_any(text, &TRY_AGAIN)
 }
@@ -401,7 +409,7 @@ impl PanicWords {
     pub(crate) const THREAD: PanicWords = PanicWords(4);
     /// That a thread was given no stack for its signals: std, in a thread that it has just started.
     pub(crate) const SIGNAL_STACK: PanicWords = PanicWords(8);
-    /// That a thread panicked that it has waited for: all that std says of it is `Any { .. }`.
+    /// That a thread panicked that it has waited for, or whose work it needs.
     pub(crate) const JOINED: PanicWords = PanicWords(16);
     /// That the panic could not be started: std, when its exception found no room.
     pub(crate) const NOT_STARTED: PanicWords = PanicWords(32);
@@ -423,7 +431,7 @@ impl PanicWords {
         add(says_any(text, &FAILED_TO_SPAWN), PanicWords::THREAD);
         add(says_any(text, &TRY_AGAIN), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
-        add(says(text, b"any { .. }"), PanicWords::JOINED);
+        add(says_any(text, &OF_ANOTHER_THREAD), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
         words
     }
@@ -468,18 +476,32 @@ impl PanicPiece<'_> {
     }
 }
 
+/// What a program has said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastWord {
+    pub(crate) message: Message,
+    /// That it failed at something else.
+    pub(crate) fails_otherwise: bool,
+    /// No more than that it could not have something.
+    pub(crate) fails_to_make: bool,
+}
+
 /// What the last lines before a death say about it: a claim that memory was refused holds until the program speaks of
 /// something else.
-pub(crate) fn last_word(text: &[u8]) -> Option<Message> {
-    let mut last = None;
+pub(crate) fn last_word(text: &[u8]) -> Option<LastWord> {
+    let mut last: Option<LastWord> = None;
+    let of = |message| LastWord { message, fails_otherwise: false, fails_to_make: false };
     for line in text.split(|byte| *byte == b'\n') {
-        let letters = line.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         if claims_failure_for_memory(line) {
-            last = Some(Message::OutOfMemory);
+            last = Some(of(Message::OutOfMemory));
         } else if says(line, b"has overflowed its stack") || says(line, b"stack overflow") {
-            last = Some(Message::OtherDeath);
-        } else if letters >= LEAST_LETTERS && !goes_on(line) {
-            last = Some(Message::Unrelated);
+            last = Some(of(Message::OtherDeath));
+        } else if says_any(line, &OTHER_FAILURE) || says_any(line, &MAYBE_OTHER_FAILURE) {
+            last = Some(LastWord { fails_otherwise: true, ..of(Message::Unrelated) });
+        } else if says_much(line) && !goes_on(line) {
+            let fails_to_make = last.is_none() && says_any(line, &FAILED_TO_MAKE);
+            let fails_otherwise = last.is_some_and(|last| last.fails_otherwise);
+            last = Some(LastWord { fails_to_make, fails_otherwise, ..of(Message::Unrelated) });
         }
     }
     last
@@ -784,7 +806,7 @@ mod tests {
             ),
             ("100 %\n", None),
         ] {
-            assert_eq!(last_word(text.as_bytes()), expected, "{text}");
+            assert_eq!(last_word(text.as_bytes()).map(|last| last.message), expected, "{text}");
         }
     }
 

@@ -34,7 +34,11 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 16] = [
     ("./dist", "tests/dist/run", "./dist \"$made\""),
     ("./dist --arch x86_64", "tests/dist/run", "./dist --arch \"$host\""),
     ("./dist --launcher", "crates/cli/tests/standalone", "./dist --launcher"),
-    ("pip install target/dist/oomguard-*_x86_64.whl", "tests/roots/inside", "pip install --no-index /artifacts/*.whl"),
+    (
+        "pip install target/dist/oomguard-*_x86_64.whl",
+        "tests/roots/inside",
+        "pip install --no-index /artifacts/*.whl",
+    ),
     (
         "npm install target/dist/oomguard-[0-9]*.tgz target/dist/oomguard-linux-x64-*.tgz",
         "tests/roots/inside",

@@ -12,7 +12,9 @@ use super::armed::{Armed, ReportTarget, armed};
 use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
-use super::{interpose, lease, onlooker, profile, record, refusal, resident, rust, verdict, watchdog};
+use super::{
+    interpose, lease, onlooker, profile, record, refusal, resident, rust, std_line, verdict, watchdog,
+};
 use crate::contract::{
     Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,
 };
@@ -145,6 +147,7 @@ pub(super) fn say_last_words(armed: &Armed, verdict: Verdict) {
     if refusal::has_filter_of_its_own() {
         return tell_by_record_alone(armed, verdict);
     }
+    std_line::forget();
     interpose::listen(true);
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
@@ -585,6 +588,7 @@ fn verdict_on_exit(code: Option<i32>) -> Option<(&'static Armed, Verdict)> {
     let code = code.map_or(0, |code| code.cast_unsigned() as u8);
     let verdict = if code == 0 { None } else { verdict::of_exit(armed, code) };
     if verdict.is_none() {
+        std_line::release();
         record::acquit();
     }
     verdict.filter(|verdict| suffices(armed, *verdict)).map(|verdict| (armed, verdict))

@@ -52,9 +52,30 @@ pub(super) fn is_in_alloc_error(code: &Range<usize>) -> bool {
     is_called_from(code, unwind::here())
 }
 
+/// Whether it is there twice, once within the other.
+#[inline(never)]
+pub(super) fn is_twice_in_alloc_error(code: &Range<usize>) -> bool {
+    let mut found = 0u32;
+    let mut frames = 0;
+    unwind::visit(unwind::here(), None, &FILES, |return_address| {
+        found += u32::from(code.contains(&return_address.wrapping_sub(1)));
+        frames += 1;
+        found < 2 && frames < MOST_FRAMES
+    });
+    found >= 2
+}
+
 /// The same of the thread that was interrupted with these registers.
 pub(super) fn was_in_alloc_error(code: &Range<usize>, registers: Registers) -> bool {
     is_called_from(code, registers)
+}
+
+/// Whether the calling thread is inside `std::process::exit`: the program's own decision, and no panic's.
+#[inline(never)]
+pub(super) fn is_in_process_exit() -> bool {
+    // Where it is described; a shorter one would be part of its caller.
+    let code = super::rust::exit_start().and_then(sys::symbols::code_of_function);
+    code.is_some_and(|code| is_called_from(&code, unwind::here()))
 }
 
 /// The code of the C library's function that registers a thread-local's destructor: it allocates, and aborts where

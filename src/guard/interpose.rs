@@ -19,6 +19,7 @@ use super::armed::armed;
 use super::exhaustion::{self, Standing};
 use super::notes::Asker;
 use super::real::{Real, call_real, weak};
+use super::std_line::{self, Fate, Next};
 use super::{aborts, arenas, frames, panics, refusal, rust, said, standstill, startup, threads, verdict};
 use crate::contract::Cause;
 use crate::message::STD_LINE;
@@ -86,7 +87,9 @@ pub(super) unsafe extern "C-unwind" fn write_of_that_length(
     bytes: *const c_void,
     len: usize,
 ) -> isize {
-    look_at_beginning(fd, bytes, len);
+    if look_at_beginning(fd, bytes, len) {
+        return len as isize;
+    }
     let entry = WRITE_ENTRY.load(Ordering::Relaxed);
     // SAFETY: only functions of this signature are stored there.
     let entry: Write = unsafe { core::mem::transmute(entry) };
@@ -108,20 +111,26 @@ unsafe extern "C-unwind" fn real_write(fd: c_int, bytes: *const c_void, len: usi
 /// So much of what is written is looked at.
 const SHOWN_BYTES: usize = 1024;
 
-/// A line that begins as std's own does: where it comes from `handle_alloc_error`, the process ends here.
+/// A line that begins as std's own does: where it comes from `handle_alloc_error`, the process ends here, or it is held
+/// back until it is plain that it does. Whether it is held back.
 #[cold]
 #[inline(never)]
-fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
+fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) -> bool {
     if fd != libc::STDERR_FILENO {
-        return;
+        return false;
     }
-    let Some(armed) = armed() else { return };
+    let Some(armed) = armed() else { return false };
+    let mut is_held = false;
     let errno = sys::fd::errno();
     // SAFETY: the caller's for the length of the call.
     let text = unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) };
-    if text.is_some_and(|text| text.starts_with(STD_LINE)) {
+    if let Some(text) = text.filter(|text| text.starts_with(STD_LINE)) {
         match exhaustion::standing() {
-            Standing::Alive if verdict::is_in_alloc_error(armed) => verdict::end_of_allocation(armed),
+            Standing::Alive if verdict::is_in_alloc_error(armed) => match std_line::begin(armed, text) {
+                Fate::End => verdict::end_of_allocation(armed),
+                Fate::Held => is_held = true,
+                Fate::Own => {}
+            },
             Standing::Alive => {
                 verdict::note_std_line();
                 listen(true);
@@ -136,6 +145,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
         }
     }
     sys::fd::set_errno(errno);
+    is_held
 }
 
 /// `write` after a refusal.
@@ -143,14 +153,23 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) {
 /// # Safety
 /// That of write(2).
 unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
-    if fd != libc::STDERR_FILENO || len == 0 {
+    if std_line::is_held()
+        && let Some(written) = go_on_with_std_line(fd, bytes, len)
+    {
+        return written;
+    }
+    let is_stdout =
+        fd == libc::STDOUT_FILENO && len != 0 && said::takes_in_stdout(refusal::refused_here() > 0);
+    if fd != libc::STDERR_FILENO && !is_stdout || len == 0 {
         if !said::note_write_elsewhere(refusal::refused_here() > 0) {
             listen_no_more();
         }
         // SAFETY: the arguments are the caller's, whose contract is the same.
         return unsafe { real_write(fd, bytes, len) };
     }
-    before_write(bytes, len);
+    if !is_stdout && before_write(bytes, len) {
+        return len as isize;
+    }
     // SAFETY: as above.
     let written = unsafe { real_write(fd, bytes, len) };
     let errno = sys::fd::errno();
@@ -170,8 +189,44 @@ unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len
     written
 }
 
-fn before_write(bytes: *const c_void, len: usize) {
-    let Some(armed) = armed() else { return };
+/// This thread holds a line back: what its next `write` gives, if that belongs to it.
+#[cold]
+#[inline(never)]
+fn go_on_with_std_line(fd: c_int, bytes: *const c_void, len: usize) -> Option<isize> {
+    let errno = sys::fd::errno();
+    let text = if fd == libc::STDERR_FILENO {
+        // SAFETY: the caller's for the length of the call.
+        unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) }
+    } else {
+        None
+    };
+    let next = text.map_or(Next::Other, std_line::go_on);
+    match next {
+        Next::Held => return Some(len as isize),
+        Next::Backtrace if armed().is_some_and(verdict::is_in_alloc_error) => {
+            sys::fd::set_errno(libc::EIO);
+            return Some(-1);
+        }
+        // It may begin anew: then it is looked at whether that is within the first.
+        _ if text.is_some_and(|text| text.starts_with(STD_LINE)) => {}
+        _ => std_line::release(),
+    }
+    sys::fd::set_errno(errno);
+    None
+}
+
+/// Writes what was held back, as the program meant it.
+pub(super) fn write_and_hear(text: &[u8]) {
+    let errno = sys::fd::errno();
+    // SAFETY: a slice, which is there for the length of the call.
+    unsafe { real_write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    hear(text);
+    sys::fd::set_errno(errno);
+}
+
+/// Whether it is held back.
+fn before_write(bytes: *const c_void, len: usize) -> bool {
+    let Some(armed) = armed() else { return false };
     // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
     if exhaustion::standing() == Standing::Outlived
         && (rust::is_panicking() || verdict::is_in_alloc_error(armed))
@@ -179,14 +234,12 @@ fn before_write(bytes: *const c_void, len: usize) {
         exhaustion::park(armed);
     }
     // All of std's line at once, as a future std may write it.
-    if len > STD_LINE.len() && refusal::refused_here() > 0 {
-        look_at_beginning(libc::STDERR_FILENO, bytes, len);
-    }
+    len > STD_LINE.len() && refusal::refused_here() > 0 && look_at_beginning(libc::STDERR_FILENO, bytes, len)
 }
 
 /// What is said from now on is not about the refusal, unless somebody is dying.
 fn listen_no_more() {
-    if exhaustion::standing() == Standing::Alive {
+    if exhaustion::standing() == Standing::Alive && !std_line::is_anybody_holding() {
         listen(false);
     }
 }
@@ -215,6 +268,7 @@ pub(super) extern "C" fn abort() -> ! {
             Standing::Outlived => exhaustion::park(armed),
             Standing::Alive => verdict::judge_abort(armed),
         }
+        std_line::release();
         aborts::acquit();
     } else {
         startup::refuse_if_on_trial();

@@ -25,6 +25,7 @@
 //! | `onlooker` | a thread that looks whether it holds too much, where no parent does |
 //! | `notes` | what was refused and not got over, and what has been allocated since |
 //! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
+//! | `std_line` | std's own line, held back until it is plain that it is std's |
 //! | `frames` | whether a certain function is on a thread's stack |
 //! | `verdict` | whether a guarded program dies of a refusal: what only a Rust program shows |
 //! | `judge` | the same for every program, whoever asked |
@@ -88,6 +89,7 @@ mod stack;
 mod standstill;
 mod startup;
 pub(crate) mod status;
+mod std_line;
 #[cfg(feature = "shim")]
 mod task;
 mod threads;

@@ -9,7 +9,7 @@
 //! `tests/models` has threads go through this file in every order.
 
 use super::armed::{Armed, armed};
-use super::{c_heap, onlooker, record, refusal};
+use super::{c_heap, onlooker, record, refusal, std_line};
 use crate::contract::Cause;
 use crate::record::Counted;
 use crate::report::Request;
@@ -404,6 +404,9 @@ pub(super) fn count(bytes: usize) {
     if here().finds_words.get() {
         return;
     }
+    if std_line::is_held() {
+        std_line::release_if_left();
+    }
     let bytes = bytes as u64;
     if bytes == 0 || bytes > isize::MAX as u64 {
         return;
@@ -536,7 +539,6 @@ pub(super) fn open_or_just_closed() -> Option<(Cause, Request)> {
 }
 
 /// The bytes that have been counted so far.
-#[cfg(feature = "shim")]
 pub(super) fn allocated_bytes() -> u64 {
     ALLOCATED_BYTES.load(Relaxed)
 }

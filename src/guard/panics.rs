@@ -35,6 +35,8 @@ static LAST_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// What had been refused and not got over at that moment. What a panic allocates for its backtrace is not the program
 /// getting over it.
 static LAST_REFUSED: Kept = Kept::new();
+/// What had been allocated when that panic wrote last, its backtrace included.
+static LAST_ALLOCATED: AtomicU64 = AtomicU64::new(0);
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
@@ -46,6 +48,15 @@ pub(super) fn forget() {
 
 /// Takes in what a panicking thread has written.
 pub(super) fn hear(text: &[u8], refusals_here: u32) {
+    hear_piece(text, refusals_here);
+    if LAST_TID.load(Relaxed) == sys::process::tid() {
+        // Its backtrace may have taken so much that nothing is counted any more.
+        notes::watch(0);
+        LAST_ALLOCATED.store(notes::allocated_bytes(), Relaxed);
+    }
+}
+
+fn hear_piece(text: &[u8], refusals_here: u32) {
     let here = here();
     let piece = PanicPiece::of(text);
     if piece.begins {
@@ -121,6 +132,16 @@ pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
     let ms_since = sys::process::monotonic_ms().saturating_sub(LAST_AT_MS.load(Relaxed));
     let is_ours = LAST_IN.load(Relaxed) == sys::process::pid();
     (words.0 != 0 && is_ours && ms_since < most_ms).then_some(words)
+}
+
+/// The same of a panic of another thread, which it has ended, if next to nothing has been allocated since.
+pub(super) fn of_ended_thread(most_ms: u64) -> Option<PanicWords> {
+    /// A name or two, a message, a flush.
+    const MOST_BYTES: u64 = 64 << 10;
+    let since = notes::allocated_bytes().saturating_sub(LAST_ALLOCATED.load(Relaxed));
+    last(most_ms).filter(|_| {
+        LAST_TID.load(Relaxed) != sys::process::tid() && notes::is_watching() && since <= MOST_BYTES
+    })
 }
 
 /// What the last panic that spoke of memory was refused.

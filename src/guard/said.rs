@@ -2,7 +2,10 @@
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
 use crate::busy::Busy;
-use crate::message::{Message, drop_colours, has_backtrace as has_backtrace_in, last_word};
+use crate::message::{
+    LastWord, drop_colours, has_backtrace as has_backtrace_in, last_word,
+    says_to_try_again as says_to_try_again_in,
+};
 use crate::sys;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -37,6 +40,16 @@ pub(super) fn begin() {
     LEN.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
+    WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
+}
+
+/// So many of the refused thread's first writes to stdout may be about it, as many a log goes there; then it is data.
+const WRITES_ON_STDOUT: u32 = 4;
+static WRITES_ON_STDOUT_LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// Whether what a thread writes to stdout now is to be kept.
+pub(super) fn takes_in_stdout(by_refused: bool) -> bool {
+    by_refused && WRITES_ON_STDOUT_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// So many writes elsewhere, and a program that says nothing to a person has gone on.
@@ -76,12 +89,18 @@ pub(super) fn keep(text: &[u8], by_refused: bool) -> bool {
 
 /// What was said last, as far as it bears on a death. A program that goes on after more words than are listened to has
 /// got over it; one that ends at once has told a long story.
-pub(super) fn last() -> Option<Message> {
-    // Who ends for what it says does so at once; who does not has gone on.
-    if sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) > STORY_MS {
-        return None;
-    }
-    read(last_word).flatten()
+pub(super) fn last() -> Option<LastWord> {
+    if is_recent() { read(last_word).flatten() } else { None }
+}
+
+/// Who ends for what it says does so at once; who does not has gone on.
+fn is_recent() -> bool {
+    sys::process::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) <= STORY_MS
+}
+
+/// Whether it has said just now that something may be tried again, as a thread that was refused.
+pub(super) fn says_to_try_again() -> bool {
+    is_recent() && read(says_to_try_again_in).unwrap_or(false)
 }
 
 /// Whether it has come to a backtrace.

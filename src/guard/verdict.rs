@@ -12,9 +12,10 @@ use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt, Said};
 use super::notes::{self, Asker, Noted};
+use super::unwind::Registers;
 use super::{frames, interpose, panics, refusal, rust, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
-use crate::message::{Message, PanicWords};
+use crate::message::{LastWord, Message, PanicWords};
 use crate::sys;
 use crate::sys::local::{Zeroed, thread_own};
 use core::cell::Cell;
@@ -26,9 +27,14 @@ pub(super) fn can_be_told(armed: &Armed) -> bool {
     interpose::has_write() || frames::describes(&armed.alloc_error_code)
 }
 
-/// Whether the calling thread is inside `handle_alloc_error`.
+/// Whether the calling thread is inside `handle_alloc_error`, for something that a process can have.
 pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
-    frames::is_in_alloc_error(&armed.alloc_error_code)
+    !refusal::was_impossible_here() && frames::is_in_alloc_error(&armed.alloc_error_code)
+}
+
+/// The same of the thread that was interrupted with these registers, in a signal handler of its.
+pub(super) fn was_in_alloc_error(armed: &Armed, registers: Registers) -> bool {
+    !refusal::was_impossible_here() && frames::was_in_alloc_error(&armed.alloc_error_code, registers)
 }
 
 /// The end of a process whose thread is inside `handle_alloc_error`.
@@ -144,7 +150,7 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
 /// `handle_alloc_error`, unless it says why; C code checks for null and aborts.
 fn of_plain_abort(armed: &Armed) -> Option<Guilt> {
     let noted = notes::requested().filter(|noted| noted.ms_since <= judge::UNSAID_MS)?;
-    let said = said::last();
+    let said = said::last().map(|said| said.message);
     match noted.asker {
         Asker::Rust if said == Some(Message::OutOfMemory) => refusal_of_words(),
         Asker::Rust => None,
@@ -183,14 +189,20 @@ const UNCAUGHT_LASTS_MS: u64 = 10_000;
 
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
+    // An alloc-error hook of the program's own, which ends it.
+    if refusal::refused_here() > 0 && is_in_alloc_error(armed) {
+        return Some(Verdict { own: Own::Exit(code), ..of_allocation(Evidence::Exact) });
+    }
     let said = said::last();
-    let guilt = if i32::from(code) != EXIT_RUST_PANIC {
-        // A panic before, if there was one, has been caught.
-        of_words(armed, said)
+    // A panic hook of the program's own may end it.
+    let is_panicking = rust::is_panicking();
+    let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
+        // A panic before, if there was one, has been caught, or has ended another thread.
+        of_words(armed, said).or_else(|| of_ended_thread(said))
     } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
-    } else if said.is_none() && interpose::has_write() {
+    } else if said.is_none() && interpose::has_write() && (is_panicking || !frames::is_in_process_exit()) {
         // Where `write` is not ours, every panic is silent.
         threads::is_why(PanicWords::default()).or_else(|| judge::of_silent_panic(armed))
     } else {
@@ -199,10 +211,24 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     guilt.map(|guilt| guilt.verdict(Own::Exit(code)))
 }
 
+/// A panic that spoke of memory has ended another thread, and the program gives up straight after, without any other
+/// reason.
+fn of_ended_thread(said: Option<LastWord>) -> Option<Guilt> {
+    let is_for_it = |said: LastWord| said.message == Message::Unrelated && !said.fails_otherwise;
+    let words = panics::of_ended_thread(judge::UNSAID_MS).filter(|words| words.has(OF_MEMORY))?;
+    if said.is_none_or(is_for_it) { refusal_of_panic(words) } else { None }
+}
+
 /// The program ends by its own decision, after these words.
-fn of_words(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
-    if said == Some(Message::OutOfMemory) {
+fn of_words(armed: &Armed, said: Option<LastWord>) -> Option<Guilt> {
+    if said.is_some_and(|said| said.message == Message::OutOfMemory) {
         return refusal_of_words();
+    }
+    if said::says_to_try_again()
+        && judge::comes_straight_from_refused_thread()
+        && let Some(noted) = notes::requested()
+    {
+        return Some(judge::guilt(&noted, Evidence::Said));
     }
     // `try_reserve` and `Builder::spawn` have their errors for programs to handle: to leave without a word of memory is one
     // way to. And what was refused long ago is not why it ends now.
@@ -210,5 +236,10 @@ fn of_words(armed: &Armed, said: Option<Message>) -> Option<Guilt> {
     if notes::requested().is_some_and(is_handled) {
         return None;
     }
-    judge::of_exit(armed, said.map(Said::of_open_refusal))
+    let of_failure = |said: LastWord| Said {
+        fails_otherwise: said.fails_otherwise,
+        fails_to_make: said.fails_to_make,
+        ..Said::of_open_refusal(said.message)
+    };
+    judge::of_exit(armed, said.map(of_failure))
 }

@@ -173,6 +173,13 @@ pub(crate) fn current_directory(buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
+/// Whether a `write(2)` to `fd` would not wait now.
+pub(crate) fn can_be_written(fd: i32) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, writable during the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
 /// Writes `bytes` with one `write(2)` if that is possible without waiting longer than `patience_ms` for a reader.
 /// Short writes are finished under the same patience. Where that does not work, `errno` says why: ETIMEDOUT for a reader
 /// that does not read, EPIPE for none.

@@ -85,6 +85,16 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("OS can't spawn worker thread"),
+    Role::new("a refused thread comes back as an error, which main says and exits 1", OUT_OF_THREADS, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        if let Err(error) = thread::Builder::new().spawn(|| {}) {
+            eprintln!("cannot start: {error}");
+            exit(1);
+        }
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("cannot start"),
     Role::exits("a refused thread is handled, and later something else would block", 101, || {
         let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
         assert!(thread::Builder::new().spawn(|| {}).is_err());

@@ -48,6 +48,62 @@ pub const ROLES: &[Role] = &[
         std::panic::set_hook(Box::new(|_| {}));
         drop(large_file().unwrap());
     }),
+    Role::new("a panic hook of the program's own ends it over a large file", OUT_OF_HEAP, || {
+        ends_with_hook(7);
+        drop(large_file().unwrap());
+    })
+    .says(""),
+    Role::new("a thread panics over a large file, and main gives up without a word", OUT_OF_HEAP, || {
+        if thread::spawn(|| drop(large_file().unwrap())).join().is_err() {
+            exit(1);
+        }
+    })
+    .says(""),
+    Role::new("a thread panics over a large file, and main says that it gives up", OUT_OF_HEAP, || {
+        if thread::spawn(|| drop(large_file().unwrap())).join().is_err() {
+            eprintln!("the reader has died");
+            exit(1);
+        }
+    })
+    .says(""),
+    Role::new("a scoped thread panics over a large file", OUT_OF_HEAP, || {
+        thread::scope(|scope| {
+            scope.spawn(|| drop(large_file().unwrap()));
+        });
+    })
+    .says(""),
+    Role::new("a panic over a large file poisons what main needs", OUT_OF_HEAP, || {
+        let shared = std::sync::Mutex::new(0);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let _locked = shared.lock();
+                drop(large_file().unwrap());
+            });
+            let _ = reader.join();
+        });
+        *shared.lock().unwrap() += 1;
+    })
+    .says(""),
+    Role::new("a panic over a large file leaves a channel without a sender", OUT_OF_HEAP, || {
+        let (send, receive) = std::sync::mpsc::channel();
+        thread::spawn(move || send.send(large_file().unwrap()));
+        black_box(receive.recv().unwrap());
+    })
+    .says(""),
+    Role::new("a file is too large, a word on stdout and exit 1", OUT_OF_HEAP, || {
+        if let Err(error) = large_file() {
+            println!("cannot load: {error}");
+            exit(1);
+        }
+    })
+    .prints(""),
+    Role::new("C is refused, and its caller says what it could not have", OUT_OF_HEAP, || {
+        if c_block().is_null() {
+            eprintln!("Error: failed to initialize the codec");
+            exit(1);
+        }
+    })
+    .says(""),
     Role::new("C is refused, and exits 3 at once", OUT_OF_HEAP, || {
         if c_block().is_null() {
             exit(3);
@@ -75,6 +131,47 @@ pub const ROLES: &[Role] = &[
     }),
     Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || large_mapping().unwrap()).says(""),
     // Handled, and ended for another reason later.
+    Role::exits("a thread panics over a large file, and main does without it and says 4 later", 4, || {
+        let _ = thread::spawn(|| drop(large_file().unwrap())).join();
+        work();
+        exit(4);
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("OutOfMemory"),
+    Role::exits("a thread panics over a large file, and main then misses a file", 4, || {
+        let _ = thread::spawn(|| drop(large_file().unwrap())).join();
+        eprintln!("rows.csv: No such file or directory");
+        exit(4);
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("rows.csv"),
+    Role::exits("a panic hook of the program's own ends it over something else", 7, || {
+        assert!(large_file().is_err());
+        ends_with_hook(7);
+        let none: [u32; 0] = [];
+        black_box(black_box(&none)[black_box(1)]);
+    })
+    .handling()
+    .says("index out of bounds"),
+    Role::exits("a file is too large, handled, then rows that speak of memory and exit 1", 1, || {
+        assert!(large_file().is_err());
+        (0..8).for_each(|row| println!("row {row}"));
+        println!("row 8: out of memory in line 3");
+        exit(1);
+    })
+    .handling()
+    .prints("row 8"),
+    Role::exits("a file is too large, handled, and the code of a panic at once", 101, || {
+        assert!(large_file().is_err());
+        exit(101);
+    })
+    .handling(),
     Role::exits("a file is too large, handled, then work and exit 3", 3, || {
         assert!(large_file().is_err());
         work();
@@ -163,6 +260,14 @@ pub const ROLES: &[Role] = &[
     .handling()
     .says("has overflowed its stack"),
 ];
+
+/// Panics end the program by this code, after a word on stderr.
+fn ends_with_hook(code: i32) {
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("crash: {panic}");
+        exit(code)
+    }));
+}
 
 /// A file of nothing but a hole, read whole.
 fn large_file() -> std::io::Result<Vec<u8>> {

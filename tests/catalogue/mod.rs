@@ -14,6 +14,7 @@
 //! | `crowd` | threads: refused, failing at once, told from one another |
 //! | `words` | `on_exhausted`, `on_reclaim`, and where the report goes |
 //! | `own_fate` | ends that are the program's own |
+//! | `hook` | an alloc-error hook of the program's own, on nightly compilers |
 //! | `fill` | filling the process up to its limit |
 //! | `early` | what runs before and after `main` |
 
@@ -22,6 +23,8 @@ mod early;
 mod errors;
 mod fill;
 mod heap;
+#[cfg(alloc_error_hook)]
+mod hook;
 mod judge;
 mod own_fate;
 mod words;
@@ -205,8 +208,15 @@ impl Role {
     }
 }
 
+#[cfg(alloc_error_hook)]
+const HOOK_ROLES: &[Role] = hook::ROLES;
+#[cfg(not(alloc_error_hook))]
+const HOOK_ROLES: &[Role] = &[];
+
 fn roles() -> impl Iterator<Item = &'static Role> {
-    [heap::ROLES, errors::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES].into_iter().flatten()
+    [heap::ROLES, errors::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES, HOOK_ROLES]
+        .into_iter()
+        .flatten()
 }
 
 pub fn main(allocator: &str) -> ExitCode {

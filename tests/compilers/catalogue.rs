@@ -1,5 +1,7 @@
 //! The catalogue of `tests/catalogue_system.rs`, built by every promised compiler and in every way to build.
 
+#![cfg_attr(alloc_error_hook, feature(alloc_error_hook))]
+
 #[path = "../catalogue/mod.rs"]
 mod catalogue;
 #[path = "../common/mod.rs"]

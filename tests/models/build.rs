@@ -7,12 +7,17 @@ use std::{env, fs};
 const GUARD: &str = "../../src/guard";
 
 fn main() {
-    let notes = Copy::of("notes.rs")
+    Copy::of("notes.rs")
         .with("&raw const MAPPED", "&raw const *MAPPED")
         .with("&MAPPED", "&*MAPPED")
         .with("&REQUESTED", "&*REQUESTED")
-        .with("&raw const REQUESTED", "&raw const *REQUESTED");
-    notes.write("notes.rs");
+        .with("&raw const REQUESTED", "&raw const *REQUESTED")
+        // A store that comes after another thread's exchange stays after it. Loom knows that of a swap only.
+        .with(
+            "note.bytes.store(request.bytes.saturating_add(1), Release);",
+            "note.bytes.swap(request.bytes.saturating_add(1), Release);",
+        )
+        .write("notes.rs");
     Copy::of("busy.rs").write("busy.rs");
     // As small as can be: two samples are in each other's way.
     Copy::of("profile/live.rs")
@@ -67,7 +72,8 @@ impl Copy {
         let mut text = String::from("use core::sync::atomic::{AtomicU64, Ordering};\n");
         for beginning in beginnings {
             let start = self.text.find(&format!("\n{beginning}"));
-            let start = start.unwrap_or_else(|| panic!("{}: no {beginning:?} in it", self.path.display())) + 1;
+            let start =
+                start.unwrap_or_else(|| panic!("{}: no {beginning:?} in it", self.path.display())) + 1;
             let item = &self.text[start..];
             let line = item.lines().next().unwrap_or_default();
             let len = if line.ends_with(';') { line.len() + 1 } else { item.find("\n}\n").unwrap_or(0) + 3 };

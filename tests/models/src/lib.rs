@@ -389,7 +389,8 @@ mod guard {
         fn a_rule_that_is_found_is_the_one_that_was_kept_for_that_address() {
             in_every_order(4, || {
                 let rules = Arc::new(Rules::empty());
-                let kept = [(0x5555_1234_0010, Rule(0x11 << 8 | 1)), (0x7fff_0000_4321, Rule(0x22 << 40 | 5))];
+                let kept =
+                    [(0x5555_1234_0010, Rule(0x11 << 8 | 1)), (0x7fff_0000_4321, Rule(0x22 << 40 | 5))];
                 let writers = kept.map(|(pc, rule)| {
                     let rules = rules.clone();
                     thread::spawn(move || rules.keep(pc, rule))
