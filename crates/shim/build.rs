@@ -25,6 +25,17 @@ fn main() {
     for option in ["-nostdlib", "-nostartfiles"] {
         println!("cargo::rustc-cdylib-link-arg={option}");
     }
+    // The C library's own are chosen when they are linked, by code that may not be ready then: see `bytes`.
+    for (name, ours) in [
+        ("memcpy", "memcpy"),
+        ("memmove", "memmove"),
+        ("memset", "memset"),
+        ("memcmp", "memcmp"),
+        ("bcmp", "memcmp"),
+        ("strlen", "strlen"),
+    ] {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym={name}=oomguard_{ours}");
+    }
     // What the same code calls in a static program only, where no dynamic linker can be asked for the function: null.
     for name in IN_STATIC_PROGRAMS {
         println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym={name}=0");

@@ -74,7 +74,7 @@ pub(super) fn was_in_alloc_error(code: &Range<usize>, registers: Registers) -> b
 #[inline(never)]
 pub(super) fn is_in_process_exit() -> bool {
     // Where it is described; a shorter one would be part of its caller.
-    let code = super::rust::process_exit_start().and_then(sys::symbols::code_of_function);
+    let code = super::rust::exit_start().and_then(sys::symbols::code_of_function);
     code.is_some_and(|code| is_called_from(&code, unwind::here()))
 }
 

@@ -35,7 +35,7 @@ mod standard {
     }
 
     /// Where `std::process::exit` begins.
-    pub(in crate::guard) fn process_exit_start() -> Option<usize> {
+    pub(in crate::guard) fn exit_start() -> Option<usize> {
         Some(std::process::exit as fn(i32) -> ! as *const () as usize)
     }
 
@@ -74,7 +74,7 @@ mod standard {
         None
     }
 
-    pub(in crate::guard) fn process_exit_start() -> Option<usize> {
+    pub(in crate::guard) fn exit_start() -> Option<usize> {
         None
     }
 
@@ -83,7 +83,7 @@ mod standard {
     }
 }
 
-pub(super) use standard::{IS_THERE, call, can_allocate, idle_threads, is_panicking, process_exit_start};
+pub(super) use standard::{IS_THERE, call, can_allocate, exit_start, idle_threads, is_panicking};
 
 /// Where a function's code is not described, its first bytes.
 const ASSUMED_CODE_BYTES: usize = 32;

@@ -195,7 +195,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     }
     let said = said::last();
     // A panic hook of the program's own may end it.
-    let is_panicking = super::rust::is_panicking();
+    let is_panicking = rust::is_panicking();
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
         of_words(armed, said).or_else(|| of_ended_thread(said))

@@ -181,15 +181,27 @@ pub(crate) fn definition(name: &CStr, behind: Option<usize>) -> Option<usize> {
     if let Some(known) = unsafe { known.as_ref() }
         && behind.is_some()
         && !known.is_cut
+        && let found @ Some(_) =
+            known.symbols.iter().take(known.len).flatten().find_map(|symbols| symbols.find(name))
     {
-        return known.symbols.iter().take(known.len).flatten().find_map(|symbols| symbols.find(name));
+        return found;
     }
     let mut found = None;
     each_behind(behind, |symbols| {
         found = symbols.find(name);
         if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    found
+    // An object that was opened later, or needs nothing and so came behind all others, hides nothing: what everybody gets.
+    found.or_else(|| {
+        let here = behind?;
+        for_each_object(|object| {
+            if !segments(object).any(|segment| segment.contains(&here)) {
+                found = dynamic_of(object).and_then(Symbols::of).and_then(|symbols| symbols.find(name));
+            }
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found
+    })
 }
 
 fn each_behind(behind: Option<usize>, mut look: impl FnMut(Symbols) -> ControlFlow<()>) {

@@ -10,6 +10,7 @@
 #[cfg(not(panic = "abort"))]
 extern crate std;
 
+mod bytes;
 mod exec_lists;
 mod formatted;
 mod loading;
