@@ -311,7 +311,7 @@ pub(super) fn heed(armed: &Armed) -> bool {
     if STANDS_STILL.compare_exchange(me, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         return false;
     }
-    if !IS_ALONE.load(Ordering::Relaxed) && !std::thread::panicking() {
+    if !IS_ALONE.load(Ordering::Relaxed) && !super::rust::is_panicking() {
         return true;
     }
     let request = threads::refused_stack().map(|bytes| Request { bytes, align: None });
