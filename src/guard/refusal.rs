@@ -30,8 +30,6 @@ struct Here {
     refused: Cell<u32>,
     /// What it asked for last was refused as others who share its budget had it.
     is_short: Cell<bool>,
-    /// The process in which it has asked last for more than any process can have; zero where it has asked for less since.
-    impossible_in: Cell<u32>,
 }
 
 // SAFETY: cells of numbers, and of memory that need not be initialized; nothing to drop.
@@ -78,11 +76,6 @@ pub(super) fn last_here() -> Option<(Cause, Request)> {
     let last = (here.last_in.get() == sys::process::pid()).then(|| here.last.get());
     // SAFETY: `note` writes it before it says that it is there.
     last.map(|last| unsafe { last.assume_init() })
-}
-
-/// Whether the calling thread was refused last what no process can have: whatever comes of that, no limit is why.
-pub(super) fn was_impossible_here() -> bool {
-    here().impossible_in.get() == sys::process::pid()
 }
 
 /// How many refusals were passed on to the calling thread so far.
@@ -136,13 +129,6 @@ fn handle_armed(
     #[cfg(feature = "shim")]
     if super::foreign::is_asking_python() {
         return exhaustion::lend_reserve(armed, again);
-    }
-    if cause == Cause::Heap && asker == Asker::Rust {
-        let is_possible = Asked::of_heap(request.bytes).is_possible();
-        here().impossible_in.set(if is_possible { 0 } else { sys::process::pid() });
-        if !is_possible {
-            return false;
-        }
     }
     // May it have more? From here on each try may ask again: what is given back makes room.
     let try_again = again;

@@ -27,14 +27,14 @@ pub(super) fn can_be_told(armed: &Armed) -> bool {
     interpose::has_write() || frames::describes(&armed.alloc_error_code)
 }
 
-/// Whether the calling thread is inside `handle_alloc_error`, for something that a process can have.
+/// Whether the calling thread is inside `handle_alloc_error`.
 pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
-    !refusal::was_impossible_here() && frames::is_in_alloc_error(&armed.alloc_error_code)
+    frames::is_in_alloc_error(&armed.alloc_error_code)
 }
 
 /// The same of the thread that was interrupted with these registers, in a signal handler of its.
 pub(super) fn was_in_alloc_error(armed: &Armed, registers: Registers) -> bool {
-    !refusal::was_impossible_here() && frames::was_in_alloc_error(&armed.alloc_error_code, registers)
+    frames::was_in_alloc_error(&armed.alloc_error_code, registers)
 }
 
 /// The end of a process whose thread is inside `handle_alloc_error`.

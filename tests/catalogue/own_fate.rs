@@ -70,17 +70,6 @@ pub const ROLES: &[Role] = &[
         exit(3)
     })
     .handling(),
-    Role::exits("more than any process can have, unwrap", 101, || {
-        Vec::<u8>::new().try_reserve_exact(black_box(isize::MAX as usize)).unwrap();
-    })
-    .where_panics_abort(ABORTED)
-    .limit(ROOMY)
-    .says("AllocError"),
-    Role::is_killed("more than any process can have, and no check", libc::SIGABRT, || {
-        drop(black_box(Vec::<u8>::with_capacity(black_box(isize::MAX as usize))));
-    })
-    .limit(ROOMY)
-    .says("memory allocation of 9223372036854775807 bytes failed"),
     Role::is_killed("a handled refusal, then an unrelated abort", libc::SIGABRT, || {
         fill::handled_refusal();
         std::process::abort()
