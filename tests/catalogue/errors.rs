@@ -139,6 +139,7 @@ pub const ROLES: &[Role] = &[
     .needs_unwinding()
     // Less than what is asked for, and room for a backtrace.
     .limit("152Mi")
+    .needs_memory_back()
     .handling()
     .says("OutOfMemory"),
     Role::exits("a thread panics over a large file, and main then misses a file", 4, || {
@@ -149,6 +150,7 @@ pub const ROLES: &[Role] = &[
     .needs_unwinding()
     // Less than what is asked for, and room for a backtrace.
     .limit("152Mi")
+    .needs_memory_back()
     .handling()
     .says("rows.csv"),
     Role::exits("a panic hook of the program's own ends it over something else", 7, || {
