@@ -43,7 +43,7 @@
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
 //! | `child_limit` | `ChildLimit`: the limits of programs that a guarded one starts by itself |
-//! | `pressure` | `on_pressure`, `PressureFd`: the one thread that a program may ask for |
+//! | `pressure`, `event` | `on_pressure`, `PressureFd`: the one thread that a program may ask for, and how it tells |
 //! | `status` | `status()` |
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
@@ -56,6 +56,7 @@ mod armed;
 mod c_heap;
 pub(crate) mod callbacks;
 mod child_limit;
+mod event;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;

@@ -3,8 +3,8 @@
 
 use super::elf::Elf;
 use super::program;
-use crate::sys;
-use crate::sys::image::Image;
+use super::sys;
+use super::sys::image::Image;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
