@@ -89,9 +89,9 @@ mod shares;
 mod sharing;
 mod starter;
 mod surroundings;
-// Unsafe code is allowed here; each block says what makes it sound.
 #[cfg(feature = "symbolize")]
 pub mod symbols;
+// Unsafe code is allowed here; each block says what makes it sound.
 #[allow(unsafe_code)]
 mod sys;
 mod target;
