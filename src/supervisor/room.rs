@@ -12,10 +12,8 @@ use super::sys::memory::{
     MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
 };
 use crate::contract::Measure;
-use crate::contract::Measure;
 use crate::growth::{Grant, Growth, Looks, Use};
 use crate::ledger::{Id, Ledger, Row};
-use crate::shortage::LEAST_STEP_BYTES;
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What came of a question.

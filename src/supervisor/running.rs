@@ -170,7 +170,8 @@ impl Running {
         } else {
             sys::memory::change_soft_limit(self.pid, self.measure.into(), |now| {
                 Some(bytes.min(now.hard.unwrap_or(u64::MAX)))
-            })?;
+            })
+            .map_err(io::Error::from_raw_os_error)?;
         }
         self.limit = Some(bytes);
         Ok(())

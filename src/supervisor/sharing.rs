@@ -273,7 +273,7 @@ fn open(place: &[u8]) -> Option<(OwnedFd, &'static Ledger)> {
     let fd = sys::memfd::open_of(place.pid?, place.fd)?;
     let is_it = sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) == Some(place.inode);
     let ledger = map(fd.number()).filter(|ledger| is_it && ledger.is_one())?;
-    Some((sys::child::move_up(fd.into(), FIRST_DESCRIPTOR), ledger))
+    Some((sys::child::move_up(sys::memfd::owned(fd), FIRST_DESCRIPTOR), ledger))
 }
 
 /// A copy of a ledger that somebody else keeps.

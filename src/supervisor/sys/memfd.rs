@@ -34,6 +34,12 @@ pub(crate) fn create_sealed(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// The same descriptor, as the standard library has it.
+pub(crate) fn owned(fd: super::fd::Fd) -> OwnedFd {
+    // SAFETY: an open descriptor, which nobody else closes any more.
+    unsafe { OwnedFd::from_raw_fd(fd.into_number()) }
+}
+
 /// Sends a descriptor to whoever asked for the record.
 pub(crate) fn hand_over(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut byte = ASKS_FOR_THE_RECORD;

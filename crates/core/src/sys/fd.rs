@@ -67,20 +67,18 @@ impl Fd {
         }
     }
 
+    /// Its number, which whoever has it closes from now on.
+    pub fn into_number(self) -> i32 {
+        let number = self.0;
+        core::mem::forget(self);
+        number
+    }
+
     /// Fills `buffer` from the start of the file, whatever was read before; how many bytes came.
     pub fn read_at_start(&self, buffer: &mut [u8]) -> usize {
         // SAFETY: the buffer is writable for its whole length during the call.
         let got = unsafe { libc::pread(self.0, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         usize::try_from(got).unwrap_or(0)
-    }
-}
-
-impl From<Fd> for OwnedFd {
-    fn from(fd: Fd) -> OwnedFd {
-        let number = fd.0;
-        core::mem::forget(fd);
-        // SAFETY: an open descriptor, which nobody closes any more: its owner is forgotten.
-        unsafe { OwnedFd::from_raw_fd(number) }
     }
 }
 

@@ -189,7 +189,6 @@ pub fn take_waiting(signal: i32) -> Option<u32> {
 }
 
 /// Waits for so many milliseconds until that signal has come, which is blocked, and takes it.
-#[cfg(feature = "supervisor")]
 pub fn wait_for(signal: i32, ms: u64) {
     let set = Signals::of(&[signal]);
     let span = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
