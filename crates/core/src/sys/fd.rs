@@ -153,7 +153,7 @@ pub fn current_directory(buffer: &mut [u8]) -> Option<usize> {
 }
 
 /// Whether a `write(2)` to `fd` would not wait now.
-pub(crate) fn can_be_written(fd: i32) -> bool {
+pub fn can_be_written(fd: i32) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
