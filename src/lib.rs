@@ -89,6 +89,9 @@
 //!
 //! With a nightly compiler, `RUSTFLAGS="--cfg oomguard_nightly"` also sets the unstable alloc-error hook, instead of only
 //! recognizing that it is called.
+// Where it is built for the library for other languages alone, which needs nothing of the process it is loaded into.
+#![cfg_attr(all(feature = "shim", not(feature = "supervisor")), no_std)]
+#![cfg_attr(all(feature = "shim", not(feature = "supervisor")), allow(dead_code))]
 #![cfg_attr(oomguard_nightly, feature(alloc_error_hook))]
 #![deny(unsafe_code)]
 // Much of what is pure is read by what is guarded alone.
@@ -135,10 +138,13 @@ cfg_if::cfg_if! {
         use oomguard_core::{
             backoff, busy, cgroup, growth, ledger, message, outer, overrun, profile, record, report, resolution, shortage, sys,
         };
+
+        #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
         pub use guard::callbacks::{on_exhausted, on_reclaim};
         #[cfg(feature = "inject")]
         pub use guard::inject;
         pub use guard::interface::{ChildLimit, Guard, Profiled, Registration, Status, Unset};
+        #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
         pub use guard::pressure::{PressureFd, on_pressure};
         pub use guard::status::status;
 

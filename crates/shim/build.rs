@@ -1,22 +1,43 @@
-//! What the linker is told: the name that programs linked with liboomguard.so remember, one for each major version;
-//! that it is never unloaded, as its exit and signal handlers cannot be taken back; and to take the unwinder that std's
-//! backtraces want from the compiler's archive. A preloaded library whose libgcc_s.so is not there ends every program in
-//! the loader, and small images do not have it.
+//! What the linker is told: the name that programs linked with liboomguard.so remember, one for each major version; that it
+//! is never unloaded, as its exit and signal handlers cannot be taken back; and that it needs nothing: no other library, no
+//! version of any function, no code of the compiler's that runs at the start. So one file serves glibc and musl, old and
+//! new: what is not in all of them is looked for when the library is loaded.
 
-use std::path::Path;
-use std::process::Command;
+/// Functions of glibc's that the shared library looks up, and that not every C library has.
+const IN_STATIC_PROGRAMS: [&str; 11] = [
+    "_IO_fflush",
+    "_IO_fprintf",
+    "_IO_fputs",
+    "_IO_fwrite",
+    "_IO_printf",
+    "_IO_puts",
+    "_IO_vfprintf",
+    "__sbrk",
+    "__sigaction",
+    "on_exit",
+    "pthread_attr_getstacksize",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=CC");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,liboomguard.so.{}", env!("CARGO_PKG_VERSION_MAJOR"));
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let Ok(output) = Command::new(compiler).arg("-print-file-name=libgcc_eh.a").output() else { return };
-    // The bare name where there is none, as with clang alone: then libgcc_s.so it is.
-    let archive = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if let Some(directory) = Path::new(&archive).parent().filter(|directory| directory.is_absolute()) {
-        println!("cargo::rustc-link-search=native={}", directory.display());
-        println!("cargo::rustc-link-lib=static:-bundle=gcc_eh");
+    for option in ["-nostdlib", "-nostartfiles"] {
+        println!("cargo::rustc-cdylib-link-arg={option}");
+    }
+    // The C library's own are chosen when they are linked, by code that may not be ready then: see `bytes`.
+    for (name, ours) in [
+        ("memcpy", "memcpy"),
+        ("memmove", "memmove"),
+        ("memset", "memset"),
+        ("memcmp", "memcmp"),
+        ("bcmp", "memcmp"),
+        ("strlen", "strlen"),
+    ] {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym={name}=oomguard_{ours}");
+    }
+    // What the same code calls in a static program only, where no dynamic linker can be asked for the function: null.
+    for name in IN_STATIC_PROGRAMS {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym={name}=0");
     }
 }

@@ -35,7 +35,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
         return;
     }
     if info_here.is_none_or(is_raised_here) {
-        standstill::end_if_found(armed);
+        if standstill::heed(armed) {
+            sys::fd::set_errno(errno);
+            return;
+        }
         judge(armed, context);
     }
     record::acquit();
@@ -49,7 +52,7 @@ pub(super) fn handle_again() {
 }
 
 /// Whether our handler is the one that SIGABRT has now.
-fn is_handled_by_us() -> bool {
+pub(super) fn is_handled_by_us() -> bool {
     sys::signals::disposition(libc::SIGABRT).sa_sigaction == on_signal as *const () as usize
 }
 

@@ -28,11 +28,17 @@ fn was_refused(bytes: usize) -> bool {
     sys::fd::errno() == libc::ENOMEM && bytes <= MOST_BYTES
 }
 
+/// musl's calloc, memalign and the like call malloc and aligned_alloc by their names, which are ours: what was refused there
+/// comes here once more.
+fn is_told_twice(bytes: usize) -> bool {
+    !sys::c_library::is_glibc() && notes::was_just_refused(bytes as u64)
+}
+
 /// A request for memory was refused: tries what can be tried. `errno` is as the C library leaves it.
 #[cold]
 #[inline(never)]
 fn refused(bytes: usize, align: Option<usize>, again: &mut dyn FnMut() -> *mut c_void) -> *mut c_void {
-    if !was_refused(bytes) {
+    if !was_refused(bytes) || is_told_twice(bytes) {
         return null_mut();
     }
     let mut block = null_mut();
@@ -295,7 +301,7 @@ pub unsafe extern "C" fn posix_memalign(block: *mut *mut c_void, align: usize, b
 #[inline(never)]
 fn posix_memalign_refused(align: usize, bytes: usize, call: &dyn Fn() -> c_int) -> c_int {
     let errno = sys::fd::errno();
-    if bytes > MOST_BYTES {
+    if bytes > MOST_BYTES || is_told_twice(bytes) {
         return libc::ENOMEM;
     }
     let request = Request { bytes: bytes as u64, align: Some(align as u64) };

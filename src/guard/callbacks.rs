@@ -3,11 +3,10 @@
 //! Two lists that only grow. Registering allocates; running them does not, and takes no lock. What a callback does is the
 //! program's affair, and so is its panic, for which std allocates and locks.
 
-use super::armed::armed;
-use super::exhaustion;
-use super::interface::Registration;
+use super::rust;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
+use super::{armed::armed, exhaustion, interface::Registration};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What is called.
 pub(super) trait Callback: Send + Sync {
@@ -43,6 +42,7 @@ pub(super) static RECLAIM: Callbacks = Callbacks { first: AtomicPtr::new(core::p
 pub(super) static EXHAUSTED: Callbacks = Callbacks { first: AtomicPtr::new(core::ptr::null_mut()) };
 
 impl Callbacks {
+    #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
     fn append_callback(&self, callback: impl Callback + 'static) -> &'static Node {
         let node = Box::into_raw(Box::new(Node::new(Box::leak(Box::new(callback)))));
         // SAFETY: on the heap and never freed; nobody else knows it yet.
@@ -80,9 +80,8 @@ impl Callbacks {
             // callback looks at.
             if node.is_taken_back.load(Ordering::Acquire) {
                 // Not run any more.
-            } else if let Err(payload) = catch_unwind(AssertUnwindSafe(|| node.callback.run())) {
-                // Its destructor is the program's code and could panic again, here where nothing may unwind.
-                core::mem::forget(payload);
+            } else {
+                rust::call(|| node.callback.run());
             }
             // Acquire: as above.
             next = node.next.load(Ordering::Acquire);
@@ -90,6 +89,7 @@ impl Callbacks {
     }
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 /// Calls `callback` when an allocation is refused, before the refusal is passed on: free something, and the allocation
 /// is tried again.
 ///
@@ -116,6 +116,7 @@ where
     RECLAIM.append_callback(callback);
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 /// Calls `callback` once when the process has run out of memory, after the report is written and before it exits: last
 /// words.
 ///
@@ -134,6 +135,7 @@ where
     exhaustion::keep_reserve();
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 impl Registration {
     /// [`on_reclaim`], until this is dropped.
     pub fn on_reclaim<F>(callback: F) -> Registration

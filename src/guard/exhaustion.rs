@@ -13,7 +13,7 @@ use super::callbacks::EXHAUSTED;
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
 use super::real::{Real, call_real};
 use super::{
-    interpose, lease, onlooker, pressure, profile, record, refusal, resident, std_line, verdict, watchdog,
+    interpose, lease, onlooker, profile, record, refusal, resident, rust, std_line, verdict, watchdog,
 };
 use crate::contract::{
     Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure, REPORT_MAX_BYTES, TOKEN_MAX_BYTES,
@@ -478,7 +478,7 @@ pub(super) fn lend_reserve(armed: &Armed, again: &mut dyn FnMut() -> bool) -> bo
 
 /// Whether there is no other thread that may want memory: two are this one and the watchdog.
 fn is_alone(memory: &MemoryUse) -> bool {
-    memory.threads.is_some_and(|threads| threads <= 2 + pressure::idle_threads() + onlooker::threads())
+    memory.threads.is_some_and(|threads| threads <= 2 + rust::idle_threads() + onlooker::threads())
 }
 
 /// With nobody else to eat it, the reserve is there for everything, the C library's own allocations included.

@@ -6,7 +6,6 @@ use crate::sys;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use once_cell::race::OnceNonZeroUsize;
-use std::alloc::Layout;
 
 /// How far outwards a function is looked for, in frames. What lies between `handle_alloc_error` and the first output of
 /// its hook, or `abort`, has been seen to take up to 20.
@@ -47,15 +46,6 @@ pub(super) fn note_files() -> u64 {
     FILES.add_loaded()
 }
 
-/// Where a function's code is not described, its first bytes.
-const ASSUMED_CODE_BYTES: usize = 32;
-
-/// Finds the code of `handle_alloc_error`. At start-up: this asks the dynamic linker.
-pub(super) fn alloc_error_code() -> Range<usize> {
-    let start = std::alloc::handle_alloc_error as fn(Layout) -> ! as *const () as usize;
-    sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
-}
-
 /// Whether the calling thread is inside `handle_alloc_error`, whose code this is.
 #[inline(never)]
 pub(super) fn is_in_alloc_error(code: &Range<usize>) -> bool {
@@ -83,9 +73,8 @@ pub(super) fn was_in_alloc_error(code: &Range<usize>, registers: Registers) -> b
 /// Whether the calling thread is inside `std::process::exit`: the program's own decision, and no panic's.
 #[inline(never)]
 pub(super) fn is_in_process_exit() -> bool {
-    let start = std::process::exit as fn(i32) -> ! as *const () as usize;
     // Where it is described; a shorter one would be part of its caller.
-    let code = sys::symbols::code_of_function(start);
+    let code = super::rust::exit_start().and_then(sys::symbols::code_of_function);
     code.is_some_and(|code| is_called_from(&code, unwind::here()))
 }
 
@@ -96,7 +85,7 @@ static THREAD_EXIT_CODE_END: OnceNonZeroUsize = OnceNonZeroUsize::new();
 
 /// The process is about to have a second thread: the last moment to ask the dynamic linker without meeting its lock.
 pub(super) fn note_thread() {
-    if super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
+    if super::rust::IS_THERE && super::anchor::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
         let code = sys::symbols::next_definition(c"__cxa_thread_atexit_impl")
             .and_then(sys::symbols::code_of_function);
         let (start, end) = code.map_or((1, 1), |code| (code.start, code.end));

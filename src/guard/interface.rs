@@ -4,7 +4,6 @@ use super::settings::{Profile, Settings};
 use crate::contract::{LimitSource, Measure};
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::io;
 
 /// The allocator `A` with a guard around it: a refused allocation that the program does not survive becomes a report
 /// and exit 198.
@@ -122,13 +121,14 @@ impl Status {
     }
 }
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 /// What [`on_pressure`](crate::on_pressure) takes, wherever it is asked.
-pub(super) fn check_fraction(fraction: f64) -> io::Result<()> {
+pub(super) fn check_fraction(fraction: f64) -> std::io::Result<()> {
     if fraction > 0.0 && fraction <= 1.0 {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
+    Err(std::io::Error::new(
+        std::io::ErrorKind::InvalidInput,
         format!("on_pressure: {fraction} is no fraction of a limit: write 0.8 for 80 %"),
     ))
 }
@@ -217,5 +217,6 @@ pub trait ChildLimit: sealed::Sealed {
 
 mod sealed {
     pub trait Sealed {}
+    #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
     impl Sealed for std::process::Command {}
 }

@@ -20,7 +20,7 @@ use super::exhaustion::{self, Standing};
 use super::notes::Asker;
 use super::real::{Real, call_real, weak};
 use super::std_line::{self, Fate, Next};
-use super::{aborts, arenas, frames, panics, refusal, said, standstill, startup, threads, verdict};
+use super::{aborts, arenas, frames, panics, refusal, rust, said, standstill, startup, threads, verdict};
 use crate::contract::Cause;
 use crate::message::STD_LINE;
 use crate::report::Request;
@@ -39,6 +39,10 @@ pub(super) type PthreadCreate =
 static WRITE: Real = Real::new(c"write");
 static ABORT: Real = Real::new(c"abort");
 static PTHREAD_CREATE: Real = Real::new(c"pthread_create");
+
+type GetStackSize = unsafe extern "C" fn(*const libc::pthread_attr_t, *mut usize) -> c_int;
+/// Not hidden; but before 2.34 glibc has it in a library that not every process has.
+static GET_STACK_SIZE: Real = Real::new(c"pthread_attr_getstacksize");
 
 /// Asks the dynamic linker at start-up, so that nobody has to later.
 pub(super) fn resolve_real_functions() {
@@ -63,6 +67,9 @@ pub(super) static WRITE_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(real_write as 
 
 /// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
 pub(super) fn listen(on: bool) {
+    if !rust::IS_THERE {
+        return;
+    }
     let real = call_real!(WRITE, Write).unwrap_or(real_write);
     let entry: Write = if on { listening_write } else { real };
     WRITE_ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
@@ -128,7 +135,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) -> bool {
                 verdict::note_std_line();
                 listen(true);
             }
-            Standing::Outlived if std::thread::panicking() || verdict::is_in_alloc_error(armed) => {
+            Standing::Outlived if rust::is_panicking() || verdict::is_in_alloc_error(armed) => {
                 exhaustion::park(armed)
             }
             // A refusal that the last words do not survive; they themselves may write what they like, and run below
@@ -222,7 +229,7 @@ fn before_write(bytes: *const c_void, len: usize) -> bool {
     let Some(armed) = armed() else { return false };
     // The report is out, or will be: a thread that dies for the same reason has nothing to add to it.
     if exhaustion::standing() == Standing::Outlived
-        && (std::thread::panicking() || verdict::is_in_alloc_error(armed))
+        && (rust::is_panicking() || verdict::is_in_alloc_error(armed))
     {
         exhaustion::park(armed);
     }
@@ -240,7 +247,7 @@ fn listen_no_more() {
 /// Takes in what was written to stderr.
 fn hear(text: &[u8]) {
     verdict::hear_size(text);
-    if std::thread::panicking() {
+    if rust::is_panicking() {
         panics::hear(text, refusal::refused_here());
         if panics::of_this_thread().0.has(crate::message::PanicWords::THREAD) {
             standstill::watch();
@@ -370,10 +377,16 @@ pub(super) unsafe fn create_thread(
 /// `attributes` is null or initialised.
 unsafe fn stack_bytes(attributes: *const libc::pthread_attr_t) -> usize {
     const USUAL: usize = 8 << 20;
+    const USUAL_OF_MUSL: usize = 128 << 10;
     let mut bytes = 0;
     if !attributes.is_null() {
+        let get = call_real!(GET_STACK_SIZE, GetStackSize).unwrap_or(libc::pthread_attr_getstacksize);
         // SAFETY: initialised by contract; `bytes` is writable during the call.
-        unsafe { libc::pthread_attr_getstacksize(attributes, &raw mut bytes) };
+        unsafe { get(attributes, &raw mut bytes) };
     }
-    if bytes == 0 { USUAL } else { bytes }
+    match bytes {
+        0 if sys::c_library::is_glibc() => USUAL,
+        0 => USUAL_OF_MUSL,
+        bytes => bytes,
+    }
 }

@@ -32,6 +32,7 @@
 //! | `aborts` | SIGABRT: those of the C library's, and everybody else's |
 //! | `threads`, `standstill` | threads that were refused, and programs that stand still for it |
 //! | `unchecked` | C code that does not check what malloc gives |
+//! | `rust` | what is asked of Rust's standard library, and what stands for the answer where there is none |
 //! | `interpose` | the calls where std meets the C library on its way out: `write`, `abort`, `pthread_create` |
 //! | `c_heap`, `mappings` | the C library's heap and mappings, as C code and plugins call them |
 //! | `real` | the functions that our names hide |
@@ -49,13 +50,16 @@
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
 
 mod aborts;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 pub(crate) mod allocator;
 mod anchor;
 mod arenas;
 mod armed;
 mod c_heap;
 pub(crate) mod callbacks;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 mod child_limit;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 mod event;
 mod exhaustion;
 #[cfg(feature = "shim")]
@@ -73,12 +77,14 @@ mod mappings;
 mod notes;
 mod onlooker;
 mod panics;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 pub(crate) mod pressure;
 mod profile;
 mod real;
 mod record;
 mod refusal;
 mod resident;
+mod rust;
 mod said;
 pub(crate) mod settings;
 mod stack;

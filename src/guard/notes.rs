@@ -555,6 +555,13 @@ pub(super) fn requested() -> Option<Noted> {
     noted(&REQUESTED, cause)
 }
 
+/// Whether the last refusal is one of so many bytes to this thread, and nothing has been allocated since.
+pub(super) fn was_just_refused(bytes: u64) -> bool {
+    requested().is_some_and(|noted| {
+        noted.bytes == bytes && noted.bytes_since == 0 && noted.tid == sys::process::tid()
+    })
+}
+
 /// The last refused mapping, likewise.
 pub(super) fn mapped() -> Option<Noted> {
     noted(&MAPPED, Cause::Mapping)

@@ -35,6 +35,11 @@ pub(super) fn threads() -> u64 {
     u64::from(LOOKS_IN.load(Ordering::Relaxed) == sys::process::pid())
 }
 
+/// Whether thread `tid` is the one that looks.
+pub(super) fn is_its(tid: u32) -> bool {
+    LIVES.load(Ordering::Relaxed).cast_unsigned() == tid
+}
+
 /// Has this process looked at from now on, unless somebody does already. Once it is armed; and in a child of fork(2).
 pub(super) fn begin() {
     let is_wanted = armed().is_some_and(|armed| limit(armed).is_some());

@@ -41,6 +41,13 @@ impl Real {
         }
     }
 
+    /// The same of a function that may have come with a library that was loaded since: before 2.34 glibc has some in
+    /// libraries of their own.
+    #[cfg(feature = "shim")]
+    pub(super) fn address_by_now(&self) -> Option<usize> {
+        self.address().or_else(|| if self.is_nowhere() { self.look_up() } else { None })
+    }
+
     /// Whether it was looked up in vain, as every name is in a static program.
     pub(super) fn is_nowhere(&self) -> bool {
         self.address.load(Ordering::Relaxed) == NOWHERE
@@ -67,6 +74,12 @@ static LOOKING_UP: AtomicUsize = AtomicUsize::new(0);
 
 /// The function behind a `Real`, as a pointer of the type that is asked for.
 macro_rules! call_real {
+    (by_now $real:expr, $signature:ty) => {
+        $real.address_by_now().map(|address| {
+            // SAFETY: the C library's function of this name has this signature.
+            unsafe { core::mem::transmute::<usize, $signature>(address) }
+        })
+    };
     ($real:expr, $signature:ty) => {
         $real.address().map(|address| {
             // SAFETY: the C library's function of this name has this signature.
@@ -76,25 +89,7 @@ macro_rules! call_real {
 }
 pub(in crate::guard) use call_real;
 
-/// Functions under names of the C library's own that nobody hides. Weak, as another C library has none of them.
-macro_rules! weak {
-    ($($table:ident $symbol:literal),*) => {
-        core::arch::global_asm!($(
-            concat!(".weak ", $symbol),
-            concat!(".pushsection .data.rel.ro.", stringify!($table), ",\"aw\",@progbits"),
-            ".balign 8",
-            concat!(".hidden ", stringify!($table)),
-            concat!(".globl ", stringify!($table)),
-            concat!(stringify!($table), ":"),
-            concat!(".8byte ", $symbol),
-            ".popsection"
-        ),*);
-        unsafe extern "C" {
-            $(pub(in crate::guard) safe static $table: Option<unsafe extern "C" fn()>;)*
-        }
-    };
-}
-pub(in crate::guard) use weak;
+pub(in crate::guard) use oomguard_core::weak;
 
 weak!(oomguard_table_of_abort "oomguard_own_abort");
 

@@ -6,7 +6,7 @@ use super::callbacks::RECLAIM;
 use super::exhaustion::{self, Own, Standing, Verdict};
 use super::lease::Kind;
 use super::notes::{self, Asker};
-use super::{interpose, panics, profile, record, resident, said};
+use super::{interpose, panics, profile, record, resident, rust, said};
 use crate::backoff::Backoff;
 use crate::busy::Busy;
 use crate::contract::{Cause, Evidence, Measure, OnRefusal};
@@ -215,7 +215,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
         return;
     }
     // What the C library is refused while a panic prints its backtrace is nobody's who would give up for it.
-    if asker == Asker::Rust || !std::thread::panicking() {
+    if asker == Asker::Rust || !rust::is_panicking() {
         notes::note(cause, asker, request);
     }
     if asker == Asker::Rust && cause != Cause::Thread {
@@ -242,7 +242,7 @@ pub(super) fn watch_for_unchecked() {
     if super::foreign::is_in_charge() {
         return;
     }
-    if armed().is_some() {
+    if rust::IS_THERE && armed().is_some() {
         super::unchecked::watch();
     }
 }
@@ -369,8 +369,11 @@ fn listen() {
         super::foreign::ask_python();
         return super::foreign::note_refusal();
     }
+    if !rust::IS_THERE {
+        return;
+    }
     // What a panic needs for its last words is no new refusal to speak of.
-    if !std::thread::panicking() {
+    if !rust::is_panicking() {
         panics::forget();
         said::begin();
     }

@@ -15,14 +15,14 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Own, Verdict};
-use super::{aborts, threads};
+use super::{aborts, onlooker, threads};
 use crate::contract::{Cause, Evidence};
 use crate::report::Request;
 use crate::sys;
 use crate::sys::bare::{self, BareStack};
 use crate::text::Text;
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 const EVIDENCE: Evidence = Evidence::Said;
 
@@ -120,6 +120,7 @@ enum Found {
 extern "C" fn look(_: *mut libc::c_void) -> i32 {
     let pid = sys::process::pid();
     let (mut looked_at, mut place, mut standing, mut elsewhere) = (0, [0; size_of::<Place>()], 0, 0);
+    let mut before = Doings::default();
     loop {
         bare::sleep_ms(LOOK_EVERY_MS);
         let now = LOOKED_AT.load(Ordering::Relaxed);
@@ -145,15 +146,145 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
             (Found::Waiting(at), Some(bytes)) => {
                 standing = if at == place { standing + 1 } else { 0 };
                 (place, elsewhere) = (at, 0);
+                if standing == 0 {
+                    before = Doings::now();
+                }
                 if standing >= LOOKS_TOO_LATE || standing >= LOOKS && would_be_refused(bytes) {
-                    STANDS_STILL.store(now, Ordering::Relaxed);
-                    aborts::handle_again();
-                    bare::signal_thread(pid, now as u32, libc::SIGABRT);
-                    bare::end_thread();
+                    // While others go on, it may be one that has got over it and waits for them. One whose panic nobody
+                    // has caught, it says itself; asked once, and not where that would change what the program has set.
+                    let is_alone = !before.others_go_on(now as u32);
+                    if is_alone || is_unasked(now) && aborts::is_handled_by_us() {
+                        STANDS_STILL.store(now, Ordering::Relaxed);
+                        IS_ALONE.store(is_alone, Ordering::Relaxed);
+                        if is_alone {
+                            aborts::handle_again();
+                        }
+                        bare::signal_thread(pid, now as u32, libc::SIGABRT);
+                    }
+                    if is_alone {
+                        bare::end_thread();
+                    }
+                    (standing, place) = (0, [0; size_of::<Place>()]);
                 }
             }
         }
     }
+}
+
+/// Whether all others stand still as well, as far as was seen when the thread was told so.
+static IS_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Who was asked whether it panics still.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+fn is_unasked(thread: u64) -> bool {
+    ASKED.swap(thread, Ordering::Relaxed) != thread
+}
+
+/// What the threads of this process have done so far, without those of ours that only look.
+#[derive(Clone, Copy, Default)]
+struct Doings {
+    at_ms: u64,
+    reads_and_writes: u64,
+    pages: u64,
+    user_ms: u64,
+    system_ms: u64,
+    threads: u64,
+}
+
+impl Doings {
+    /// By proc_pid_stat(5) and proc_pid_io(5).
+    fn now() -> Doings {
+        /// USER_HZ in the kernel, the same everywhere.
+        const MS_PER_TICK: u64 = 10;
+        let mut buffer = [0; 1024];
+        let calls = |text: &[u8], name: &[u8]| {
+            let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
+            line.and_then(crate::text::leading_number).unwrap_or(0)
+        };
+        let io = bare::read_file(c"/proc/self/io", &mut buffer).unwrap_or(&[]);
+        let all = calls(io, b"syscr:").saturating_add(calls(io, b"syscw:"));
+        // The call that has told so is not among them yet.
+        let reads_and_writes = all.saturating_sub(bare::reads().saturating_sub(1));
+        let stat = bare::read_file(c"/proc/self/stat", &mut buffer).unwrap_or(&[]);
+        // The name, which may hold anything, ends with the last bracket; the field behind it is the third.
+        let name_end = stat.iter().rposition(|byte| *byte == b')').unwrap_or(0);
+        let field = |number: usize| {
+            let mut fields = stat.get(name_end + 2..).unwrap_or(&[]).split(|byte| *byte == b' ');
+            fields.nth(number - 3).and_then(crate::text::leading_number).unwrap_or(0)
+        };
+        Doings {
+            at_ms: sys::process::monotonic_ms(),
+            reads_and_writes,
+            pages: field(10).saturating_add(field(12)),
+            user_ms: field(14) * MS_PER_TICK,
+            system_ms: field(15) * MS_PER_TICK,
+            threads: field(20),
+        }
+    }
+
+    /// Whether somebody else than `tid` has gone on since then, or may any moment: has read, written or taken memory, has
+    /// begun or ended, computes, waits for somebody outside, or sleeps. Who only looks for work again and again does not.
+    fn others_go_on(&self, tid: u32) -> bool {
+        let now = Doings::now();
+        let (wall, user) = (now.at_ms.saturating_sub(self.at_ms), now.user_ms.saturating_sub(self.user_ms));
+        let system = now.system_ms.saturating_sub(self.system_ms);
+        let computes = user >= wall / 4 && user >= system.saturating_mul(4);
+        if now.reads_and_writes != self.reads_and_writes
+            || now.pages != self.pages
+            || now.threads != self.threads
+            || computes
+        {
+            return true;
+        }
+        let mut goes_on = false;
+        bare::each_thread(|other| {
+            goes_on = other != tid && !onlooker::is_its(other) && !is_at(&LIVES, other) && may_go_on(other);
+            !goes_on
+        });
+        goes_on
+    }
+}
+
+/// Whether a bare thread with this word is thread `tid`.
+fn is_at(lives: &AtomicI32, tid: u32) -> bool {
+    lives.load(Ordering::Relaxed).cast_unsigned() == tid
+}
+
+/// Whether a thread waits for what may come from outside, or for a time that has not come.
+fn may_go_on(tid: u32) -> bool {
+    let mut text = [0; 192];
+    let Some(place) = read_of(tid, "/syscall\0", &mut text) else { return false };
+    let mut words = place.split(|byte| *byte == b' ');
+    let Some(call) = words.next().and_then(crate::text::leading_number) else {
+        // It runs: who computes, or looks again and again, shows in what is used.
+        return false;
+    };
+    let has_deadline = call == libc::SYS_clock_nanosleep as u64
+        || call == libc::SYS_nanosleep as u64
+        // Its fourth argument.
+        || call == libc::SYS_futex as u64 && words.nth(3).is_some_and(|timeout| timeout != b"0x0");
+    if !has_deadline {
+        return call != libc::SYS_futex as u64;
+    }
+    // Who wakes a moment later only looks again.
+    const MOMENT_MS: u64 = 50;
+    let turns = || {
+        let mut text = [0; 96];
+        let turns = read_of(tid, "/schedstat\0", &mut text)?.split(|byte| *byte == b' ').nth(2)?;
+        crate::text::leading_number(turns)
+    };
+    let before = turns();
+    bare::sleep_ms(MOMENT_MS);
+    before.is_some() && before == turns()
+}
+
+fn read_of<'a>(tid: u32, name: &str, into: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut path = Text::<48>::new();
+    path.push("/proc/self/task/");
+    path.push_number(u64::from(tid));
+    path.push(name);
+    bare::read_file(CStr::from_bytes_with_nul(path.as_bytes()).ok()?, into)
 }
 
 /// The kernel's answer alone: what else `threads` asks for takes calls that a bare thread must not make.
@@ -163,13 +294,8 @@ fn would_be_refused(stack_bytes: u64) -> bool {
 
 /// The number of the system call that a thread is blocked in, its arguments, the stack and the place.
 fn find(tid: u32) -> Found {
-    let mut path = Text::<48>::new();
-    path.push("/proc/self/task/");
-    path.push_number(u64::from(tid));
-    path.push("/syscall\0");
     let mut place = [0; size_of::<Place>()];
-    let path = CStr::from_bytes_with_nul(path.as_bytes()).ok();
-    if path.and_then(|path| bare::read_file(path, &mut place)).is_none() {
+    if read_of(tid, "/syscall\0", &mut place).is_none() {
         return Found::Gone;
     }
     if crate::text::leading_number(&place) == Some(libc::SYS_futex as u64) {
@@ -179,10 +305,14 @@ fn find(tid: u32) -> Found {
     }
 }
 
-/// SIGABRT has come: ends the process if that is because this thread stands still.
-pub(super) fn end_if_found(armed: &Armed) {
-    if STANDS_STILL.load(Ordering::Relaxed) != sys::process::pid_and_tid() {
-        return;
+/// SIGABRT has come: ends the process if that is because this thread stands still. True: it was asked, and goes on waiting.
+pub(super) fn heed(armed: &Armed) -> bool {
+    let me = sys::process::pid_and_tid();
+    if STANDS_STILL.compare_exchange(me, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    if !IS_ALONE.load(Ordering::Relaxed) && !super::rust::is_panicking() {
+        return true;
     }
     let request = threads::refused_stack().map(|bytes| Request { bytes, align: None });
     let (cause, evidence, own) = (Cause::Thread, EVIDENCE, Own::Unknown);

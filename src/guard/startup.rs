@@ -11,7 +11,7 @@ use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::settings::{BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
     aborts, arenas, c_heap, exhaustion, frames, interface::Source, interpose, lease, mappings, notes,
-    onlooker, profile, record, resident, stack, verdict,
+    onlooker, profile, record, resident, rust, stack, verdict,
 };
 use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
@@ -24,7 +24,6 @@ use crate::text::Text;
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::alloc::Layout;
 
 /// The constructor.
 pub(super) unsafe extern "C" fn arm<A, S: Source>(
@@ -101,7 +100,7 @@ unsafe fn arm_once(
     trial: Option<fn() -> bool>,
 ) {
     // SAFETY: once, by this function's contract.
-    let armed = unsafe { set_up(source, environment, program, trial, frames::alloc_error_code) };
+    let armed = unsafe { set_up(source, environment, program, trial, rust::alloc_error_code) };
     let Some(armed) = armed else { return };
     arenas::note_files(frames::note_files());
     interpose::resolve_real_functions();
@@ -366,21 +365,7 @@ fn check_that_it_fits(limit: Resolved, measure: Measure) -> Result<(), Trouble<'
 /// A trial of the allocator `A`, unless it is the system's, which lives under any limit.
 fn trial_of<A>() -> Option<fn() -> bool> {
     // The name may change with the compiler: then the system's is tried, too.
-    if core::any::type_name::<A>() == "std::alloc::System" { None } else { Some(can_allocate) }
-}
-
-/// By the program's allocator, as the program does. The facts are not known yet, so that a refusal is nothing but null.
-fn can_allocate() -> bool {
-    const LAYOUT: Layout = Layout::new::<[u64; 8]>();
-    // SAFETY: the size is not zero.
-    let block = unsafe { std::alloc::alloc(LAYOUT) };
-    // Without it the compiler may remove the pair.
-    let block = core::hint::black_box(block);
-    if !block.is_null() {
-        // SAFETY: from the same allocator with the same layout.
-        unsafe { std::alloc::dealloc(block, LAYOUT) };
-    }
-    !block.is_null()
+    if core::any::type_name::<A>() == "std::alloc::System" { None } else { Some(rust::can_allocate) }
 }
 
 /// The limit under which the allocator is on trial, in bytes, and its measure: the latter's place in `Measure`, plus one.

@@ -9,7 +9,7 @@
 //! ```
 
 use super::armed::Armed;
-use super::{frames, interpose};
+use super::{frames, interpose, rust};
 use crate::message::STD_LINE;
 use crate::sys;
 use crate::sys::local::Zeroed;
@@ -86,7 +86,7 @@ pub(super) enum Fate {
 /// This thread begins to say that line.
 pub(super) fn begin(armed: &Armed, text: &[u8]) -> Fate {
     // A hook that unwinds from there ends the program, and std's may wait for a lock that this thread holds.
-    if std::thread::panicking() {
+    if rust::is_panicking() {
         return Fate::End;
     }
     if is_held() {

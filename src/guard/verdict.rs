@@ -13,7 +13,7 @@ use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt, Said};
 use super::notes::{self, Asker, Noted};
 use super::unwind::Registers;
-use super::{frames, interpose, panics, refusal, said, threads};
+use super::{frames, interpose, panics, refusal, rust, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
 use crate::message::{LastWord, Message, PanicWords};
 use crate::sys;
@@ -99,7 +99,7 @@ pub(super) fn judge_abort(armed: &Armed) {
     if has_said_std_line() {
         return exhaustion::end(armed, of_allocation(Evidence::Said));
     }
-    let guilt = if std::thread::panicking() { of_panic(armed) } else { of_plain_abort(armed) };
+    let guilt = if rust::is_panicking() { of_panic(armed) } else { of_plain_abort(armed) };
     if let Some(guilt) = guilt {
         exhaustion::end(armed, guilt.verdict(Own::ABORT));
     }
@@ -195,7 +195,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     }
     let said = said::last();
     // A panic hook of the program's own may end it.
-    let is_panicking = std::thread::panicking();
+    let is_panicking = rust::is_panicking();
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
         of_words(armed, said).or_else(|| of_ended_thread(said))

@@ -1,14 +1,13 @@
 //! How the guard can get into a program: by its own line, by a preloaded library, or not at all. Read from the file that
 //! will be executed, found as execvp(3) finds it, through the first lines of scripts (execve(2)).
 
-use super::elf::Elf;
 use super::program;
 use super::sys;
 use super::sys::image::Image;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,14 +18,14 @@ use std::process::Command;
 pub enum Entrance {
     /// It carries the guard itself ([`guard!`](crate::guard!)).
     Guarded,
-    /// It is linked dynamically against glibc: [`Worker::preload`](super::Worker::preload) works.
+    /// It is linked dynamically against glibc or musl: [`Worker::preload`](super::Worker::preload) works.
     Preload,
     /// The same with a sanitizer (AddressSanitizer and the like), which wants to be the first to define malloc,
     /// cannot be traced, and reserves terabytes: no rlimit suits it.
     Sanitized,
     /// It is linked statically: it runs no code of anybody else.
     Static,
-    /// It has another dynamic linker than glibc's, such as musl's, or is for another processor.
+    /// It has another dynamic linker than glibc's or musl's, or is for another processor.
     Foreign,
     /// It runs with more rights than whoever starts it, and so listens to no environment.
     Privileged,
@@ -42,30 +41,6 @@ impl Entrance {
     pub fn of(command: &Command) -> Entrance {
         program_of(command).map_or(Entrance::Unknown, |file| look(&file))
     }
-
-    /// Returns the version that `library` needs and the C library of the command's program does not have,
-    /// `GLIBC_2.34` say: then the dynamic linker would end the program at once. For a static program, whose children
-    /// may be dynamic, that of this machine. Where no such C library is found, the answer is `GLIBC`.
-    pub fn missing_version(command: &Command, library: &Path) -> Option<String> {
-        let linker = program_of(command).and_then(|file| {
-            let file = File::open(file).ok()?;
-            Elf::read(&file)?.interpreter(&file)
-        });
-        let linker =
-            linker.map_or_else(|| PathBuf::from(USUAL_LINKER), |path| OsString::from_vec(path).into());
-        missing_beside(&linker, library).unwrap_or_else(|| Some("GLIBC".into()))
-    }
-}
-
-/// The C library lies beside its dynamic linker, once links are followed. The outer `None`: one of them cannot be read.
-fn missing_beside(linker: &Path, library: &Path) -> Option<Option<String>> {
-    const C_LIBRARY: &str = "libc.so.6";
-    let own = File::open(library).ok()?;
-    let needed = Elf::read(&own)?.versions_needed(&own, C_LIBRARY.as_bytes())?;
-    let theirs = File::open(linker.canonicalize().ok()?.with_file_name(C_LIBRARY)).ok()?;
-    let has = Elf::read(&theirs)?.versions_defined(&theirs)?;
-    let missing = needed.iter().find(|version| !has.contains(version));
-    Some(missing.map(|version| String::from_utf8_lossy(version).into_owned()))
 }
 
 /// The file that a command would execute, through scripts.
@@ -133,10 +108,6 @@ pub(super) fn is_seen_from_outside_only(command: &Command) -> bool {
     }
 }
 
-/// Where programs of this machine have glibc's dynamic linker.
-const USUAL_LINKER: &str =
-    if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,25 +148,5 @@ mod tests {
         std::fs::copy("/bin/true", &program).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
         assert_eq!(Entrance::of(&Command::new(program)), Entrance::Privileged);
-    }
-
-    #[test]
-    fn what_the_c_library_lacks_is_named() {
-        // Every library needs some version of the C library, and its own machine has it.
-        let library = Path::new("/lib/x86_64-linux-gnu/libm.so.6");
-        if library.exists() {
-            assert_eq!(Entrance::missing_version(&Command::new("/bin/true"), library), None);
-        }
-        let missing = |linker: &Path| missing_beside(linker, library);
-        // A C library that has no versions at all, or is none.
-        let directory = tempfile::tempdir().unwrap();
-        let linker = directory.path().join("ld-linux-x86-64.so.2");
-        std::fs::write(&linker, "").unwrap();
-        assert_eq!(missing(&linker), None);
-        std::fs::write(directory.path().join("libc.so.6"), b"\x7fELF").unwrap();
-        assert_eq!(missing(&linker), None);
-        // One that has other versions than are needed.
-        std::fs::copy(library, directory.path().join("libc.so.6")).unwrap();
-        assert!(missing(&linker).unwrap().unwrap().starts_with("GLIBC_"));
     }
 }

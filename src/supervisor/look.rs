@@ -28,6 +28,8 @@ pub(super) struct Over {
     pub(super) pid: u32,
     pub(super) program: Text<64>,
     pub(super) memory: MemoryUse,
+    /// When, by the clock that all processes share.
+    pub(super) at_ms: u64,
 }
 
 #[derive(Default)]
@@ -244,7 +246,13 @@ impl Looker {
             return;
         }
         let program = sys::process::program_of(pid);
-        self.shared.0.lock().found.push(Over { cause: Cause::Resident, pid, program, memory });
+        self.shared.0.lock().found.push(Over {
+            cause: Cause::Resident,
+            pid,
+            program,
+            memory,
+            at_ms: sys::process::monotonic_ms(),
+        });
         tell(member.pidfd.as_ref(), pid, TOLD);
         member.standing = Standing::Told(Instant::now());
         member.due = now + Duration::from_millis(AGAIN_MS);
@@ -320,6 +328,13 @@ pub(super) fn send(pidfd: Option<&OwnedFd>, pid: u32, signal: i32) {
 }
 
 impl Over {
+    /// Whether that was so short before `at_ms` that who ended then may have passed it on.
+    pub(super) fn is_recent(&self, at_ms: u64) -> bool {
+        const SLACK_MS: u64 = 2000;
+        let most_ms = u64::try_from(ENDS_WITHIN.as_millis()).unwrap_or(u64::MAX) + SLACK_MS;
+        at_ms.saturating_sub(self.at_ms) <= most_ms
+    }
+
     /// The report that it has not made itself; `known` is what a guard has said of the worker's limit.
     pub(super) fn report(
         &self,

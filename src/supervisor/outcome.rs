@@ -253,7 +253,7 @@ impl Seen<'_> {
     }
 
     /// It was found over its limit and ended by a signal, without a word of its own; or passed on that this happened to one
-    /// of its descendants.
+    /// of its descendants, by a code as shells do, or by the same signal as sudo does.
     fn found_over(&self) -> Option<Claims> {
         const SIGNALS: [i32; 2] = [libc::SIGKILL, libc::SIGABRT];
         let own = || self.over.iter().find(|claims| claims.pid == self.pid);
@@ -262,9 +262,9 @@ impl Seen<'_> {
             self.over.iter().rfind(|claims| is_passed_on && claims.pid != self.pid)
         };
         match (self.status.code(), self.status.signal()) {
-            (None, Some(signal)) if SIGNALS.contains(&signal) => {
-                own().map(|claims| Claims { own_signal: None, ..claims.clone() })
-            }
+            (None, Some(signal)) if SIGNALS.contains(&signal) => own()
+                .map(|claims| Claims { own_signal: None, ..claims.clone() })
+                .or_else(|| descendants(128 + signal).cloned()),
             (Some(code), _) => descendants(code).cloned(),
             _ => None,
         }
@@ -350,10 +350,14 @@ fn is_fatal(open: &Open, at_ms: u64) -> bool {
     }
 }
 
+/// How soon a wrapper passes on what its child has just said that it ends of. Who takes longer has done something else: Jest
+/// ends a worker that says so, and then tells of its tests.
+const PASSED_ON_MS: u64 = 100;
+
 /// The same of a descendant, of which nobody here knows how it ended: it must have said so, just before the worker
 /// failed.
 fn is_announced(open: &Open, at_ms: u64) -> bool {
-    matches!(open.said, Some((Message::OutOfMemory, said_ms, _)) if at_ms.saturating_sub(said_ms) <= STRAIGHT_MS)
+    matches!(open.said, Some((Message::OutOfMemory, said_ms, _)) if at_ms.saturating_sub(said_ms) <= PASSED_ON_MS)
         && is_fatal(open, at_ms)
 }
 
@@ -599,6 +603,44 @@ mod tests {
         ] {
             assert!(!of(exit(2), open).is_memory(), "{open:?}");
         }
+    }
+
+    #[test]
+    fn a_wrapper_passes_on_that_its_child_was_over_its_limit() {
+        let over =
+            [Claims { pid: 70, cause: Cause::Resident, inferred: true, ..claims(State::Exhausted, 198) }];
+        let is_memory = |raw, over| judge(Seen { over, ..seen(raw, None) }, || None).0.is_memory();
+        for (raw, is) in [
+            (exit(137), true),
+            (libc::SIGKILL, true),
+            (exit(134), true),
+            (exit(1), false),
+            (0, false),
+            (libc::SIGTERM, false),
+        ] {
+            assert_eq!(is_memory(raw, &over[..]), is, "{raw}");
+            assert!(!is_memory(raw, &[]), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_a_child_announced_counts_if_its_wrapper_fails_at_once() {
+        let own = claims(State::Armed, 198);
+        let is_memory = |ago_ms| {
+            let open = Open {
+                cause: Cause::Heap,
+                bytes: 4096,
+                since_ms: NOW_MS - ago_ms,
+                allocations_since: 0,
+                bytes_since: 0,
+                said: Some((Message::OutOfMemory, NOW_MS - ago_ms, 0)),
+            };
+            // No process has such a number.
+            let fallen = [Claims { pid: i32::MAX.unsigned_abs(), open: Some(open), ..own.clone() }];
+            judge(Seen { descendants: &fallen, ..seen(exit(1), Some(&own)) }, || None).0.is_memory()
+        };
+        assert!(is_memory(PASSED_ON_MS));
+        assert!(!is_memory(PASSED_ON_MS + 1), "it has done something else");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::foreground::Foreground;
 use super::inference::Inference;
 use super::kernel_kills::Before;
 use super::loading::{self, Room, may_be_end_of_loading};
-use super::look::Look;
+use super::look::{Look, Over};
 use super::outcome::{Ended, EndedBy, Outcome, Seen, announce, judge};
 use super::output::Output;
 use super::profile::Profile;
@@ -437,18 +437,21 @@ impl Running {
         descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));
         let could_not_load = self.could_not_load(status, claims.as_ref());
         let unloaded = if could_not_load { None } else { self.unloaded(status, &descendants) };
-        let over: Vec<Claims> = self
+        let over: Vec<Over> = self
             .look
             .take()
             .map(|look| look.found())
             .unwrap_or_default()
-            .iter()
-            .chain(&self.share.as_ref().map(SharedBudget::left).unwrap_or_default())
-            .map(|over| over.report(claims.as_ref(), self.limit, self.limit_source, self.exit_code))
+            .into_iter()
+            .chain(self.share.as_ref().map(SharedBudget::left).unwrap_or_default())
             .collect();
+        let report =
+            |over: &Over| over.report(claims.as_ref(), self.limit, self.limit_source, self.exit_code);
+        let may_be_passed_on: Vec<Claims> =
+            over.iter().filter(|over| over.pid == self.pid || over.is_recent(at_ms)).map(report).collect();
         let seen = Seen {
             status,
-            over: &over,
+            over: &may_be_passed_on,
             unloaded: unloaded.as_ref(),
             ended_by: self.ended_by,
             pid: self.pid,
@@ -478,11 +481,11 @@ impl Running {
         let output_cut = output.as_ref().is_some_and(|output| output.cut);
         let (stdout, stderr) = output.map(Output::into_bytes).unwrap_or_default();
         // One in which nothing of ours ran cannot tell that it had to leave.
-        let is_told = |pid| pid == own || descendants.iter().any(|claims| claims.pid == pid);
-        let untold: Vec<Claims> = over
-            .into_iter()
-            .filter(|claims| claims.cause == Cause::AskedToLeave && !is_told(claims.pid))
-            .collect();
+        let is_told = |pid| {
+            pid == own
+                || descendants.iter().any(|claims| claims.pid == pid && claims.state == State::Exhausted)
+        };
+        let untold: Vec<Claims> = over.iter().filter(|over| !is_told(over.pid)).map(report).collect();
         descendants.extend(untold);
         let ended = Ended {
             outcome,

@@ -472,7 +472,12 @@ impl Watch {
                 row.charge_exactly(share.unwrap_or(held).min(held));
             } else if row.charge() > row.lease().saturating_add(64 << 10) {
                 let share = sys::memory::share_held_by(id.pid()).unwrap_or(u64::MAX);
-                row.charge_at_least(row.charge().min(share));
+                let due = row.charge().min(share);
+                // The leases come to no more than they may; what is held above that is seen all the same.
+                let room = self.ledger.permitted().saturating_sub(self.ledger.leased());
+                row.charge_at_least(due.min(row.lease().saturating_add(room)));
+                charged = charged.saturating_add(due);
+                continue;
             }
             charged = charged.saturating_add(row.charge().min(row.lease()));
         }
@@ -603,7 +608,13 @@ impl Watch {
         row.ask_to_leave(sys::process::monotonic_ms());
         let memory: MemoryUse = sys::memory::memory_use_of(id.pid());
         let program = sys::process::program_of(id.pid());
-        let over = Over { cause: Cause::AskedToLeave, pid: id.pid(), program, memory };
+        let over = Over {
+            cause: Cause::AskedToLeave,
+            pid: id.pid(),
+            program,
+            memory,
+            at_ms: sys::process::monotonic_ms(),
+        };
         self.shared.0.lock().left.push(over);
         tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
         self.asked = Some(Asked { id, pidfd, at: Instant::now() });

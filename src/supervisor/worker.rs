@@ -290,7 +290,7 @@ impl Worker {
     /// `LD_PRELOAD` says already (ld.so(8)). It has to be a path without spaces and colons.
     ///
     /// What the worker starts gets the library, too. Ask [`Entrance`](super::Entrance) first: a program with another
-    /// C library than glibc does not start with it.
+    /// C library than glibc or musl does not start with it.
     #[must_use]
     pub fn preload(mut self, library: impl Into<OsString>) -> Worker {
         let mut list = library.into();

@@ -11,7 +11,6 @@ fn main() {
         .with("&raw const MAPPED", "&raw const *MAPPED")
         .with("&MAPPED", "&*MAPPED")
         .with("&REQUESTED", "&*REQUESTED")
-        .with("&raw const REQUESTED", "&raw const *REQUESTED")
         // A store that comes after another thread's exchange stays after it. Loom knows that of a swap only.
         .with(
             "note.bytes.store(request.bytes.saturating_add(1), Release);",

@@ -8,6 +8,7 @@ mod outcomes;
 mod pools;
 mod roles;
 mod setup;
+mod sharers;
 #[path = "../common/skip.rs"]
 mod skip;
 #[path = "../common/trials.rs"]
@@ -32,6 +33,7 @@ fn main() {
     pools::add_to(&mut trials);
     kernel::add_to(&mut trials);
     many::add_to(&mut trials);
+    sharers::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

@@ -44,6 +44,7 @@ pub fn play(arguments: &[String]) -> ! {
             say("ready");
             sleep(&block)
         }
+        ["take-and-give-back", seed] => super::sharers::take_and_give_back(seed.parse().unwrap()),
         // For each line that it is told: whether it could have so many MiB.
         ["try"] => {
             for line in std::io::stdin().lines() {

@@ -71,7 +71,7 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
     if options.die_with_parent {
         foreground.die_with_parent();
     }
-    let library = if options.no_preload { None } else { library_for(&command, entrance)? };
+    let library = if options.no_preload { None } else { library_for(entrance)? };
     let keep = keeper(options, entrance, wishes)?;
     let share = if entrance == Entrance::Sanitized { None } else { share(options)? };
     if share.is_some() {
@@ -234,20 +234,18 @@ fn java_option(options: &Run) -> Option<(&'static str, OsString)> {
     if options.exit_on_uncaught { hints::exit_on_uncaught(|name| std::env::var_os(name)) } else { None }
 }
 
-/// The library, where the dynamic linker will take it: one that wants a newer C library would end the command at once.
-fn library_for(command: &Command, entrance: Entrance) -> Result<Option<PathBuf>, Failure> {
+/// The library, where a dynamic linker will take it.
+fn library_for(entrance: Entrance) -> Result<Option<PathBuf>, Failure> {
     if !can_preload(entrance) {
         return Ok(None);
     }
-    let library = shim::provide().map_err(|error| Failure {
+    shim::provide().map(Some).map_err(|error| Failure {
         line: format!(
             "cannot put liboomguard into a file: {error}; set TMPDIR to a directory that is writable and not mounted \
              noexec, or use --no-preload"
         ),
         code: EXIT_CANNOT_GUARD,
-    })?;
-    let suits = Entrance::missing_version(command, &library).is_none();
-    Ok(suits.then_some(library))
+    })
 }
 
 /// A static program ignores the library, but what it starts may not.

@@ -2,8 +2,6 @@
 //!
 //! Nothing here acts. A change in this file is a breaking change and belongs in the changelog.
 
-use alloc::format;
-use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
 
@@ -414,13 +412,14 @@ impl Sufficient {
     }
 }
 
+#[cfg(any(feature = "alloc", not(feature = "shim")))]
 impl FromStr for Sufficient {
-    type Err = String;
+    type Err = alloc::string::String;
 
     /// Reads what `OOMGUARD_VERDICT` may hold.
-    fn from_str(text: &str) -> Result<Sufficient, String> {
+    fn from_str(text: &str) -> Result<Sufficient, Self::Err> {
         Sufficient::parse(text.as_bytes())
-            .ok_or_else(|| format!("not a kind of evidence; accepted: {}", Sufficient::FORMS))
+            .ok_or_else(|| alloc::format!("not a kind of evidence; accepted: {}", Sufficient::FORMS))
     }
 }
 

@@ -341,7 +341,8 @@ impl Ledger {
         let mut greatest = [None::<Holder>; N];
         for row in self.taken_rows() {
             let Some(id) = row.id() else { continue };
-            let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease() });
+            let mut candidate =
+                Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease().max(row.charge()) });
             for place in &mut greatest {
                 let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
                 if bytes(&candidate) > bytes(place) {

@@ -3,8 +3,8 @@
 //! packages of oomguard alone, and changes with them.
 //!
 //! Nothing here acts: what a process does with its own end is the guard's, what it does about others' is the supervisor's,
-//! and neither is known here. Nothing needs the standard library; what allocates says so by its type, and is for the
-//! supervisor.
+//! and neither is known here. Nothing needs the standard library; what allocates says so by its type, is for the
+//! supervisor, and is not there for the library for other languages alone (feature `shim` without `alloc`).
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -38,6 +38,7 @@
     allow(dead_code)
 )]
 
+#[cfg(any(feature = "alloc", not(feature = "shim")))]
 extern crate alloc;
 
 #[warn(missing_docs)]

@@ -1,8 +1,6 @@
 //! The grammar of limits. One parser serves the environment, the `guard!` literal (at compile time) and
 //! `"512Mi".parse::<Limit>()` in a parent; it is a `const fn` without allocation or floating point.
 
-use alloc::format;
-use alloc::string::{String, ToString};
 use core::fmt;
 use core::str::FromStr;
 
@@ -124,10 +122,11 @@ impl fmt::Display for Limit {
             Limit::Share(share) => {
                 let (whole, micro) = (share.micro_percent / MICRO, share.micro_percent % MICRO);
                 if micro == 0 {
-                    write!(f, "{whole}%")
-                } else {
-                    write!(f, "{}%", format!("{whole}.{micro:06}").trim_end_matches('0'))
+                    return write!(f, "{whole}%");
                 }
+                let zeros = (0..).take_while(|zeros| micro % 10u64.pow(zeros + 1) == 0).count();
+                let digits = 6 - zeros;
+                write!(f, "{whole}.{:0digits$}%", micro / 10u64.pow(zeros as u32))
             }
             Limit::Auto => f.write_str("auto"),
             Limit::Off => f.write_str("off"),
@@ -197,12 +196,14 @@ pub fn meant(text: &[u8]) -> Option<Text<96>> {
     Some(words)
 }
 
+#[cfg(any(feature = "alloc", not(feature = "shim")))]
 impl ParseLimitError {
     /// Returns the message for this very text, with what may have been meant.
-    pub fn for_text(self, text: &str) -> String {
+    pub fn for_text(self, text: &str) -> alloc::string::String {
+        use alloc::string::{String, ToString};
         match meant(text.as_bytes()) {
             Some(words) if self.0 == Wrong::Form => {
-                format!("{self}; did you mean {}?", String::from_utf8_lossy(words.as_bytes()))
+                alloc::format!("{self}; did you mean {}?", String::from_utf8_lossy(words.as_bytes()))
             }
             _ => self.to_string(),
         }

@@ -19,9 +19,6 @@ use crate::sys::memory::HeapUse;
 use crate::sys::memory::MemoryUse;
 use crate::text::Text;
 use crate::text::whole_number;
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
@@ -142,14 +139,16 @@ const ARMED: u64 = 1;
 const EXHAUSTED: u64 = 2;
 
 /// The value of `OOMGUARD_RECORD` for a record that the child finds as descriptor `fd`.
-pub fn variable_value(fd: i32, inode: u64) -> String {
-    format!("fd:{fd}:{inode}")
+#[cfg(any(feature = "alloc", not(feature = "shim")))]
+pub fn variable_value(fd: i32, inode: u64) -> alloc::string::String {
+    alloc::format!("fd:{fd}:{inode}")
 }
 
 /// The same for a record that the child finds among the descriptors of process `pid`: it inherits none, and neither does
 /// what it starts, and the record is found again when the process becomes another program.
-pub fn variable_value_of(pid: u32, fd: i32, inode: u64) -> String {
-    format!("proc:{pid}:{fd}:{inode}")
+#[cfg(any(feature = "alloc", not(feature = "shim")))]
+pub fn variable_value_of(pid: u32, fd: i32, inode: u64) -> alloc::string::String {
+    alloc::format!("proc:{pid}:{fd}:{inode}")
 }
 
 /// Where a record is to be found.
@@ -636,9 +635,10 @@ impl Claims {
 
     /// The pages of descendants that were refused something, in a copy of the head; those that ended of it in the order of
     /// their ends.
-    pub fn read_descendants(head: &[u8]) -> Vec<Claims> {
+    #[cfg(any(feature = "alloc", not(feature = "shim")))]
+    pub fn read_descendants(head: &[u8]) -> alloc::vec::Vec<Claims> {
         let pages = head.chunks_exact(RECORD_BYTES).skip(1).take(MOST_DESCENDANTS);
-        let mut claims: Vec<Claims> =
+        let mut claims: alloc::vec::Vec<Claims> =
             pages.filter_map(|page| Claims::read(page.first_chunk::<RECORD_BYTES>()?)).collect();
         claims.sort_by_key(|claims| claims.order);
         claims

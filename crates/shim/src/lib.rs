@@ -3,11 +3,19 @@
 //!
 //! Definitions here come before those of the C library (ld.so(8), symbol lookup), for the program and its libraries.
 
+#![no_std]
 #![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
 
+// A build that does not end in aborts is one of the whole workspace's, to be looked at and not to be loaded.
+#[cfg(not(panic = "abort"))]
+extern crate std;
+
+mod bytes;
 mod exec_lists;
 mod formatted;
 mod loading;
+#[cfg(panic = "abort")]
+mod panic;
 mod system_call;
 
 use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};

@@ -26,14 +26,15 @@ pub(super) fn resolve() {
 /// # Safety
 /// That of brk(2).
 pub unsafe fn brk(end: *mut c_void) -> c_int {
+    let real_sbrk = call_real!(SBRK, Sbrk).unwrap_or(__sbrk);
     // SAFETY: moves nothing.
-    let before = unsafe { __sbrk(0) } as usize;
+    let before = unsafe { real_sbrk(0) } as usize;
     let set = || match call_real!(BRK, Brk) {
         // SAFETY: the argument is the caller's, whose contract is the same.
         Some(real) => unsafe { real(end) },
         None => {
             // SAFETY: as above: to the end that the caller asks for.
-            let moved = unsafe { __sbrk((end as isize).wrapping_sub(before as isize)) };
+            let moved = unsafe { real_sbrk((end as isize).wrapping_sub(before as isize)) };
             if moved == libc::MAP_FAILED { -1 } else { 0 }
         }
     };

@@ -59,14 +59,14 @@ unsafe fn run_shell(command: *const c_char) -> c_int {
     // SAFETY: as above.
     unsafe { libc::sigaction(libc::SIGQUIT, &raw const ignored, &raw mut quit) };
     // SAFETY: sets of ours.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const child_ends, &raw mut mask) };
+    unsafe { sys::signals::change_set(libc::SIG_BLOCK, &raw const child_ends, &raw mut mask) };
     let put_back = || {
         // SAFETY: what was there before, for this and the next two.
         unsafe { libc::sigaction(libc::SIGINT, &raw const interrupt, null_mut()) };
         // SAFETY: as above.
         unsafe { libc::sigaction(libc::SIGQUIT, &raw const quit, null_mut()) };
         // SAFETY: as above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, null_mut()) };
+        unsafe { sys::signals::change_set(libc::SIG_SETMASK, &raw const mask, null_mut()) };
     };
     let list = [c"sh".as_ptr(), c"-c".as_ptr(), command, core::ptr::null()];
     // SAFETY: what the child does until it is another program is allowed after fork(2).

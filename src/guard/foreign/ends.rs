@@ -1,6 +1,6 @@
 //! The ways to end a process by its own will: `exit`, `_exit`, `quick_exit`, `abort`, a failed assertion, a signal to itself.
 
-use super::{messages, python, startup};
+use super::{leaving, messages, python, startup};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use crate::guard::armed::{Armed, armed};
 use crate::guard::exhaustion::{self, Own, Standing, Verdict};
@@ -20,7 +20,7 @@ static ABORT: Real = Real::new(c"abort");
 static ASSERT_FAIL: Real = Real::new(c"__assert_fail");
 
 pub(super) fn resolve() {
-    for real in [&ABORT, &ASSERT_FAIL, &QUICK_EXIT, &RAISE, &KILL, &PRCTL] {
+    for real in [&ABORT, &ASSERT_FAIL, &QUICK_EXIT, &RAISE, &KILL, &PRCTL, &ON_EXIT] {
         let _ = real.address();
     }
     if let Some(address) = SYSCALL.address() {
@@ -32,13 +32,28 @@ pub(super) fn resolve() {
 
 /// Has exit(3) ask us last, when the program's own handlers have run.
 pub(super) fn watch_exit() {
+    type Handler = extern "C" fn(c_int, *mut c_void);
     unsafe extern "C" {
-        // on_exit(3); its first 32 handlers need no allocation.
-        fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+        // For a static program, where there is no next definition.
+        fn on_exit(handler: Handler, argument: *mut c_void) -> c_int;
+        fn __cxa_atexit(
+            handler: extern "C" fn(*mut c_void),
+            argument: *mut c_void,
+            object: *mut c_void,
+        ) -> c_int;
     }
+    if ON_EXIT.is_nowhere() && !sys::c_library::is_glibc() {
+        // SAFETY: `leaving::at_exit` lives as long as the process and ignores its argument.
+        unsafe { __cxa_atexit(leaving::at_exit, core::ptr::null_mut(), core::ptr::null_mut()) };
+        return;
+    }
+    // on_exit(3); its first 32 handlers need no allocation.
+    let on_exit = call_real!(ON_EXIT, unsafe extern "C" fn(Handler, *mut c_void) -> c_int).unwrap_or(on_exit);
     // SAFETY: `at_exit` lives as long as the process and ignores its argument.
     unsafe { on_exit(at_exit, core::ptr::null_mut()) };
 }
+
+static ON_EXIT: Real = Real::new(c"on_exit");
 
 /// exit(3) has run the program's handlers; what is left is to write out what its streams hold.
 extern "C" fn at_exit(code: c_int, _: *mut c_void) {
@@ -60,6 +75,14 @@ pub fn exit_at_once(code: c_int) -> ! {
     }
     // A parent sees no more of it.
     sys::process::exit_now(code.cast_unsigned() as u8)
+}
+
+/// A panic in here, which there is no code for.
+pub fn abort_for_good() -> ! {
+    sys::signals::set_default(libc::SIGABRT);
+    sys::signals::unblock(libc::SIGABRT);
+    sys::signals::raise_here(libc::SIGABRT);
+    sys::process::exit_now(127)
 }
 
 /// quick_exit(3), whose handlers are told no code.
@@ -176,7 +199,7 @@ static KILL: Real = Real::new(c"kill");
 static PRCTL: Real = Real::new(c"prctl");
 static SYSCALL: Real = Real::new(c"syscall");
 
-fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
+pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     let armed = armed()?;
     if !notes::is_guarded() {
         return None;

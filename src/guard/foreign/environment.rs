@@ -129,7 +129,7 @@ pub(super) fn is_library(name: &[u8], library: &[u8]) -> bool {
 
 /// The file that this code was loaded from.
 pub(super) fn this_library() -> Option<&'static CStr> {
-    sys::symbols::object_of(this_library as *const () as usize).map(|(_, name)| name)
+    sys::objects::object_of(this_library as *const () as usize).map(|(_, name)| name)
 }
 
 #[cfg(test)]

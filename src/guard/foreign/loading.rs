@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 static DLOPEN: Real = Real::new(c"dlopen");
 
 pub(super) fn resolve() {
-    if let Some(address) = DLOPEN.address() {
+    if let Some(address) = DLOPEN.address_by_now() {
         // Relaxed: the address decides alone.
         DLOPEN_ENTRY.store(address as *mut c_void, Ordering::Relaxed);
     }

@@ -14,6 +14,7 @@
 //! | `variadic` | what stands for such a function in a static program |
 //! | `words`, `lookups` | gettext and strerror: what it is about to say in the user's language, and whether it did |
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
+//! | `leaving` | exit where its handlers are told no code: musl's |
 //! | `execs` | what is to be done before the process becomes another program |
 //! | `faults` | the signals of a crash, and how they look untouched |
 //! | `stalls` | programs that are refused again and again and get nowhere |
@@ -29,6 +30,7 @@ mod environment;
 mod execs;
 mod faults;
 mod formatted;
+mod leaving;
 mod loading;
 mod lookups;
 mod messages;
@@ -47,8 +49,8 @@ pub use api::*;
 pub use breaks::{brk, sbrk};
 pub use children::system;
 pub use ends::{
-    SYSCALL_ENTRY, abort, assert_fail, before_syscall, exit_at_once, fail_syscall, kill, prctl, quick_exit,
-    raise,
+    SYSCALL_ENTRY, abort, abort_for_good, assert_fail, before_syscall, exit_at_once, fail_syscall, kill,
+    prctl, quick_exit, raise,
 };
 pub use execs::{execv, execve, execve_as_told_behind, execvp, execvpe, posix_spawn, posix_spawnp};
 pub use faults::{sigaction, signal};

@@ -25,7 +25,10 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     if ARMED_ONCE.swap(true, Ordering::Relaxed) {
         return;
     }
-    resolve();
+    sys::objects::with_known(resolve);
+    // musl tells constructors nothing: what they get is whatever was in the registers.
+    let (argc, argv, envp) =
+        if sys::c_library::is_glibc() { (argc, argv, envp) } else { (1, program_words(), environment()) };
     if stands_down() || envp.is_null() {
         return;
     }
@@ -56,8 +59,23 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     faults::install();
     ends::watch_exit();
     onlooker::begin();
-    // SAFETY: the handler lives as long as the process; libc keeps the first ones without allocating.
-    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    sys::c_library::call_in_children(in_child);
+}
+
+/// The program's own name, in a list.
+fn program_words() -> *const *const c_char {
+    unsafe extern "C" {
+        static program_invocation_name: *const c_char;
+    }
+    &raw const program_invocation_name
+}
+
+fn environment() -> *const *const c_char {
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: set by the C library before constructors run, and nobody else runs yet.
+    unsafe { environ }
 }
 
 static SAYS_LIMIT: AtomicBool = AtomicBool::new(false);
@@ -92,7 +110,7 @@ fn stands_down() -> bool {
 }
 
 fn is_second_copy() -> bool {
-    let base = |address| sys::symbols::object_of(address).map(|(base, _)| base);
+    let base = |address| sys::objects::object_of(address).map(|(base, _)| base);
     let first = sys::symbols::first_definition(c"oomguard_version").and_then(base);
     first.is_some() && first != base(is_second_copy as *const () as usize)
 }

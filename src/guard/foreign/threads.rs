@@ -25,7 +25,7 @@ pub unsafe fn pthread_create(
     body: ThreadBody,
     argument: *mut c_void,
 ) -> c_int {
-    let real = call_real!(PTHREAD_CREATE, PthreadCreate).or_else(|| {
+    let real = call_real!(by_now PTHREAD_CREATE, PthreadCreate).or_else(|| {
         // SAFETY: glibc's function of this purpose has this signature.
         oomguard_libc_pthread_create
             .map(|create| unsafe { core::mem::transmute::<unsafe extern "C" fn(), PthreadCreate>(create) })

@@ -61,9 +61,12 @@ words! {
     /// ngettext(3).
     NGETTEXT = c"ngettext": fn ngettext(one: *const c_char, more: *const c_char, number: c_ulong) -> *mut c_char,
         by while_translating, reads |one, _, _, found| read_id(one, found), else (if number == 1 { one } else { more }).cast_mut();
-    /// strerror_r(3), GNU's.
+    /// strerror_r(3): GNU's, which gives a text, or POSIX's, which gives a number and puts the text where it was told.
     STRERROR_R = c"strerror_r": fn strerror_r(number: c_int, text: *mut c_char, len: usize) -> *mut c_char,
-        by while_translating, reads |number, _, _, found| read_number(number, found), else describe(number, text, len);
+        by while_translating, reads |number, text, _, found| read_number(
+            number,
+            if sys::c_library::is_glibc() { found } else { text },
+        ), else describe(number, text, len);
     /// strerror_l(3).
     STRERROR_L = c"strerror_l": fn strerror_l(number: c_int, locale: *mut c_void) -> *mut c_char,
         // SAFETY: the argument is the caller's.

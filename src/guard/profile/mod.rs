@@ -20,6 +20,7 @@ mod distance;
 mod live;
 mod sampler;
 
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 pub(super) use sampler::{
     count_release, note_allocation, note_release, note_release_before_realloc, take_back,
 };

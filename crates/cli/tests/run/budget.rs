@@ -174,6 +174,41 @@ fn static_program(place: &Path) -> Option<PathBuf> {
     Some(program)
 }
 
+/// A child of vfork(2) sets a filter for its own system calls; then its parent wants what there is room for.
+const FILTERING_CHILD: &str = r#"
+#define _GNU_SOURCE
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void)
+{
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog program = { 1, &allow };
+    int status;
+    if (vfork() == 0) {
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+            _exit(9);
+        execl("/bin/true", "true", (char *)0);
+        _exit(8);
+    }
+    if (wait(&status) < 0 || status)
+        return 7;
+    puts(malloc(60 << 20) ? "got" : "refused");
+    return 0;
+}
+"#;
+
+fn compile(compiler: &Path, place: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
+    let (from, to) = (place.join(name).with_extension("c"), place.join(name));
+    fs::write(&from, source).unwrap();
+    c::compile(Command::new(compiler).arg(from).arg("-o").arg(&to).args(options));
+    to
+}
+
 /// `make -j` of so many files that each take a compiler some 110 MiB, little by little.
 fn build(place: &Path, compiler: &Path, options: &[&str], files: usize) -> Option<Seen> {
     if !Command::new("make").arg("--version").output().is_ok_and(|output| output.status.success()) {
@@ -205,7 +240,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_static_program_waits_for_others_to_end", || {
         let place = Marks::new("static");
         let Some(program) = static_program(&place.0) else { return };
-        for how in ["malloc", "over", "fork"] {
+        for how in ["malloc", "fork"] {
             let marks = Marks::new(&format!("static-{how}"));
             let four = "for n in 1 2 3 4; do \"$0\" want \"$@\" & eval p$n=$!; done; \
                         for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
@@ -378,15 +413,18 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(seen.code, Some(0), "{}", seen.stderr);
         assert!(seen.stderr.contains("try 2 of 2"), "{}", seen.stderr);
     });
+    add(trials, "a_child_that_filters_its_own_calls_leaves_its_parent_as_it_is", || {
+        let place = Marks::new("filter");
+        let Some(compiler) = c::c() else { return };
+        let program = compile(&compiler, &place.0, FILTERING_CHILD, "program", &[]);
+        let seen = seen(&mut run(&["--budget", "100Mi", "--patience", "0"], &[program.to_str().unwrap()]));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "got\n"), "{}", seen.stderr);
+    });
     add(trials, "a_library_is_loaded_though_its_linker_cannot_ask", || {
         let place = Marks::new("library");
         let Some(compiler) = c::c() else { return };
-        let compile = |source: &str, name: &str, options: &[&str]| {
-            let (from, to) = (place.0.join(name).with_extension("c"), place.0.join(name));
-            fs::write(&from, source).unwrap();
-            c::compile(Command::new(&compiler).arg(from).arg("-o").arg(&to).args(options));
-            to
-        };
+        let compile =
+            |source: &str, name: &str, options: &[&str]| compile(&compiler, &place.0, source, name, options);
         let library = "char block[12 << 20]; char *f(void) { return block; }";
         let library = compile(library, "library.so", &["-shared", "-fPIC"]);
         let program = "#include <dlfcn.h>\n#include <stdio.h>\nint main(int count, char **words) { \

@@ -61,6 +61,26 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let none = seen(&mut run_shell(&["-m", "64Mi", "--any-descendant"], "exit 2"));
         assert_eq!(none.code, Some(2));
     });
+    add(trials, "a_wrapper_that_ends_as_its_child_was_ended_passes_that_on", || {
+        // Nothing of ours is in it, and nothing is refused: somebody has to look.
+        let held = format!("env -i {}", child("hold shared 400"));
+        let run = |end: &str| seen(&mut run_shell(&["-m", "100Mi", "--json"], &format!("{held}; {end}")));
+        for end in ["exit $?", "kill -KILL $$"] {
+            let passed_on = run(end);
+            assert_eq!((passed_on.code, reports(&passed_on)), (Some(198), 1), "{end}: {}", passed_on.stderr);
+            assert_eq!(told(&passed_on)["report"]["cause"], "resident", "{end}");
+        }
+        let swallowed = run("exit 1");
+        assert_eq!((swallowed.code, reports(&swallowed)), (Some(1), 0), "{}", swallowed.stderr);
+        assert_eq!(told(&swallowed)["descendants"][0]["cause"], "resident");
+    });
+    add(trials, "a_child_that_was_ended_after_its_words_is_not_what_its_parent_ends_of", || {
+        // As Jest ends its workers, and then tells of its tests.
+        let script =
+            format!("{} | {{ read pid; kill $pid; sleep 0.3; exit 1; }}", child("announce 'out of memory'"));
+        let seen = seen(&mut run_shell(&["-m", "100Mi"], &script));
+        assert_eq!((seen.code, reports(&seen)), (Some(1), 0), "{}", seen.stderr);
+    });
     add(trials, "who_may_not_open_the_record_or_finds_it_not_is_given_it", || {
         let program = child("need 100");
         for wrapper in ["unshare -U -r", "unshare -U -r -p -f --mount-proc", "runuser -u nobody --"] {

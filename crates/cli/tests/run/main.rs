@@ -154,7 +154,16 @@ fn play(arguments: &[String]) {
             eprintln!("{words}");
             exit_by_itself(2);
         }
-        // The same, without a refusal.
+        // Says so, and waits for its end.
+        [role, words] if role == "announce" => {
+            refuse();
+            eprintln!("{words}");
+            println!("{}", std::process::id());
+            loop {
+                std::thread::park();
+            }
+        }
+        // Says it, without a refusal.
         [role, words] if role == "say" => {
             eprintln!("{words}");
             std::process::exit(3);

@@ -100,7 +100,7 @@ fn below(wrapper: &str, program: &Path, words: &str) -> Seen {
 }
 
 pub fn add_to(trials: &mut Vec<Trial>) {
-    let kinds: [(&str, &[&str]); 3] = [("cc", &["-static"]), ("musl-gcc", &[]), ("musl-gcc", &["-static"])];
+    let kinds: [(&str, &[&str]); 2] = [("cc", &["-static"]), ("musl-gcc", &["-static"])];
     for (compiler, options) in kinds {
         let name = format!("what_a_guarded_program_starts_is_seen_from_outside {compiler} {options:?}");
         let test = move || {

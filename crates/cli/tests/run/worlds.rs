@@ -11,7 +11,17 @@ use std::process::Command;
 const SOURCE: &str = "#include <stdio.h>\nextern char **environ;\nint main(void) {\n\
     for (char **e = environ; *e; e++) puts(*e);\n    return 3;\n}\n";
 
-/// The same in 32 bits, with nothing of a C library, as there may be none of that kind here.
+/// Eats what there is, says so and ends with 5; or gets over a refusal, and ends with 7 for another reason.
+const HUNGRY: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
+    int main(int count, char **words) {\n\
+    if (count > 1 && !strcmp(words[1], \"die\")) {\n\
+        char *block;\n        while ((block = malloc(1 << 20))) memset(block, 1, 1 << 20);\n\
+        fputs(\"out of memory\\n\", stderr);\n        return 5;\n    }\n\
+    if (malloc((size_t)1 << 40)) return 9;\n\
+    for (int i = 0; i < 100; i++) free(malloc(1 << 16));\n\
+    fputs(\"no such file\\n\", stderr);\n    return 7;\n}\n";
+
+/// `SOURCE` in 32 bits, with nothing of a C library, as there may be none of that kind here.
 const SOURCE_32: &str = "static int call(int n, int a, const char *b, int c) {\n\
     int r; __asm__ volatile(\"int $0x80\" : \"=a\"(r) : \"a\"(n), \"b\"(a), \"c\"(b), \"d\"(c) : \"memory\"); return r; }\n\
     void start(int *stack) {\n    char **e = (char **)(stack + 1 + *stack + 1);\n\
@@ -19,8 +29,8 @@ const SOURCE_32: &str = "static int call(int n, int a, const char *b, int c) {\n
     call(1, 3, 0, 0);\n}\n\
     __asm__(\".globl _start\\n_start: movl %esp, %eax\\n pushl %eax\\n call start\\n\");\n";
 
-/// The dynamic linker is a copy of glibc's under musl's name: to us it is musl's, and what it is told it would tell.
-const MUSLS: &str = "ld-musl-x86_64.so.1";
+/// The dynamic linker is glibc's under another one's name: to us it is that one, and what it is told it would tell.
+const OTHER: &str = "ld-uClibc.so.0";
 
 /// What executes a program: by execve, execv, execvp, posix_spawn; in a child of fork or vfork, or in its own place.
 const WAYS: [&str; 9] = [
@@ -48,7 +58,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "a_program_of_another_c_library_below_the_command_sees_nothing_of_us", || {
         let directory = tempfile::tempdir().unwrap();
-        check(SOURCE, &[&with_musls_linker(directory.path())], false);
+        check(SOURCE, &[&with_other_linker(directory.path())], false);
     });
     add(trials, "a_program_with_a_sanitizer_below_the_command_runs_and_sees_nothing_of_us", || {
         check(SOURCE, &["-fsanitize=address"], false);
@@ -65,9 +75,31 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     // Twin: what the library does enter.
     add(trials, "an_ordinary_program_below_the_command_is_guarded", || check(SOURCE, &[], true));
+    add(trials, "a_program_of_musls_below_the_command_is_guarded", || {
+        if !has_musl() {
+            return crate::skip::skipped("musl-gcc is not there");
+        }
+        check_built_by("musl-gcc", SOURCE, &[], true);
+    });
+    add(trials, "a_program_of_musls_that_runs_out_of_memory_is_told_of_from_within", || {
+        if !has_musl() {
+            return crate::skip::skipped("musl-gcc is not there");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let program = build_by("musl-gcc", directory.path(), HUNGRY, &["-fno-builtin"]);
+        for (words, expected) in [("die", 198), ("live", 7)] {
+            let mut command = crate::started::launcher();
+            let seen = seen(command.args(["run", "-m", "64Mi", "--json", "--", &program, words]));
+            assert_eq!(seen.code, Some(expected), "{words}: {}", seen.stderr);
+            if words == "die" {
+                let told = seen.stderr.lines().find(|line| line.contains("\"own_exit_code\":5")).unwrap();
+                assert!(told.contains("\"evidence\":\"said\"") && told.contains("\"refusals\":1"), "{told}");
+            }
+        }
+    });
     add(trials, "what_the_user_preloads_stays_where_the_library_goes", || {
         let directory = tempfile::tempdir().unwrap();
-        let program = build(directory.path(), SOURCE, &[&with_musls_linker(directory.path())]);
+        let program = build(directory.path(), SOURCE, &[&with_other_linker(directory.path())]);
         let mut command = run_shell(&[], &format!("{program}; exit $?"));
         let seen = seen(command.env("LD_PRELOAD", "libm.so.6"));
         assert_eq!((seen.code, seen.stderr.as_str()), (Some(3), ""));
@@ -118,8 +150,12 @@ pub fn add_to(trials: &mut Vec<Trial>) {
 
 /// Whether a program that the command executes, in each way, sees something of us.
 fn check(source: &str, options: &[&str], sees: bool) {
+    check_built_by("gcc", source, options, sees);
+}
+
+fn check_built_by(compiler: &str, source: &str, options: &[&str], sees: bool) {
     let directory = tempfile::tempdir().unwrap();
-    let program = build(directory.path(), source, options);
+    let program = build_by(compiler, directory.path(), source, options);
     for way in WAYS {
         let script = way.replace("PROGRAM", &program);
         let seen = seen(&mut run_shell(&["-m", "1Gi"], &script));
@@ -138,8 +174,8 @@ fn check(source: &str, options: &[&str], sees: bool) {
 }
 
 /// The option for a program whose dynamic linker is glibc's under the other name.
-fn with_musls_linker(directory: &Path) -> String {
-    let linker = directory.join(MUSLS);
+fn with_other_linker(directory: &Path) -> String {
+    let linker = directory.join(OTHER);
     let glibcs = if cfg!(target_arch = "aarch64") {
         "/lib/ld-linux-aarch64.so.1"
     } else {
@@ -149,11 +185,19 @@ fn with_musls_linker(directory: &Path) -> String {
     format!("-Wl,--dynamic-linker={}", linker.display())
 }
 
+fn has_musl() -> bool {
+    Command::new("musl-gcc").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
 fn build(directory: &Path, source: &str, options: &[&str]) -> String {
+    build_by("gcc", directory, source, options)
+}
+
+fn build_by(compiler: &str, directory: &Path, source: &str, options: &[&str]) -> String {
     let file = directory.join("program.c");
     std::fs::write(&file, source).unwrap();
     let program = directory.join("program");
-    let built = Command::new("gcc").args(options).arg("-o").arg(&program).arg(&file).output().unwrap();
+    let built = Command::new(compiler).args(options).arg("-o").arg(&program).arg(&file).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     program.display().to_string()
 }

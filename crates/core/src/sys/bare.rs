@@ -6,7 +6,7 @@
 use super::memory::Rlimit;
 use super::raw::call;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// The stack of such a thread.
 #[repr(align(16))]
@@ -68,6 +68,49 @@ pub fn is_gone(lives: &AtomicI32) -> bool {
     lives.load(Ordering::Acquire) == 0
 }
 
+/// How often such threads have read: calls that the kernel counts as the process's.
+pub fn reads() -> u64 {
+    READS.load(Ordering::Relaxed)
+}
+
+// Relaxed: a counter that observes.
+static READS: AtomicU64 = AtomicU64::new(0);
+
+/// Calls `look` with the number of each thread of this process, until it says stop: proc_pid_task(5).
+pub fn each_thread(mut look: impl FnMut(u32) -> bool) {
+    let flags = (libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY) as usize;
+    let (at_here, path) = (libc::AT_FDCWD as isize as usize, c"/proc/self/task");
+    // SAFETY: the path is readable during the call.
+    let fd = unsafe { call(libc::SYS_openat, [at_here, path.as_ptr() as usize, flags, 0, 0, 0]) };
+    let Ok(fd) = usize::try_from(fd) else { return };
+    let mut entries = [0u8; 2048];
+    let mut goes_on = true;
+    while goes_on {
+        // SAFETY: so many bytes are writable there.
+        let len = unsafe {
+            call(libc::SYS_getdents64, [fd, entries.as_mut_ptr() as usize, entries.len(), 0, 0, 0])
+        };
+        let Some(mut rest) =
+            usize::try_from(len).ok().filter(|len| *len > 0).and_then(|len| entries.get(..len))
+        else {
+            break;
+        };
+        // linux_dirent64: inode and offset of 8 bytes each, the length of 2, the type of 1, the name.
+        while let (Some(length), true) = (rest.get(16..18), goes_on) {
+            let length = length.first_chunk().map_or(0, |bytes| usize::from(u16::from_ne_bytes(*bytes)));
+            let name = rest.get(19..length).unwrap_or(&[]);
+            if name.first().is_some_and(u8::is_ascii_digit)
+                && let Some(tid) = crate::text::leading_number(name)
+            {
+                goes_on = look(tid as u32);
+            }
+            rest = rest.get(length.max(19)..).unwrap_or(&[]);
+        }
+    }
+    // SAFETY: the descriptor opened above, which nobody else knows.
+    unsafe { call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
+}
+
 /// Reads the beginning of a file of `/proc`. `None`: it cannot be opened.
 pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
     let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
@@ -77,6 +120,7 @@ pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Option<&'a [
     let fd = usize::try_from(fd).ok()?;
     // SAFETY: so many bytes are writable there.
     let len = unsafe { call(libc::SYS_read, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) };
+    READS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the descriptor opened above, which nobody else knows.
     unsafe { call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
     into.get(..usize::try_from(len).ok()?)

@@ -109,13 +109,26 @@ impl FileId {
     }
 }
 
-pub fn file_id(fd: i32) -> Option<FileId> {
+/// fstat(2), by the call itself: before 2.33 glibc had no function of this name.
+pub fn stat_of(fd: i32) -> Option<libc::stat> {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: `stat` is writable during the call.
-    if unsafe { libc::fstat(fd, &raw mut stat) } != 0 {
-        return None;
-    }
+    let arguments = [fd as usize, (&raw mut stat) as usize, 0, 0, 0, 0];
+    // SAFETY: `stat` is writable during the call, and is what the kernel fills on these processors.
+    (unsafe { super::raw::call_with_errno(libc::SYS_fstat, arguments) } == 0).then_some(stat)
+}
+
+/// stat(2), likewise.
+pub fn stat_of_path(path: &CStr) -> Option<libc::stat> {
+    // SAFETY: all-zero is a valid `stat`, a struct of integers.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    let arguments = [libc::AT_FDCWD as usize, path.as_ptr() as usize, (&raw mut stat) as usize, 0, 0, 0];
+    // SAFETY: the path is a C string, and `stat` writable, during the call.
+    (unsafe { super::raw::call_with_errno(libc::SYS_newfstatat, arguments) } == 0).then_some(stat)
+}
+
+pub fn file_id(fd: i32) -> Option<FileId> {
+    let stat = stat_of(fd)?;
     Some(FileId { device: stat.st_dev, inode: stat.st_ino })
 }
 

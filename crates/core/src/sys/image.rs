@@ -8,7 +8,7 @@ use core::ffi::CStr;
 /// A program, as the kernel and the dynamic linker see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Image {
-    /// glibc's dynamic linker loads it, and what is to be preloaded.
+    /// glibc's dynamic linker, or musl's, loads it, and what is to be preloaded.
     Preloads,
     /// As above; but it makes its system calls itself, past the C library: Go.
     CallsByItself,
@@ -16,7 +16,7 @@ pub enum Image {
     Sanitized,
     /// It has no dynamic linker.
     Static,
-    /// It has another dynamic linker than glibc's.
+    /// It has another dynamic linker.
     OtherLinker,
     /// It is for another processor, or no ELF file: the kernel may know it.
     Foreign,
@@ -69,11 +69,8 @@ fn open(path: &CStr) -> Option<Fd> {
 
 /// `None`: it is no regular file, or nobody may execute it.
 fn mode_of(file: &Fd) -> Option<u32> {
-    // SAFETY: all-zero is a valid `stat`, a struct of integers.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: `stat` is writable during the call.
-    let known = unsafe { libc::fstat(file.number(), &raw mut stat) } == 0;
-    let is_program = known && stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 != 0;
+    let stat = fd::stat_of(file.number())?;
+    let is_program = stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_mode & 0o111 != 0;
     is_program.then_some(stat.st_mode)
 }
 
@@ -124,7 +121,7 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
                 let len = file.read_at(&mut path, at).min(usize::try_from(bytes).unwrap_or(0));
                 linker = path
                     .get(..len)
-                    .map(|path| is_glibcs(path.split(|byte| *byte == 0).next().unwrap_or(path)));
+                    .map(|path| is_known(path.split(|byte| *byte == 0).next().unwrap_or(path)));
             }
             PT_DYNAMIC => is_sanitized = needs_sanitizer(file, at, bytes, place_of),
             PT_NOTE => is_go |= has_gos_note(file, at, bytes),
@@ -140,10 +137,10 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
     }
 }
 
-/// `/lib64/ld-linux-x86-64.so.2` and the like; musl's is `/lib/ld-musl-x86_64.so.1`.
-pub fn is_glibcs(linker: &[u8]) -> bool {
+/// Whether it is glibc's dynamic linker (`/lib64/ld-linux-x86-64.so.2` and the like) or musl's (`/lib/ld-musl-x86_64.so.1`).
+pub fn is_known(linker: &[u8]) -> bool {
     let name = linker.rsplit(|byte| *byte == b'/').next().unwrap_or(linker);
-    name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so")
+    [&b"ld-linux"[..], b"ld64.so", b"ld-musl-"].iter().any(|known| name.starts_with(known))
 }
 
 /// Whether one of the libraries that the program names is a sanitizer's runtime.
@@ -230,9 +227,11 @@ mod tests {
         foreign[18] ^= 0x55;
         assert_eq!(of(&foreign, 0o755), Some(Image::Foreign));
         let place = own.windows(9).position(|part| part == b"/ld-linux").unwrap();
-        let mut musl = own;
-        musl[place..][..9].copy_from_slice(b"/ld-musl-");
-        assert_eq!(of(&musl, 0o755), Some(Image::OtherLinker));
+        let mut other = own;
+        for (linker, image) in [(b"/ld-musl-", Image::Preloads), (b"/ld-uClib", Image::OtherLinker)] {
+            other[place..][..9].copy_from_slice(linker);
+            assert_eq!(of(&other, 0o755), Some(image));
+        }
         for none in [c"/no/such/program", c"/", c"/dev/null", c""] {
             assert_eq!(look(none), None);
         }
@@ -247,16 +246,17 @@ mod tests {
     }
 
     #[test]
-    fn the_linkers_of_other_libraries_are_not_glibcs() {
-        for (linker, glibcs) in [
+    fn the_linkers_of_two_libraries_are_known() {
+        for (linker, is_one) in [
             ("/lib64/ld-linux-x86-64.so.2", true),
             ("/lib/ld-linux-aarch64.so.1", true),
             ("/gnu/store/x/lib/ld-linux-x86-64.so.2", true),
-            ("/lib/ld-musl-x86_64.so.1", false),
+            ("/lib/ld-musl-x86_64.so.1", true),
+            ("/lib/ld-uClibc.so.0", false),
             ("/system/bin/linker64", false),
             ("", false),
         ] {
-            assert_eq!(is_glibcs(linker.as_bytes()), glibcs, "{linker}");
+            assert_eq!(is_known(linker.as_bytes()), is_one, "{linker}");
         }
     }
 }

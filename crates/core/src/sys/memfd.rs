@@ -107,11 +107,8 @@ pub fn sealed_inode(fd: i32, bytes: usize) -> Option<u64> {
     if seals < 0 || seals & SEALS != SEALS {
         return None;
     }
-    // SAFETY: all-zero is a valid `stat`, a struct of integers.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: `stat` is writable during the call.
-    let known = unsafe { libc::fstat(fd, &raw mut stat) } == 0;
-    (known && usize::try_from(stat.st_size) == Ok(bytes)).then_some(stat.st_ino)
+    let stat = super::fd::stat_of(fd)?;
+    (usize::try_from(stat.st_size) == Ok(bytes)).then_some(stat.st_ino)
 }
 
 /// Maps the sealed file `fd`, shared and for good: it is never unmapped.

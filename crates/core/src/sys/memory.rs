@@ -1,5 +1,6 @@
 //! What the kernel says of this process's memory: limits, use, and whether an address can be read.
 
+use super::c_library;
 use super::fd::Lines;
 use super::raw::call;
 use crate::contract::Measure;
@@ -682,54 +683,42 @@ pub fn unmap_unused_stack(from: usize, bytes: usize) {
 
 /// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.
 pub fn trim_heap() {
-    // SAFETY: malloc_trim is thread-safe (malloc_trim(3)).
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
+    c_library::trim_malloc();
 }
 
 /// Has malloc keep up to twice `bytes` of free memory at an arena's end instead of the usual 128 KiB, and serve blocks
-/// below `bytes` from the arena: what it does by itself when a program frees a mapped block of that size (mallopt(3),
+/// below `bytes` from the arena: what glibc does by itself when a program frees a mapped block of that size (mallopt(3),
 /// M_MMAP_THRESHOLD). Setting the thresholds by mallopt would end that adjustment for good. It allocates a block and frees
 /// it, so never call it while dying.
 pub fn raise_malloc_thresholds(bytes: usize) {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: any size may be asked for.
-        let block = unsafe { libc::malloc(bytes) };
-        // Without black_box the compiler may remove the pair.
-        let block = core::hint::black_box(block);
-        // SAFETY: null, or the block just allocated, which nobody else knows.
-        unsafe { libc::free(block) };
+    if !c_library::is_glibc() {
+        return;
     }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = bytes;
+    // SAFETY: any size may be asked for.
+    let block = unsafe { libc::malloc(bytes) };
+    // Without black_box the compiler may remove the pair.
+    let block = core::hint::black_box(block);
+    // SAFETY: null, or the block just allocated, which nobody else knows.
+    unsafe { libc::free(block) };
 }
+
+// The options of glibc's mallopt(3). It is called before the process has a second thread.
+const M_TRIM_THRESHOLD: i32 = -1;
+const M_MMAP_THRESHOLD: i32 = -3;
+const M_ARENA_MAX: i32 = -8;
 
 /// Has malloc give blocks of a MiB and more back to the system when they are freed, and what is free at its end, unless the
 /// user has said otherwise in a variable that it reads: by itself it keeps the more the larger the blocks are. It takes
 /// malloc's lock.
 pub fn have_freed_blocks_given_back() {
-    #[cfg(target_env = "gnu")]
-    {
-        const BYTES: i32 = 1 << 20;
-        // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
-        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES) };
-        // SAFETY: as above.
-        unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, BYTES) };
-    }
+    const BYTES: i32 = 1 << 20;
+    c_library::set_malloc_option(M_MMAP_THRESHOLD, BYTES);
+    c_library::set_malloc_option(M_TRIM_THRESHOLD, BYTES);
 }
 
 /// Caps the number of malloc's arenas; mallopt(3), which takes malloc's lock.
 pub fn cap_arenas(arenas: i32) {
-    // SAFETY: mallopt is called before the process has a second thread, and takes no pointer.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, arenas)
-    };
-    #[cfg(not(target_env = "gnu"))]
-    let _ = arenas;
+    c_library::set_malloc_option(M_ARENA_MAX, arenas);
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! - `symbols`, `objects`: the dynamic linker takes its own lock, and may allocate to keep an object.
 //! - `memory::trim_heap`, `raise_malloc_thresholds`, `cap_arenas`: malloc takes its locks; the second one allocates.
 //! - `locale`: the C library reads a language's texts, for which it allocates and takes locks.
+//! - `c_library::call_in_children`: the C library takes its lock, and allocates where there are many of them.
 //! - `process::thread_key` and `set_thread_key`: see there.
 //!
 //! This is one of the places where `unsafe` is allowed.
 
 pub mod bare;
+pub mod c_library;
 pub mod fd;
 pub mod image;
 pub mod join;

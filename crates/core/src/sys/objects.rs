@@ -4,11 +4,12 @@
 //! Rests on what the linker shows to debuggers (`link.h`: `r_debug`, `link_map`) and on the objects' own dynamic
 //! sections. Not async-signal-safe: for constructors. There nobody can take an object out of the list: a process has
 //! one thread before `main`, and dlopen(3) runs constructors under the linker's lock, or, with musl, never unloads.
-//! `loaded_so_far` and `find_defining` may be asked later, too: dlsym(3) would not do, which allocates where it finds
-//! nothing, and does not see what was loaded for one library alone (RTLD_LOCAL).
+//! `loaded_so_far`, `definition` and `find_defining` may be asked later, too: dlsym(3) would not do, which is not in every
+//! process, allocates where it finds nothing, and does not see what was loaded for one library alone (RTLD_LOCAL).
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// What our code lies in.
 pub enum Home {
@@ -91,17 +92,14 @@ impl Library {
     }
 }
 
-/// Only glibc unloads.
-#[cfg(not(target_env = "gnu"))]
-fn keep_by_name(_name: *const c_char) -> bool {
-    true
-}
-
-#[cfg(target_env = "gnu")]
 fn keep_by_name(name: *const c_char) -> bool {
     type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
+    if !super::c_library::is_glibc() {
+        // Only glibc unloads.
+        return true;
+    }
     // Not by its name: a static program that is linked with `dlopen` is warned of it.
-    let Some(dlopen) = super::symbols::next_definition(c"dlopen") else { return false };
+    let Some(dlopen) = definition(c"dlopen", None) else { return false };
     // SAFETY: the C library's function of this name has this signature.
     let dlopen: Dlopen = unsafe { core::mem::transmute(dlopen) };
     // SAFETY: the linker's own name of a loaded object: it is found in the list, and no file is looked for.
@@ -138,11 +136,12 @@ pub fn loaded_so_far() -> u64 {
 
 /// Calls `look` with the first object that defines `name`, and what finds a definition in there.
 pub fn find_defining(name: &CStr, mut look: impl FnMut(&dyn Fn(&CStr) -> Option<usize>)) {
+    let name = Name::new(name);
     for_each_object(|object| {
         let symbols = dynamic_of(object).and_then(Symbols::of);
         match symbols {
             Some(symbols) if symbols.find(name).is_some() => {
-                look(&|name| symbols.find(name));
+                look(&|name| symbols.find(Name::new(name)));
                 ControlFlow::Break(())
             }
             _ => ControlFlow::Continue(()),
@@ -150,51 +149,181 @@ pub fn find_defining(name: &CStr, mut look: impl FnMut(&dyn Fn(&CStr) -> Option<
     });
 }
 
-/// The names that an object defines for others: DT_SYMTAB by way of DT_GNU_HASH, whose layout is binutils' (`bfd/elflink.c`).
+/// The object that `address` lies in: where it was loaded, and the name it was loaded by, which is empty for the program.
+pub fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
+    let mut found = None;
+    for_each_object(|object| {
+        if !segments(object).any(|segment| segment.contains(&address)) {
+            return ControlFlow::Continue(());
+        }
+        let name: &'static CStr = if object.dlpi_name.is_null() {
+            c""
+        } else {
+            // SAFETY: a C string of the linker's, which lives as long as the object: for ever, as it is never closed.
+            unsafe { CStr::from_ptr(object.dlpi_name) }
+        };
+        found = Some((object.dlpi_addr as usize, name));
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// The first definition of `name` in the order in which the linker has loaded the objects, which is that in which it looks;
+/// or the first behind the object that `behind` lies in. As dlsym(3) has it (RTLD_DEFAULT, RTLD_NEXT), which is not in
+/// every process: glibc has had it in a library of its own.
+pub fn definition(name: &CStr, behind: Option<usize>) -> Option<usize> {
+    let name = Name::new(name);
+    // Relaxed: written and read by one thread, see `with_known`.
+    let known = KNOWN.load(Ordering::Relaxed);
+    // SAFETY: null, or what `with_known` keeps for as long as it can be read there.
+    if let Some(known) = unsafe { known.as_ref() }
+        && behind.is_some()
+        && !known.is_cut
+        && let found @ Some(_) =
+            known.symbols.iter().take(known.len).flatten().find_map(|symbols| symbols.find(name))
+    {
+        return found;
+    }
+    let mut found = None;
+    each_behind(behind, |symbols| {
+        found = symbols.find(name);
+        if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    // An object that was opened later, or needs nothing and so came behind all others, hides nothing: what everybody gets.
+    found.or_else(|| {
+        let here = behind?;
+        for_each_object(|object| {
+            if !segments(object).any(|segment| segment.contains(&here)) {
+                found = dynamic_of(object).and_then(Symbols::of).and_then(|symbols| symbols.find(name));
+            }
+            if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found
+    })
+}
+
+fn each_behind(behind: Option<usize>, mut look: impl FnMut(Symbols) -> ControlFlow<()>) {
+    let mut is_behind = behind.is_none();
+    for_each_object(|object| {
+        if is_behind {
+            return dynamic_of(object).and_then(Symbols::of).map_or(ControlFlow::Continue(()), &mut look);
+        }
+        is_behind = behind.is_some_and(|address| segments(object).any(|segment| segment.contains(&address)));
+        ControlFlow::Continue(())
+    });
+}
+
+/// The objects behind ours, while their names are looked up one after the other.
+struct Known {
+    symbols: [Option<Symbols>; Known::MOST],
+    len: usize,
+    is_cut: bool,
+}
+
+impl Known {
+    const MOST: usize = 32;
+}
+
+static KNOWN: AtomicPtr<Known> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Has `call` look up many names behind the object that this code lies in, and not look for the objects each time. From a
+/// constructor, when there is one thread, and no object comes or goes.
+pub fn with_known(call: impl FnOnce()) {
+    let mut known = Known { symbols: [None; Known::MOST], len: 0, is_cut: false };
+    each_behind(Some(is_program as *const () as usize), |symbols| {
+        match known.symbols.get_mut(known.len) {
+            Some(slot) => (*slot, known.len) = (Some(symbols), known.len + 1),
+            None => known.is_cut = true,
+        }
+        ControlFlow::Continue(())
+    });
+    KNOWN.store(&raw mut known, Ordering::Relaxed);
+    call();
+    KNOWN.store(core::ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// A name, and its hash as DT_GNU_HASH has it.
+#[derive(Clone, Copy)]
+struct Name<'a> {
+    bytes: &'a [u8],
+    hash: u32,
+}
+
+impl<'a> Name<'a> {
+    fn new(name: &'a CStr) -> Name<'a> {
+        let bytes = name.to_bytes();
+        let add = |hash: u32, byte: &u8| hash.wrapping_mul(33).wrapping_add(u32::from(*byte));
+        Name { bytes, hash: bytes.iter().fold(5381, add) }
+    }
+}
+
+/// The names that an object defines for others: DT_SYMTAB by way of DT_GNU_HASH, whose layout is binutils' (`bfd/elflink.c`),
+/// or, in an object without, by DT_HASH, which tells how many there are.
 #[derive(Clone, Copy)]
 struct Symbols {
-    dynamic: Dynamic,
+    base: usize,
     table: usize,
-    hash: usize,
+    texts: usize,
+    hash: Hash,
+    /// DT_VERSYM; zero where there is none.
+    versions: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Hash {
+    Gnu(usize),
+    SystemV(usize),
 }
 
 impl Symbols {
     fn of(dynamic: Dynamic) -> Option<Symbols> {
-        const DT_SYMTAB: isize = 6;
-        const DT_GNU_HASH: isize = 0x6fff_fef5;
-        Some(Symbols { dynamic, table: dynamic.address(DT_SYMTAB)?, hash: dynamic.address(DT_GNU_HASH)? })
+        let [table, texts, gnu, system_v, versions] =
+            dynamic.addresses([DT_SYMTAB, DT_STRTAB, DT_GNU_HASH, DT_HASH, DT_VERSYM]);
+        let hash = gnu.map(Hash::Gnu).or_else(|| system_v.map(Hash::SystemV))?;
+        Some(Symbols {
+            base: dynamic.base,
+            table: table?,
+            texts: texts?,
+            hash,
+            versions: versions.unwrap_or(0),
+        })
     }
 
-    /// A 32-bit word of the hash table.
-    fn word(self, index: usize) -> u32 {
+    fn find(self, name: Name<'_>) -> Option<usize> {
+        match self.hash {
+            Hash::Gnu(hash) => self.find_by_gnu(hash as *const u32, name),
+            Hash::SystemV(hash) => {
+                // SAFETY: how many entries the table of symbols has is the second word of this one.
+                let count = unsafe { (hash as *const u32).wrapping_add(1).read() } as usize;
+                (1..count).find_map(|index| self.defined_as(index, name.bytes))
+            }
+        }
+    }
+
+    fn find_by_gnu(self, hash: *const u32, name: Name<'_>) -> Option<usize> {
         // SAFETY: inside the table, as its own header describes it, which is mapped as long as the object.
-        unsafe { (self.hash as *const u32).wrapping_add(index).read() }
-    }
-
-    fn find(self, name: &CStr) -> Option<usize> {
-        let name = name.to_bytes();
-        let wanted =
-            name.iter().fold(5381u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(u32::from(*byte)));
-        let (buckets, first, blooms) = (self.word(0), self.word(1), self.word(2) as usize);
+        let word = |index: usize| unsafe { hash.wrapping_add(index).read() };
+        let (buckets, first, blooms) = (word(0), word(1), word(2) as usize);
         if buckets == 0 || blooms == 0 {
             return None;
         }
-        let bits = (4 + 2 * (wanted as usize / 64 % blooms), self.word(3));
-        let bloom = u64::from(self.word(bits.0)) | u64::from(self.word(bits.0 + 1)) << 32;
+        let wanted = name.hash;
+        let bits = (4 + 2 * (wanted as usize / 64 % blooms), word(3));
+        let bloom = u64::from(word(bits.0)) | u64::from(word(bits.0 + 1)) << 32;
         let mask = 1 << (wanted % 64) | 1 << (wanted.wrapping_shr(bits.1) % 64);
         if bloom & mask != mask {
             return None;
         }
         let start = 4 + 2 * blooms;
         let chain = start + buckets as usize;
-        let mut index = self.word(start + (wanted % buckets) as usize);
+        let mut index = word(start + (wanted % buckets) as usize);
         if index < first {
             return None;
         }
         loop {
-            let hash = self.word(chain + (index - first) as usize);
+            let hash = word(chain + (index - first) as usize);
             if hash | 1 == wanted | 1
-                && let Some(address) = self.defined_as(index as usize, name)
+                && let Some(address) = self.defined_as(index as usize, name.bytes)
             {
                 return Some(address);
             }
@@ -206,12 +335,47 @@ impl Symbols {
     }
 
     fn defined_as(self, index: usize, name: &[u8]) -> Option<usize> {
+        const STT_TLS: u8 = 6;
+        const STT_GNU_IFUNC: u8 = 10;
         let symbol = (self.table as *const libc::Elf64_Sym).wrapping_add(index);
         // SAFETY: an entry that the hash table names, of a table that is mapped as long as the object.
         let symbol = unsafe { symbol.read() };
-        let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
-        (is_defined && self.dynamic.text(symbol.st_name as usize)? == name)
-            .then(|| self.dynamic.base.wrapping_add(symbol.st_value as usize))
+        let kind = symbol.st_info & 0xf;
+        if symbol.st_shndx == 0 || symbol.st_value == 0 || kind == STT_TLS || self.is_of_the_past(index) {
+            return None;
+        }
+        let text = self.texts.wrapping_add(symbol.st_name as usize) as *const c_char;
+        // SAFETY: a name is a place in the string table, which is mapped as long as the object.
+        if unsafe { CStr::from_ptr(text) }.to_bytes() != name {
+            return None;
+        }
+        let address = self.base.wrapping_add(symbol.st_value as usize);
+        if kind != STT_GNU_IFUNC {
+            return Some(address);
+        }
+        // SAFETY: a function that gives the address of the one to be called; ld.so has called it before, as we do.
+        let resolve: unsafe extern "C" fn(u64, *const u64) -> usize =
+            unsafe { core::mem::transmute(address) };
+        // SAFETY: getauxval takes no pointer.
+        let features = unsafe { libc::getauxval(libc::AT_HWCAP) };
+        // SAFETY: as above.
+        let more = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+        // aarch64's gets them (`sys/ifunc.h`), x86-64's asks the processor.
+        const HAS_MORE: u64 = 1 << 62;
+        let all = [size_of::<[u64; 3]>() as u64, features, more];
+        // SAFETY: as above; the structure outlives the call.
+        Some(unsafe { resolve(features | HAS_MORE, all.as_ptr()) })
+    }
+
+    /// A version of a function that is there only for programs which were linked with it: `@` and not `@@` to the linker.
+    fn is_of_the_past(self, index: usize) -> bool {
+        const HIDDEN: u16 = 0x8000;
+        if self.versions == 0 {
+            return false;
+        }
+        // SAFETY: one entry for each of the table of symbols, mapped as long as the object.
+        let version = unsafe { (self.versions as *const u16).wrapping_add(index).read() };
+        version & HIDDEN != 0
     }
 }
 
@@ -220,7 +384,7 @@ fn is_program(object: &libc::dl_phdr_info) -> bool {
     let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
     // Where the linker was started by its name, with a program to run, only glibc's puts this right; but only glibc has
     // lists that do not begin with the program.
-    object.dlpi_phdr as usize == headers as usize || cfg!(not(target_env = "gnu"))
+    object.dlpi_phdr as usize == headers as usize || !super::c_library::is_glibc()
 }
 
 fn headers(object: &libc::dl_phdr_info) -> &[libc::Elf64_Phdr] {
@@ -251,9 +415,13 @@ struct Entry {
 
 const DT_NULL: isize = 0;
 const DT_NEEDED: isize = 1;
+const DT_HASH: isize = 4;
 const DT_STRTAB: isize = 5;
+const DT_SYMTAB: isize = 6;
 const DT_SONAME: isize = 14;
 const DT_DEBUG: isize = 21;
+const DT_GNU_HASH: isize = 0x6fff_fef5;
+const DT_VERSYM: isize = 0x6fff_fff0;
 const DT_FLAGS_1: isize = 0x6fff_fffb;
 const DF_1_NODELETE: usize = 8;
 
@@ -287,9 +455,23 @@ impl Dynamic {
     /// An address in the object. glibc has made one of it, in all but the kernel's own object, which may have been linked
     /// for any address; musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
     fn address(self, tag: isize) -> Option<usize> {
-        let value = self.value(tag)?;
+        let [address] = self.addresses([tag]);
+        address
+    }
+
+    /// Several, in one pass.
+    fn addresses<const N: usize>(self, tags: [isize; N]) -> [Option<usize>; N] {
         let from_here = |address: &usize| address.abs_diff(self.entries as usize);
-        [value, self.base.wrapping_add(value)].into_iter().min_by_key(from_here)
+        let mut found = [None; N];
+        for entry in self.entries() {
+            for (tag, slot) in tags.iter().zip(&mut found) {
+                if *tag == entry.tag && slot.is_none() {
+                    let value = entry.value;
+                    *slot = [value, self.base.wrapping_add(value)].into_iter().min_by_key(from_here);
+                }
+            }
+        }
+        found
     }
 
     /// The text at this place of the string table.

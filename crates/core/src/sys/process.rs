@@ -167,11 +167,7 @@ pub fn is_alive_since(pid: u32, start: u64) -> bool {
 
 /// The inode of the PID namespace that this process is in: namespaces(7); zero where it cannot be told.
 pub fn pid_namespace() -> u64 {
-    // SAFETY: all-zero is a valid `stat`, a struct of integers.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: a C string, and a structure that is writable during the call.
-    let known = unsafe { libc::stat(c"/proc/self/ns/pid".as_ptr(), &raw mut stat) } == 0;
-    if known { stat.st_ino } else { 0 }
+    super::fd::stat_of_path(c"/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
 }
 
 /// Seconds since 1970.

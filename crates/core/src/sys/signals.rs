@@ -4,11 +4,33 @@ use core::mem::zeroed;
 #[cfg(not(feature = "shim"))]
 pub use libc::sigaction as change_action;
 
+/// sigaction(2), as the C library has it: the shim's own function of that name leads back to us.
+///
+/// # Safety
+/// That of sigaction(2).
 #[cfg(feature = "shim")]
-unsafe extern "C" {
-    /// The C library's other name for it, which the shim does not interpose.
-    #[link_name = "__sigaction"]
-    pub fn change_action(signal: i32, action: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
+pub unsafe extern "C" fn change_action(
+    signal: i32,
+    action: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> i32 {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    type Sigaction = unsafe extern "C" fn(i32, *const libc::sigaction, *mut libc::sigaction) -> i32;
+    unsafe extern "C" {
+        /// glibc's other name for it: for a static program, where there is no next definition.
+        fn __sigaction(signal: i32, action: *const libc::sigaction, old: *mut libc::sigaction) -> i32;
+    }
+    static REAL: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: code is there from the start, and two threads find the same.
+    let mut real = REAL.load(Ordering::Relaxed);
+    if real == 0 {
+        real = super::symbols::next_definition(c"sigaction").unwrap_or(__sigaction as *const () as usize);
+        REAL.store(real, Ordering::Relaxed);
+    }
+    // SAFETY: the C library's function of this name has this signature.
+    let real: Sigaction = unsafe { core::mem::transmute(real) };
+    // SAFETY: by contract.
+    unsafe { real(signal, action, old) }
 }
 
 pub type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
@@ -22,8 +44,28 @@ pub fn block_all() -> libc::sigset_t {
     // SAFETY: `all` is writable during the call.
     unsafe { libc::sigfillset(&raw mut all) };
     // SAFETY: both sets are ours for the length of the call.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    unsafe { change_set(libc::SIG_SETMASK, &raw const all, &raw mut before) };
     before
+}
+
+/// pthread_sigmask(3), which is not in every process: glibc has had it in a library of its own. The two signals that the C
+/// library keeps to itself are never blocked here, as there.
+///
+/// # Safety
+/// Each set is null, or readable or writable as for pthread_sigmask(3).
+pub unsafe fn change_set(how: i32, set: *const libc::sigset_t, old: *mut libc::sigset_t) {
+    const KERNELS_BYTES: usize = 8;
+    const KEPT_BY_LIBC: u64 = 0b111 << 31;
+    // SAFETY: null, or a readable set, by contract, whose first word is the kernel's.
+    let wanted = unsafe { set.cast::<u64>().as_ref() }.map(|set| set & !KEPT_BY_LIBC);
+    let wanted = wanted.as_ref().map_or(core::ptr::null(), |set| &raw const *set);
+    // SAFETY: null or a word of ours, and null or a writable set, by contract.
+    unsafe {
+        super::raw::call(
+            libc::SYS_rt_sigprocmask,
+            [how as usize, wanted as usize, old as usize, KERNELS_BYTES, 0, 0],
+        )
+    };
 }
 
 /// Unblocks one signal in this thread.
@@ -42,12 +84,12 @@ fn change_mask(how: i32, signal: i32) {
     // SAFETY: `set` is writable during the call.
     unsafe { libc::sigaddset(&raw mut set, signal) };
     // SAFETY: `set` is readable during the call; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(how, &raw const set, core::ptr::null_mut()) };
+    unsafe { change_set(how, &raw const set, core::ptr::null_mut()) };
 }
 
 pub fn restore(mask: libc::sigset_t) {
     // SAFETY: `mask` is readable during the call; the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, core::ptr::null_mut()) };
+    unsafe { change_set(libc::SIG_SETMASK, &raw const mask, core::ptr::null_mut()) };
 }
 
 /// What a signal does now.

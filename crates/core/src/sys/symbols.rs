@@ -9,9 +9,7 @@ use once_cell::race::OnceBool;
 
 /// The address of `name` in the objects after the one that asks: what our own definition hides.
 pub fn next_definition(name: &CStr) -> Option<usize> {
-    // SAFETY: the name is a C string that outlives the call. A symbol that is found costs no allocation.
-    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) } as usize;
-    if address == 0 { None } else { Some(address) }
+    objects::definition(name, Some(next_definition as *const () as usize))
 }
 
 /// The address of what our own definition hides. In a program that is the next one. A library that was opened later
@@ -20,12 +18,10 @@ pub fn hidden_definition(name: &CStr) -> Option<usize> {
     if is_in_program() {
         return next_definition(name);
     }
-    // SAFETY: the name is a C string that outlives the call.
-    let first = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
-    if first == 0 || is_in_same_object(first, hidden_definition as *const () as usize) {
-        return next_definition(name);
+    match first_definition(name) {
+        Some(first) if !is_in_same_object(first, hidden_definition as *const () as usize) => Some(first),
+        _ => next_definition(name),
     }
-    Some(first)
 }
 
 /// Whether this code lies in the program itself, not in one of its libraries.
@@ -35,15 +31,13 @@ fn is_in_program() -> bool {
 }
 
 fn is_in_same_object(one: usize, other: usize) -> bool {
-    let base = |address| object_of(address).map(|(base, _)| base);
+    let base = |address| objects::object_of(address).map(|(base, _)| base);
     base(one).is_some() && base(one) == base(other)
 }
 
 /// The address of the first definition of `name`: the one that everybody gets.
 pub fn first_definition(name: &CStr) -> Option<usize> {
-    // SAFETY: the name is a C string that outlives the call.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
-    if address == 0 { None } else { Some(address) }
+    objects::definition(name, None)
 }
 
 /// Whether a library is loaded whose file's path contains `part`. Unlike a lookup in vain it allocates nothing.
@@ -60,18 +54,6 @@ pub fn is_loaded(part: &[u8]) -> bool {
     let mut part = part;
     // SAFETY: the callback gets the pointer to `part`, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut part).cast()) != 0 }
-}
-
-/// The object that `address` lies in: where it begins, and the name it was loaded by. dladdr(3).
-pub fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
-    // SAFETY: all-zero is a valid `Dl_info`, a struct of pointers.
-    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
-    // SAFETY: `info` is writable during the call, and any address may be asked about.
-    if unsafe { libc::dladdr(address as *const _, &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: a C string of the linker's, which lives as long as the object: for ever, as it is never closed.
-    Some((info.dli_fbase as usize, unsafe { CStr::from_ptr(info.dli_fname) }))
 }
 
 /// Whether the program itself, not one of its libraries, carries a note of this name (elf(5)).

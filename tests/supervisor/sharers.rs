@@ -1,0 +1,92 @@
+//! Workers that share a budget are killed at any moment, in the middle of asking for more or of waiting for it: what all have
+//! together is never more than there is, and nothing of the dead stays behind.
+
+use super::{add, limit, role};
+use libtest_mimic::Trial;
+use oomguard::supervisor::{Outcome, Running, SharedBudget, Worker};
+use std::hint::black_box;
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "sharers_are_killed_at_any_moment_and_the_ledger_holds", killed_at_any_moment);
+}
+
+/// Some numbers that a seed decides (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Takes memory and gives it back, over and over, until its stdin is closed. What it is refused it does without.
+pub fn take_and_give_back(seed: u64) -> ! {
+    let mut random = Random(seed);
+    let over = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    while !over.is_finished() {
+        let mut block: Vec<u8> = Vec::new();
+        let bytes = 1 + random.below(24 << 20) as usize;
+        if held.len() < 3 && block.try_reserve_exact(bytes).is_ok() {
+            block.resize(bytes.min(random.below(4 << 20) as usize), 1);
+            held.push(black_box(block));
+        } else {
+            held.clear();
+        }
+    }
+    std::process::exit(0)
+}
+
+/// `KILLS=N` kills so many, `KILLS_SEED=N` those of an earlier run.
+fn killed_at_any_moment() {
+    const SHARERS: u64 = 6;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    /// What a new one holds before its first question, it is charged for whether there is room or not.
+    const UNASKED: u64 = 2 << 20;
+    let number = |name: &str| std::env::var(name).ok().map(|said| said.parse::<u64>().unwrap());
+    let kills = number("KILLS").unwrap_or(200);
+    let seed = number("KILLS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("KILLS_SEED={seed}");
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let budget = SharedBudget::new(limit("100MiB"), Duration::from_millis(20)).unwrap();
+    let start = |random: &mut Random| -> Running {
+        let mut command = role(&["take-and-give-back", &(1 + random.below(u64::MAX - 1)).to_string()]);
+        command.stdin(Stdio::piped());
+        Worker::new(command).share(budget.clone()).quiet().spawn().unwrap()
+    };
+    let within = |moment: &str| {
+        let used = budget.used();
+        assert!(used <= budget.bytes() + SHARERS * UNASKED, "{used} of {} leased {moment}", budget.bytes());
+        used
+    };
+    let mut sharers: Vec<Running> = (0..SHARERS).map(|_| start(&mut random)).collect();
+    let mut most = 0;
+    for kill in 0..kills {
+        std::thread::sleep(Duration::from_micros(random.below(3000)));
+        let victim = random.below(SHARERS) as usize;
+        let mut victim = std::mem::replace(&mut sharers[victim], start(&mut random));
+        victim.kill().unwrap();
+        most = most.max(within(&format!("right after kill {kill}")));
+        let outcome = victim.wait().unwrap();
+        assert!(matches!(outcome, Outcome::Signaled(9)), "kill {kill}: {outcome}");
+        within(&format!("once {kill} is gone"));
+    }
+    assert!(most > 0, "they have never had anything");
+    for mut sharer in sharers {
+        let outcome = sharer.wait().unwrap();
+        assert!(outcome.is_success(), "{outcome}");
+    }
+    let began = Instant::now();
+    while budget.used() > 0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are still leased to the dead", budget.used());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let outcome = Worker::new(role(&["need", "90"])).share(budget.clone()).quiet().run().unwrap();
+    assert!(outcome.is_success(), "what nobody has is not to be had: {outcome}");
+}
