@@ -1,6 +1,7 @@
-//! std's own line, by which it tells that memory is gone before it aborts. It says it inside `handle_alloc_error`; so does
-//! an alloc-error hook of the program's own (nightly compilers), which may unwind from there, be caught, and go on. Whose
-//! line it is shows in what comes next. Until then it is held back, as a program that dies has a better one.
+//! std's own line, by which it tells that memory is gone before it aborts. It says it inside `handle_alloc_error`: that is
+//! the end. With `--cfg oomguard_nightly` it may be an alloc-error hook of the program's own, which only nightly compilers
+//! know, that says the same, unwinds from there, is caught, and goes on. Whose line it is shows in what comes next. Until
+//! then it is held back, as a program that dies has a better one.
 //!
 //! ```text
 //!   nothing ──std's words, inside handle_alloc_error──▶ held ──std goes on as std does, `abort`──▶ the end
@@ -83,10 +84,13 @@ pub(super) enum Fate {
     Own,
 }
 
+/// Whether a hook of the program's own may say it. To hold it back has std go on, which takes memory.
+const MAY_BE_A_HOOKS: bool = cfg!(oomguard_nightly);
+
 /// This thread begins to say that line.
 pub(super) fn begin(armed: &Armed, text: &[u8]) -> Fate {
     // A hook that unwinds from there ends the program, and std's may wait for a lock that this thread holds.
-    if rust::is_panicking() {
+    if !MAY_BE_A_HOOKS || rust::is_panicking() {
         return Fate::End;
     }
     if is_held() {

@@ -209,13 +209,14 @@ impl Role {
 }
 
 #[cfg(alloc_error_hook)]
-const HOOK_ROLES: &[Role] = hook::ROLES;
+const HOOK_ROLES: [&[Role]; 2] = [hook::ROLES, hook::ROLES_WITH_STD_LINE];
 #[cfg(not(alloc_error_hook))]
-const HOOK_ROLES: &[Role] = &[];
+const HOOK_ROLES: [&[Role]; 2] = [&[], &[]];
 
 fn roles() -> impl Iterator<Item = &'static Role> {
-    [heap::ROLES, errors::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES, HOOK_ROLES]
+    [heap::ROLES, errors::ROLES, crowd::ROLES, words::ROLES, own_fate::ROLES]
         .into_iter()
+        .chain(HOOK_ROLES)
         .flatten()
 }
 
