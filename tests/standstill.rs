@@ -78,7 +78,7 @@ fn play(role: &str) {
             }
         }),
         "sleeps" => beside_a_refused_thread(|| thread::sleep(LONGER)),
-        "barrier" => waits_for_a_refused_thread(|| drop(barrier.wait())),
+        "barrier" => waits_for_a_refused_thread(|| _ = barrier.wait()),
         // As ripgrep's threads do while others may have work for them.
         "polls" => waits_for_a_refused_thread(|| {
             loop {
