@@ -8,6 +8,7 @@ const GUARD: &str = "../../src/guard";
 
 fn main() {
     Copy::of("notes.rs")
+        .with("oomguard_core::thread_own!", "crate::sys::local::thread_own!")
         .with("&raw const MAPPED", "&raw const *MAPPED")
         .with("&MAPPED", "&*MAPPED")
         .with("&REQUESTED", "&*REQUESTED")
