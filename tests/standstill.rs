@@ -78,7 +78,9 @@ fn play(role: &str) {
             }
         }),
         "sleeps" => beside_a_refused_thread(|| thread::sleep(LONGER)),
-        "barrier" => waits_for_a_refused_thread(|| _ = barrier.wait()),
+        "barrier" => waits_for_a_refused_thread(|| {
+            barrier.wait();
+        }),
         // As ripgrep's threads do while others may have work for them.
         "polls" => waits_for_a_refused_thread(|| {
             loop {
