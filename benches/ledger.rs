@@ -2,25 +2,8 @@
 //! processes would, and with a row for each of 1000 processes? Beside it stands what each question costs anyway: looking at the
 //! soft limit and setting it.
 
-// What is not asked here.
-#![allow(dead_code)]
-
-#[path = "../src/ledger.rs"]
-mod ledger;
-#[path = "../src/text.rs"]
-mod text;
-/// What the ledger uses of the rest of the crate.
-mod report {
-    #[derive(Clone, Copy)]
-    pub struct Holder {
-        pub pid: u32,
-        pub name: crate::text::Text<16>,
-        pub bytes: u64,
-    }
-}
-
 use benches::{interleave, median, quantile};
-use ledger::{Decision, Id, Ledger};
+use oomguard_core::ledger::{Decision, Id, Ledger};
 use std::hint::black_box;
 use std::time::Instant;
 

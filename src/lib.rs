@@ -104,10 +104,6 @@
     allow(dead_code)
 )]
 
-pub mod contract;
-mod duration;
-mod limit;
-mod names;
 // By itself: whoever names it elsewhere is told by the compiler that it is not there, and why.
 #[cfg(all(
     feature = "supervisor",
@@ -116,10 +112,16 @@ mod names;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 pub mod supervisor;
-mod text;
 
-pub use contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError};
-pub use limit::{Limit, ParseLimitError, Share};
+#[doc(inline)]
+pub use oomguard_core::contract::{
+    self, EXIT_OUT_OF_MEMORY, LimitSource, Measure, OnRefusal, ParseMeasureError,
+};
+#[doc(inline)]
+pub use oomguard_core::limit::{Limit, ParseLimitError, Share};
+// What both sides use goes by its own name in either.
+#[allow(unused_imports)]
+use oomguard_core::{duration, limit, names, text};
 
 // What is guarded is 64-bit Linux, on the processors that are tested. Elsewhere, `elsewhere` stands in for it.
 cfg_if::cfg_if! {
@@ -128,24 +130,14 @@ cfg_if::cfg_if! {
         target_pointer_width = "64",
         any(target_arch = "x86_64", target_arch = "aarch64")
     ))] {
-        mod backoff;
-        mod busy;
-        mod cgroup;
-        // Unsafe code is allowed here and in `sys`; each block says what makes it sound.
+        // Unsafe code is allowed here; each block says what makes it sound.
         #[allow(unsafe_code)]
         mod guard;
-        mod growth;
-        mod ledger;
-        mod message;
-        mod outer;
-        mod overrun;
-        mod profile;
-        mod record;
-        mod report;
-        mod resolution;
-        mod shortage;
-        #[allow(unsafe_code)]
-        mod sys;
+
+        #[allow(unused_imports)]
+        use oomguard_core::{
+            backoff, busy, cgroup, growth, ledger, message, outer, overrun, profile, record, report, resolution, shortage, sys,
+        };
 
         #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
         pub use guard::callbacks::{on_exhausted, on_reclaim};

@@ -130,7 +130,7 @@ fn the_schema_of_the_report_is_the_contract() {
         assert!(page.contains(&format!("`{key}`")), "docs/report.md does not explain {key}");
     }
     // The words that Rust's enumerations have for these keys, read where they are defined.
-    let contract = read("src/contract.rs");
+    let contract = read("crates/core/src/contract.rs");
     for (key, enumeration, function) in [
         ("cause", "Cause", "as_str"),
         ("limit_source", "LimitSource", "as_str"),
@@ -173,7 +173,7 @@ fn a_report_is_as_its_schema_says() {
 #[test]
 fn each_variable_and_each_option_is_explained() {
     let configuration = read("docs/configuration.md") + &read("docs/rust.md");
-    for variable in quoted(&read("src/contract.rs"), "OOMGUARD_") {
+    for variable in quoted(&read("crates/core/src/contract.rs"), "OOMGUARD_") {
         assert!(
             configuration.contains(&format!("`{variable}`"))
                 || configuration.contains(&format!("{variable}=")),

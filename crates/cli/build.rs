@@ -19,7 +19,7 @@ fn main() {
         println!("cargo::rerun-if-changed={}", built.display());
         Some(built)
     } else if here.join("../shim/Cargo.toml").is_file() {
-        for watched in ["../shim", "../../src", "../../Cargo.toml", "../../Cargo.lock"] {
+        for watched in ["../core", "../shim", "../../src", "../../Cargo.toml", "../../Cargo.lock"] {
             println!("cargo::rerun-if-changed={watched}");
         }
         build(&here.join("../shim"), &out.join("shim"), &[])
@@ -89,36 +89,62 @@ fn build_alone(here: &Path, out: &Path) -> Option<PathBuf> {
         .or_else(|| build(&source.join("crates/shim"), &target_directory, &[]))
 }
 
-/// Puts what `library` holds where the repository has it, with a manifest of what the shim needs of the guard's.
+/// Puts what `library` holds where the repository has it, with manifests of what the shim needs.
 fn lay_out(library: &Path, source: &Path) {
     let _ = fs::remove_dir_all(source);
     fs::create_dir_all(source.join("crates/shim")).expect("a directory below OUT_DIR");
+    fs::create_dir_all(source.join("crates/core")).expect("a directory below OUT_DIR");
     for (from, to) in [
         ("guard", "src"),
+        ("core", "crates/core/src"),
         ("shim", "crates/shim/src"),
         ("shim.toml", "crates/shim/Cargo.toml"),
         ("shim_build.rs", "crates/shim/build.rs"),
     ] {
         symlink(library.join(from), source.join(to)).expect("a link below OUT_DIR");
     }
-    let whole = fs::read_to_string(library.join("guard.toml")).expect("this package carries guard.toml");
-    let section = |name: &'static str| {
-        let mut lines = whole.lines().skip_while(move |line| *line != name);
-        let title = lines.next().unwrap_or_else(|| panic!("guard.toml has no {name}"));
-        std::iter::once(title).chain(lines.take_while(|line| !line.starts_with('[')))
-    };
-    let starts_with_any = |line: &&str, starts: &[&str]| starts.iter().any(|start| line.starts_with(start));
+    let write = |path: &str, text: String| fs::write(source.join(path), text).expect("a file below OUT_DIR");
+    let core = Manifest::read(library, "core.toml");
+    write("crates/core/Cargo.toml", core.sections(&["[package]", "[features]", "[dependencies]"]));
+    let whole = Manifest::read(library, "guard.toml");
+    let package = ["[package]", "name ", "version ", "edition "];
     let mut manifest = String::from("[workspace]\nmembers = [\"crates/shim\"]\n\n");
-    for line in section("[package]")
-        .filter(|line| starts_with_any(line, &["[", "name ", "version ", "edition "]))
-        .chain(["\n[features]", "shim = []\n"])
-        .chain(section("[dependencies]").filter(|line| !line.contains("optional = true")))
-        .chain(section("[profile.shim]"))
+    for line in whole
+        .section("[package]")
+        .filter(|line| package.iter().any(|start| line.starts_with(start)))
+        .chain(["\n[features]", "shim = [\"oomguard-core/shim\"]\n"])
+        .chain(whole.section("[dependencies]").filter(|line| !line.contains("optional = true")))
+        .chain(whole.section("[profile.shim]"))
     {
         manifest += line;
         manifest += "\n";
     }
-    fs::write(source.join("Cargo.toml"), manifest).expect("a file below OUT_DIR");
+    write("Cargo.toml", manifest);
+}
+
+/// A manifest that this package carries.
+struct Manifest {
+    name: &'static str,
+    text: String,
+}
+
+impl Manifest {
+    fn read(library: &Path, name: &'static str) -> Manifest {
+        let text = fs::read_to_string(library.join(name));
+        Manifest { name, text: text.unwrap_or_else(|error| panic!("this package carries {name}: {error}")) }
+    }
+
+    /// The lines from this title to the next.
+    fn section<'a>(&'a self, title: &'static str) -> impl Iterator<Item = &'a str> {
+        let mut lines = self.text.lines().skip_while(move |line| *line != title);
+        let title = lines.next().unwrap_or_else(|| panic!("{} has no {title}", self.name));
+        std::iter::once(title).chain(lines.take_while(|line| !line.starts_with('[')))
+    }
+
+    fn sections(&self, titles: &[&'static str]) -> String {
+        let lines = titles.iter().flat_map(|title| self.section(title));
+        lines.flat_map(|line| [line, "\n"]).collect()
+    }
 }
 
 /// FNV-1a: tells versions apart by their file's name; what is there is compared by its checksum and size.

@@ -44,7 +44,7 @@
 //! | `watchdog` | the deadline of the last words |
 //! | `callbacks` | `on_reclaim`, `on_exhausted` |
 //! | `child_limit` | `ChildLimit`: the limits of programs that a guarded one starts by itself |
-//! | `pressure` | `on_pressure`, `PressureFd`: the one thread that a program may ask for |
+//! | `pressure`, `event` | `on_pressure`, `PressureFd`: the one thread that a program may ask for, and how it tells |
 //! | `status` | `status()` |
 //! | `foreign` | the same for programs not written in Rust (feature `shim`) |
 //! | `inject` | refusals on purpose, for tests (feature `inject`) |
@@ -59,6 +59,8 @@ mod c_heap;
 pub(crate) mod callbacks;
 #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
 mod child_limit;
+#[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
+mod event;
 mod exhaustion;
 #[cfg(feature = "shim")]
 pub mod foreign;

@@ -14,7 +14,7 @@ use crate::contract::Cause;
 use crate::record::Counted;
 use crate::report::Request;
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use crate::sys::process::Doings;
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -373,7 +373,7 @@ struct Here {
 // SAFETY: cells of flags that are false; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_notes_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_notes_here");
 
 /// Calls what looks up, translates or converts a text, as a program's last words are: whatever that allocates is part of
 /// them, and not the program going on. In another language than English it is much.

@@ -7,7 +7,7 @@ use crate::contract::Cause;
 use crate::message::{PanicPiece, PanicWords};
 use crate::report::Request;
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -23,7 +23,7 @@ struct Here {
 // SAFETY: cells of numbers and of a flag that is false; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_panic_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_panic_here");
 
 /// What the last panic of any thread has said; zero where none has since something was refused.
 static LAST: AtomicU8 = AtomicU8::new(0);

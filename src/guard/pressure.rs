@@ -140,11 +140,11 @@ impl PressureFd {
     /// # Errors
     /// Those of eventfd(2) and of [`on_pressure`].
     pub fn new(fraction: f64) -> io::Result<PressureFd> {
-        let event = Arc::new(sys::fd::event()?);
+        let event = Arc::new(super::event::event()?);
         let told: Weak<OwnedFd> = Arc::downgrade(&event);
         let is_in_effect = on_pressure(fraction, move || {
             if let Some(event) = told.upgrade() {
-                sys::fd::add_to_event(event.as_fd());
+                super::event::add_to_event(event.as_fd());
             }
         })?;
         Ok(PressureFd { event, is_in_effect })
@@ -161,7 +161,7 @@ impl PressureFd {
     /// # Errors
     /// Those of read(2).
     pub fn take(&self) -> io::Result<u64> {
-        sys::fd::take_event(self.event.as_fd())
+        super::event::take_event(self.event.as_fd())
     }
 }
 

@@ -89,7 +89,7 @@ macro_rules! call_real {
 }
 pub(in crate::guard) use call_real;
 
-pub(in crate::guard) use crate::sys::c_library::weak;
+pub(in crate::guard) use oomguard_core::weak;
 
 weak!(oomguard_table_of_abort "oomguard_own_abort");
 

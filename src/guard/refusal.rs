@@ -13,7 +13,7 @@ use crate::contract::{Cause, Evidence, Measure, OnRefusal};
 use crate::report::Request;
 use crate::shortage::{Asked, Full};
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use crate::sys::memory::rlimit;
 use core::cell::Cell;
 use core::mem::MaybeUninit;
@@ -35,7 +35,7 @@ struct Here {
 // SAFETY: cells of numbers, and of memory that need not be initialized; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_refusal_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_refusal_here");
 
 /// Refusals passed on to the program, and the process that they are of, in one word so that neither is read without the
 /// other: a child that is forked begins with none.

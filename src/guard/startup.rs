@@ -17,6 +17,7 @@ use crate::cgroup::container_limit;
 use crate::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
 use crate::names::push_misspelt;
 use crate::outer::Outer;
+use crate::report::place_of;
 use crate::sys;
 use crate::sys::memory::{Resource, Rlimit, rlimit, set_rlimit};
 use crate::text::Text;
@@ -344,10 +345,8 @@ fn check_that_it_counts(measure: Measure) -> Result<(), Trouble<'static>> {
 
 /// What has to happen while address space is still to be had. Whether it is limited at all.
 fn prepare_address_space(measure: Measure, arenas_are_set: bool, limit_bytes: u64) -> bool {
-    let limit_bytes = match measure {
-        Measure::AddressSpace => Some(limit_bytes),
-        Measure::Data | Measure::Resident => rlimit(Resource::AddressSpace).soft,
-    };
+    let is_measured = measure == Measure::AddressSpace;
+    let limit_bytes = if is_measured { Some(limit_bytes) } else { rlimit(Resource::AddressSpace).soft };
     let Some(limit_bytes) = limit_bytes else { return false };
     if !arenas_are_set {
         sys::memory::cap_arenas(arenas::arenas_under(limit_bytes));
@@ -382,12 +381,7 @@ fn check_that_the_allocator_starts(
 ) -> Result<(), Trouble<'static>> {
     // Relaxed, here and below: read back by this thread.
     TRIAL_LIMIT.store(limit.bytes, Ordering::Relaxed);
-    let place = match measure {
-        Measure::AddressSpace => 1,
-        Measure::Data => 2,
-        Measure::Resident => 3,
-    };
-    ON_TRIAL.store(place, Ordering::Relaxed);
+    ON_TRIAL.store(measure.number(), Ordering::Relaxed);
     let starts = trial();
     ON_TRIAL.store(0, Ordering::Relaxed);
     if starts { Ok(()) } else { Err(Trouble::AllocatorDoesNotStart { bytes: limit.bytes, measure }) }
@@ -567,15 +561,9 @@ impl Trouble<'_> {
             }
             Trouble::DoesNotFit { limit, measure, in_use } => {
                 push_limit(line, *limit, *measure);
-                line.push(match limit.source {
-                    LimitSource::Environment => " (OOMGUARD_LIMIT)",
-                    LimitSource::CommandLine => " (--limit)",
-                    LimitSource::Source => " (the program's source)",
-                    LimitSource::Cgroup => " (from the container)",
-                    LimitSource::Rlimit => " (an rlimit that was there before)",
-                    LimitSource::Budget => " (from the budget)",
-                    LimitSource::Changed => " (an rlimit that was moved since the start)",
-                });
+                line.push(" (");
+                line.push(place_of(limit.source));
+                line.push(")");
                 line.push(" is below the ");
                 push_bytes(line, *in_use);
                 line.push(" that this process uses already; ");

@@ -13,7 +13,7 @@ use super::armed::Armed;
 use super::{frames, interpose, rust};
 use crate::message::STD_LINE;
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use crate::text::{Text, leading_number};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -43,7 +43,7 @@ struct Here {
 // SAFETY: cells of numbers; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_std_line_held_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_std_line_held_here");
 
 impl Here {
     fn said(&self) -> Said {

@@ -17,7 +17,7 @@ use super::{frames, interpose, panics, refusal, rust, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
 use crate::message::{LastWord, Message, PanicWords};
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use core::cell::Cell;
 
 /// Whether there is anything by which a refused allocation that the program does not survive can be recognised: the
@@ -61,7 +61,7 @@ struct StdLine {
 // SAFETY: cells of a number and of a flag that is false; nothing to drop.
 unsafe impl Zeroed for StdLine {}
 
-thread_own!(fn std_line() -> StdLine, "oomguard_std_line_here");
+oomguard_core::thread_own!(fn std_line() -> StdLine, "oomguard_std_line_here");
 
 /// This thread has begun to say std's own line, and is not seen inside `handle_alloc_error`: the compiler has put that
 /// elsewhere, or it is another library's.

@@ -4,7 +4,7 @@
 //! reading end that hangs up means that nobody is left, whatever group or session they moved to. Becoming the
 //! subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)) would find them too, but changes what this whole process is.
 
-use crate::sys;
+use super::sys;
 use crate::text::whole_number;
 use std::collections::HashSet;
 use std::fmt;

@@ -2,8 +2,8 @@
 //! will be executed, found as execvp(3) finds it, through the first lines of scripts (execve(2)).
 
 use super::program;
-use crate::sys;
-use crate::sys::image::Image;
+use super::sys;
+use super::sys::image::Image;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;

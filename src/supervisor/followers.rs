@@ -8,11 +8,11 @@
 
 use super::descendants;
 use super::inference::Inference;
+use super::sys;
+use super::sys::join::ASKS_TO_BE_FOLLOWED;
+use super::sys::memfd::{ASKS_FOR_THE_LEDGER, ASKS_FOR_THE_RECORD};
 use super::tracer::Terms;
 use crate::record::Claims;
-use crate::sys;
-use crate::sys::join::ASKS_TO_BE_FOLLOWED;
-use crate::sys::memfd::{ASKS_FOR_THE_LEDGER, ASKS_FOR_THE_RECORD};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;

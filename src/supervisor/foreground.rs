@@ -16,9 +16,9 @@
 //! | SIGSTOP | this process | the worker stops within a quarter of a second |
 //! | SIGKILL | this process | the worker is killed, if it is to be |
 
+use super::sys;
+use super::sys::signals::{Arrival, Signals};
 use super::witness::{Ward, Witness};
-use crate::sys;
-use crate::sys::signals::{Arrival, Signals};
 use crate::text::Text;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

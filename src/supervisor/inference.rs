@@ -1,13 +1,13 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
+use super::sys;
+use super::sys::join::Step;
 use super::tracer::{
     self, FALLEN_AT, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT, OWN_AT, Terms, Tracer,
 };
 use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::{Claims, RECORD_BYTES, State};
 use crate::report::{HOLDERS, Holder};
-use crate::sys;
-use crate::sys::join::Step;
 use crate::text::Text;
 use parking_lot::Mutex;
 use std::fs::File;

@@ -53,7 +53,7 @@ impl Room<'_> {
 fn linker_of(program: &Path) -> Option<OsString> {
     let file = File::open(program).ok()?;
     let linker = Elf::read(&file)?.interpreter(&file)?;
-    crate::sys::image::is_known(&linker).then(|| OsString::from_vec(linker))
+    super::sys::image::is_known(&linker).then(|| OsString::from_vec(linker))
 }
 
 /// The file that a process had begun to load.

@@ -6,11 +6,11 @@
 //! and what was used without asking is taken off.
 
 use super::descendants;
+use super::sys;
+use super::sys::memory::{MemoryUse, Resource, Untouched, settled};
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
-use crate::sys;
-use crate::sys::memory::{MemoryUse, Resource, Untouched, settled};
 use crate::text::Text;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};

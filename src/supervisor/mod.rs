@@ -36,6 +36,7 @@
 //! | `witness` | a second process beside that one: what was sent to all of the group, and who goes on |
 //! | `starter` | the thread that starts workers which must not outlive this process |
 //! | `running` | `Running`: a started worker, until its verdict |
+//! | `outer` | what an outer launcher set, said to descendants and read for this process |
 //! | `output` | what a worker wrote, drained while it runs |
 //! | `descendants` | what a worker left behind |
 //! | `kernel_kills` | whether the kernel's out-of-memory killer was at work |
@@ -49,10 +50,12 @@
 //! | `outcome` | `Outcome`, `Ended`: from status, record and counters to a verdict; pure |
 //! | `report` | `Report`, `LastLook`: what a guarded worker said of itself |
 //! | `read_back` | a report from its line; pure |
+//! | `profile` | `Profile`: which code held the memory, read from a copy of the tables |
 //! | `retry` | `Retry`: the next limit; pure |
 //! | `accounts` | who runs and who waits under a budget; pure |
 //! | `budget` | `Budget`: how much there is to share |
 //! | `surroundings` | `Surroundings`: which limits hold where this process runs |
+//! | `sys` | the system calls that only this side needs |
 //! | `target` | where reports go: whether that can be written |
 //! | `pool` | `Pool`, `Job`: workers that wait until their limit fits |
 
@@ -71,8 +74,10 @@ mod kernel_kills;
 mod loading;
 mod look;
 mod outcome;
+mod outer;
 mod output;
 mod pool;
+mod profile;
 mod program;
 mod read_back;
 mod refusals;
@@ -86,6 +91,9 @@ mod starter;
 mod surroundings;
 #[cfg(feature = "symbolize")]
 pub mod symbols;
+// Unsafe code is allowed here; each block says what makes it sound.
+#[allow(unsafe_code)]
+mod sys;
 mod target;
 // Unsafe code is allowed here: a forked process, and memory that it shares with this one.
 #[allow(unsafe_code)]
@@ -96,8 +104,6 @@ mod witness;
 mod worker;
 
 pub use crate::contract::Sufficient;
-pub use crate::profile::{Lost, Method, Module, Moment, Profile, Site};
-pub use crate::sys::memory::Rlimit;
 pub use budget::{Budget, TooLarge};
 pub use command::SetLimit;
 pub use descendants::{LeftBehind, OnLeftBehind};
@@ -105,8 +111,10 @@ pub use entrance::Entrance;
 pub use foreground::Foreground;
 pub use inference::{InferRefusals, can_infer};
 pub use kernel_kills::OomKill;
+pub use oomguard_core::sys::memory::Rlimit;
 pub use outcome::{Ended, EndedBy, Outcome};
 pub use pool::{Job, Pool};
+pub use profile::{Lost, Method, Module, Moment, Profile, Site};
 pub use read_back::ParseReportError;
 pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
@@ -124,7 +132,7 @@ pub(crate) use program::fuzz as fuzz_program;
 /// Returns whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written
 /// there.
 pub fn inherits_report() -> bool {
-    crate::outer::inherited_report().is_some()
+    outer::inherited_report().is_some()
 }
 
 /// A size for people: `512 MiB`.
@@ -147,9 +155,7 @@ fn resolve(limit: crate::Limit, root: &str) -> Option<u64> {
     let container = || crate::cgroup::container_limit(root);
     match limit {
         Limit::Bytes(bytes) => Some(bytes),
-        Limit::Share(share) => {
-            container().or_else(crate::sys::memory::machine_memory).map(|whole| share.of(whole))
-        }
+        Limit::Share(share) => container().or_else(sys::memory::machine_memory).map(|whole| share.of(whole)),
         Limit::Auto => container().map(|whole| Share::percent(AUTO_PERCENT).of(whole)),
         Limit::Off => None,
     }

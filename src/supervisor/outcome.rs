@@ -3,12 +3,12 @@
 use super::descendants::LeftBehind;
 use super::kernel_kills::OomKill;
 use super::report::{LastLook, Report};
+use super::sys;
 use super::tracer::is_death;
 use crate::contract::{Cause, EXIT_OUT_OF_MEMORY, Evidence, Sufficient};
 use crate::message::Message;
 use crate::record::{Claims, Open, State};
 use crate::report::Request;
-use crate::sys;
 use crate::text::Text;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -400,7 +400,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::contract::Measure;
-    use crate::sys::memory::MemoryUse;
+    use crate::supervisor::sys::memory::MemoryUse;
 
     fn claims(state: State, exit_code: u8) -> Claims {
         Claims {

@@ -1,7 +1,7 @@
 //! What a worker wrote to its piped stdout and stderr, drained while it runs, so that neither waits for the other. What
 //! is kept is bounded: a worker that never stops writing must not fill the parent's memory.
 
-use crate::sys;
+use super::sys;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdout};

@@ -1,8 +1,8 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
+use super::profile::Profile;
 use super::read_back::{self, ParseReportError};
 use crate::contract::{Cause, Evidence, LimitSource, Measure, REPORT_MAX_BYTES};
-use crate::profile::Profile;
 use crate::record::{Claims, ProfileState, State};
 use crate::text::Text;
 use std::borrow::Cow;

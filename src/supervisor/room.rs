@@ -7,14 +7,14 @@
 //! moves its own, and what a user or another launcher has set stays. For a tracer's process: nothing here allocates, locks or
 //! panics.
 
+use super::sys;
+use super::sys::memory::{
+    MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
+};
 use crate::contract::Measure;
 use crate::growth::{Grant, Growth, Looks, Use};
 use crate::ledger::{Id, Ledger, Row};
 use crate::shortage::LEAST_STEP_BYTES;
-use crate::sys;
-use crate::sys::memory::{
-    MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
-};
 
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,12 +9,13 @@ use super::loading::{self, Room, may_be_end_of_loading};
 use super::look::{Look, Over};
 use super::outcome::{Ended, EndedBy, Outcome, Seen, announce, judge};
 use super::output::Output;
+use super::profile::Profile;
 use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
+use super::sys;
 use crate::contract::{Cause, LimitSource, Measure, Sufficient};
-use crate::profile::{PROFILE_BYTES, Profile};
+use crate::profile::PROFILE_BYTES;
 use crate::record::{Claims, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State};
-use crate::sys;
 use crate::text::Text;
 use std::ffi::OsString;
 use std::io;
@@ -170,7 +171,7 @@ impl Running {
             sys::memory::change_soft_limit(self.pid, self.measure.into(), |now| {
                 Some(bytes.min(now.hard.unwrap_or(u64::MAX)))
             })
-            .ok_or_else(io::Error::last_os_error)?;
+            .map_err(io::Error::from_raw_os_error)?;
         }
         self.limit = Some(bytes);
         Ok(())

@@ -3,8 +3,8 @@
 
 use super::printable;
 use super::sharing::read;
+use super::sys;
 use crate::ledger::{Ledger, Row};
-use crate::sys;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;

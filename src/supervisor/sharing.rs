@@ -6,6 +6,8 @@
 use super::budget::Budget;
 use super::descendants;
 use super::look::{Over, send, tell};
+use super::sys;
+use super::sys::memory::MemoryUse;
 use crate::Limit;
 use crate::cgroup::{Filling, filling};
 use crate::contract::{Cause, DEFAULT_PATIENCE_MS, LAST_WORDS_DEADLINE_MS, Measure, variable};
@@ -13,8 +15,6 @@ use crate::growth::is_alive;
 use crate::ledger::{Id, LEDGER_BYTES, Ledger, Row};
 use crate::overrun::{AGAIN_MS, ASKED_TO_LEAVE, most};
 use crate::record;
-use crate::sys;
-use crate::sys::memory::MemoryUse;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -273,7 +273,7 @@ fn open(place: &[u8]) -> Option<(OwnedFd, &'static Ledger)> {
     let fd = sys::memfd::open_of(place.pid?, place.fd)?;
     let is_it = sys::memfd::sealed_inode(fd.number(), LEDGER_BYTES) == Some(place.inode);
     let ledger = map(fd.number()).filter(|ledger| is_it && ledger.is_one())?;
-    Some((sys::child::move_up(fd.into(), FIRST_DESCRIPTOR), ledger))
+    Some((sys::child::move_up(sys::memfd::owned(fd), FIRST_DESCRIPTOR), ledger))
 }
 
 /// A copy of a ledger that somebody else keeps.

@@ -2,14 +2,15 @@
 //!
 //! The files are looked for below a root directory, so that recorded hosts can be read.
 
+use super::sys;
+use super::sys::memory::{Resource, Rlimit, ceiling_of, machine_memory, replaced_soft_limit, rlimit};
+use crate::Limit;
 use crate::cgroup::{self, Findings};
 use crate::contract::{LimitSource, Measure};
 use crate::names::{meant_by, push_misspelt};
 use crate::record::RECORD_BYTES;
 use crate::resolution::{Known, resolve_limit};
-use crate::sys::memory::{Resource, Rlimit, ceiling_of, machine_memory, replaced_soft_limit, rlimit};
 use crate::text::Text;
-use crate::{Limit, sys};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -115,7 +116,7 @@ pub struct LimitHere {
 impl Surroundings {
     /// Reads the limits that hold now.
     pub fn here() -> Surroundings {
-        crate::outer::note_replaced();
+        super::outer::note_replaced();
         Surroundings::below("")
     }
 
@@ -193,20 +194,15 @@ const OVERCOMMIT_MEMORY: &str = "/proc/sys/vm/overcommit_memory";
 impl Rlimits {
     /// Returns the rlimit by which this measure is limited.
     pub fn of(&self, measure: Measure) -> Rlimit {
-        match measure {
-            Measure::AddressSpace => self.address_space,
-            Measure::Data | Measure::Resident => self.data,
-        }
+        if measure == Measure::AddressSpace { self.address_space } else { self.data }
     }
 }
 
 fn unguarded(measure: Measure) -> Rlimit {
     let now = rlimit(measure.into());
-    let soft = replaced_soft_limit(measure).unwrap_or_else(|| match measure {
-        Measure::AddressSpace => now.soft,
-        // A guarded parent's may be no limit on data.
-        Measure::Data | Measure::Resident => ceiling_of(now),
-    });
+    // A guarded parent's limit on data may be none.
+    let users = || if measure == Measure::AddressSpace { now.soft } else { ceiling_of(now) };
+    let soft = replaced_soft_limit(measure).unwrap_or_else(users);
     Rlimit { soft, ..now }
 }
 

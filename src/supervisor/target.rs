@@ -1,6 +1,6 @@
 //! Where reports go, as `OOMGUARD_REPORT` says it: tried by the parent, once, so that it is an error before anything runs.
 
-use crate::sys;
+use super::sys;
 use crate::text::whole_number;
 use std::ffi::{CString, OsStr};
 use std::io;

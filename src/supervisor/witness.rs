@@ -10,7 +10,7 @@
 //! It is forked from the launcher and executes nothing, so it follows the rules for signal handlers: it neither allocates
 //! nor locks, and does not panic. All signals are blocked in it. Unsafe code is allowed here, for the fork.
 
-use crate::sys;
+use super::sys;
 use crate::text::Text;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

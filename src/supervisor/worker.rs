@@ -9,20 +9,20 @@ use super::inference::{InferRefusals, Inference, process_numbers};
 use super::kernel_kills::Before;
 use super::look::Look;
 use super::outcome::{Ended, Outcome};
+use super::outer;
 use super::output::KEPT_BYTES;
 use super::retry::Retry;
 use super::room::SharedLedger;
 use super::running::{Equipment, Loaded, Running};
 use super::sharing::SharedBudget;
+use super::sys;
+use super::sys::memory::rlimit;
 use super::tracer::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
 use crate::Limit;
 use crate::contract::{EXIT_OUT_OF_MEMORY, LimitSource, Measure, Sufficient, TOKEN_MAX_BYTES, variable};
-use crate::outer;
 use crate::record::{self, FILE_BYTES};
-use crate::sys;
-use crate::sys::memory::rlimit;
 use crate::text::Text;
 use std::ffi::OsString;
 use std::fmt;
@@ -853,10 +853,9 @@ fn needed(ended: &Ended) -> u64 {
 
 /// The soft limit of this process, but for one that a guard or an outer launcher set.
 fn soft_of_the_users(measure: Measure) -> Option<u64> {
-    sys::memory::replaced_soft_limit(measure).unwrap_or_else(|| match measure {
-        Measure::AddressSpace => rlimit(measure.into()).soft,
-        Measure::Data | Measure::Resident => sys::memory::ceiling_of(rlimit(measure.into())),
-    })
+    let now = rlimit(measure.into());
+    let users = || if measure == Measure::AddressSpace { now.soft } else { sys::memory::ceiling_of(now) };
+    sys::memory::replaced_soft_limit(measure).unwrap_or_else(users)
 }
 
 fn new_record() -> io::Result<OwnedFd> {

@@ -8,6 +8,7 @@ const GUARD: &str = "../../src/guard";
 
 fn main() {
     Copy::of("notes.rs")
+        .with("oomguard_core::thread_own!", "crate::sys::local::thread_own!")
         .with("&raw const MAPPED", "&raw const *MAPPED")
         .with("&MAPPED", "&*MAPPED")
         .with("&REQUESTED", "&*REQUESTED")
@@ -17,7 +18,7 @@ fn main() {
             "note.bytes.swap(request.bytes.saturating_add(1), Release);",
         )
         .write("notes.rs");
-    Copy::of("../busy.rs").write("busy.rs");
+    Copy::of("../../crates/core/src/busy.rs").write("busy.rs");
     // As small as can be: two samples are in each other's way.
     Copy::of("profile/live.rs")
         .with("const FILTER_SLOTS: usize = 16 << 10;", "const FILTER_SLOTS: usize = 1;")

@@ -1,6 +1,6 @@
 //! The functions of `oomguard.h`. None of them aborts or unwinds; each says in `errno` what went wrong.
 
-use crate::contract::{LimitSource, Measure};
+use crate::contract::LimitSource;
 use crate::guard::armed::armed;
 use crate::guard::callbacks::{Callback, Callbacks, EXHAUSTED, Node, RECLAIM};
 use crate::guard::notes;
@@ -114,20 +114,11 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         in_use: now.in_use.unwrap_or(UNKNOWN),
         headroom: now.headroom().unwrap_or(UNKNOWN),
         refusals: now.refusals,
-        measure: match armed.measure {
-            Measure::AddressSpace => 1,
-            Measure::Data => 2,
-            Measure::Resident => 3,
-        },
-        source: match now.source {
-            None => 0,
-            Some(LimitSource::Environment | LimitSource::CommandLine) => 1,
-            Some(LimitSource::Source) => 2,
-            Some(LimitSource::Cgroup) => 3,
-            Some(LimitSource::Rlimit) => 4,
-            Some(LimitSource::Budget) => 5,
-            Some(LimitSource::Changed) => 6,
-        },
+        measure: armed.measure.number().into(),
+        source: now.source.map_or(0, |source| match source {
+            LimitSource::CommandLine => LimitSource::Environment.number().into(),
+            source => source.number().into(),
+        }),
         armed: c_int::from(notes::is_guarded()),
         reserved: 0,
         budget: now.budget.unwrap_or(UNKNOWN),

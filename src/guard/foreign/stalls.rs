@@ -20,7 +20,7 @@ use crate::guard::exhaustion::{self, Own, Verdict};
 use crate::guard::{notes, refusal};
 use crate::report::Request;
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use crate::sys::process::Effort;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -54,7 +54,7 @@ struct Here {
 // SAFETY: cells of numbers; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_stall_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_stall_here");
 
 // Relaxed throughout: two threads that look at once may count a little of one time to another, which is a threshold.
 

@@ -8,7 +8,7 @@ use super::live::{self, Sample};
 use super::{MEAN_DISTANCE, Profiling, profiling, unwind};
 use crate::profile::Loss;
 use crate::sys;
-use crate::sys::local::{Zeroed, thread_own};
+use crate::sys::local::Zeroed;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -49,7 +49,7 @@ enum Stage {
 // SAFETY: numbers and a stage whose first one is zero, in cells; nothing to drop.
 unsafe impl Zeroed for Here {}
 
-thread_own!(fn here() -> Here, "oomguard_profile_here");
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_profile_here");
 
 /// Counts down; whether that is over.
 #[inline(always)]

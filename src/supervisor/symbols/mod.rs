@@ -20,7 +20,7 @@ pub use place::{Detail, Function, Names, Place, Problem};
 
 use self::debug_file::DebugFiles;
 use self::elf_file::{ElfFile, Lines};
-use crate::profile::{Module, Profile};
+use super::profile::{Module, Profile};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

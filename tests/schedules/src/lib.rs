@@ -30,7 +30,7 @@ mod ledger {
         }
     }
 }
-#[path = "../../../src/text.rs"]
+#[path = "../../../crates/core/src/text.rs"]
 mod text;
 /// What the ledger uses of the rest of the crate.
 mod report {

@@ -1,0 +1,968 @@
+//! The ledger of a budget: memory that all processes share that have one budget together. This is its layout and its
+//! arithmetic, on atomics alone: nothing here makes a system call, allocates, waits or locks.
+//!
+//! ```text
+//!   what there is to share | the last deaths | a row for each process
+//! ```
+//! A row is a process's own, known by its number and its start, so that one that gets the number of a dead one is not
+//! mistaken for it. It holds the **lease**, what the process may have for now, and the **claim**, by how much it wants that
+//! to grow. The sum is made anew from the rows at each question: there is no total that could be left wrong.
+//!
+//! A lease grows in two steps, so that no lock is needed, and a process may be killed or stopped between any two
+//! instructions: it says what it wants (`claim`), and then counts (`decide`). Of two that want at once, at least one sees
+//! the other; who finds no room takes its claim back. What a process that stands still has claimed counts, and what a dead
+//! one had is taken back by anybody who finds it dead (`take_from_the_dead`).
+//!
+//! Nobody trusts a row blindly: all sums saturate, and what is said in it is one process's claim about itself.
+
+use crate::report::Holder;
+use crate::text::Text;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// So many processes can share a budget.
+pub const ROWS: usize = 1024;
+/// So many deaths are remembered.
+pub const DEATHS: usize = 8;
+
+/// The bytes of the file that holds it. What nobody writes takes no memory.
+pub const LEDGER_BYTES: usize = size_of::<Ledger>();
+
+/// Whoever has no more than this need not let others go first, however little there is.
+const LITTLE_BYTES: u64 = 8 << 20;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
+const LAYOUT: u64 = 2;
+
+#[repr(C)]
+pub struct Ledger {
+    head: Head,
+    deaths: [Death; DEATHS],
+    rows: [Row; ROWS],
+}
+
+#[repr(C, align(64))]
+struct Head {
+    magic: AtomicU64,
+    layout: AtomicU64,
+    /// What all may have together, in bytes, as the user said it.
+    budget: AtomicU64,
+    /// What the container leaves for it, where that is less; MAX where nobody knows of one.
+    ceiling: AtomicU64,
+    /// How long a request waits, in milliseconds.
+    patience_ms: AtomicU64,
+    /// The last time that memory was given back, or that somebody was refused: monotonic milliseconds.
+    moved_ms: AtomicU64,
+    /// The namespace in which the rows' numbers are processes.
+    pid_namespace: AtomicU64,
+    /// What the last look found resident in the container that no row holds, in bytes.
+    uncovered: AtomicU64,
+    /// The container's limit, in bytes; MAX where there is none.
+    container: AtomicU64,
+    /// How many have died of it.
+    died: AtomicU64,
+}
+
+/// Somebody who ended out of memory.
+#[repr(C)]
+struct Death {
+    pid: AtomicU64,
+    /// In seconds since 1970.
+    at: AtomicU64,
+    held: AtomicU64,
+    /// What it asked for, in bytes, plus one; zero for nothing.
+    wanted: AtomicU64,
+    name: [AtomicU64; 2],
+}
+
+#[repr(C, align(64))]
+pub struct Row {
+    /// The process: `Id`; zero for nobody.
+    id: AtomicU64,
+    lease: AtomicU64,
+    claim: AtomicU64,
+    /// What it held when it was forked, which others are charged for.
+    base: AtomicU64,
+    /// What it held when somebody looked last, that of others included.
+    held: AtomicU64,
+    /// What it has mapped and not touched for a while; the least that was so since a moment, and that moment.
+    untouched: AtomicU64,
+    lately_untouched: AtomicU64,
+    lately_since_ms: AtomicU64,
+    /// When its lease has grown last, and when before that; zero for never.
+    grown_ms: AtomicU64,
+    grown_before_ms: AtomicU64,
+    /// Since when it lets another one go first; zero while it does not.
+    held_back_since_ms: AtomicU64,
+    /// Since when it waits; zero while it does not.
+    waiting_since_ms: AtomicU64,
+    /// What it waits for, or was refused last, in bytes.
+    wanted: AtomicU64,
+    refusals: AtomicU64,
+    /// When it was asked to leave; zero where it was not.
+    asked_ms: AtomicU64,
+    /// Whether it was asked to leave, and has begun to.
+    is_leaving: AtomicU64,
+    /// Whether nothing of ours runs in it: it was found by a look, and is charged for what it holds.
+    is_outside: AtomicU64,
+    name: [AtomicU64; 2],
+}
+
+/// A process, by its number and its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id(u64);
+
+/// The number of a process has 22 bits at most: PID_MAX_LIMIT in the kernel's threads.h.
+const START_BITS: u32 = 42;
+
+impl Id {
+    /// `start` is the 22nd field of proc_pid_stat(5).
+    pub fn new(pid: u32, start: u64) -> Id {
+        Id(u64::from(pid) << START_BITS | start & ((1 << START_BITS) - 1))
+    }
+
+    pub fn start(self) -> u64 {
+        self.0 & ((1 << START_BITS) - 1)
+    }
+
+    pub fn pid(self) -> u32 {
+        (self.0 >> START_BITS) as u32
+    }
+}
+
+/// What came of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Granted,
+    /// There is room, but others want it at this moment.
+    Contended,
+    /// So many bytes are missing.
+    Short(u64),
+}
+
+// The order of all accesses to `id`, `lease` and `claim` is one (SeqCst): who counts after its own claim is there sees
+// each claim that came before, and the lease that came of it. So is that of who waits, and what moved last.
+const ONE: Ordering = Ordering::SeqCst;
+// Everything else stands for itself.
+const ANY: Ordering = Ordering::Relaxed;
+
+impl Ledger {
+    /// Makes a page of zeros a ledger.
+    pub fn open(&self, budget: u64, patience_ms: u64, pid_namespace: u64, now_ms: u64) {
+        self.head.budget.store(budget, ONE);
+        self.head.ceiling.store(u64::MAX, ONE);
+        self.head.container.store(u64::MAX, ANY);
+        self.head.patience_ms.store(patience_ms, ANY);
+        self.head.pid_namespace.store(pid_namespace, ANY);
+        self.head.moved_ms.store(now_ms, ANY);
+        self.head.layout.store(LAYOUT, ANY);
+        self.head.magic.store(MAGIC, ONE);
+    }
+
+    pub fn set_budget(&self, bytes: u64) {
+        self.head.budget.store(bytes, ONE);
+    }
+
+    /// So much may be leased, as the container has no room for more.
+    pub fn set_ceiling(&self, bytes: u64) {
+        self.head.ceiling.store(bytes, ONE);
+    }
+
+    /// What a look found: the container's limit, and what is in use there that no row holds.
+    pub fn note_container(&self, limit: Option<u64>, uncovered: u64) {
+        self.head.container.store(limit.unwrap_or(u64::MAX), ANY);
+        self.head.uncovered.store(uncovered, ANY);
+    }
+
+    /// The container's limit, if it has one, and what is in use there that no row holds.
+    pub fn container(&self) -> (Option<u64>, u64) {
+        let limit = Some(self.head.container.load(ANY)).filter(|limit| *limit != u64::MAX);
+        (limit, self.head.uncovered.load(ANY))
+    }
+
+    pub fn is_one(&self) -> bool {
+        self.head.magic.load(ONE) == MAGIC && self.head.layout.load(ANY) == LAYOUT
+    }
+
+    pub fn pid_namespace(&self) -> u64 {
+        self.head.pid_namespace.load(ANY)
+    }
+
+    pub fn budget(&self) -> u64 {
+        self.head.budget.load(ONE)
+    }
+
+    /// What the leases may come to: the budget, or what the container leaves of it.
+    pub fn permitted(&self) -> u64 {
+        self.budget().min(self.head.ceiling.load(ONE))
+    }
+
+    pub fn patience_ms(&self) -> u64 {
+        self.head.patience_ms.load(ANY)
+    }
+
+    pub fn row(&self, index: usize) -> Option<&Row> {
+        self.rows.get(index)
+    }
+
+    /// All leases together, without what is claimed.
+    pub fn leased(&self) -> u64 {
+        self.taken_rows().fold(0, |sum, row| sum.saturating_add(row.lease()))
+    }
+
+    /// The rows that belong to a process.
+    pub fn taken_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.id().is_some())
+    }
+
+    /// A row for a process that has none yet, or the one that it has: its place. `None`: there are too many.
+    pub fn take_row(&self, id: Id) -> Option<usize> {
+        if let Some(place) = self.find(id) {
+            return Some(place);
+        }
+        // From its own place on, so that many who come at once do not all try the same.
+        let first = id.pid() as usize % ROWS;
+        (first..ROWS).chain(0..first).find(|place| self.rows.get(*place).is_some_and(|row| row.take(id)))
+    }
+
+    /// The row of a process.
+    pub fn find(&self, id: Id) -> Option<usize> {
+        let first = id.pid() as usize % ROWS;
+        let has = |place: &usize| self.rows.get(*place).is_some_and(|row| row.id.load(ONE) == id.0);
+        (first..ROWS).chain(0..first).find(has)
+    }
+
+    /// The second step: is there room for what `row` has claimed? If so it is leased.
+    pub fn decide(&self, row: &Row) -> Decision {
+        let permitted = self.permitted();
+        let (mut leases, mut claims) = (0u64, 0u64);
+        for other in &self.rows {
+            if other.id.load(ONE) == 0 {
+                continue;
+            }
+            // The claim first: what is leased meanwhile is then counted twice, and never left out.
+            claims = claims.saturating_add(other.claim.load(ONE));
+            leases = leases.saturating_add(other.lease.load(ONE));
+        }
+        let own = row.claim.load(ONE);
+        let sum = leases.saturating_add(claims);
+        if sum <= permitted {
+            row.lease.fetch_add(own, ONE);
+            row.claim.store(0, ONE);
+            return Decision::Granted;
+        }
+        row.claim.store(0, ONE);
+        let missing = leases.saturating_add(own).saturating_sub(permitted);
+        if missing == 0 { Decision::Contended } else { Decision::Short(missing) }
+    }
+
+    /// Takes back what a dead process had, if the row is still its own. Whether it was.
+    pub fn take_back(&self, row: &Row, id: Id) -> bool {
+        row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok()
+    }
+
+    /// The same of all who are not alive: how much that was, if there was any.
+    pub fn take_from_the_dead(&self, is_alive: impl Fn(Id) -> bool) -> Option<u64> {
+        let mut found = None::<u64>;
+        for row in self.taken_rows() {
+            let lease = row.lease();
+            if let Some(id) = row.id().filter(|id| !is_alive(*id))
+                && self.take_back(row, id)
+            {
+                found = Some(found.unwrap_or(0).saturating_add(lease));
+            }
+        }
+        found
+    }
+
+    /// So much was given back. A little is no movement: in a tree there is always somebody who comes and goes, and whoever waits
+    /// for more would wait for ever.
+    pub fn note_given_back(&self, bytes: u64, now_ms: u64) {
+        if bytes > 0 && bytes >= self.permitted() / 64 {
+            self.note_movement(now_ms);
+        }
+    }
+
+    /// Much was given back, or somebody was refused: everybody's patience begins anew.
+    pub fn note_movement(&self, now_ms: u64) {
+        self.head.moved_ms.fetch_max(now_ms, ONE);
+    }
+
+    /// When anything moved last. A moment that is yet to come is none.
+    pub fn moved_ms(&self, now_ms: u64) -> u64 {
+        self.head.moved_ms.load(ONE).min(now_ms)
+    }
+
+    /// Among those who wait, how many come before the process with this row when it has to be decided who is refused: who
+    /// holds most comes first.
+    pub fn waiting_before(&self, row: &Row) -> u64 {
+        let rank = |row: &Row| (row.charge(), row.id.load(ANY));
+        let own = rank(row);
+        self.taken_rows().filter(|other| other.waiting_since_ms() != 0 && rank(other) > own).count() as u64
+    }
+
+    /// Whether a process that wants so much more has to let another one go first. Those that grow little by little would all take
+    /// a part of what they need, and none could end: the one that has most is left room to double, and to come to half of what
+    /// there is, as long as it grows. Whoever has little is let go on.
+    pub fn has_to_yield(&self, row: &Row, more: u64, now_ms: u64) -> bool {
+        let permitted = self.permitted();
+        let own = row.lease();
+        if own.saturating_add(more) <= (permitted / 32).max(LITTLE_BYTES) {
+            return false;
+        }
+        let rank = |row: &Row| (row.lease(), core::cmp::Reverse(row.id.load(ANY)));
+        let mut leases = 0u64;
+        let mut first = rank(row);
+        for other in self.taken_rows() {
+            leases = leases.saturating_add(other.lease());
+            if rank(other) > first && other.grows(now_ms) {
+                first = rank(other);
+            }
+        }
+        let (lease, _) = first;
+        let kept = lease.max((permitted / 2).saturating_sub(lease));
+        first != rank(row) && leases.saturating_add(more).saturating_add(kept) > permitted
+    }
+
+    /// Whether a process that asks has to be refused now: nothing has moved for as long as the patience lasts, and of all
+    /// who wait it holds most. One that holds more, and does not go, is waited for once more as long.
+    pub fn is_to_be_refused(&self, row: &Row, since_ms: u64, now_ms: u64) -> bool {
+        /// So many times the patience is the longest that anybody waits, whatever moves.
+        const LONGEST: u64 = 60;
+        let patience_ms = self.patience_ms();
+        // Before it is looked what moved: see `end_to_wait`.
+        let before = self.waiting_before(row);
+        let quiet_ms = now_ms.saturating_sub(self.moved_ms(now_ms).max(since_ms));
+        let waited_ms = now_ms.saturating_sub(since_ms);
+        quiet_ms >= patience_ms.saturating_mul(1 + before) || waited_ms >= patience_ms.saturating_mul(LONGEST)
+    }
+
+    /// Those who hold most of the budget.
+    pub fn greatest<const N: usize>(&self) -> [Option<Holder>; N] {
+        let mut greatest = [None::<Holder>; N];
+        for row in self.taken_rows() {
+            let Some(id) = row.id() else { continue };
+            let mut candidate =
+                Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease().max(row.charge()) });
+            for place in &mut greatest {
+                let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
+                if bytes(&candidate) > bytes(place) {
+                    core::mem::swap(place, &mut candidate);
+                }
+            }
+        }
+        greatest
+    }
+
+    /// A process waits no longer: it has what it wants, or was refused at that moment. Whoever sees that it has gone sees what
+    /// that moved: else the next one would be refused with it.
+    pub fn end_to_wait(&self, row: &Row, refused_ms: Option<u64>) {
+        if let Some(now_ms) = refused_ms {
+            self.note_movement(now_ms);
+        }
+        row.end_to_wait();
+    }
+
+    /// A process ends out of memory.
+    pub fn note_death(&self, pid: u32, held: u64, wanted: Option<u64>, at: u64, name: &[u8]) {
+        let place = self.head.died.fetch_add(1, ANY) as usize % DEATHS;
+        let Some(death) = self.deaths.get(place) else { return };
+        death.pid.store(0, ANY);
+        death.at.store(at, ANY);
+        death.held.store(held, ANY);
+        death.wanted.store(wanted.map_or(0, |wanted| wanted.saturating_add(1)), ANY);
+        store_name(&death.name, name);
+        death.pid.store(pid.into(), ANY);
+    }
+}
+
+/// One of the last deaths, as somebody noted it.
+#[derive(Clone, Copy)]
+pub struct Died {
+    pub pid: u32,
+    pub name: Text<16>,
+    /// In seconds since 1970.
+    pub at: u64,
+    pub held: u64,
+    pub wanted: Option<u64>,
+}
+
+impl Ledger {
+    /// The last deaths, the first of them first.
+    pub fn last_deaths(&self) -> impl Iterator<Item = Died> {
+        let next = self.head.died.load(ANY) as usize;
+        (next..next + DEATHS).filter_map(|place| {
+            let death = self.deaths.get(place % DEATHS)?;
+            let pid = u32::try_from(death.pid.load(ANY)).ok().filter(|pid| *pid != 0)?;
+            Some(Died {
+                pid,
+                name: load_name(&death.name),
+                at: death.at.load(ANY),
+                held: death.held.load(ANY),
+                wanted: death.wanted.load(ANY).checked_sub(1),
+            })
+        })
+    }
+}
+
+impl Row {
+    fn take(&self, id: Id) -> bool {
+        if self.id.compare_exchange(0, id.0, ONE, ONE).is_err() {
+            return false;
+        }
+        // What somebody else left there counts until now, which is more and never less.
+        self.begin();
+        true
+    }
+
+    /// The process has nothing yet; or it has become another program, and nothing of the old one is left.
+    pub fn begin(&self) {
+        self.claim.store(0, ONE);
+        self.lease.store(0, ONE);
+        for word in [
+            &self.base,
+            &self.held,
+            &self.untouched,
+            &self.lately_untouched,
+            &self.lately_since_ms,
+            &self.grown_ms,
+            &self.grown_before_ms,
+            &self.held_back_since_ms,
+            &self.waiting_since_ms,
+            &self.wanted,
+            &self.refusals,
+            &self.asked_ms,
+            &self.is_leaving,
+            &self.is_outside,
+        ] {
+            word.store(0, ANY);
+        }
+    }
+
+    pub fn id(&self) -> Option<Id> {
+        Some(self.id.load(ONE)).filter(|id| *id != 0).map(Id)
+    }
+
+    pub fn lease(&self) -> u64 {
+        self.lease.load(ONE)
+    }
+
+    /// The first step: the process wants so much more. False: another thread of it is at it already.
+    pub fn claim(&self, more: u64) -> bool {
+        more != 0 && self.claim.compare_exchange(0, more, ONE, ONE).is_ok()
+    }
+
+    /// The process was found to have mapped so many bytes, and to hold so many. How many of those that it has not touched may be
+    /// touched soon, for all that is known: where it goes on touching them, all of them.
+    pub fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
+        /// What was seen untouched for so long stays so.
+        const WHILE_MS: u64 = 1000;
+        /// So much changes all the time.
+        const NOISE_BYTES: u64 = 64 << 10;
+        let now = mapped.saturating_sub(held);
+        let lately = self.lately_untouched.load(ANY);
+        if now.saturating_add(NOISE_BYTES) < lately {
+            self.untouched.store(0, ANY);
+            self.lately_untouched.store(now, ANY);
+            self.lately_since_ms.store(now_ms, ANY);
+        } else if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= WHILE_MS {
+            self.untouched.store(lately.min(now), ANY);
+            self.lately_untouched.store(now, ANY);
+            self.lately_since_ms.store(now_ms, ANY);
+        }
+        now.saturating_sub(self.untouched.load(ANY))
+    }
+
+    /// Gives back what was taken of the lease: the process needs it after all.
+    pub fn raise(&self, by: u64) {
+        self.lease.fetch_add(by, ONE);
+    }
+
+    /// Lowers the lease, if it is still `from`.
+    pub fn lower(&self, from: u64, to: u64) -> bool {
+        to < from && self.lease.compare_exchange(from, to, ONE, ONE).is_ok()
+    }
+
+    /// Takes its claim back: it wants nothing any more.
+    pub fn withdraw(&self) {
+        self.claim.store(0, ONE);
+    }
+
+    /// What it is charged for is what it was found to hold, more or less than before: for one in which nothing of ours runs.
+    pub fn charge_exactly(&self, bytes: u64) {
+        self.lease.store(bytes, ONE);
+    }
+
+    /// The process was asked to leave.
+    pub fn ask_to_leave(&self, now_ms: u64) {
+        self.asked_ms.store(now_ms.max(1), ANY);
+    }
+
+    /// When it was asked to leave; zero where it was not.
+    pub fn asked_to_leave_ms(&self) -> u64 {
+        self.asked_ms.load(ANY)
+    }
+
+    /// It leaves.
+    pub fn note_leaving(&self) {
+        self.is_leaving.store(1, ANY);
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(ANY) != 0
+    }
+
+    /// Charges a process for what it has taken without asking, whether there is room or not.
+    pub fn charge_at_least(&self, bytes: u64) {
+        self.lease.fetch_max(bytes, ONE);
+    }
+
+    /// The process was forked, and holds so much that its parent is charged for.
+    pub fn set_base(&self, bytes: u64) {
+        self.base.store(bytes, ANY);
+    }
+
+    pub fn base(&self) -> u64 {
+        self.base.load(ANY)
+    }
+
+    /// The process was found to hold so much.
+    pub fn note_held(&self, bytes: u64) {
+        self.held.store(bytes, ANY);
+    }
+
+    pub fn held(&self) -> u64 {
+        self.held.load(ANY)
+    }
+
+    /// Of what it was found to hold, what nobody else is charged for.
+    pub fn charge(&self) -> u64 {
+        self.held.load(ANY).saturating_sub(self.base())
+    }
+
+    /// Its lease has grown, after a question.
+    pub fn note_grown(&self, now_ms: u64) {
+        self.grown_before_ms.store(self.grown_ms.swap(now_ms.max(1), ANY), ANY);
+    }
+
+    /// Whether it goes on growing, for all that is known: it has a few times, and not long ago as it goes; or would, if it did
+    /// not let another one go first.
+    fn grows(&self, now_ms: u64) -> bool {
+        const SHORTEST_MS: u64 = 100;
+        const LONGEST_MS: u64 = 5000;
+        let (last, before) = (self.grown_ms.load(ANY), self.grown_before_ms.load(ANY));
+        let pause_ms = last.saturating_sub(before);
+        let lasts_ms = pause_ms.saturating_mul(4).clamp(SHORTEST_MS, LONGEST_MS);
+        let has_grown = before != 0 && pause_ms <= LONGEST_MS && now_ms.saturating_sub(last) <= lasts_ms;
+        has_grown || self.held_back_since_ms() != 0
+    }
+
+    /// It lets another one go first from now on.
+    pub fn begin_to_yield(&self, bytes: u64, now_ms: u64) {
+        self.wanted.store(bytes, ANY);
+        self.held_back_since_ms.store(now_ms.max(1), ANY);
+    }
+
+    /// It goes on, and grows.
+    pub fn end_to_yield(&self, now_ms: u64) {
+        self.grown_ms.store(now_ms.max(1), ANY);
+        self.note_grown(now_ms);
+        self.held_back_since_ms.store(0, ANY);
+    }
+
+    pub fn held_back_since_ms(&self) -> u64 {
+        self.held_back_since_ms.load(ANY)
+    }
+
+    /// It waits for so many bytes from now on.
+    pub fn begin_to_wait(&self, bytes: u64, now_ms: u64) {
+        self.wanted.store(bytes, ANY);
+        self.waiting_since_ms.store(now_ms.max(1), ANY);
+    }
+
+    /// What it waits for, or was refused last.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(ANY)
+    }
+
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(ANY)
+    }
+
+    pub fn end_to_wait(&self) {
+        self.waiting_since_ms.store(0, ONE);
+    }
+
+    pub fn waiting_since_ms(&self) -> u64 {
+        self.waiting_since_ms.load(ONE)
+    }
+
+    /// It was refused so many bytes.
+    pub fn note_refusal(&self, bytes: u64) {
+        self.wanted.store(bytes, ANY);
+        self.refusals.fetch_add(1, ANY);
+    }
+
+    /// Nothing of ours runs in that process, or can ask: a look charges it for what it holds.
+    pub fn set_outside(&self) {
+        self.is_outside.store(1, ANY);
+    }
+
+    pub fn is_outside(&self) -> bool {
+        self.is_outside.load(ANY) != 0
+    }
+
+    pub fn set_name(&self, name: &[u8]) {
+        store_name(&self.name, name);
+    }
+
+    pub fn name(&self) -> Text<16> {
+        load_name(&self.name)
+    }
+}
+
+fn store_name(words: &[AtomicU64; 2], name: &[u8]) {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+    for (word, bytes) in words.iter().zip(bytes.chunks_exact(8)) {
+        word.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), ANY);
+    }
+}
+
+fn load_name(words: &[AtomicU64; 2]) -> Text<16> {
+    let mut name = Text::new();
+    for word in words {
+        name.push_bytes(&word.load(ANY).to_le_bytes());
+    }
+    let len = name.as_bytes().iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    name.truncate(len);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[allow(unsafe_code)]
+    fn ledger(budget: u64) -> Box<Ledger> {
+        // SAFETY: a ledger is made of integers.
+        let ledger: Box<Ledger> = unsafe { Box::<Ledger>::new_zeroed().assume_init() };
+        ledger.open(budget, 100, 0, 0);
+        ledger
+    }
+
+    fn row(ledger: &Ledger, pid: u32) -> &Row {
+        let place = ledger.take_row(Id::new(pid, 7)).unwrap();
+        ledger.row(place).unwrap()
+    }
+
+    fn grant(ledger: &Ledger, row: &Row, bytes: u64) -> Decision {
+        assert!(row.claim(bytes));
+        ledger.decide(row)
+    }
+
+    #[test]
+    fn what_fits_is_granted_and_what_does_not_is_told() {
+        let ledger = ledger(100);
+        let (one, other) = (row(&ledger, 1), row(&ledger, 2));
+        assert_eq!(grant(&ledger, one, 60), Decision::Granted);
+        assert_eq!(grant(&ledger, other, 50), Decision::Short(10));
+        assert_eq!((one.lease(), other.lease(), ledger.leased()), (60, 0, 60));
+        assert!(one.lower(60, 20) && !one.lower(60, 10) && !one.lower(20, 30));
+        assert_eq!(grant(&ledger, other, 80), Decision::Granted);
+        ledger.set_ceiling(90);
+        assert_eq!(grant(&ledger, one, 1), Decision::Short(11));
+        ledger.set_budget(u64::MAX);
+        ledger.set_ceiling(u64::MAX);
+        assert_eq!(grant(&ledger, one, u64::MAX), Decision::Granted);
+    }
+
+    #[test]
+    fn a_row_is_of_one_process_and_of_one_life_of_its_number() {
+        let ledger = ledger(100);
+        let (first, second) = (Id::new(5, 1), Id::new(5, 2));
+        let place = ledger.take_row(first).unwrap();
+        assert_eq!(ledger.take_row(first), Some(place));
+        assert_ne!(ledger.take_row(second), Some(place));
+        let row = ledger.row(place).unwrap();
+        assert_eq!(grant(&ledger, row, 40), Decision::Granted);
+        assert!(!ledger.take_back(row, second) && ledger.take_back(row, first));
+        assert_eq!((ledger.leased(), ledger.find(first)), (0, None));
+        assert_eq!((Id::new(4_194_304 - 1, u64::MAX).pid(), first.pid()), (4_194_303, 5));
+    }
+
+    #[test]
+    fn no_more_processes_than_rows() {
+        let ledger = ledger(100);
+        for pid in 1..=ROWS as u32 {
+            assert!(ledger.take_row(Id::new(pid, 1)).is_some());
+        }
+        assert_eq!(ledger.take_row(Id::new(1 << 20, 1)), None);
+        let row = ledger.row(ledger.find(Id::new(9, 1)).unwrap()).unwrap();
+        assert!(ledger.take_back(row, Id::new(9, 1)));
+        assert!(ledger.take_row(Id::new(1 << 20, 1)).is_some());
+    }
+
+    #[test]
+    fn who_holds_most_is_refused_first_and_one_that_does_not_go_is_not_waited_for_twice() {
+        let ledger = ledger(100);
+        let rows = [row(&ledger, 1), row(&ledger, 2), row(&ledger, 3)];
+        for (row, held) in rows.iter().zip([10, 30, 20]) {
+            row.note_held(held);
+            row.begin_to_wait(5, 1000);
+        }
+        let is_refused = |now_ms| rows.map(|row| ledger.is_to_be_refused(row, 1000, now_ms));
+        assert_eq!(is_refused(1099), [false; 3]);
+        assert_eq!(is_refused(1100), [false, true, false]);
+        assert_eq!(is_refused(1200), [false, true, true]);
+        assert_eq!(is_refused(1300), [true; 3]);
+        ledger.note_movement(1090);
+        assert_eq!(is_refused(1189), [false; 3]);
+        assert_eq!(is_refused(1190), [false, true, false]);
+        rows.get(1).unwrap().end_to_wait();
+        assert_eq!(is_refused(1190), [false, true, true]);
+        // Whatever moves, it ends: a moment that has not come is none.
+        ledger.note_movement(u64::MAX);
+        assert_eq!(is_refused(1000 + 60 * 100), [true; 3]);
+    }
+
+    #[test]
+    fn who_comes_and_goes_with_a_little_moves_nothing() {
+        let ledger = ledger(6400);
+        let (waiter, small, large) = (row(&ledger, 1), row(&ledger, 2), row(&ledger, 3));
+        waiter.begin_to_wait(5, 1000);
+        assert_eq!(grant(&ledger, small, 99), Decision::Granted);
+        assert_eq!(grant(&ledger, large, 100), Decision::Granted);
+        ledger.note_given_back(0, 1050);
+        let small_bytes = ledger.take_from_the_dead(|id| id.pid() != 2);
+        assert_eq!(small_bytes, Some(99));
+        ledger.note_given_back(99, 1050);
+        assert!(ledger.is_to_be_refused(waiter, 1000, 1100));
+        assert_eq!(ledger.take_from_the_dead(|id| id.pid() != 3), Some(100));
+        ledger.note_given_back(100, 1050);
+        assert!(!ledger.is_to_be_refused(waiter, 1000, 1100));
+        assert_eq!(ledger.take_from_the_dead(|_| true), None);
+    }
+
+    #[test]
+    fn of_those_that_grow_the_largest_goes_first() {
+        const MIB: u64 = 1 << 20;
+        let ledger = ledger(1000 * MIB);
+        let [large, small, still] = [1, 2, 3].map(|pid| row(&ledger, pid));
+        for (row, mib) in [(large, 300), (small, 290), (still, 310)] {
+            assert_eq!(grant(&ledger, row, mib * MIB), Decision::Granted);
+        }
+        let yields = |row: &Row, now_ms| ledger.has_to_yield(row, 10 * MIB, now_ms);
+        // Nobody has grown a second time: there is nobody to wait for.
+        [large, small].iter().for_each(|row| row.note_grown(1000));
+        assert_eq!([large, small, still].map(|row| yields(row, 1001)), [false; 3]);
+        [large, small].iter().for_each(|row| row.note_grown(1100));
+        assert_eq!([large, small].map(|row| yields(row, 1101)), [false, true]);
+        // It grows no more, for as long as it took four times.
+        assert_eq!([1500, 1501].map(|now_ms| yields(small, now_ms)), [true, false]);
+        // Who is held back would grow as well, and is still ahead of who is smaller.
+        large.begin_to_yield(10 * MIB, 1600);
+        assert_eq!([large, small].map(|row| yields(row, 9000)), [false, true]);
+        large.end_to_yield(9000);
+        assert_eq!([9100, 9101].map(|now_ms| yields(small, now_ms)), [true, false]);
+        // Whoever has little is let go on; and so is everybody while there is room for the largest to double.
+        large.begin_to_yield(10 * MIB, 1600);
+        assert!(small.lower(290 * MIB, 20 * MIB) && !yields(small, 9200));
+        assert!(small.claim(80 * MIB) && ledger.decide(small) == Decision::Granted && yields(small, 9200));
+        assert!(still.lower(310 * MIB, 200 * MIB) && !yields(small, 9200));
+    }
+
+    #[test]
+    fn what_is_mapped_lately_is_not_taken_for_unused() {
+        let ledger = ledger(100);
+        let row = row(&ledger, 1);
+        let look = |mapped_mib: u64, held_mib: u64, now_ms| {
+            row.note_mapped(mapped_mib << 20, held_mib << 20, now_ms) >> 20
+        };
+        assert_eq!(look(10, 10, 1000), 0);
+        assert_eq!([look(90, 10, 1100), look(90, 10, 1999)], [80, 80]);
+        // So much has stayed so, seen from the next look on.
+        assert_eq!([look(90, 10, 2000), look(90, 10, 2999), look(90, 10, 3000)], [80, 80, 0]);
+        assert_eq!(look(95, 10, 3100), 5);
+        // It goes on touching what it mapped long ago.
+        assert_eq!([look(95, 20, 3200), look(95, 30, 3300), look(95, 94, 4400)], [75, 65, 1]);
+        // Given back, and taken again.
+        assert_eq!([look(12, 10, 4500), look(95, 10, 4600)], [2, 85]);
+    }
+
+    #[test]
+    fn deaths_and_names_are_read_back() {
+        let ledger = ledger(100);
+        for pid in 1..=DEATHS as u32 + 2 {
+            ledger.note_death(pid, 5, Some(0), 77, b"a name that is too long");
+        }
+        let row = row(&ledger, 1);
+        row.set_name(b"python3");
+        assert_eq!(row.name().as_bytes(), b"python3");
+        {
+            let deaths: Vec<Died> = ledger.last_deaths().collect();
+            assert_eq!(
+                deaths.iter().map(|death| death.pid).collect::<Vec<_>>(),
+                (3..=10).collect::<Vec<_>>()
+            );
+            let last = deaths.last().unwrap();
+            assert_eq!(
+                (last.name.as_bytes(), last.wanted, last.held),
+                (&b"a name that is t"[..], Some(0), 5)
+            );
+        }
+    }
+
+    /// A participant in the middle of growing its lease, one step at a time.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum At {
+        Rest,
+        Claimed,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Claim(u64),
+        Decide,
+        Lower(u64),
+        Die,
+        /// Somebody goes through the rows.
+        Bury,
+        Exec,
+        Fork(usize),
+        Resize(u64),
+    }
+
+    fn step() -> impl Strategy<Value = (usize, Step)> {
+        let step = prop_oneof![
+            4 => (1u64..60).prop_map(Step::Claim),
+            4 => Just(Step::Decide),
+            2 => (0u64..60).prop_map(Step::Lower),
+            1 => Just(Step::Die),
+            1 => Just(Step::Bury),
+            1 => Just(Step::Exec),
+            1 => (0usize..6).prop_map(Step::Fork),
+            1 => (40u64..160).prop_map(Step::Resize),
+        ];
+        (0usize..6, step)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever they do, and wherever they die: what is granted never makes the leases more than what is permitted at that
+        /// moment, and once the dead are buried and all rest, all that nobody has can be had.
+        #[test]
+        fn no_schedule_breaks_the_budget_or_loses_a_lease(steps in prop::collection::vec(step(), 1..200)) {
+            let ledger = ledger(100);
+            let mut lives: Vec<Option<(Id, usize, At)>> = vec![None; 6];
+            let mut dead: Vec<(Id, usize)> = Vec::new();
+            let mut next_start = 1u64;
+            let mut join = |place: usize| {
+                next_start += 1;
+                let id = Id::new(place as u32 + 1, next_start);
+                ledger.take_row(id).map(|row| (id, row, At::Rest))
+            };
+            for (who, step) in steps {
+                if lives[who].is_none() {
+                    lives[who] = join(who);
+                }
+                let (id, place, at) = lives[who].unwrap();
+                let row = ledger.row(place).unwrap();
+                match step {
+                    Step::Claim(bytes) if at == At::Rest => {
+                        prop_assert!(row.claim(bytes));
+                        lives[who] = Some((id, place, At::Claimed));
+                    }
+                    Step::Decide if at == At::Claimed => {
+                        let before = ledger.leased();
+                        let decision = ledger.decide(row);
+                        if decision == Decision::Granted {
+                            prop_assert!(ledger.leased() <= ledger.permitted());
+                        } else {
+                            prop_assert_eq!(ledger.leased(), before);
+                        }
+                        lives[who] = Some((id, place, At::Rest));
+                    }
+                    Step::Lower(to) => {
+                        let lease = row.lease();
+                        prop_assert_eq!(row.lower(lease, to), to < lease);
+                    }
+                    Step::Die => {
+                        lives[who] = None;
+                        dead.push((id, place));
+                    }
+                    Step::Bury => {
+                        for (id, place) in dead.drain(..) {
+                            prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
+                        }
+                    }
+                    Step::Exec => {
+                        row.begin();
+                        lives[who] = Some((id, place, At::Rest));
+                    }
+                    Step::Fork(child) if lives[child].is_none() => lives[child] = join(child),
+                    Step::Resize(budget) => ledger.set_budget(budget),
+                    _ => {}
+                }
+            }
+            for (id, place) in dead {
+                prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
+            }
+            for (id, place, at) in lives.into_iter().flatten() {
+                let row = ledger.row(place).unwrap();
+                prop_assert_eq!(row.id(), Some(id));
+                if at == At::Claimed {
+                    ledger.decide(row);
+                }
+            }
+            if let Some(left) = ledger.permitted().checked_sub(ledger.leased()).filter(|left| *left > 0) {
+                prop_assert_eq!(grant(&ledger, row(&ledger, 99), left), Decision::Granted);
+                prop_assert_eq!(ledger.leased(), ledger.permitted());
+            }
+        }
+
+        /// Nobody's row makes the arithmetic wrap.
+        #[test]
+        fn rows_with_any_content_do_no_harm(words in prop::collection::vec(any::<u64>(), 13 * 8)) {
+            let ledger = ledger(1000);
+            for (row, words) in ledger.rows.iter().zip(words.chunks_exact(13)) {
+                let [id, lease, claim, base, held, untouched, lately, since, waits, wanted, refusals, asked, outside] =
+                    words.try_into().unwrap();
+                for (to, from) in [
+                    (&row.id, id), (&row.lease, lease), (&row.claim, claim), (&row.base, base), (&row.held, held),
+                    (&row.untouched, untouched), (&row.lately_untouched, lately), (&row.lately_since_ms, since),
+                    (&row.waiting_since_ms, waits), (&row.wanted, wanted), (&row.refusals, refusals),
+                    (&row.asked_ms, asked), (&row.is_outside, outside),
+                ] {
+                    to.store(from, ANY);
+                }
+            }
+            let own = row(&ledger, 3);
+            let _ = (ledger.leased(), grant(&ledger, own, 5), ledger.is_to_be_refused(own, 1, 2));
+            let _ = (own.name(), own.charge(), own.note_mapped(1, 2, 3), ledger.has_to_yield(own, 5, 6));
+        }
+    }
+
+    /// Many threads at once, as many processes would: all there is can be had, and no byte more.
+    #[test]
+    fn many_at_once_have_all_that_there_is_and_no_more() {
+        for round in 0..20u64 {
+            let ledger: &Ledger = &ledger(200);
+            let ask = |pid: u32| {
+                let row = row(ledger, pid);
+                let mut bytes = 1 + (round * 7 + u64::from(pid)) % 50;
+                loop {
+                    match grant(ledger, row, bytes) {
+                        Decision::Short(_) if bytes == 1 => return,
+                        Decision::Short(_) => bytes = 1,
+                        Decision::Granted => {}
+                        Decision::Contended => std::thread::yield_now(),
+                    }
+                }
+            };
+            std::thread::scope(|scope| (1..=4).for_each(|pid| drop(scope.spawn(move || ask(pid)))));
+            assert_eq!(ledger.leased(), 200);
+        }
+    }
+}

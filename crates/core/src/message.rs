@@ -1,0 +1,828 @@
+//! What programs say on stdout and stderr when they die, told apart by phrases. Pure, and safe in a signal handler.
+
+// The guard of a Rust program reads panics and last words, the library for other languages every message.
+
+/// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
+/// the words of whoever says them. One table for all who listen.
+const FAILED_FOR_MEMORY: [&[u8]; 47] = [
+    b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
+    b"outofmemory",               // std::io::ErrorKind
+    b"outofmemoryerror",          // Java, Julia
+    b"outofmemoryexception",      // .NET
+    b"out_of_memory",             // OCaml
+    b"memoryerror",               // CPython
+    b"nomemoryerror",             // Ruby
+    b"bad_alloc",                 // libstdc++, libc++
+    b"bad_array_new_length",      // the same
+    b"allocerr",                  // bumpalo
+    b"allocerror",                // std::collections::TryReserveErrorKind
+    b"memory allocation of",      // Rust's std
+    b"memory allocation failed",  // std::collections::TryReserveError
+    b"memory allocation failure", // C programs
+    b"memory allocation error",   // C programs
+    b"memory allocation still failed", // OpenBLAS
+    b"allocation failed",         // V8
+    b"allocation failure",        // LLVM
+    b"allocation error : not enough memory", // zstd
+    b"cannot allocate",           // ENOMEM in glibc and musl; bash
+    b"can't allocate",            // tar, gawk, ffmpeg
+    b"could not allocate",        // OpenSSL, SQLite's shell
+    b"couldn't allocate",         // sed
+    b"failed to allocate",        // Ruby, std's signal stack
+    b"unable to allocate",        // numpy
+    b"unable to alloc",           // Tcl
+    b"could not reserve",         // HotSpot, whose whole heap is reserved at the start
+    b"not enough memory",         // Lua
+    b"insufficient memory",       // HotSpot
+    b"no more memory",            // C programs
+    b"no memory for",             // C programs
+    b"memory exhausted",          // GNU programs
+    b"heap exhausted",            // SBCL, GHC
+    b"out of space",              // dash
+    b"vmerror",                   // PostScript
+    b"malloc failed",             // C programs, of all kinds
+    b"malloc() failed",
+    b"malloc failure", // OpenSSL
+    b"malloc error",
+    b"malloc returned null",
+    b"failed to malloc",
+    b"cannot malloc",
+    b"could not malloc",
+    b"enomem",      // Node
+    b"os error 12", // ENOMEM in std's words
+    b"code: 12,",   // the same, for debugging
+    b"errno 12",    // CPython
+];
+
+/// Phrases that claim it only at the end of a sentence: "no memory", not "no memory leaks".
+const FAILED_FOR_MEMORY_AT_END: [&[u8]; 1] = [b"no memory"];
+
+/// What a Rust program says of a thread that could not be started, and of nothing else.
+const FAILED_TO_SPAWN: [&[u8]; 3] = [
+    b"failed to spawn thread",    // std
+    b"can't spawn worker thread", // tokio
+    b"threadpoolbuilderror",      // rayon
+];
+
+/// The same of other programs.
+const FAILED_TO_START_THREAD: [&[u8]; 3] = [
+    b"can't start new thread",         // CPython
+    b"unable to create native thread", // HotSpot
+    b"pthread_create failed",          // OpenBLAS
+];
+
+/// What may be said of that: pthread_create(3) gives EAGAIN.
+const TRY_AGAIN: [&[u8]; 4] =
+    [b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
+
+/// What a panic says that comes of another thread's.
+const OF_ANOTHER_THREAD: [&[u8]; 5] = [
+    b"any { .. }",               // std::thread::JoinHandle::join
+    b"a scoped thread panicked", // std::thread::scope
+    b"poisonerror",              // std::sync::Mutex
+    b"recverror",                // channels, whose other end is gone
+    b"senderror",
+];
+
+/// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
+/// And another processor's memory is not ours.
+const TAKES_BACK: [&[u8]; 17] = [
+    b"no",
+    b"not",
+    b"without",
+    b"never",
+    b"avoid",
+    b"avoids",
+    b"avoiding",
+    b"prevent",
+    b"prevents",
+    b"if",
+    b"when",
+    b"on",
+    b"zero",
+    b"survived",
+    b"expected",
+    b"cuda",
+    b"gpu",
+];
+
+/// In a line with one of these the program tells how it copes.
+const COPES: [&[u8]; 10] = [
+    b"warning",
+    b"going without",
+    b"falling back",
+    b"fallback",
+    b"retrying",
+    b"trying again",
+    b"dropping",
+    b"skipping",
+    b"ignoring",
+    b"using less",
+];
+
+/// In a line with one of these the program tells what state it is in: the last error number there was, which may be a
+/// stale one.
+const TELLS_STATE: [&[u8]; 3] = [b"last os error", b"last error", b"last errno"];
+
+/// In a warning, that memory was refused to somebody else within the program: a collector's, whose caller may cope or not.
+const PASSES_ON: [&[u8]; 3] = [b"returning null", b"failed to expand heap", b"out of memory exception"];
+
+/// What else can be refused in the same words: "cannot allocate TTY", and ld.so's for a library that was built to be
+/// loaded at the start.
+const NOT_OF_MEMORY: [&[u8]; 8] = [
+    b"tty",
+    b"pty",
+    b"port",
+    b"lock",
+    b"address",
+    b"device",
+    b"memory in static tls block",
+    b"requested address",
+];
+
+/// What a runtime says at the limit of its own heap.
+const OF_RUNTIME_HEAP: [&[u8]; 3] =
+    [b"javascript heap out of memory", b"java.lang.outofmemoryerror", b"system.outofmemoryexception"];
+
+/// What programs say when they end for something else, whatever was refused before.
+const OTHER_DEATH: [&[u8]; 7] = [
+    b"assertion",                     // C, CPython, Rust
+    b"panicked at",                   // Rust
+    b"check failed",                  // V8, Chromium
+    b"overflowed its stack",          // Rust
+    b"keyboardinterrupt",             // CPython
+    b"terminating connection due to", // PostgreSQL
+    b"allowed memory size",           // PHP, at a limit of its own
+];
+
+/// What stands for the text of any other error number.
+pub const ANOTHER_ERROR: &[u8] = b"operation not permitted";
+
+/// Exceptions that memory is never why: whatever their messages say.
+const NEVER_OF_MEMORY: [&[u8]; 10] = [
+    b"TypeError",
+    b"SyntaxError",
+    b"ReferenceError",
+    b"NameError",
+    b"AttributeError",
+    b"KeyError",
+    b"IndexError",
+    b"ZeroDivisionError",
+    b"AssertionError",
+    b"FileNotFoundError",
+];
+
+/// What programs say that failed at something else: what they said of memory before was not the end of it.
+const OTHER_FAILURE: [&[u8]; 14] = [
+    b"no such",
+    b"permission denied",
+    b"operation not permitted",
+    b"is a directory",
+    b"not a directory",
+    b"file exists",
+    b"no space left on device",
+    b"connection refused",
+    b"connection reset",
+    b"address already in use",
+    b"timed out",
+    b"syntax error",
+    b"does not exist",
+    b"command not found",
+];
+
+/// The same of words that may come of what was refused as well: they take nothing back, and tell of a failure where they
+/// are all that was said.
+const MAYBE_OTHER_FAILURE: [&[u8]; 6] =
+    [b"undefined", b"unknown", b"unrecognized", b"unrecognised", b"unexpected", b"invalid"];
+
+/// What programs say that could not have something: straight after a refusal, what that was for.
+const FAILED_TO_MAKE: [&[u8]; 12] = [
+    b"failed to init",
+    b"failed to initialize",
+    b"failed to initialise",
+    b"failed to create",
+    b"could not initialize",
+    b"could not initialise",
+    b"could not create",
+    b"couldn't create",
+    b"unable to initialize",
+    b"unable to create",
+    b"cannot create",
+    b"can't create",
+];
+
+/// Between two exceptions of CPython's: the second one came of the first.
+const CHAINS: [&[u8]; 2] =
+    [b"during handling of the above exception", b"the above exception was the direct cause"];
+
+/// What has fewer letters is no message: a line's end, a number, a sign of progress.
+const LEAST_LETTERS: usize = 8;
+
+/// A message, as far as it bears on a death; the more telling ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Message {
+    /// That memory is gone.
+    OutOfMemory,
+    /// That it dies of something else.
+    OtherDeath,
+    /// Something.
+    Unrelated,
+}
+
+impl Message {
+    /// `None`: no message at all.
+    pub fn of(text: &[u8]) -> Option<Message> {
+        let mut story = Story::default();
+        story.hear(text);
+        story.last
+    }
+}
+
+/// What a program has said so far, line by line: what it said last counts, as far as that bears on a death.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Story {
+    pub last: Option<Message>,
+    /// Something else was said since, which takes nothing back.
+    pub goes_on: bool,
+    /// The next exception came of the last one.
+    pub is_chained: bool,
+    /// It said last that it failed at something else.
+    pub fails_otherwise: bool,
+    /// All that it said is that it could not have something, and not why.
+    pub fails_to_make: bool,
+}
+
+impl Story {
+    pub fn hear(&mut self, text: &[u8]) {
+        for line in text.split(|byte| *byte == b'\n') {
+            self.hear_line(line);
+        }
+    }
+
+    fn hear_line(&mut self, line: &[u8]) {
+        let says_of_memory = self.last == Some(Message::OutOfMemory);
+        if says_any(line, &TELLS_STATE) || says(line, b"warning") && says_any(line, &PASSES_ON) {
+        } else if claims_failure_for_memory(line) && !is_never_of_memory(line)
+            || says_any(line, &FAILED_TO_SPAWN)
+        {
+            *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+        } else if says_any(line, &CHAINS) {
+            self.is_chained = true;
+        } else if says_any(line, &OTHER_DEATH) {
+            *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
+        } else if names_an_exception(line) {
+            // Memory was refused, and that came of it.
+            if !(self.is_chained && says_of_memory) {
+                *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
+            }
+            self.is_chained = false;
+        } else if says_any(line, &OTHER_FAILURE) {
+            if self.last != Some(Message::OtherDeath) {
+                *self = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
+            }
+        } else if says_much(line) {
+            self.fails_otherwise |=
+                matches!(self.last, None | Some(Message::Unrelated)) && says_any(line, &MAYBE_OTHER_FAILURE);
+            self.fails_to_make = self.last.is_none() && says_any(line, &FAILED_TO_MAKE);
+            self.last = self.last.or(Some(Message::Unrelated));
+            self.goes_on |= says_of_memory && !goes_on(line);
+        }
+    }
+}
+
+/// Whether a line is a message.
+pub fn says_much(line: &[u8]) -> bool {
+    line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS
+}
+
+/// Whether what is said in this line is said of the program's state, or as a thing that it copes with: whatever text of an
+/// error stands in it claims nothing.
+pub fn claims_nothing(line: &[u8]) -> bool {
+    says_any(line, &COPES) || says_any(line, &TELLS_STATE)
+}
+
+/// Whether a line claims that memory was refused.
+pub fn claims_failure_for_memory(line: &[u8]) -> bool {
+    if claims_nothing(line) {
+        return false;
+    }
+    let claims = |phrase: &&[u8]| {
+        places(line, phrase, is_of_word).any(|at| {
+            let after = line.get(at + phrase.len()..).unwrap_or(&[]);
+            !is_taken_back(line.get(..at).unwrap_or(&[])) && !is_of_something_else(after)
+        })
+    };
+    let ends = |phrase: &&[u8]| {
+        places(line, phrase, is_of_word).any(|at| {
+            let after = line.get(at + phrase.len()..).unwrap_or(&[]);
+            let next = after.iter().find(|byte| !byte.is_ascii_whitespace());
+            !next.is_some_and(u8::is_ascii_alphanumeric) && !is_taken_back(line.get(..at).unwrap_or(&[]))
+        })
+    };
+    // Names that end so: numpy's.
+    let is_kind_of_memory_error = |name: &[u8]| name.len() > 11 && name.ends_with(b"MemoryError");
+    FAILED_FOR_MEMORY.iter().chain(&FAILED_TO_START_THREAD).any(claims)
+        || FAILED_FOR_MEMORY_AT_END.iter().any(ends)
+        || names_in(line).any(is_kind_of_memory_error)
+}
+
+/// Whether it claims that a thread could not be started: for want of memory, or because there are too many.
+pub fn claims_failure_to_start_thread(text: &[u8]) -> bool {
+    says_any(text, &FAILED_TO_START_THREAD) || says_any(text, &FAILED_TO_SPAWN)
+}
+
+/// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
+pub fn says_to_try_again(text: &[u8]) -> bool {
+    says_any(text, &TRY_AGAIN)
+}
+
+/// Whether it claims so in the words of a runtime at the limit of its own heap.
+pub fn is_of_runtime_heap(text: &[u8]) -> bool {
+    says_any(text, &OF_RUNTIME_HEAP)
+}
+
+/// Whether one of the last words before the phrase takes it back.
+fn is_taken_back(before: &[u8]) -> bool {
+    const WORDS: usize = 2;
+    let end = before.iter().rposition(|byte| b".:;,!?".contains(byte)).map_or(0, |at| at + 1);
+    let words = before.get(end..).unwrap_or(&[]).split(|byte| !byte.is_ascii_alphabetic());
+    words
+        .filter(|word| !word.is_empty())
+        .rev()
+        .take(WORDS)
+        .any(|word| TAKES_BACK.iter().any(|known| word.eq_ignore_ascii_case(known)))
+}
+
+fn is_of_something_else(after: &[u8]) -> bool {
+    let after = after.trim_ascii_start();
+    NOT_OF_MEMORY.iter().any(|thing| {
+        after.get(..thing.len()).is_some_and(|start| start.eq_ignore_ascii_case(thing))
+            && !after.get(thing.len()).is_some_and(u8::is_ascii_alphanumeric)
+    })
+}
+
+/// The names in a line, as programming languages write them.
+fn names_in(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| !is_of_word(byte)).filter(|name| !name.is_empty())
+}
+
+/// Whether it begins with the name of such an exception, as a traceback's last line does; in Node after "Uncaught".
+fn is_never_of_memory(line: &[u8]) -> bool {
+    let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
+    NEVER_OF_MEMORY.iter().any(|name| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with(b":")))
+}
+
+/// Whether a line tells of an exception by its name, as what ended something: `KeyError: 'id'`, `… (TypeError)`.
+fn names_an_exception(line: &[u8]) -> bool {
+    let mut start = 0;
+    while let Some(name) = line.get(start..).and_then(|rest| names_in(rest).next()) {
+        let at = name.as_ptr() as usize - line.as_ptr() as usize;
+        start = at + name.len();
+        let is_name = name.first().is_some_and(u8::is_ascii_uppercase)
+            && [&b"Error"[..], b"Exception"].iter().any(|end| name.len() > end.len() && name.ends_with(end));
+        let after = line.get(start..).unwrap_or(&[]);
+        if is_name && (after.is_empty() || matches!(after, [b':' | b')' | b'\r', ..])) {
+            return true;
+        }
+    }
+    false
+}
+
+/// What std's own line begins with, and what follows it.
+pub const STD_LINE: &[u8] = b"memory allocation of ";
+
+/// What a panic says: bits, as it may say more than one thing, and in several pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PanicWords(pub u8);
+
+impl PanicWords {
+    /// Something.
+    pub const SOMETHING: PanicWords = PanicWords(1);
+    /// That memory was refused.
+    pub const MEMORY: PanicWords = PanicWords(2);
+    /// That a thread was refused.
+    pub const THREAD: PanicWords = PanicWords(4);
+    /// That a thread was given no stack for its signals: std, in a thread that it has just started.
+    pub const SIGNAL_STACK: PanicWords = PanicWords(8);
+    /// That a thread panicked that it has waited for, or whose work it needs.
+    pub const JOINED: PanicWords = PanicWords(16);
+    /// That the panic could not be started: std, when its exception found no room.
+    pub const NOT_STARTED: PanicWords = PanicWords(32);
+    /// That something is not to be had now: a thread, or what else gives EAGAIN.
+    pub const TRY_AGAIN: PanicWords = PanicWords(128);
+    /// Not said, but seen: it came straight from a refusal that C code passed on.
+    pub const STRAIGHT: PanicWords = PanicWords(64);
+
+    pub fn of(text: &[u8]) -> PanicWords {
+        let mut words = PanicWords::default();
+        let mut add = |is_said: bool, said: PanicWords| {
+            if is_said {
+                words.0 |= said.0;
+            }
+        };
+        let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+        add(letters > 0, PanicWords::SOMETHING);
+        add(text.split(|byte| *byte == b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
+        add(says_any(text, &FAILED_TO_SPAWN), PanicWords::THREAD);
+        add(says_any(text, &TRY_AGAIN), PanicWords::TRY_AGAIN);
+        add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
+        add(says_any(text, &OF_ANOTHER_THREAD), PanicWords::JOINED);
+        add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
+        words
+    }
+
+    pub fn has(self, word: PanicWords) -> bool {
+        self.0 & word.0 != 0
+    }
+
+    pub fn and(self, more: PanicWords) -> PanicWords {
+        PanicWords(self.0 | more.0)
+    }
+}
+
+/// A piece of what a panic writes to stderr: where it begins, what it says, and where the backtrace begins.
+pub struct PanicPiece<'a> {
+    /// It tells where the panic was: what was said before is another one's.
+    pub begins: bool,
+    pub says: &'a [u8],
+    /// What follows are names of functions and advice.
+    pub ends: bool,
+}
+
+impl PanicPiece<'_> {
+    pub fn of(text: &[u8]) -> PanicPiece<'_> {
+        let place = |part: &[u8]| text.windows(part.len()).position(|window| window == part);
+        // The thread's name and the file's say nothing; the message begins on the line after them.
+        let header = place(b" panicked at ");
+        let start = header.map_or(0, |at| {
+            let rest = text.get(at..).unwrap_or(&[]);
+            rest.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| at + end + 1)
+        });
+        let end = [&b"\nnote: run with"[..], b"note: run with", b"stack backtrace:"]
+            .into_iter()
+            .filter_map(place)
+            .filter(|at| *at >= start)
+            .min();
+        PanicPiece {
+            begins: header.is_some(),
+            says: text.get(start..end.unwrap_or(text.len())).unwrap_or(&[]),
+            ends: end.is_some(),
+        }
+    }
+}
+
+/// What a program has said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWord {
+    pub message: Message,
+    /// That it failed at something else.
+    pub fails_otherwise: bool,
+    /// No more than that it could not have something.
+    pub fails_to_make: bool,
+}
+
+/// What the last lines before a death say about it: a claim that memory was refused holds until the program speaks of
+/// something else.
+pub fn last_word(text: &[u8]) -> Option<LastWord> {
+    let mut last: Option<LastWord> = None;
+    let of = |message| LastWord { message, fails_otherwise: false, fails_to_make: false };
+    for line in text.split(|byte| *byte == b'\n') {
+        if claims_failure_for_memory(line) {
+            last = Some(of(Message::OutOfMemory));
+        } else if says(line, b"has overflowed its stack") || says(line, b"stack overflow") {
+            last = Some(of(Message::OtherDeath));
+        } else if says_any(line, &OTHER_FAILURE) || says_any(line, &MAYBE_OTHER_FAILURE) {
+            last = Some(LastWord { fails_otherwise: true, ..of(Message::Unrelated) });
+        } else if says_much(line) && !goes_on(line) {
+            let fails_to_make = last.is_none() && says_any(line, &FAILED_TO_MAKE);
+            let fails_otherwise = last.is_some_and(|last| last.fails_otherwise);
+            last = Some(LastWord { fails_to_make, fails_otherwise, ..of(Message::Unrelated) });
+        }
+    }
+    last
+}
+
+/// Whether the text has come to a backtrace, which takes memory to print: that is not the program getting over it.
+pub fn has_backtrace(text: &[u8]) -> bool {
+    says(text, b"backtrace")
+}
+
+/// Whether all of the text is of a backtrace: numbered frames, and what is said of each below it.
+pub fn is_of_backtrace(text: &[u8]) -> bool {
+    let begins = |line: &[u8]| {
+        line.first().is_none_or(|byte| *byte == b'#' || byte.is_ascii_whitespace() || byte.is_ascii_digit())
+    };
+    text.split(|byte| *byte == b'\n').all(begins)
+}
+
+/// Whether a line belongs to the message before it: its causes, advice, a backtrace.
+fn goes_on(line: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 7] =
+        [b"note:", b"help:", b"caused by", b"location:", b"backtrace", b"stack backtrace", b"run with"];
+    let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
+    is_indented
+        || BEGINNINGS.iter().any(|beginning| {
+            line.get(..beginning.len()).is_some_and(|part| part.eq_ignore_ascii_case(beginning))
+        })
+}
+
+fn says_any(text: &[u8], phrases: &[&[u8]]) -> bool {
+    phrases.iter().any(|phrase| says(text, phrase))
+}
+
+/// Whether `phrase`, in small letters, is part of the text, in letters of any size and as whole words.
+fn says(text: &[u8], phrase: &[u8]) -> bool {
+    places(text, phrase, u8::is_ascii_alphanumeric).next().is_some()
+}
+
+/// What a name in a program is made of: `my_enomem_flag` does not say `enomem`.
+fn is_of_word(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || *byte == b'_'
+}
+
+/// Where `phrase`, in small letters, is in the text, in letters of any size, and not within a longer word.
+fn places<'a>(
+    text: &'a [u8],
+    phrase: &'a [u8],
+    is_of_word: fn(&u8) -> bool,
+) -> impl Iterator<Item = usize> + 'a {
+    let is_letter = move |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(is_of_word);
+    let first = phrase.first().copied();
+    text.iter().enumerate().filter_map(move |(at, byte)| {
+        let end = at + phrase.len();
+        let is_it = Some(byte.to_ascii_lowercase()) == first
+            && text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
+            && !is_letter(at.checked_sub(1))
+            && !is_letter(Some(end));
+        is_it.then_some(at)
+    })
+}
+
+/// Whether an assertion is about a pointer being there: `assert(p)`, `assert(p != NULL)`. Failing straight after a
+/// refusal, it is the refusal that was not survived.
+pub fn asks_for_a_block(expression: &[u8]) -> bool {
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.->[]*".contains(byte);
+    let has = |part: &[u8]| expression.windows(part.len()).any(|window| window == part);
+    has(b"NULL")
+        || has(b"nullptr")
+        || !expression.first().is_none_or(u8::is_ascii_digit) && expression.iter().all(is_name)
+}
+
+/// The same of what an assertion that failed has printed, in the words of glibc or musl.
+pub fn tells_of_a_missing_block(text: &[u8]) -> bool {
+    let between = |from: &[u8], to: &[u8]| {
+        let place = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window == part);
+        let rest = text.get(place(text, from)? + from.len()..)?;
+        rest.get(..place(rest, to)?)
+    };
+    between(b"Assertion `", b"' failed")
+        .or_else(|| between(b"Assertion failed: ", b" ("))
+        .is_some_and(asks_for_a_block)
+}
+
+/// The text without what sets colours on a terminal (ECMA-48, CSI … m), moved to the front of `text`; its length.
+pub fn drop_colours(text: &mut [u8]) -> usize {
+    let (mut kept, mut is_inside, mut before) = (0, false, 0);
+    for at in 0..text.len() {
+        let byte = text.get(at).copied().unwrap_or(0);
+        if before == 0x1b && byte == b'[' {
+            is_inside = true;
+            kept -= 1;
+        } else if is_inside {
+            is_inside = !byte.is_ascii_alphabetic();
+        } else if let Some(slot) = text.get_mut(kept) {
+            *slot = byte;
+            kept += 1;
+        }
+        before = if is_inside { 0 } else { byte };
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phrases_are_found_in_any_letters_and_anywhere() {
+        for (text, expected) in [
+            (&b"perl: Out of memory!"[..], Some(Message::OutOfMemory)),
+            (b"MemoryError", Some(Message::OutOfMemory)),
+            (b"Assertion failed: no memory", Some(Message::OutOfMemory)),
+            (b"eat: eat.c:7: main: Assertion `0' failed.", Some(Message::OtherDeath)),
+            (b"Out of memor", Some(Message::Unrelated)),
+            (b"100 of 200", None),
+            (b"", None),
+        ] {
+            assert_eq!(Message::of(text), expected, "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_claim_is_told_from_what_only_has_its_words() {
+        for claim in [
+            "python3: MemoryError: job 1 skipped",
+            "sort: memory exhausted",
+            "OpenBLAS error: Memory allocation still failed after 10 retries, giving up.",
+            "OpenBLAS blas_thread_init: pthread_create failed for thread 3 of 64: Resource temporarily unavailable",
+            "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
+            "Exception in thread \"main\" java.lang.OutOfMemoryError: Java heap space",
+            "[FATAL] failed to allocate memory",
+            "x.rb:1:in `*': failed to allocate memory (NoMemoryError)",
+            "fatal error: runtime: out of memory",
+            "fatal: Out of memory, malloc failed (tried to allocate 5 bytes)",
+            "numpy._core._exceptions._ArrayMemoryError: Unable to ...",
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "dash: 1: Out of space",
+            "Error: /VMerror in --string--",
+            "ways: no memory",
+            "ways: no memory!",
+            "ways: no memory for 300 rows",
+            "Can't allocate 0x40000000 bytes for space 1",
+            "No such luck: out of memory",
+            "[Errno 12] Cannot allocate memory",
+        ] {
+            assert!(claims_failure_for_memory(claim.as_bytes()), "{claim}");
+        }
+        for other in [
+            "warning: out of memory for the cache, going without",
+            "out of memory, retrying with less",
+            "using jemalloc 5.3",
+            "check passed: no memory leaks found",
+            "no memory leaks",
+            "enomemo: bad config key",
+            "the_enomem_flag is off",
+            "FATAL:  role \"malloc\" does not exist",
+            "+malloc()",
+            "never out of memory in 7 days",
+            "no out of memory errors",
+            "what to do when out of memory",
+            "exit on out of memory: yes",
+            "virtual memory: 7 MB",
+            "Last OS error: Cannot allocate memory",
+            "GC Warning: Out of Memory! Heap size: 177 MiB. Returning NULL!",
+            "torch: CUDA out of memory",
+            "out of memory: skipping row 7",
+            "FAILED test_limit - expected MemoryError",
+            "not ok 3: expected malloc failed, got a block",
+            "cannot allocate TTY",
+            "libx.so: cannot allocate memory in static TLS block",
+            "memory: 64 MiB",
+        ] {
+            assert!(!claims_failure_for_memory(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_story_ends_with_what_was_said_last() {
+        use Message::{OtherDeath, OutOfMemory, Unrelated};
+        const CHAINED: &str = "MemoryError\n\nDuring handling of the above exception, another exception occurred:\n\n\
+                               Traceback (most recent call last):\n  File \"x\", line 7\nRuntimeError: job failed\n";
+        for (text, last, goes_on) in [
+            (
+                "MemoryError: job 1 skipped\nTraceback (most recent call last):\nKeyError: 'id'\n",
+                OtherDeath,
+                false,
+            ),
+            (CHAINED, OutOfMemory, true),
+            ("KeyError: 'id'\nMemoryError\n", OutOfMemory, false),
+            (
+                "java.lang.IllegalStateException: x\n\tat A.b\nCaused by: java.lang.OutOfMemoryError: y\n",
+                OutOfMemory,
+                false,
+            ),
+            (
+                "out of memory\nFATAL:  terminating connection due to administrator command\n",
+                OtherDeath,
+                false,
+            ),
+            (
+                "out of memory, dropping the cache\nx: input.csv: No such file or directory\n",
+                Unrelated,
+                false,
+            ),
+            ("out of memory\ngiving up now\n", OutOfMemory, true),
+            ("Uncaught TypeError: x is not a function\n", OtherDeath, false),
+            ("TypeError: out of memory is not a function\n", OtherDeath, false),
+            ("KeyError: 'MemoryError'\n", OtherDeath, false),
+            ("RuntimeError: out of memory\n", OutOfMemory, false),
+            (
+                "Allowed memory size of 33554432 bytes exhausted (tried to allocate 20480 bytes)\n",
+                OtherDeath,
+                false,
+            ),
+            ("Error: could not process\n", Unrelated, false),
+        ] {
+            let mut story = Story::default();
+            for piece in text.split_inclusive('\n') {
+                story.hear(piece.as_bytes());
+            }
+            assert_eq!((story.last, story.goes_on), (Some(last), goes_on), "{text}");
+            let mut at_once = Story::default();
+            at_once.hear(text.as_bytes());
+            assert_eq!(at_once.last, story.last, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_else_was_said_is_told_apart() {
+        // What was said, what came last, whether it is another failure, whether it could not have something.
+        for (text, last, fails_otherwise, fails_to_make) in [
+            ("Failed to init hashtable.", Some(Message::Unrelated), false, true),
+            ("Failed to init hashtable: No such file", Some(Message::Unrelated), true, false),
+            ("starting up\nFailed to init hashtable.", Some(Message::Unrelated), false, false),
+            ("main.conf:3: unknown keyword", Some(Message::Unrelated), true, false),
+            ("Error: /undefined in nosuchname", Some(Message::Unrelated), true, false),
+            ("out of memory\nunknown storage engine: InnoDB", Some(Message::OutOfMemory), false, false),
+            ("GC Warning: Failed to expand heap by 8388608 bytes", None, false, false),
+            ("Last OS error: Cannot allocate memory", None, false, false),
+        ] {
+            let mut story = Story::default();
+            story.hear(text.as_bytes());
+            let told = (story.last, story.fails_otherwise, story.fails_to_make);
+            assert_eq!(told, (last, fails_otherwise, fails_to_make), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_read_without_names_and_places() {
+        for (text, expected) in [
+            (
+                "\nthread 'main' (7) panicked at src/malloc.rs:3:5:\ncalled `Result::unwrap()` on an `Err` value: \
+                 Kind(OutOfMemory)\nnote: run with `RUST_BACKTRACE=1`",
+                PanicWords::SOMETHING.and(PanicWords::MEMORY),
+            ),
+            ("\nthread 'out of memory' panicked at src/enomem.rs:3:5:\nas planned\n", PanicWords::SOMETHING),
+            ("\nthread 'main' panicked at src/main.rs:3:5:\n", PanicWords::default()),
+            (
+                "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
+                PanicWords::SOMETHING.and(PanicWords::THREAD).and(PanicWords::TRY_AGAIN),
+            ),
+            ("Os { code: 11, kind: WouldBlock }", PanicWords::SOMETHING.and(PanicWords::TRY_AGAIN)),
+            ("row 7\nstack backtrace:\n 1: alloc::out of memory", PanicWords::SOMETHING),
+            ("TryReserveError { kind: AllocError { layout", PanicWords::SOMETHING.and(PanicWords::MEMORY)),
+            ("enomemo: bad key; no memory leaks", PanicWords::SOMETHING),
+            ("os error 123", PanicWords::SOMETHING),
+        ] {
+            assert_eq!(PanicWords::of(PanicPiece::of(text.as_bytes()).says), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn colours_are_no_letters() {
+        for (text, expected) in [
+            ("  0: \x1b[91mout of memory\x1b[0m\n", "  0: out of memory\n"),
+            ("plain", "plain"),
+            ("\x1b[1;31m", ""),
+            ("a\x1b", "a\x1b"),
+            ("\x1b\x1b[0mb", "\x1bb"),
+        ] {
+            let mut bytes = text.as_bytes().to_vec();
+            let len = drop_colours(&mut bytes);
+            assert_eq!(&bytes[..len], expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_last_word_is_the_one_that_counts() {
+        for (text, expected) in [
+            ("Error: Os { code: 12, kind: OutOfMemory }\n", Some(Message::OutOfMemory)),
+            (
+                "Error: cannot load\n\nCaused by:\n    0: reading\n    1: out of memory (os error 12)\n",
+                Some(Message::OutOfMemory),
+            ),
+            ("out of memory, dropping the cache\nbad configuration\n", Some(Message::Unrelated)),
+            ("out of memory\n  in row 7\nnote: see the manual\n", Some(Message::OutOfMemory)),
+            (
+                "thread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
+                Some(Message::OtherDeath),
+            ),
+            ("100 %\n", None),
+        ] {
+            assert_eq!(last_word(text.as_bytes()).map(|last| last.message), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn assertions_about_pointers_are_told_from_others() {
+        for yes in ["p", "p != NULL", "NULL != node->next", "buffer->data", "*slot", "ptr != nullptr"] {
+            assert!(asks_for_a_block(yes.as_bytes()), "{yes}");
+        }
+        for no in ["0", "n > 3", "!\"reached\"", "a == b", ""] {
+            assert!(!asks_for_a_block(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_was_asserted_is_found_in_the_message() {
+        for (text, expected) in [
+            (&b"eat: eat.c:7: main: Assertion `block != nullptr' failed.\n"[..], true),
+            (b"Assertion failed: block (eat.c: main: 7)\n", true),
+            (b"eat: eat.c:7: main: Assertion `rows == 4' failed.\n", false),
+            (b"Assertion failed: rows == 4 (eat.c: main: 7)\n", false),
+            (b"block", false),
+        ] {
+            assert_eq!(tells_of_a_missing_block(text), expected, "{}", text.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Text in a fixed buffer: what is built here never allocates, never panics, and is cut rather than lost.
+
+/// Up to `N` bytes of text.
+#[derive(Clone, Copy)]
+pub struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+    cut: bool,
+}
+
+/// Puts as many bytes behind the first `len` as there is room for; whether that was all. In one place, as there are a
+/// hundred callers: inlined, it made a guarded program tens of KiB larger.
+#[inline(never)]
+fn append(buffer: &mut [u8], len: &mut usize, bytes: &[u8]) -> bool {
+    let room = buffer.get_mut(*len..).unwrap_or_default();
+    for (slot, byte) in room.iter_mut().zip(bytes) {
+        *slot = *byte;
+    }
+    *len += room.len().min(bytes.len());
+    bytes.len() <= room.len()
+}
+
+impl<const N: usize> Text<N> {
+    pub const fn new() -> Self {
+        Text { bytes: [0; N], len: 0, cut: false }
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut text = Text::new();
+        text.push_bytes(bytes);
+        text
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether something did not fit.
+    pub fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len {
+            self.len = len;
+        }
+    }
+
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
+        self.cut |= !append(&mut self.bytes, &mut self.len, bytes);
+    }
+
+    pub fn push(&mut self, text: &str) {
+        self.push_bytes(text.as_bytes());
+    }
+
+    pub fn push_number(&mut self, number: u64) {
+        self.push_bytes(number_text(number).as_bytes());
+    }
+
+    /// A size for people: `512 MiB`; below 10 KiB the bytes themselves.
+    pub fn push_size(&mut self, bytes: u64) {
+        self.push_bytes(size_text(bytes).as_bytes());
+    }
+
+    /// Bytes that somebody else chose, made harmless for a terminal: see [`harmless`]; and what is not UTF-8 becomes
+    /// U+FFFD.
+    pub fn push_foreign(&mut self, bytes: &[u8]) {
+        for chunk in bytes.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                self.push(harmless(character).encode_utf8(&mut [0; 4]));
+            }
+            if !chunk.invalid().is_empty() {
+                self.push("\u{fffd}");
+            }
+        }
+    }
+}
+
+/// A character that a terminal shows rather than obeys: `?` for a control character. Those are C0 with ESC, DEL, and
+/// C1, in which one character, U+009B, does what ESC and `[` do. The one place that decides it, for every text of ours.
+pub fn harmless(character: char) -> char {
+    if character.is_control() { '?' } else { character }
+}
+
+// Not inlined, for the reason given at `append`.
+
+#[inline(never)]
+fn number_text(mut number: u64) -> Text<20> {
+    let mut digits = [0u8; 20];
+    let mut first = digits.len();
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (number % 10) as u8;
+        number /= 10;
+        first -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    Text::from_bytes(digits.get(first..).unwrap_or(&[]))
+}
+
+#[inline(never)]
+fn size_text(bytes: u64) -> Text<40> {
+    const UNITS: [&str; 4] = [" KiB", " MiB", " GiB", " TiB"];
+    let mut text = Text::new();
+    if bytes < 10 * 1024 {
+        text.push_number(bytes);
+        text.push(" bytes");
+        return text;
+    }
+    let mut scaled = bytes;
+    let mut tenths = 0;
+    let mut unit = "";
+    for name in UNITS {
+        tenths = (scaled % 1024) * 10 / 1024;
+        scaled /= 1024;
+        unit = name;
+        if scaled < 10 * 1024 {
+            break;
+        }
+    }
+    text.push_number(scaled);
+    if tenths != 0 {
+        text.push(".");
+        text.push_number(tenths);
+    }
+    text.push(unit);
+    text
+}
+
+/// The decimal number at the start of `text`, after blanks; stops at the first other byte.
+pub fn leading_number(text: &[u8]) -> Option<u64> {
+    let mut number: Option<u64> = None;
+    for byte in text.iter().skip_while(|byte| matches!(byte, b' ' | b'\t')) {
+        match byte {
+            b'0'..=b'9' => {
+                let digit = u64::from(byte - b'0');
+                number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+            }
+            _ => break,
+        }
+    }
+    number
+}
+
+/// All of `text` as a decimal number.
+pub fn whole_number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    leading_number(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(build: impl Fn(&mut Text<64>)) -> String {
+        let mut text = Text::new();
+        build(&mut text);
+        String::from_utf8(text.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn numbers_and_sizes_are_written_as_people_read_them() {
+        for number in [0, 9, 10, 1_234_567, u64::MAX] {
+            assert_eq!(built(|t| t.push_number(number)), number.to_string());
+        }
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (10_239, "10239 bytes"),
+            (10_240, "10 KiB"),
+            (536_870_912, "512 MiB"),
+            (1_610_612_736, "1536 MiB"),
+            (1 << 40, "1024 GiB"),
+            (12_345_678, "11.7 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(built(|t| t.push_size(bytes)), text);
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_passed_on() {
+        // ESC, DEL, and CSI in one character (U+009B); as a lone byte that is no UTF-8.
+        let foreign = b"a\x1b[31m \x7f \xc2\x9b31m \x9b1m \xc2\x80\xc2\x9f\xc2\xa0 \xc3\xa9\n";
+        assert_eq!(built(|t| t.push_foreign(foreign)), "a?[31m ? ?31m \u{fffd}1m ??\u{a0} é?");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_and_told() {
+        let mut text = Text::<4>::new();
+        text.push("abcdef");
+        assert_eq!((text.as_bytes(), text.is_cut()), (&b"abcd"[..], true));
+    }
+
+    #[test]
+    fn numbers_are_read_or_refused() {
+        assert_eq!(leading_number(b"  42 kB"), Some(42));
+        assert_eq!(leading_number(b"max"), None);
+        assert_eq!(leading_number(b"18446744073709551616"), None);
+        assert_eq!(whole_number(b"42 "), None);
+        assert_eq!(whole_number(b""), None);
+        assert_eq!(whole_number(b"255"), Some(255));
+    }
+}

@@ -1,0 +1,13 @@
+//! The system calls of the parent's side: those that both sides need, and those that it alone does. Each is behind a small
+//! function; no policy lives here.
+//!
+//! This is one of the places where `unsafe` is allowed.
+
+pub(super) mod child;
+pub(super) mod locale;
+pub(super) mod memfd;
+pub(super) mod signals;
+pub(super) mod terminal;
+pub(super) mod trace;
+
+pub(super) use oomguard_core::sys::{fd, image, join, memory, process};
