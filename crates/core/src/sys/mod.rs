@@ -4,7 +4,6 @@
 //! call is its number), and what it asks of the C library is async-signal-safe, with these exceptions:
 //! - `symbols`, `objects`: the dynamic linker takes its own lock, and may allocate to keep an object.
 //! - `memory::trim_heap`, `raise_malloc_thresholds`, `cap_arenas`: malloc takes its locks; the second one allocates.
-//! - `locale`: the C library reads a language's texts, for which it allocates and takes locks.
 //! - `c_library::call_in_children`: the C library takes its lock, and allocates where there are many of them.
 //! - `process::thread_key` and `set_thread_key`: see there.
 //!
