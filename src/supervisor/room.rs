@@ -12,7 +12,7 @@ use super::sys::memory::{
     MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
 };
 use crate::contract::Measure;
-use crate::growth::{Grant, Growth, Looks, Use};
+use crate::growth::{Grant, Growth, LOADS_BYTES, Looks, Use};
 use crate::ledger::{Id, Ledger, Row};
 use crate::shortage::LEAST_STEP_BYTES;
 
@@ -263,7 +263,9 @@ impl Room {
             if !self.is_ours(now.soft) {
                 return Some(soft);
             }
-            let new = marked_followed(to(soft)).min(now.hard.unwrap_or(u64::MAX));
+            // A program that it becomes, or starts, has to be loaded below this: the kernel kills one whose data does not fit.
+            let least = if self.budget.is_some() { LOADS_BYTES } else { 0 };
+            let new = marked_followed(to(soft).max(least)).min(now.hard.unwrap_or(u64::MAX));
             let new = if is_refused { with_refusal(new) } else { new };
             has_risen = new > soft;
             Some(new)
