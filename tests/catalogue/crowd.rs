@@ -75,7 +75,8 @@ pub const ROLES: &[Role] = &[
     )
     .setting(LARGE_STACKS)
     .limit(ROOMY)
-    .says("failed to spawn thread"),
+    .says("failed to spawn thread")
+    .first_allocation_when_full(),
     Role::new("a pool that cannot start all its threads says so in its own words", OUT_OF_THREADS, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if let Err(error) = thread::Builder::new().spawn(|| {}) {
