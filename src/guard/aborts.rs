@@ -74,7 +74,7 @@ fn judge(armed: &Armed, context: *mut libc::c_void) {
     }
     // SAFETY: the kernel hands a handler with SA_SIGINFO the context that it interrupted.
     let registers = unsafe { unwind::interrupted(context) };
-    if verdict::was_in_alloc_error(armed, registers) {
+    if frames::was_in_alloc_error(&armed.alloc_error_code, registers) {
         verdict::end_of_allocation(armed);
     }
     if frames::was_in_thread_exit(registers) {

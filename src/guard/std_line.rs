@@ -18,6 +18,10 @@ use crate::text::{Text, leading_number};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+/// Whether a hook of the program's own may say it. To hold it back has std go on, which takes memory. Where none may, nothing
+/// is ever held back, and nobody is asked whether it is.
+const MAY_BE_A_HOOKS: bool = cfg!(oomguard_nightly);
+
 /// What follows the size.
 const AFTER_SIZE: &[u8] = b" bytes failed\n";
 
@@ -65,13 +69,13 @@ static HOLDING: AtomicU32 = AtomicU32::new(0);
 
 /// Whether some thread of this process does.
 pub(super) fn is_anybody_holding() -> bool {
-    HOLDING.load(Ordering::Relaxed) != 0
+    MAY_BE_A_HOOKS && HOLDING.load(Ordering::Relaxed) != 0
 }
 
 /// Whether this thread does.
 #[inline]
 pub(super) fn is_held() -> bool {
-    here().said() != Said::Nothing
+    MAY_BE_A_HOOKS && here().said() != Said::Nothing
 }
 
 /// What becomes of a line that begins as std's own does, said inside `handle_alloc_error`.
@@ -83,9 +87,6 @@ pub(super) enum Fate {
     /// Other words follow than std's.
     Own,
 }
-
-/// Whether a hook of the program's own may say it. To hold it back has std go on, which takes memory.
-const MAY_BE_A_HOOKS: bool = cfg!(oomguard_nightly);
 
 /// This thread begins to say that line.
 pub(super) fn begin(armed: &Armed, text: &[u8]) -> Fate {

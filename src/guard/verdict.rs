@@ -12,7 +12,6 @@ use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt, Said};
 use super::notes::{self, Asker, Noted};
-use super::unwind::Registers;
 use super::{frames, interpose, panics, refusal, rust, said, threads};
 use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence};
 use crate::message::{LastWord, Message, PanicWords};
@@ -30,11 +29,6 @@ pub(super) fn can_be_told(armed: &Armed) -> bool {
 /// Whether the calling thread is inside `handle_alloc_error`.
 pub(super) fn is_in_alloc_error(armed: &Armed) -> bool {
     frames::is_in_alloc_error(&armed.alloc_error_code)
-}
-
-/// The same of the thread that was interrupted with these registers, in a signal handler of its.
-pub(super) fn was_in_alloc_error(armed: &Armed, registers: Registers) -> bool {
-    frames::was_in_alloc_error(&armed.alloc_error_code, registers)
 }
 
 /// The end of a process whose thread is inside `handle_alloc_error`.
