@@ -3,13 +3,19 @@
 //! 500 each (or as many as the first argument says), taking turns; a second argument is MiB of memory that the parent
 //! has touched, as the price of fork(2) grows with it. The ratio is that of the medians.
 
-use oomguard::supervisor::{SetLimit, Worker};
+use oomguard::supervisor::{self, SetLimit, Worker};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Instant;
 
 // Started with `nothing`, this program is the guarded worker.
 oomguard::guard!(limit = "off");
+
+const SUBJECTS: usize = 10;
+/// The place of a guarded program that is started plainly.
+const GUARDED: usize = 8;
+/// Without a factor in common with that number.
+const STEPS: [usize; 4] = [1, 3, 7, 9];
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("nothing") {
@@ -21,6 +27,7 @@ fn main() {
     std::hint::black_box(&ballast);
 
     let command = || Command::new("/bin/true");
+    let known = || supervisor::Command::new("/bin/true");
     let limit = "256MiB".parse().unwrap();
     let itself = std::env::current_exe().unwrap();
     let guarded = || {
@@ -28,29 +35,40 @@ fn main() {
         command.arg("nothing");
         command
     };
+    let known_guarded = || {
+        let mut command = supervisor::Command::new(&itself);
+        command.arg("nothing");
+        command
+    };
     let plainly = |mut command: Command| assert!(command.spawn().unwrap().wait().unwrap().success());
     let run = |mut worker: Worker| assert!(worker.run().unwrap().is_success());
     // What is measured, and the place of what it is compared with.
     type Subject<'a> = (&'a str, usize, Box<dyn Fn() + 'a>);
-    let subjects: [Subject<'_>; 8] = [
+    let subjects: [Subject<'_>; SUBJECTS] = [
         ("Command", 0, Box::new(|| plainly(command()))),
         ("Command, once more", 0, Box::new(|| plainly(command()))),
         ("Command, with a hook between fork and exec", 0, Box::new(|| plainly(with_empty_hook(command())))),
-        ("Worker", 0, Box::new(|| run(Worker::new(command())))),
-        ("Worker with a limit", 0, Box::new(|| run(Worker::new(command()).limit(limit)))),
+        ("Worker", 0, Box::new(|| run(Worker::new(known())))),
+        ("Worker with a limit", 0, Box::new(|| run(Worker::new(known()).limit(limit)))),
+        ("Worker of std's Command", 0, Box::new(|| run(Worker::new(command())))),
+        ("Worker of std's Command with a limit", 0, Box::new(|| run(Worker::new(command()).limit(limit)))),
         (
-            "Worker with a limit, set after exec",
+            "Worker of std's Command with a limit, set after exec",
             0,
             Box::new(|| run(Worker::new(command()).limit(limit).set_limit(SetLimit::AfterExec))),
         ),
-        ("Command, guarded program", 6, Box::new(|| plainly(guarded()))),
-        ("Worker with a limit, guarded program", 6, Box::new(|| run(Worker::new(guarded()).limit(limit)))),
+        ("Command, guarded program", GUARDED, Box::new(|| plainly(guarded()))),
+        (
+            "Worker with a limit, guarded program",
+            GUARDED,
+            Box::new(|| run(Worker::new(known_guarded()).limit(limit))),
+        ),
     ];
-    let mut times = [const { Vec::new() }; 8];
+    let mut times = [const { Vec::new() }; SUBJECTS];
     for round in 0..rounds {
         // Another order each time, so that nobody always follows the same one.
-        for turn in 0..8 {
-            let subject = (round + turn * (1 + 2 * (round % 4))) % 8;
+        for turn in 0..SUBJECTS {
+            let subject = (round + turn * STEPS[round % STEPS.len()]) % SUBJECTS;
             let begin = Instant::now();
             (subjects[subject].2)();
             times[subject].push(begin.elapsed().as_secs_f64() * 1e6);

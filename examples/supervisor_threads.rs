@@ -6,10 +6,10 @@
 //! that has a thread pool already; the pool of workers only makes them wait until the memory is there.
 
 use oomguard::Limit;
-use oomguard::supervisor::{Budget, Ended, Pool, Retry, Worker};
+use oomguard::supervisor::{Budget, Command, Ended, Pool, Retry, Stdio, Worker};
 use std::error::Error;
 use std::io::BufRead;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Mutex;
 
 const THREADS: usize = 4;

@@ -5,10 +5,9 @@
 //! Each worker gets one line as its last argument. `BUDGET` may be `container`: what the container has, less 64 MiB.
 
 use oomguard::Limit;
-use oomguard::supervisor::{Budget, Pool, Retry, Worker};
+use oomguard::supervisor::{Budget, Command, Pool, Retry, Stdio, Worker};
 use std::error::Error;
 use std::io::BufRead;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[tokio::main]

@@ -89,20 +89,7 @@
 //!
 //! With a nightly compiler, `RUSTFLAGS="--cfg oomguard_nightly"` also sets the unstable alloc-error hook, instead of only
 //! recognizing that it is called.
-// Where it is built for the library for other languages alone, which needs nothing of the process it is loaded into.
-#![cfg_attr(all(feature = "shim", not(feature = "supervisor")), no_std)]
-#![cfg_attr(all(feature = "shim", not(feature = "supervisor")), allow(dead_code))]
-#![cfg_attr(oomguard_nightly, feature(alloc_error_hook))]
-#![deny(unsafe_code)]
-// Much of what is pure is read by what is guarded alone.
-#![cfg_attr(
-    not(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    )),
-    allow(dead_code)
-)]
+#![forbid(unsafe_code)]
 
 // By itself: whoever names it elsewhere is told by the compiler that it is not there, and why.
 #[cfg(all(
@@ -119,51 +106,27 @@ pub use oomguard_core::contract::{
 };
 #[doc(inline)]
 pub use oomguard_core::limit::{Limit, ParseLimitError, Share};
-// What both sides use goes by its own name in either.
-#[allow(unused_imports)]
-use oomguard_core::{duration, limit, names, text};
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+#[doc(inline)]
+pub use oomguard_engine::PressureFd;
+#[cfg(all(
+    feature = "inject",
+    target_os = "linux",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+#[doc(inline)]
+pub use oomguard_engine::inject;
+#[doc(inline)]
+pub use oomguard_engine::{
+    ChildLimit, Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
+};
 
-// What is guarded is 64-bit Linux, on the processors that are tested. Elsewhere, `elsewhere` stands in for it.
-cfg_if::cfg_if! {
-    if #[cfg(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ))] {
-        // Unsafe code is allowed here; each block says what makes it sound.
-        #[allow(unsafe_code)]
-        mod guard;
-
-        #[allow(unused_imports)]
-        use oomguard_core::{
-            backoff, busy, cgroup, growth, ledger, message, outer, overrun, profile, record, report, resolution, shortage, sys,
-        };
-
-        #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
-        pub use guard::callbacks::{on_exhausted, on_reclaim};
-        #[cfg(feature = "inject")]
-        pub use guard::inject;
-        pub use guard::interface::{ChildLimit, Guard, Profiled, Registration, Status, Unset};
-        #[cfg(not(all(feature = "shim", not(feature = "supervisor"))))]
-        pub use guard::pressure::{PressureFd, on_pressure};
-        pub use guard::status::status;
-
-        /// For the package `oomguard-shim`; not part of the interface.
-        #[cfg(feature = "shim")]
-        #[doc(hidden)]
-        #[allow(unsafe_code)]
-        pub mod __shim {
-            pub use crate::guard::foreign::*;
-        }
-    } else {
-        #[allow(unsafe_code)]
-        mod elsewhere;
-
-        pub use elsewhere::{
-            ChildLimit, Guard, Profiled, Registration, Status, Unset, on_exhausted, on_pressure, on_reclaim, status,
-        };
-    }
-}
+mod macros;
 
 /// For the package `fuzz`; not part of the interface.
 #[cfg(fuzzing)]
@@ -174,20 +137,8 @@ pub mod __fuzz;
 /// For [`guard!`]; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    cfg_if::cfg_if! {
-        if #[cfg(all(
-            target_os = "linux",
-            target_pointer_width = "64",
-            any(target_arch = "x86_64", target_arch = "aarch64")
-        ))] {
-            pub use crate::guard::{
-                interface::Source,
-                settings::{Profile, Settings},
-            };
-        } else {
-            pub use crate::elsewhere::{Profile, Settings, Source};
-        }
-    }
+    pub use oomguard_engine::interface::Source;
+    pub use oomguard_engine::settings::{Profile, Settings};
 }
 
 /// The Rust programs of the documents: they compile.

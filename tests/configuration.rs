@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("a limit of the other measure that was moved is told", moved_other_limit),
         ("a hook has a reserve above a limit that was raised", reserve_above_raised_limit),
         ("a hook has a reserve where the hard limit leaves none above", reserve_below_hard_limit),
+        ("a hook has its time where the process is stopped meanwhile", stopped),
         ("off is no limit", off),
         ("a share is of the whole that 100% is", share),
         ("auto is what holds with nothing said", auto),
@@ -284,6 +285,11 @@ fn reserve_below_hard_limit() {
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
         assert_eq!(remains.stdout, "last words", "{remains:#?}");
     }
+}
+
+fn stopped() {
+    let remains = run(start("be stopped, speak last").env("OOMGUARD_LIMIT", "64Mi"));
+    assert_eq!((remains.end(), &*remains.stdout), (End::Exit(198), "last words"), "{remains:#?}");
 }
 
 fn off() {

@@ -6,7 +6,9 @@ use common::child::{End, Remains, Start};
 use common::report;
 use libtest_mimic::{Arguments, Trial};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,11 +25,12 @@ fn main() {
     if let Ok(role) = std::env::var(common::ROLE) {
         return play(&role);
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("lives while another thread writes", || lives("writes")),
         ("lives while another thread computes", || lives("computes")),
         ("lives while another thread sleeps", || lives("sleeps")),
         ("ends where all wait for one another", || ends("barrier")),
+        ("ends where SIGABRT was ignored when it started", || ends("ignores")),
         ("ends where others look for work that never comes", || ends("polls")),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
@@ -38,7 +41,7 @@ fn main() {
     });
     let mut arguments = Arguments::from_args();
     // They wait, and need no processor for that.
-    arguments.test_threads.get_or_insert(5);
+    arguments.test_threads.get_or_insert(6);
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
@@ -62,6 +65,13 @@ fn ends(role: &str) {
 fn play(role: &str) {
     let barrier = Barrier::new(3);
     match role {
+        "ignores" => {
+            // SAFETY: no handler is set.
+            unsafe { libc::signal(libc::SIGABRT, libc::SIG_IGN) };
+            let program = std::env::current_exe().expect("this program");
+            let failed = Command::new(program).env(common::ROLE, "barrier").exec();
+            panic!("{failed}");
+        }
         "writes" => beside_a_refused_thread(|| {
             let mut file = std::fs::File::create("rows").expect("a file");
             let start = Instant::now();

@@ -19,7 +19,7 @@ fn main() {
         println!("cargo::rerun-if-changed={}", built.display());
         Some(built)
     } else if here.join("../shim/Cargo.toml").is_file() {
-        for watched in ["../core", "../shim", "../../src", "../../Cargo.toml", "../../Cargo.lock"] {
+        for watched in ["../core", "../engine", "../shim", "../../Cargo.toml", "../../Cargo.lock"] {
             println!("cargo::rerun-if-changed={watched}");
         }
         build(&here.join("../shim"), &out.join("shim"), &[])
@@ -92,34 +92,28 @@ fn build_alone(here: &Path, out: &Path) -> Option<PathBuf> {
 /// Puts what `library` holds where the repository has it, with manifests of what the shim needs.
 fn lay_out(library: &Path, source: &Path) {
     let _ = fs::remove_dir_all(source);
-    fs::create_dir_all(source.join("crates/shim")).expect("a directory below OUT_DIR");
-    fs::create_dir_all(source.join("crates/core")).expect("a directory below OUT_DIR");
-    for (from, to) in [
-        ("guard", "src"),
-        ("core", "crates/core/src"),
-        ("shim", "crates/shim/src"),
-        ("shim.toml", "crates/shim/Cargo.toml"),
-        ("shim_build.rs", "crates/shim/build.rs"),
-    ] {
-        symlink(library.join(from), source.join(to)).expect("a link below OUT_DIR");
-    }
     let write = |path: &str, text: String| fs::write(source.join(path), text).expect("a file below OUT_DIR");
-    let core = Manifest::read(library, "core.toml");
-    write("crates/core/Cargo.toml", core.sections(&["[package]", "[features]", "[dependencies]"]));
-    let whole = Manifest::read(library, "guard.toml");
-    let package = ["[package]", "name ", "version ", "edition "];
-    let mut manifest = String::from("[workspace]\nmembers = [\"crates/shim\"]\n\n");
-    for line in whole
-        .section("[package]")
-        .filter(|line| package.iter().any(|start| line.starts_with(start)))
-        .chain(["\n[features]", "shim = [\"oomguard-core/shim\"]\n"])
-        .chain(whole.section("[dependencies]").filter(|line| !line.contains("optional = true")))
-        .chain(whole.section("[profile.shim]"))
+    let link = |from: &str, to: &str| {
+        symlink(library.join(from), source.join(to)).expect("a link below OUT_DIR");
+    };
+    for (package, manifest, more) in
+        [("core", "core.toml", None), ("engine", "engine.toml", None), ("shim", "shim.toml", Some("[lib]"))]
     {
-        manifest += line;
-        manifest += "\n";
+        let here = format!("crates/{package}");
+        fs::create_dir_all(source.join(&here)).expect("a directory below OUT_DIR");
+        link(package, &format!("{here}/src"));
+        let sections = ["[package]", "[features]", "[dependencies]"].into_iter().chain(more);
+        write(&format!("{here}/Cargo.toml"), Manifest::read(library, manifest).sections(sections));
     }
-    write("Cargo.toml", manifest);
+    link("shim_build.rs", "crates/shim/build.rs");
+    let whole = Manifest::read(library, "workspace.toml");
+    write(
+        "Cargo.toml",
+        format!(
+            "[workspace]\nmembers = [\"crates/shim\"]\nresolver = \"3\"\n\n{}",
+            whole.sections(["[profile.shim]"])
+        ),
+    );
 }
 
 /// A manifest that this package carries.
@@ -141,8 +135,8 @@ impl Manifest {
         std::iter::once(title).chain(lines.take_while(|line| !line.starts_with('[')))
     }
 
-    fn sections(&self, titles: &[&'static str]) -> String {
-        let lines = titles.iter().flat_map(|title| self.section(title));
+    fn sections(&self, titles: impl IntoIterator<Item = &'static str>) -> String {
+        let lines = titles.into_iter().flat_map(|title| self.section(title));
         lines.flat_map(|line| [line, "\n"]).collect()
     }
 }

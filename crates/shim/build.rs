@@ -4,11 +4,12 @@
 //! new: what is not in all of them is looked for when the library is loaded.
 
 /// Functions of glibc's that the shared library looks up, and that not every C library has.
-const IN_STATIC_PROGRAMS: [&str; 11] = [
+const IN_STATIC_PROGRAMS: [&str; 12] = [
     "_IO_fflush",
     "_IO_fprintf",
     "_IO_fputs",
     "_IO_fwrite",
+    "_IO_popen",
     "_IO_printf",
     "_IO_puts",
     "_IO_vfprintf",

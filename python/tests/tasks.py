@@ -89,6 +89,58 @@ def fail_one_way() -> NoReturn:
     raise NeedsTwo(1, 2)
 
 
+class Sealed(Exception):
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise TypeError("sealed")
+
+
+def fail_sealed() -> NoReturn:
+    raise Sealed(7)
+
+
+class HasNoWords(Unpicklable):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def fail_without_words() -> NoReturn:
+    raise HasNoWords(threading.Lock())
+
+
+class ExitsAtLoading(Exception):
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def fail_with_an_exit_at_loading() -> NoReturn:
+    raise ExitsAtLoading()
+
+
+class ExitsWhenAsked(Exception):
+    def __str__(self) -> str:
+        sys.exit(3)
+
+    def __reduce__(self) -> Any:
+        sys.exit(3)
+
+
+def fail_with_an_exit_when_asked() -> NoReturn:
+    raise ExitsWhenAsked()
+
+
+def fail_with_an_exit_when_asked_at_loading() -> Any:
+    return RaisesAtLoading()
+
+
+class RaisesAtLoading:
+    def __reduce__(self) -> Any:
+        return fail_with_an_exit_when_asked, ()
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt("in the task")
+
+
 def give_unpicklable() -> Any:
     return threading.Lock()
 
@@ -136,6 +188,11 @@ def remember(value: Any) -> None:
 
 def remembered() -> List[Any]:
     return STATE
+
+
+def remember_much(mib: int) -> int:
+    STATE.append([bytearray(MIB) for _ in range(mib)])
+    return len(STATE[-1])
 
 
 def put(value: Any) -> None:

@@ -77,6 +77,37 @@ pub const ROLES: &[Role] = &[
     .limit(ROOMY)
     .says("failed to spawn thread")
     .first_allocation_when_full(),
+    Role::new(
+        "a thread is refused, and before main ends for it another one copes with a refusal and with a panic",
+        OUT_OF_EITHER,
+        || {
+            before_main_ends(|| {
+                fill::handled_refusal();
+                let _ = std::panic::catch_unwind(|| panic!("for another reason"));
+            });
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            thread::spawn(|| {});
+        },
+    )
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread")
+    .needs_unwinding(),
+    Role::new(
+        "a thread is refused, and before main ends for it another one starts a smaller one",
+        OUT_OF_THREADS,
+        || {
+            before_main_ends(|| {
+                let _ = small_thread().spawn(|| {}).expect("room for a small thread").join();
+            });
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            thread::spawn(|| {});
+        },
+    )
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread")
+    .needs_unwinding(),
     Role::new("a pool that cannot start all its threads says so in its own words", OUT_OF_THREADS, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if let Err(error) = thread::Builder::new().spawn(|| {}) {
@@ -86,6 +117,15 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("OS can't spawn worker thread"),
+    #[cfg(target_env = "gnu")]
+    Role::new("there is room for a thread's stack, and not for what comes with it", OUT_OF_EITHER, || {
+        let result = c_thread_whose_stack_alone_fits();
+        panic!("failed to spawn thread: {:?}", std::io::Error::from_raw_os_error(result));
+    })
+    .says("failed to spawn thread")
+    .handling()
+    .needs_no_arena()
+    .once(),
     Role::new("a refused thread comes back as an error, which main says and exits 1", OUT_OF_THREADS, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if let Err(error) = thread::Builder::new().spawn(|| {}) {
@@ -96,6 +136,16 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("cannot start"),
+    Role::new("a thread is refused, others give back what was missing, unwrap", OUT_OF_THREADS, || {
+        let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+        let refused = thread::Builder::new().spawn(|| {});
+        // As a pool does, which ends the threads that it has.
+        drop(mapped);
+        refused.map(drop).unwrap();
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
     Role::exits("a refused thread is handled, and later something else would block", 101, || {
         let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
         assert!(thread::Builder::new().spawn(|| {}).is_err());
@@ -166,6 +216,56 @@ pub const ROLES: &[Role] = &[
 
 fn would_block() -> std::io::Result<()> {
     Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+/// Starts a thread in C where the C library's heap is used up, and cannot grow once the stack is there. What
+/// pthread_create(3) gives.
+#[cfg(target_env = "gnu")]
+fn c_thread_whose_stack_alone_fits() -> i32 {
+    const STACK_BYTES: usize = 2 << 20;
+    /// Less than the heap grows by at once.
+    const TOO_LITTLE: usize = 64 << 10;
+    extern "C" fn body(nothing: *mut libc::c_void) -> *mut libc::c_void {
+        nothing
+    }
+    let mut attributes = std::mem::MaybeUninit::uninit();
+    // SAFETY: attributes of ours, initialised here.
+    unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
+    // SAFETY: initialised above.
+    unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK_BYTES) };
+    // The guard page below it is no data.
+    let counts_guard_page = std::env::var("OOMGUARD_MEASURE").is_ok_and(|measure| measure != "data");
+    let stack_bytes = STACK_BYTES + if counts_guard_page { 4096 } else { 0 };
+    fill::mappings_but(stack_bytes + TOO_LITTLE).keep();
+    let room = fill::map(stack_bytes).expect("room for the stack");
+    // SAFETY: takes no pointer.
+    while !black_box(unsafe { libc::calloc(1, 256) }).is_null() {}
+    // SAFETY: a mapping of our own, which nobody uses.
+    unsafe { libc::munmap(room as *mut _, stack_bytes) };
+    let mut thread = std::mem::MaybeUninit::uninit();
+    // SAFETY: the thread's number is writable, the attributes are initialised, and the function lives as long as the process.
+    unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), body, std::ptr::null_mut()) }
+}
+
+/// When main has said that it panics, another thread does this, and main waits for it.
+fn before_main_ends(act: impl FnOnce() + Send + 'static) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (done, is_done) = std::sync::mpsc::channel::<()>();
+    let is_done = std::sync::Mutex::new(is_done);
+    thread::spawn(move || {
+        let _ = wait.recv();
+        act();
+        let _ = done.send(());
+    });
+    let say = std::panic::take_hook();
+    let main = thread::current().id();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        if thread::current().id() == main {
+            let _ = go.send(());
+            let _ = is_done.lock().map(|is_done| is_done.recv());
+        }
+    }));
 }
 
 /// Threads that eat all at once, and nothing else.

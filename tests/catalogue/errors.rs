@@ -2,7 +2,7 @@
 //! of a mapping. The program ends by a code, a panic or an abort of its own that says why, or says nothing.
 
 use super::own_fate::work;
-use super::{OUT_OF_HEAP, Role, fill};
+use super::{ABORTED, OUT_OF_HEAP, Role, fill};
 use std::ffi::c_void;
 use std::fs::File;
 use std::hint::black_box;
@@ -66,10 +66,29 @@ pub const ROLES: &[Role] = &[
         }
     })
     .says(""),
+    Role::new(
+        "a thread panics over a large file, another one does without, and main gives up without a word",
+        OUT_OF_HEAP,
+        || {
+            let has_failed = thread::spawn(|| drop(large_file().unwrap())).join().is_err();
+            let _ = thread::spawn(fill::handled_refusal).join();
+            if has_failed {
+                exit(1);
+            }
+        },
+    )
+    .says(""),
     Role::new("a scoped thread panics over a large file", OUT_OF_HEAP, || {
         thread::scope(|scope| {
             scope.spawn(|| drop(large_file().unwrap()));
         });
+    })
+    .says(""),
+    Role::new("a panic over a large file is caught, and main says that the job failed", OUT_OF_HEAP, || {
+        if std::panic::catch_unwind(|| drop(large_file().unwrap())).is_err() {
+            eprintln!("the job has failed");
+            exit(1);
+        }
     })
     .says(""),
     Role::new("a panic over a large file poisons what main needs", OUT_OF_HEAP, || {
@@ -90,6 +109,30 @@ pub const ROLES: &[Role] = &[
         black_box(receive.recv().unwrap());
     })
     .says(""),
+    Role::new(
+        "a file is too large, which stderr is told, a summary on stdout and exit 1",
+        OUT_OF_HEAP,
+        || {
+            if let Err(error) = large_file() {
+                eprintln!("large: cannot be read: {error}");
+                println!("Files processed: 0/1");
+                println!("Total saved: 0 bytes (0.00%)");
+                exit(1);
+            }
+        },
+    )
+    .says("")
+    .needs_no_arena(),
+    Role::exits("a file is too large, which stdout is told, and what stdout is told then is why", 4, || {
+        if let Err(error) = large_file() {
+            println!("large: {error}");
+            println!("going on without it");
+            println!("the settings are wrong");
+            exit(4);
+        }
+    })
+    .handling()
+    .prints("the settings are wrong"),
     Role::new("a file is too large, a word on stdout and exit 1", OUT_OF_HEAP, || {
         if let Err(error) = large_file() {
             println!("cannot load: {error}");
@@ -153,6 +196,38 @@ pub const ROLES: &[Role] = &[
     .needs_memory_back()
     .handling()
     .says("rows.csv"),
+    Role::exits("a panic over a large file is caught, and main then fails at something else", 4, || {
+        let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+        eprintln!("failed to read the settings");
+        exit(4);
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .needs_memory_back()
+    .handling()
+    .says("the settings"),
+    Role::exits("a panic over a large file is caught, and a job fails after work", 4, || {
+        let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+        work();
+        eprintln!("the job has failed");
+        exit(4);
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .needs_memory_back()
+    .handling()
+    .says("the job has failed"),
+    Role::exits("a size that no process can have, unwrap", 101, || {
+        Vec::<u8>::new().try_reserve_exact(black_box(isize::MAX as usize)).unwrap();
+    })
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says("AllocError")
+    // Room for a backtrace.
+    .limit("152Mi")
+    .needs_no_arena(),
     Role::exits("a panic hook of the program's own ends it over something else", 7, || {
         assert!(large_file().is_err());
         ends_with_hook(7);
@@ -255,6 +330,24 @@ pub const ROLES: &[Role] = &[
     })
     .handling()
     .says("block"),
+    Role::exits("C is refused, handled, and at once the disk is full, unwrap", 101, || {
+        assert!(c_block().is_null());
+        std::fs::write("/dev/full", "a row").unwrap();
+    })
+    .where_panics_abort(ABORTED)
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("StorageFull"),
+    Role::exits("C is refused, handled, and at once a file may not grow, a word and exit 1", 1, || {
+        assert!(c_block().is_null());
+        if let Err(error) = write_more_than_files_may_have() {
+            eprintln!("cannot create the index: {error}");
+            exit(1);
+        }
+    })
+    .handling()
+    .says("File too large"),
     Role::is_killed("C is refused, handled, then a stack overflow", libc::SIGABRT, || {
         assert!(c_block().is_null());
         black_box(super::own_fate::without_end(1));
@@ -282,6 +375,17 @@ fn large_file() -> std::io::Result<Vec<u8>> {
 fn c_block() -> *mut c_void {
     // SAFETY: malloc takes any size.
     black_box(unsafe { libc::malloc(black_box(TOO_MUCH)) })
+}
+
+/// More than stdout, stderr and the report come to.
+fn write_more_than_files_may_have() -> std::io::Result<()> {
+    const MOST: usize = 16 << 10;
+    let limit = libc::rlimit { rlim_cur: MOST as u64, rlim_max: MOST as u64 };
+    // SAFETY: readable during the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+    // SAFETY: takes no pointer of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    std::fs::write("index", vec![0; MOST + 1])
 }
 
 fn large_mapping() -> std::io::Result<()> {

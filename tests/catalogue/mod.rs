@@ -191,6 +191,12 @@ impl Role {
         self
     }
 
+    /// Nothing else may be refused. mimalloc tries to map an arena on the way, which the limit refuses.
+    const fn needs_no_arena(mut self) -> Role {
+        self.not_over = &["mimalloc"];
+        self
+    }
+
     /// 2 MiB are to be had of 4 MiB. jemalloc may want as much again for its own book-keeping.
     const fn needs_exact_reserve(mut self) -> Role {
         self.not_over = &["jemalloc"];

@@ -77,6 +77,8 @@ pub const ROLES: &[Role] = &[
     .takes_at_least(1500)
     .once(),
     Role::dies("a hook panics", || {
+        // A backtrace may take longer than the last words may.
+        std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
         oomguard::on_exhausted(|| panic!("in the last words"));
         oomguard::on_exhausted(|| say(SAID));
         fill::one_huge_request();

@@ -41,6 +41,22 @@ static void refuse(void) {
     if (kept) _exit(99);
 }
 
+static void *refuse_in_a_thread(void *unused) {
+    refuse();
+    return unused;
+}
+
+static void *just_abort(void *unused) {
+    (void)unused;
+    abort();
+}
+
+static void say_and_crash(int number) {
+    (void)!write(2, "worker: crash handler\n", 22);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
 /* 64 MiB at once, a quarter of the limit. */
 static void work(void) {
     char *blocks[64];
@@ -312,6 +328,16 @@ int main(int argc, char **argv) {
         perror("input.csv");
         return 3;
     }
+    /* There is room for it, where one block was, and nothing else gives way to it. */
+    if (is(role, "go without, and write to a page that is to be read")) {
+        map_all();
+        char *at = mapped[--blocks];
+        munmap(at, BLOCK);
+        volatile char *page =
+            mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (page != at) return 99;
+        page[8] = 1;
+    }
     if (is(role, "sleep, try again and give up")) {
         map_all();
         usleep(1000);
@@ -321,6 +347,58 @@ int main(int argc, char **argv) {
         eat(1 << 20);
         fputs("worker: memory exhausted\n", stderr);
         abort();
+    }
+    if (is(role, "words in colours, tidy up and fail")) {
+        eat(1 << 20);
+        fputs("\33[1;31mworker: out \33[0m\33[1mof memory\33[0m\n", stderr);
+        return 1;
+    }
+    if (is(role, "interrupt itself after words")) {
+        eat(1 << 20);
+        fputs("Memory allocation still failed after 10 retries, giving up.\n", stderr);
+        raise(SIGINT);
+    }
+    if (is(role, "interrupted by a child after words")) {
+        pid_t worker = getpid();
+        // Whoever runs the tests in the background may ignore it.
+        signal(SIGINT, SIG_DFL);
+        eat(1 << 20);
+        fputs("worker: out of memory, for now\n", stderr);
+        if (fork() == 0) kill(worker, SIGINT), _exit(0);
+        for (;;) pause();
+    }
+    if (is(role, "unchecked, with a handler of its own")) {
+        signal(SIGSEGV, say_and_crash);
+        char *volatile block = malloc((size_t)1 << 40);
+        block[5] = 1;
+    }
+#ifdef __x86_64__
+    if (is(role, "full, and crash of something else")) {
+        map_all();
+        __asm__ volatile("hlt");
+    }
+#endif
+    if (is(role, "a thread copes, and another fails")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, refuse_in_a_thread, NULL);
+        pthread_join(thread, NULL);
+        fputs("input.csv: bad line 3\n", stderr);
+        return 3;
+    }
+    if (is(role, "tidy up and abort")) {
+        map_all();
+        unmap_all();
+        abort();
+    }
+    if (is(role, "go without, and abort in another thread")) {
+        pthread_t thread;
+        refuse();
+        pthread_create(&thread, NULL, just_abort, NULL);
+        pthread_join(thread, NULL);
+    }
+    if (is(role, "assert the mapping")) {
+        void *at = mmap(NULL, (size_t)1 << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert(at != MAP_FAILED);
     }
     if (is(role, "assert the block")) {
         map_all();
@@ -358,6 +436,8 @@ int main(int argc, char **argv) {
     if (is(role, "vfork passes on")) return vforked("checked");
     if (is(role, "fork passes a recovered one on")) return forked("tidy up, go on and fail");
     if (is(role, "fork ignores")) return forked("checked"), 0;
+    if (is(role, "fork passes on through another")) return forked("fork passes on");
+    if (is(role, "fork gets over it, and its parent fails alike")) return forked("fork ignores"), 1;
     if (is(role, "fork fails otherwise")) return forked("checked"), 9;
     if (is(role, "fork passes another failure on")) return forked("fail");
     if (is(role, "signals")) return signals();

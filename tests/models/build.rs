@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-const GUARD: &str = "../../src/guard";
+const GUARD: &str = "../../crates/engine/src";
 
 fn main() {
     Copy::of("notes.rs")
@@ -18,7 +18,7 @@ fn main() {
             "note.bytes.swap(request.bytes.saturating_add(1), Release);",
         )
         .write("notes.rs");
-    Copy::of("../../crates/core/src/busy.rs").write("busy.rs");
+    Copy::of("../../core/src/busy.rs").write("busy.rs");
     // As small as can be: two samples are in each other's way.
     Copy::of("profile/live.rs")
         .with("const FILTER_SLOTS: usize = 16 << 10;", "const FILTER_SLOTS: usize = 1;")
@@ -26,14 +26,15 @@ fn main() {
         .with("const WAYS: usize = 8;", "const WAYS: usize = 2;")
         .with("const BUCKETS: usize = 4096;", "const BUCKETS: usize = 1;")
         .write("live.rs");
-    Copy::of("exhaustion.rs")
+    Copy::of("owner.rs").write("owner.rs");
+    Copy::of("standing.rs")
         .only(&[
             "static WINNER",
-            "pub(super) enum Standing",
-            "pub(super) fn standing",
-            "pub(super) fn is_under_way",
+            "pub enum Standing",
+            "pub fn here",
+            "pub fn is_under_way",
             "pub(super) fn is_anybody_dying",
-            "fn win",
+            "pub(super) fn win",
         ])
         .write("who_speaks.rs");
     Copy::of("unwind/mod.rs")
@@ -89,6 +90,8 @@ impl Copy {
         let mut copy = String::new();
         for line in self.text.lines() {
             let line = line.replace("core::sync::atomic", "loom::sync::atomic").replace("const fn", "fn");
+            // What the package takes from that one, the model has itself.
+            let line = line.replace("oomguard_core::", "crate::");
             // A static of ours begins and ends in one line.
             match line.strip_prefix("static ") {
                 Some(rest) => {

@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::mem;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::Duration;
 
 pub fn play(role: &str) -> ExitCode {
     match role {
@@ -31,6 +33,17 @@ pub fn play(role: &str) -> ExitCode {
             loop {
                 ask(64 << 10);
             }
+        }
+        "be stopped, speak last" => {
+            continue_later();
+            oomguard::on_exhausted(|| {
+                // SAFETY: takes no pointer.
+                unsafe { libc::raise(libc::SIGSTOP) };
+                work_for(Duration::from_millis(50));
+                // SAFETY: the text is readable for its whole length.
+                unsafe { libc::write(1, c"last words".as_ptr().cast(), 10) };
+            });
+            ask(1 << 60);
         }
         "reuse stdout" => {
             let file = std::fs::File::create("report").expect("a directory of its own");
@@ -134,6 +147,36 @@ fn be_lowered(soft: u64) {
             assert_eq!(status, 0);
         }
     }
+}
+
+/// Has this process continued when it has been stopped for longer than last words may last.
+fn continue_later() {
+    // SAFETY: there is no other thread.
+    if unsafe { libc::fork() } == 0 {
+        // SAFETY: takes nothing and cannot fail.
+        let parent = unsafe { libc::getppid() };
+        let stat = format!("/proc/{parent}/stat");
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") T ")) {
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_millis(2200));
+        // SAFETY: takes no pointer.
+        unsafe { libc::kill(parent, libc::SIGCONT) };
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(0) };
+    }
+}
+
+/// For so much time of a processor.
+fn work_for(time: Duration) {
+    let used = || {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` is writable during the call.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let until = used() + time;
+    while used() < until {}
 }
 
 fn tell() {

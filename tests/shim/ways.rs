@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 58] = [
+const DYING: [(&str, &str); 68] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -39,9 +39,18 @@ const DYING: [(&str, &str); 58] = [
     ("MAP_FAILED, before the block", "mapping"),
     ("abort", "heap"),
     ("SIGABRT after an abort that was left", "heap"),
+    ("abort, after a refused mapping", "mapping"),
+    ("words of Rust's library after a refused mapping, then for ever", "mapping"),
+    ("trap, after a refused mapping", "mapping"),
+    ("assert that the mapping is there", "mapping"),
+    ("abort, whose handler leaves by a code", "heap"),
+    ("abort, whose handler leaves by a code, on a stack of its own", "heap"),
+    ("abort, whose handler raises it again", "heap"),
+    ("message in colours", "heap"),
     ("assert that the block is there", "heap"),
     ("trap with a full heap", "heap"),
     ("trap with a message", "heap"),
+    ("handler that tells of it word by word, and raises again", "heap"),
     ("handler that raises again", "heap"),
     ("calloc", "heap"),
     ("realloc", "heap"),
@@ -56,6 +65,7 @@ const DYING: [(&str, &str); 58] = [
     ("message in another language", "heap"),
     ("message in another language, in a format", "heap"),
     ("message in another language, letter by letter", "heap"),
+    ("a long message, letter by letter", "heap"),
     ("trap above the limit", "heap"),
     ("says what it wanted", "heap"),
     ("message, tidied up by another program", "heap"),
@@ -81,8 +91,14 @@ const OF_DATA: [(&str, End); 4] = [
     ("too many mappings", End::Exit(3)),
 ];
 
+/// Ways that end by what the C library finds, and says to nobody that can be listened to in a static program.
+const OF_LIBRARY: [(&str, End); 2] = [
+    ("survives with a full heap, and frees what is no block", SIGABRT),
+    ("survives, ended by the C library over something else", SIGABRT),
+];
+
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 90] = [
+const OTHERS: [(&str, End); 106] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -93,6 +109,13 @@ const OTHERS: [(&str, End); 90] = [
     ("survives, passes on how a child ended", End::Exit(4)),
     ("survives, passes on how a program ended, with a full heap", End::Exit(5)),
     ("survives a large request, other words", End::Exit(3)),
+    ("survives a large request, works, fails in silence", End::Exit(3)),
+    ("survives a large request, writes, fails in silence", End::Exit(3)),
+    ("survives a large request, works, then null of its own", SIGSEGV),
+    ("survives a large request, other words, aborts", SIGABRT),
+    ("survives a large request in a thread, aborts", SIGABRT),
+    ("survives a large request in a thread, fails in silence", End::Exit(3)),
+    ("survives a large request, aborts in a thread", SIGABRT),
     ("survives with a word, passes on how system ended", End::Exit(6)),
     ("survives by a smaller buffer", End::Exit(3)),
     ("survives by half of a mapping", End::Exit(5)),
@@ -107,12 +130,21 @@ const OTHERS: [(&str, End); 90] = [
     ("survives with a word, works, and fails in silence", End::Exit(3)),
     ("survives, fails to create something else", End::Exit(3)),
     ("survives, fails to create something, and says why", End::Exit(3)),
+    ("survives, says that an allocation is done", End::Exit(0)),
+    ("survives an abort in each of its threads", End::Exit(0)),
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),
     ("survives a thread", End::Exit(0)),
     ("survives a mapping, own code", End::Exit(3)),
     ("survives many mappings", End::Exit(3)),
     ("survives, aborts for a reason of its own", SIGABRT),
+    ("survives a mapping, maps less, aborts", SIGABRT),
+    ("survives with a full heap, aborted by another", SIGABRT),
+    ("survives, leaves an abort, own code", End::Exit(3)),
+    ("survives with a word, leaves an abort, own code", End::Exit(3)),
+    ("survives, a file is not there, aborts", SIGABRT),
+    ("survives, then SIGSEGV of its own", SIGSEGV),
+    ("survives, then divides by zero", End::Signal(8)),
     ("survives, another assertion", SIGABRT),
     ("survives, asked for too much by mistake", End::Exit(3)),
     ("survives, gone on with as much as was refused", End::Exit(3)),
@@ -247,6 +279,9 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
                 add(trials, how, measure, join, program, way, End::Exit(198), Some(cause));
             }
             for (way, end) in OTHERS {
+                add(trials, how, measure, join, program, way, end, None);
+            }
+            for (way, end) in OF_LIBRARY.into_iter().filter(|_| *how != "static") {
                 add(trials, how, measure, join, program, way, end, None);
             }
             for (way, end) in OF_DATA.into_iter().filter(|_| measure == "data") {

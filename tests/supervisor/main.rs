@@ -11,6 +11,7 @@ mod setup;
 mod sharers;
 #[path = "../common/skip.rs"]
 mod skip;
+mod starts;
 #[path = "../common/trials.rs"]
 mod trials;
 
@@ -29,6 +30,7 @@ fn main() {
     let mut trials = Vec::new();
     outcomes::add_to(&mut trials);
     setup::add_to(&mut trials);
+    starts::add_to(&mut trials);
     life_and_death::add_to(&mut trials);
     pools::add_to(&mut trials);
     kernel::add_to(&mut trials);

@@ -151,6 +151,18 @@ pub fn play(arguments: &[String]) -> ! {
             super::setup::count_forks();
             std::process::exit(0)
         }
+        ["start-at-once"] => {
+            super::starts::start_at_once();
+            std::process::exit(0)
+        }
+        ["start-under-signals"] => {
+            super::starts::start_under_signals();
+            std::process::exit(0)
+        }
+        ["start-without-anything"] => {
+            super::starts::start_without_anything();
+            std::process::exit(0)
+        }
         ["many", workers] => {
             super::many::run(number(workers));
             std::process::exit(0)

@@ -2,7 +2,7 @@
 
 use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
-use oomguard::supervisor::{Outcome, Profiling, SetLimit, Worker};
+use oomguard::supervisor::{self, OnSupervisorDeath, Outcome, Profiling, SetLimit, Worker};
 use oomguard::{Limit, Measure};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -162,7 +162,8 @@ fn a_guarded_program_is_not_forked() {
     let forks = super::role(&["count-forks"]).output().unwrap();
     assert_eq!(
         String::from_utf8_lossy(&forks.stdout),
-        "guarded 0\nplain with a limit 1\nplain with a limit after exec 0\nplain without one 0\nguarded with a lifeline 1\n",
+        "guarded 0\nplain with a limit 1\nplain with a limit after exec 0\nplain without one 0\nguarded with a lifeline 1\n\
+         known with a limit 0\nknown with all that is watched 0\n",
         "{}",
         String::from_utf8_lossy(&forks.stderr)
     );
@@ -178,12 +179,18 @@ pub fn count_forks() {
     assert_eq!(unsafe { libc::pthread_atfork(Some(count), None, None) }, 0);
     let guarded = || Worker::new(super::unchecked_role(&["exit", "0"])).limit(limit("300MiB"));
     let plain = || Worker::new(Command::new("/bin/true"));
+    let known = || Worker::new(supervisor::Command::new("/bin/true"));
     for (name, mut worker) in [
         ("guarded", guarded()),
         ("plain with a limit", plain().limit(limit("300MiB"))),
         ("plain with a limit after exec", plain().limit(limit("300MiB")).set_limit(SetLimit::AfterExec)),
         ("plain without one", plain()),
         ("guarded with a lifeline", guarded().watch_descendants()),
+        ("known with a limit", known().limit(limit("300MiB"))),
+        (
+            "known with all that is watched",
+            known().limit(limit("300MiB")).watch_descendants().on_supervisor_death(OnSupervisorDeath::Kill),
+        ),
     ] {
         FORKS.store(0, Ordering::Relaxed);
         let ended = worker.run_to_end().unwrap();

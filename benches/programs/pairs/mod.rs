@@ -12,6 +12,8 @@ pub fn run_as_told() {
         "std" => strings_made_by_std,
         "vec" => growing_vectors,
         "batch" => batches,
+        "line" => lines,
+        "line-later" => lines_after_a_refusal,
         other => panic!("no such work: {other}"),
     };
     let times: u64 = times.parse().expect("a number of times");
@@ -71,4 +73,25 @@ fn batches(times: u64) {
         }
         blocks.clear();
     }
+}
+
+/// A line on stderr.
+#[inline(never)]
+fn lines(times: u64) {
+    for row in 0..times {
+        eprintln!("row {}", row % 10);
+    }
+}
+
+/// The same in a program that was refused memory, and has got over it.
+#[inline(never)]
+fn lines_after_a_refusal(times: u64) {
+    let refused = Vec::<u8>::new().try_reserve(black_box(1 << 40));
+    assert!(refused.is_err());
+    for _ in 0..64 {
+        drop(black_box(vec![1u8; black_box(1 << 20)]));
+    }
+    // More than is listened to.
+    lines(40);
+    lines(times);
 }

@@ -7,9 +7,10 @@ const ROUNDS: usize = 100;
 
 fn main() {
     let launcher = env!("CARGO_BIN_EXE_oomguard");
-    let commands: [(&str, &[&str]); 4] = [
+    let commands: [(&str, &[&str]); 5] = [
         ("/bin/true", &["/bin/true"]),
         ("run -m 1Gi -- /bin/true", &[launcher, "run", "-m", "1Gi", "--", "/bin/true"]),
+        ("run --budget 1Gi -- /bin/true", &[launcher, "run", "--budget", "1Gi", "--", "/bin/true"]),
         (
             "run -m 1Gi --no-preload -- /bin/true",
             &[launcher, "run", "-m", "1Gi", "--no-preload", "--", "/bin/true"],

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
@@ -212,6 +212,13 @@ pub struct Report {
     /// Look for no names: say where the code lies only
     #[arg(long)]
     pub no_symbols: bool,
+}
+
+impl Report {
+    /// Where what other tools read is to go.
+    pub fn files(&self) -> Vec<&Path> {
+        [&self.flamegraph, &self.pprof, &self.folded].into_iter().flatten().map(PathBuf::as_path).collect()
+    }
 }
 
 /// What `top` can be told.

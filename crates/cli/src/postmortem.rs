@@ -71,9 +71,12 @@ impl Postmortem {
         if !self.quiet {
             let where_it_lies = format!("post-mortem in {}", place.display());
             match report {
-                Ok(()) => {
+                Ok(()) if place.join(FLAME_GRAPH_FILE).exists() => {
                     say(&format!("{where_it_lies}: see {TEXT_FILE}, {FLAME_GRAPH_FILE} and {PPROF_FILE}"))
                 }
+                Ok(()) => say(&format!(
+                    "{where_it_lies}: see {TEXT_FILE} and {PPROF_FILE}; nothing live was sampled"
+                )),
                 Err(why) => say(&format!("{where_it_lies}, {why}")),
             }
         }
@@ -122,7 +125,7 @@ impl Postmortem {
             (Some(Profiling::Off), _) => "without a profile: OOMGUARD_PROFILE says off",
             (Some(Profiling::Failed), _) => "without a profile: there was no memory for it",
             (_, Entrance::Guarded) => {
-                "without a profile: the program has no profiler; build it with guard!(profile = off)"
+                "without a profile: the program has no profiler; build it with guard!(profile = on)"
             }
             _ => "without a profile: only Rust programs with guard!(profile = …) have a profiler",
         }

@@ -51,33 +51,51 @@ fn report_or_say_why(options: &Report) -> Result<(), String> {
         return output::write(Path::new("-"), list(&deaths).as_bytes());
     }
     let death = chosen(&deaths, options)?;
-    let Some(profile) = &death.profile else {
-        let mut screen = Screen::new(is_coloured());
-        screen::what_happened(death, &mut screen);
-        output::write(Path::new("-"), screen.text.as_bytes())?;
-        return Err(no_profile(&options.file));
-    };
+    let Some(profile) = &death.profile else { return write_without_profile(death, options) };
     let mut stacks = Stacks::new(profile, symbolizer(options));
     write_all(death, &mut stacks, options)
+}
+
+/// What can be told is told; that is all only where nothing was wanted that comes from a profile alone.
+fn write_without_profile(death: &Death, options: &Report) -> Result<(), String> {
+    let why = no_profile(&options.file);
+    let files = options.files();
+    if !files.contains(&Path::new("-")) {
+        let text = if options.json {
+            json_line(&json::of(death, None))
+        } else {
+            let mut screen = Screen::new(is_coloured());
+            screen::what_happened(death, &mut screen);
+            screen.text
+        };
+        output::write(Path::new("-"), text.as_bytes())?;
+    }
+    if !files.is_empty() {
+        return Err(why);
+    }
+    say(&why);
+    Ok(())
 }
 
 fn write_all(death: &Death, stacks: &mut Stacks<'_>, options: &Report) -> Result<(), String> {
     let stdout = Path::new("-");
     if let Some(path) = &options.flamegraph {
-        output::write(path, &flame_graph::of(death, stacks)?)?;
+        match flame_graph::of(death, stacks)? {
+            Some(svg) => output::write(path, &svg)?,
+            None => say(&format!("no flame graph in {path:?}: nothing live was sampled")),
+        }
     }
     if let Some(path) = &options.pprof {
         output::write(path, &pprof::of(death, stacks))?;
     }
     if let Some(path) = &options.folded {
-        let lines = folded::lines(stacks);
-        output::write(path, (lines.join("\n") + "\n").as_bytes())?;
+        let lines: String = folded::lines(stacks).into_iter().map(|line| line + "\n").collect();
+        output::write(path, lines.as_bytes())?;
     }
     if options.json {
-        return output::write(stdout, json_line(&json::of(death, stacks)).as_bytes());
+        return output::write(stdout, json_line(&json::of(death, Some(stacks))).as_bytes());
     }
-    let files = [&options.flamegraph, &options.pprof, &options.folded];
-    if files.into_iter().flatten().any(|path| path == stdout) {
+    if options.files().contains(&stdout) {
         return Ok(());
     }
     let style = screen::Style {

@@ -9,15 +9,14 @@ use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
-    Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry, SharedBudget,
-    Sufficient, Surroundings, Worker, misspelt_variables, size,
+    Command, Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry,
+    SharedBudget, Sufficient, Surroundings, Worker, misspelt_variables, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,14 +55,14 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         misspelt().iter().for_each(|line| say(line));
     }
     let command = command(options);
-    let entrance = Entrance::of(&command);
+    let entrance = Entrance::of(command.as_ref());
     if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
         wishes.limit = Limit::Off;
         if !options.quiet {
             say("the command has a sanitizer, which reserves terabytes: it runs without a limit");
         }
     }
-    let program = command.get_program().to_string_lossy().into_owned();
+    let program = command.as_ref().get_program().to_string_lossy().into_owned();
     let mut foreground = Foreground::enter().map_err(|error| Failure {
         line: format!("cannot watch for signals: {error}; are descriptors limited here (ulimit -n)?"),
         code: EXIT_CANNOT_GUARD,

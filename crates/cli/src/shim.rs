@@ -39,7 +39,8 @@ pub fn provide() -> io::Result<PathBuf> {
 
 fn places() -> impl Iterator<Item = PathBuf> {
     let said = |name| std::env::var_os(name).map(PathBuf::from);
-    let usual = ["/tmp", "/var/tmp", "/dev/shm", "/run"].map(PathBuf::from);
+    // Sandboxes give those below them a /tmp of their own (bubblewrap), and leave them the rest to read.
+    let usual = ["/var/tmp", "/tmp", "/dev/shm", "/run"].map(PathBuf::from);
     // The last one is for this user's eyes only, and descendants may be others.
     said("TMPDIR").into_iter().chain(usual).chain(said("XDG_RUNTIME_DIR"))
 }

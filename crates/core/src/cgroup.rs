@@ -5,7 +5,7 @@
 //! directory is an argument, so that recorded hosts can be read. Which source of a limit wins is decided elsewhere.
 
 use crate::sys::fd::{Fd, Lines, open_to_read};
-use crate::text::{Text, whole_number};
+use crate::text::{Text, last_position, parts, whole_number};
 use core::ffi::CStr;
 
 /// The longest path looked at, with the NUL; a deep one in Kubernetes has 300 bytes. Small, as a dozen of these are on
@@ -64,7 +64,7 @@ impl KillCounter {
 }
 
 fn parse_kills(content: &[u8]) -> Option<u64> {
-    let value = content.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"oom_kill "))?;
+    let value = parts(content, b'\n').find_map(|line| line.strip_prefix(b"oom_kill "))?;
     whole_number(value.trim_ascii_end())
 }
 
@@ -102,26 +102,42 @@ pub fn filling(root: &str) -> Option<Filling> {
     look_up::<Fullest>(root).0
 }
 
+/// Where the kernel counts what is charged to the container, with what it would give up.
+pub struct UsageCounter(Fd);
+
+/// Opens the counter of the group that is nearest to its limit.
+pub fn usage_counter(root: &str) -> Option<UsageCounter> {
+    look_up::<Fullest>(root).1
+}
+
+impl UsageCounter {
+    fn open(directory: &Path, version: Version) -> Option<UsageCounter> {
+        let mut path = *directory;
+        path.push(match version {
+            Version::V1 => "/memory.usage_in_bytes",
+            Version::V2 => "/memory.current",
+        });
+        open_to_read(c_str(&mut path)).map(UsageCounter)
+    }
+
+    /// In bytes.
+    pub fn read(&self) -> Option<u64> {
+        let mut content = [0; 32];
+        let len = self.0.read_at_start(&mut content);
+        whole_number(content.get(..len)?.trim_ascii())
+    }
+}
+
 #[derive(Default)]
-struct Fullest(Option<Filling>);
+struct Fullest(Option<Filling>, Option<UsageCounter>);
 
 impl Findings for Fullest {
     fn look(&mut self, directory: &Path, version: Version) -> bool {
         let mut smallest = Smallest::default();
         let has_file = smallest.look(directory, version);
-        let file = |name: &[u8]| {
-            let mut path = *directory;
-            path.push_bytes(name);
-            open_to_read(c_str(&mut path))
-        };
         let read = |limit| {
-            let name: &[u8] = match version {
-                Version::V1 => b"/memory.usage_in_bytes",
-                Version::V2 => b"/memory.current",
-            };
-            let mut content = [0; 32];
-            let len = file(name)?.read(&mut content);
-            let charged = whole_number(content.get(..len)?.trim_ascii())?;
+            let counter = UsageCounter::open(directory, version)?;
+            let charged = counter.read()?;
             let mut path = *directory;
             path.push_bytes(b"/memory.stat");
             let mut lines = Lines::<512>::open(c_str(&mut path))?;
@@ -130,16 +146,18 @@ impl Findings for Fullest {
                 stat.note(line, version);
             }
             let [easily, at_all] = stat.reclaimable();
-            Some(Filling {
+            let filling = Filling {
                 limit,
                 used: charged.saturating_sub(easily),
                 needed: charged.saturating_sub(at_all),
-            })
+            };
+            Some((filling, counter))
         };
-        let filling = smallest.0.and_then(read);
         let free = |filling: Option<Filling>| filling.map_or(u64::MAX, Filling::free);
-        if free(filling) < free(self.0) {
-            self.0 = filling;
+        if let Some((filling, counter)) = smallest.0.and_then(read)
+            && free(Some(filling)) < free(self.0)
+        {
+            *self = Fullest(Some(filling), Some(counter));
         }
         has_file
     }
@@ -157,7 +175,7 @@ struct Stat {
 
 impl Stat {
     fn note(&mut self, line: &[u8], version: Version) {
-        let mut words = line.split(|byte| *byte == b' ');
+        let mut words = parts(line, b' ');
         let (Some(key), Some(value)) = (words.next(), words.next().and_then(whole_number)) else { return };
         let key = match version {
             Version::V1 => key.strip_prefix(b"total_").unwrap_or_default(),
@@ -296,14 +314,14 @@ fn own_groups(root: &str) -> OwnGroups {
     let Some(mut lines) = Lines::<PATH_BYTES>::open(c_str(&mut path)) else { return own };
     while let Some(line) = lines.next() {
         // hierarchy-ID:controller,controller:path, where the path itself may hold colons.
-        let mut fields = line.splitn(3, |byte| *byte == b':');
-        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+        let mut fields = parts(line, b':');
+        let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.rest())
         else {
             continue;
         };
         if hierarchy == b"0" && controllers.is_empty() {
             own.v2 = Some(Path::from_bytes(path));
-        } else if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
+        } else if parts(controllers, b',').any(|name| name == b"memory") {
             own.v1 = Some(Path::from_bytes(path));
         }
     }
@@ -322,14 +340,14 @@ struct Mount<'a> {
 impl<'a> Mount<'a> {
     fn parse(line: &'a [u8]) -> Option<Mount<'a>> {
         // ID parent device root point options [optional fields] - type source super-options
-        let mut fields = line.split(|byte| *byte == b' ');
+        let mut fields = parts(line, b' ');
         let (root, point) = (fields.nth(3)?, fields.next()?);
         fields.find(|field| *field == b"-")?;
         let version = match fields.next()? {
             b"cgroup2" => Version::V2,
             b"cgroup" => {
                 let options = fields.nth(1)?;
-                options.split(|byte| *byte == b',').find(|option| *option == b"memory")?;
+                parts(options, b',').find(|option| *option == b"memory")?;
                 Version::V1
             }
             _ => return None,
@@ -362,7 +380,7 @@ fn way_up(mount_point: &Path, below: &[u8], version: Version, findings: &mut imp
     }
     let starts_at_group = findings.look(&directory, version);
     while directory.len() > mount_point.len() {
-        let parent = directory.as_bytes().iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let parent = last_position(directory.as_bytes(), b'/').unwrap_or(0);
         directory.truncate(parent.max(mount_point.len()));
         findings.look(&directory, version);
     }

@@ -6,16 +6,29 @@
 use crate::backoff::Backoff;
 use crate::busy::Busy;
 use crate::contract::Measure;
-use crate::ledger::{Decision, Id, Ledger, Row};
+use crate::ledger::{Decision, Id, Ledger, Row, Seen};
 use crate::sys;
-use crate::sys::memory::{Resource, memory_use_of};
+use crate::sys::memory::{MemoryUse, Resource, memory_use_of};
 
 /// Of what others do not use they keep so much: to ask costs time.
 const KEEP_BYTES: u64 = 256 << 10;
 
-/// So much the soft limit leaves anybody without a question: a program that a process becomes by a call that nobody sees, as
-/// fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
-pub const LOADS_BYTES: u64 = 8 << 20;
+/// So much, or more, the soft limit leaves anybody without a question: a program that a process becomes by a call that nobody
+/// sees, as fexecve(3) and execveat(2) are, has to be loaded below it. A look charges what is used of it.
+///
+/// Of many all together might otherwise take more than there is before the first of them has to ask.
+pub fn unasked(ledger: &Ledger, soft: u64) -> u64 {
+    const MOST_BYTES: u64 = 8 << 20;
+    /// The data of a small program and of its C library.
+    const LEAST_BYTES: u64 = 1 << 20;
+    /// Of what there is.
+    const PART: u64 = 16;
+    if soft >= MOST_BYTES {
+        return soft;
+    }
+    let processes = (ledger.taken_rows().count() as u64).max(1);
+    soft.max((ledger.permitted() / PART / processes).clamp(LEAST_BYTES, MOST_BYTES))
+}
 
 /// When a process looked at what others had: that takes time, and is not done again at once.
 pub struct Looks {
@@ -25,14 +38,33 @@ pub struct Looks {
     inside: Busy,
 }
 
-/// What a process uses, in bytes.
+/// A process with so much room below its limit is about to lay `wanted` bytes of private memory over whatever is there, of which the
+/// kernel takes off what lies below, whether that was counted or not (mmap_region in mm/vma.c), and refuses nothing: so much it has to
+/// ask for. `None`: there is room for it. `replaced`: what is counted of that, which is dear to find out; `None` where it cannot be.
+pub fn laid_over(room: u64, wanted: u64, replaced: impl FnOnce() -> Option<u64>) -> Option<u64> {
+    if room >= wanted {
+        return None;
+    }
+    let more = wanted.saturating_sub(replaced()?);
+    (more > room).then_some(more)
+}
+
+/// What a process uses, and what it asks for, in bytes.
 #[derive(Clone, Copy)]
 pub struct Use {
-    /// What it may touch without asking.
-    pub mapped: u64,
-    pub held: u64,
+    pub seen: Seen,
     /// What it holds that others hold as well, where that is known.
     pub shared: u64,
+    /// What its other threads have pledged. It is looked at before the rest: what is pledged no more is in use by then.
+    pub pledged: u64,
+}
+
+impl Seen {
+    /// `None` where the kernel does not tell it.
+    pub fn of(memory: &MemoryUse) -> Option<Seen> {
+        let (data, held) = (memory.data?, memory.of(Measure::Resident)?);
+        Some(Seen { data, held, in_shared: memory.shared.unwrap_or(0) })
+    }
 }
 
 /// What a lease comes to.
@@ -40,8 +72,8 @@ pub struct Use {
 pub struct Grant {
     /// How much the process may take.
     pub left: u64,
-    /// The lease that this was found by. Whoever has moved a limit by it looks at the lease again: it may have been taken back in
-    /// part meanwhile.
+    /// The lease that this was found by. Whoever has moved a limit by it looks at the lease again (`Row::hold_lease`): it may have
+    /// been taken back in part meanwhile.
     pub lease: u64,
 }
 
@@ -67,12 +99,12 @@ impl Looks {
 
     /// Takes back what the dead had. Whether there was any.
     pub fn take_from_the_dead(&self, ledger: &Ledger) -> bool {
-        let now_ms = sys::process::monotonic_ms();
+        let now_ms = sys::clock::monotonic_ms();
         if !self.dead.is_due(now_ms) {
             return false;
         }
-        let found = ledger.take_from_the_dead(is_alive);
-        let end_ms = sys::process::monotonic_ms();
+        let found = ledger.take_from_the_dead(now_ms, is_alive);
+        let end_ms = sys::clock::monotonic_ms();
         ledger.note_given_back(found.unwrap_or(0), end_ms);
         self.dead.note_attempt(now_ms, end_ms);
         found.is_some()
@@ -86,10 +118,10 @@ impl Growth<'_> {
     /// others are asked to give anything back.
     pub fn make_room(self, used: Use, wanted: u64) -> Grant {
         let row = self.row;
-        row.note_held(used.held);
-        let fresh = row.note_mapped(used.mapped, used.held, sys::process::monotonic_ms());
-        let charge = row.charge().min(used.held.saturating_sub(used.shared));
-        let need = charge.saturating_add(wanted);
+        let fresh = self.ledger.note_use(row, used.seen, sys::clock::monotonic_ms());
+        let charge = row.charge().min(used.seen.held.saturating_sub(used.shared));
+        let taken = charge.saturating_add(used.pledged);
+        let need = taken.saturating_add(wanted);
         let in_full = need.saturating_add(fresh);
         if row.lease() < in_full {
             self.grow(in_full, TakesBack::Nothing);
@@ -98,7 +130,7 @@ impl Growth<'_> {
             self.grow(need, TakesBack::WhatItCan);
         }
         let lease = row.lease();
-        let left = lease.saturating_sub(charge);
+        let left = lease.saturating_sub(taken);
         Grant { left: left.saturating_sub(fresh).max(left.min(wanted)), lease }
     }
 
@@ -118,7 +150,7 @@ impl Growth<'_> {
             }
             match self.ledger.decide(self.row) {
                 Decision::Granted => {
-                    self.row.note_grown(sys::process::monotonic_ms());
+                    self.row.note_grown(sys::clock::monotonic_ms());
                     return;
                 }
                 Decision::Contended => pause(tries),
@@ -145,7 +177,7 @@ impl Growth<'_> {
 
     /// Takes back what others have leased and do not use, until it is enough. Whether that was anything.
     fn take_unused(self, short: u64) -> bool {
-        let now_ms = sys::process::monotonic_ms();
+        let now_ms = sys::clock::monotonic_ms();
         let looks = self.looks;
         let Some(_inside) = looks.inside.try_enter().filter(|_| looks.unused.is_due(now_ms)) else {
             return false;
@@ -157,7 +189,7 @@ impl Growth<'_> {
                 break;
             }
         }
-        let end_ms = sys::process::monotonic_ms();
+        let end_ms = sys::clock::monotonic_ms();
         self.ledger.note_given_back(got, end_ms);
         looks.unused.note_attempt(now_ms, end_ms);
         got > 0
@@ -165,51 +197,45 @@ impl Growth<'_> {
 
     /// So much: what it could map without asking, and what it has mapped and not touched for a while.
     ///
-    /// The soft limit is lowered first: from then on its owner asks before it maps more, by its lease, which it looks at again
-    /// once it has moved the limit. What it maps in between is found out, and it keeps its lease then: until that is known, what
-    /// is taken counts as claimed by this process.
+    /// The soft limit is lowered before it is looked what is in use: from then on its owner asks before it maps more, by its lease,
+    /// and holds that once it has moved the limit. What the kernel has let pass a moment before, the next look charges.
     fn take_what_is_unused(self, row: &Row) -> u64 {
-        let (Some(id), lease) = (row.id(), row.lease()) else { return 0 };
-        if row.is_outside() || lease < 2 * KEEP_BYTES {
-            return 0;
-        }
+        let lease = row.lease();
+        let Some(id) = row.id().filter(|_| !row.is_outside() && lease >= 2 * KEEP_BYTES) else { return 0 };
         let pid = id.pid();
-        let used = || {
-            let used = memory_use_of(pid);
-            Some((used.data?, used.of(Measure::Resident)?))
-        };
-        let Some((data, held)) = used() else { return 0 };
-        row.note_held(held);
-        let fresh = row.note_mapped(data, held, sys::process::monotonic_ms());
-        let keep = row.charge().saturating_add(fresh).saturating_add(KEEP_BYTES);
-        let taken = lease.saturating_sub(keep);
-        if taken < KEEP_BYTES || !is_alive(id) || !self.row.claim(taken) {
-            return 0;
-        }
-        let most = data.saturating_add(KEEP_BYTES).max(LOADS_BYTES);
-        let mut set = None;
-        // Whose limit may not be changed keeps what it has.
-        let is_changed = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
-            set = sys::memory::lowered(now, most);
-            set
-        });
-        let mut got = 0;
-        if is_changed.is_ok() && row.lower(lease, keep) {
-            let mut is_as_set = false;
-            let looked = sys::memory::change_soft_limit(pid, Resource::Data, |now| {
-                is_as_set = now.soft <= set || set.is_none();
-                now.soft
-            });
-            let grown = used().map_or(0, |(now, _)| now.saturating_sub(most));
-            if looked.is_ok() && is_as_set && grown == 0 {
-                got = taken;
-            } else {
-                row.raise(taken);
+        for heir in self.ledger.heirs_of(row) {
+            if let Some(seen) = heir.id().and_then(|id| Seen::of(&memory_use_of(id.pid()))) {
+                self.ledger.note_use(heir, seen, sys::clock::monotonic_ms());
             }
         }
-        self.row.withdraw();
-        got
+        let look = || {
+            let seen = Seen::of(&memory_use_of(pid))?;
+            let fresh = self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
+            Some((seen, row.charge().saturating_add(fresh)))
+        };
+        row.take_unused(KEEP_BYTES, || {
+            let (seen, uses) = look()?;
+            let shared = counted_for_others(pid, seen);
+            let keeps = |uses: u64| uses.saturating_sub(shared).saturating_add(KEEP_BYTES);
+            if lease.saturating_sub(keeps(uses)) < KEEP_BYTES || !is_alive(id) {
+                return None;
+            }
+            let most = unasked(self.ledger, seen.data.saturating_add(KEEP_BYTES));
+            // Whose limit may not be changed keeps what it has.
+            let lower = |now| sys::memory::lowered(now, most);
+            sys::memory::change_soft_limit(pid, Resource::Data, lower).ok()?;
+            look().filter(|(seen, _)| seen.data <= most).map(|(_, uses)| keeps(uses))
+        })
     }
+}
+
+/// Of the shared memory that a process holds, what those are charged for who share it. The answer is dear.
+fn counted_for_others(pid: u32, seen: Seen) -> u64 {
+    const WORTH_BYTES: u64 = 4 << 20;
+    if seen.in_shared < WORTH_BYTES {
+        return 0;
+    }
+    sys::memory::shared_share_held_by(pid).map_or(0, |share| seen.in_shared.saturating_sub(share))
 }
 
 /// Somebody else is at it, for some instructions as a rule.
@@ -218,5 +244,5 @@ fn pause(tries: u32) {
 }
 
 pub fn is_alive(id: Id) -> bool {
-    sys::process::is_alive_since(id.pid(), id.start())
+    sys::proc::is_alive_since(id.pid(), id.start())
 }

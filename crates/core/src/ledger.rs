@@ -13,10 +13,18 @@
 //! the other; who finds no room takes its claim back. What a process that stands still has claimed counts, and what a dead
 //! one had is taken back by anybody who finds it dead (`take_from_the_dead`).
 //!
+//! What a process has leased and does not use others may take back (`take_unused`), and a limit keeps it from using that all the
+//! same. Calls that no limit refuses want more: their process says before it looks at its lease how much they are about to take
+//! (`pledge`), and takes that word back once they are made, or are not. A lease has a number beside its bytes that goes up with
+//! whatever is done by it: who found out what a process uses takes back nothing of a lease that is another one by now.
+//!
+//! So no step needs another one to be undone, whoever dies after it, and the leases never come to more than is permitted at the
+//! moment when one of them grows. What a process has taken without asking is charged as far as there is room (`charge`).
+//!
 //! Nobody trusts a row blindly: all sums saturate, and what is said in it is one process's claim about itself.
 
 use crate::report::Holder;
-use crate::text::Text;
+use crate::text::{Text, position};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// So many processes can share a budget.
@@ -31,7 +39,7 @@ pub const LEDGER_BYTES: usize = size_of::<Ledger>();
 const LITTLE_BYTES: u64 = 8 << 20;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 4;
 
 #[repr(C)]
 pub struct Ledger {
@@ -60,6 +68,12 @@ struct Head {
     container: AtomicU64,
     /// How many have died of it.
     died: AtomicU64,
+    /// What those were charged for of shared memory whose lease was taken back since the last look: others may have it still. And
+    /// when that was last: monotonic milliseconds.
+    left_behind: AtomicU64,
+    left_behind_ms: AtomicU64,
+    /// When a look last found more in use than there is: monotonic milliseconds.
+    over_ms: AtomicU64,
 }
 
 /// Somebody who ended out of memory.
@@ -78,8 +92,13 @@ struct Death {
 pub struct Row {
     /// The process: `Id`; zero for nobody.
     id: AtomicU64,
+    /// `LEASE_BITS` for its bytes, and above them the number that goes up with whatever is done by it.
     lease: AtomicU64,
     claim: AtomicU64,
+    /// What whoever keeps the ledger is about to charge it for.
+    charging: AtomicU64,
+    /// What its threads are about to take by calls that no limit refuses.
+    pledged: AtomicU64,
     /// What it held when it was forked, which others are charged for.
     base: AtomicU64,
     /// What it held when somebody looked last, that of others included.
@@ -88,6 +107,14 @@ pub struct Row {
     untouched: AtomicU64,
     lately_untouched: AtomicU64,
     lately_since_ms: AtomicU64,
+    /// What of shared memory it was found to use, and what it will once it has used all that it asked for; and when it was last
+    /// seen on its way there.
+    in_shared: AtomicU64,
+    in_shared_to_come: AtomicU64,
+    in_shared_at_ms: AtomicU64,
+    /// What those have used of it that were forked since, and theirs; and by whom it was forked itself.
+    in_shared_by_heirs: AtomicU64,
+    parent: AtomicU64,
     /// When its lease has grown last, and when before that; zero for never.
     grown_ms: AtomicU64,
     grown_before_ms: AtomicU64,
@@ -129,6 +156,38 @@ impl Id {
     }
 }
 
+/// What a process is found to use, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Private memory that it may write to, touched or not.
+    pub data: u64,
+    /// What it holds: of that, and of shared memory.
+    pub held: u64,
+    /// What of shared memory.
+    pub in_shared: u64,
+}
+
+/// What was seen untouched for so long stays so.
+const UNTOUCHED_MS: u64 = 1000;
+/// How long a request waits where more is in use than there is: one after the other has its answer before somebody has to leave.
+const PATIENCE_OVER_MS: u64 = 100;
+/// So much changes all the time.
+const NOISE_BYTES: u64 = 64 << 10;
+
+/// So many bits are enough for what any machine has.
+const LEASE_BITS: u32 = 48;
+const MOST_BYTES: u64 = (1 << LEASE_BITS) - 1;
+
+/// The bytes in the word of a lease.
+fn bytes_in(lease: u64) -> u64 {
+    lease & MOST_BYTES
+}
+
+/// The word that comes after another one.
+fn next_lease(lease: u64, bytes: u64) -> u64 {
+    (lease & !MOST_BYTES).wrapping_add(1 << LEASE_BITS) | bytes.min(MOST_BYTES)
+}
+
 /// What came of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -139,8 +198,9 @@ pub enum Decision {
     Short(u64),
 }
 
-// The order of all accesses to `id`, `lease` and `claim` is one (SeqCst): who counts after its own claim is there sees
-// each claim that came before, and the lease that came of it. So is that of who waits, and what moved last.
+// The order of all accesses to `id`, `lease`, `claim` and `pledged` is one (SeqCst): who counts after its own claim is there sees
+// each claim that came before, and the lease that came of it; and who takes a lease back sees the pledge of whoever has not seen
+// that. So is that of who waits, and what moved last.
 const ONE: Ordering = Ordering::SeqCst;
 // Everything else stands for itself.
 const ANY: Ordering = Ordering::Relaxed;
@@ -193,7 +253,31 @@ impl Ledger {
 
     /// What the leases may come to: the budget, or what the container leaves of it.
     pub fn permitted(&self) -> u64 {
-        self.budget().min(self.head.ceiling.load(ONE))
+        let permitted = self.budget().min(self.head.ceiling.load(ONE));
+        permitted.saturating_sub(self.left_behind())
+    }
+
+    pub fn left_behind(&self) -> u64 {
+        self.head.left_behind.load(ONE)
+    }
+
+    /// A process has ended, or becomes another program, and others are about to get its lease. The shared memory that it was charged
+    /// for is gone with it only if nobody else has it, which a look tells: until then it is nobody's. How much that is.
+    pub fn note_left_behind(&self, row: &Row, now_ms: u64) -> u64 {
+        let shared = row.in_shared.load(ANY).min(row.lease());
+        if shared <= NOISE_BYTES {
+            return 0;
+        }
+        let more = |sum: u64| Some(sum.saturating_add(shared));
+        let _ = self.head.left_behind.fetch_update(ONE, ONE, more);
+        self.head.left_behind_ms.fetch_max(now_ms, ANY);
+        shared
+    }
+
+    /// It is known what has become of so much.
+    pub fn forget_left_behind(&self, bytes: u64) {
+        let less = |sum: u64| Some(sum.saturating_sub(bytes));
+        let _ = self.head.left_behind.fetch_update(ONE, ONE, less);
     }
 
     pub fn patience_ms(&self) -> u64 {
@@ -204,9 +288,35 @@ impl Ledger {
         self.rows.get(index)
     }
 
-    /// All leases together, without what is claimed.
+    /// All leases together, without what is claimed: what they were at one moment, unless they change all the time.
     pub fn leased(&self) -> u64 {
-        self.taken_rows().fold(0, |sum, row| sum.saturating_add(row.lease()))
+        const MOST_TRIES: u32 = 8;
+        let sum = || {
+            self.taken_rows().fold((0u64, 0u64), |(sum, mark), row| {
+                let lease = row.lease.load(ONE);
+                (sum.saturating_add(bytes_in(lease)), mark.rotate_left(7) ^ lease)
+            })
+        };
+        let (mut least, mut mark) = sum();
+        for _ in 0..MOST_TRIES {
+            let (bytes, now) = sum();
+            if now == mark {
+                return bytes;
+            }
+            (least, mark) = (least.min(bytes), now);
+        }
+        least
+    }
+
+    /// All leases, and all that is claimed or about to be charged.
+    fn leases_and_claims(&self) -> (u64, u64) {
+        let (mut leases, mut claims) = (0u64, 0u64);
+        for row in self.taken_rows() {
+            // The claim first: what is leased meanwhile is then counted twice, and never left out.
+            claims = claims.saturating_add(row.claim.load(ONE)).saturating_add(row.charging.load(ONE));
+            leases = leases.saturating_add(row.lease());
+        }
+        (leases, claims)
     }
 
     /// The rows that belong to a process.
@@ -231,22 +341,35 @@ impl Ledger {
         (first..ROWS).chain(0..first).find(has)
     }
 
+    /// What a process was found to use. How much of what it has not touched may be touched soon, for all that is known: of what it
+    /// mapped lately, and where it goes on touching that, all of it.
+    ///
+    /// Shared memory that its parent has asked for is the parent's to come until a child uses it.
+    pub fn note_use(&self, row: &Row, seen: Seen, now_ms: u64) -> u64 {
+        const MOST_GENERATIONS: usize = 8;
+        let (fresh, more_shared) = row.note_use(seen, now_ms);
+        let parent = |heir: &&Row| self.row(self.find(heir.parent()?)?);
+        if more_shared > 0 {
+            let ancestors = core::iter::successors(parent(&row), parent).take(MOST_GENERATIONS);
+            ancestors.for_each(|ancestor| ancestor.note_use_by_heir(more_shared, now_ms));
+        }
+        fresh
+    }
+
+    /// The rows of those that this one has forked and that have been found to use shared memory since, where it has asked for any.
+    pub fn heirs_of(&self, row: &Row) -> impl Iterator<Item = &Row> {
+        let id = row.id().filter(|_| row.in_shared_to_come.load(ANY) > 0);
+        self.taken_rows().filter(move |heir| id.is_some() && heir.parent() == id)
+    }
+
     /// The second step: is there room for what `row` has claimed? If so it is leased.
     pub fn decide(&self, row: &Row) -> Decision {
         let permitted = self.permitted();
-        let (mut leases, mut claims) = (0u64, 0u64);
-        for other in &self.rows {
-            if other.id.load(ONE) == 0 {
-                continue;
-            }
-            // The claim first: what is leased meanwhile is then counted twice, and never left out.
-            claims = claims.saturating_add(other.claim.load(ONE));
-            leases = leases.saturating_add(other.lease.load(ONE));
-        }
+        let (leases, claims) = self.leases_and_claims();
         let own = row.claim.load(ONE);
         let sum = leases.saturating_add(claims);
         if sum <= permitted {
-            row.lease.fetch_add(own, ONE);
+            row.change_lease(|lease| lease.saturating_add(own));
             row.claim.store(0, ONE);
             return Decision::Granted;
         }
@@ -255,20 +378,60 @@ impl Ledger {
         if missing == 0 { Decision::Contended } else { Decision::Short(missing) }
     }
 
+    /// Charges a process for what it has taken without asking, as far as there is room. Only whoever keeps the ledger does so; if
+    /// that one dies in between, what it was about to charge counts as long as the row is that process's.
+    pub fn charge(&self, row: &Row, bytes: u64) {
+        let lease = row.lease.load(ONE);
+        let missing = bytes.saturating_sub(bytes_in(lease));
+        if missing == 0 {
+            return;
+        }
+        row.charging.store(missing, ONE);
+        let permitted = self.permitted();
+        let (leases, claims) = self.leases_and_claims();
+        let charged = missing.saturating_sub(leases.saturating_add(claims).saturating_sub(permitted));
+        if charged > 0 {
+            // Another one by now: the next look will tell.
+            let new = next_lease(lease, bytes_in(lease).saturating_add(charged));
+            let _ = row.lease.compare_exchange(lease, new, ONE, ONE);
+        }
+        row.charging.store(0, ONE);
+    }
+
     /// Takes back what a dead process had, if the row is still its own. Whether it was.
     pub fn take_back(&self, row: &Row, id: Id) -> bool {
-        row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok()
+        loop {
+            // The lease first, so that whoever has the row next does not begin with that; and only as it was while the row was
+            // the dead one's.
+            let lease = row.lease.load(ONE);
+            if row.id.load(ONE) != id.0 {
+                return false;
+            }
+            if bytes_in(lease) == 0
+                || row.lease.compare_exchange(lease, next_lease(lease, 0), ONE, ONE).is_ok()
+            {
+                return row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok();
+            }
+        }
     }
 
     /// The same of all who are not alive: how much that was, if there was any.
-    pub fn take_from_the_dead(&self, is_alive: impl Fn(Id) -> bool) -> Option<u64> {
+    pub fn take_from_the_dead(&self, now_ms: u64, is_alive: impl Fn(Id) -> bool) -> Option<u64> {
+        /// Whoever keeps the ledger looks oftener, if it is alive.
+        const KEPT_MS: u64 = 5000;
+        if now_ms.saturating_sub(self.head.left_behind_ms.load(ANY)) > KEPT_MS {
+            self.forget_left_behind(self.left_behind());
+        }
         let mut found = None::<u64>;
         for row in self.taken_rows() {
             let lease = row.lease();
-            if let Some(id) = row.id().filter(|id| !is_alive(*id))
-                && self.take_back(row, id)
-            {
+            let Some(id) = row.id().filter(|id| !is_alive(*id)) else { continue };
+            let left_behind = self.note_left_behind(row, now_ms);
+            if self.take_back(row, id) {
                 found = Some(found.unwrap_or(0).saturating_add(lease));
+            } else {
+                // Somebody else has, and noted that.
+                self.forget_left_behind(left_behind);
             }
         }
         found
@@ -328,12 +491,25 @@ impl Ledger {
     pub fn is_to_be_refused(&self, row: &Row, since_ms: u64, now_ms: u64) -> bool {
         /// So many times the patience is the longest that anybody waits, whatever moves.
         const LONGEST: u64 = 60;
-        let patience_ms = self.patience_ms();
+        let patience_ms =
+            if self.is_over(now_ms) { self.patience_ms().min(PATIENCE_OVER_MS) } else { self.patience_ms() };
         // Before it is looked what moved: see `end_to_wait`.
         let before = self.waiting_before(row);
         let quiet_ms = now_ms.saturating_sub(self.moved_ms(now_ms).max(since_ms));
         let waited_ms = now_ms.saturating_sub(since_ms);
         quiet_ms >= patience_ms.saturating_mul(1 + before) || waited_ms >= patience_ms.saturating_mul(LONGEST)
+    }
+
+    /// More is in use than there is: whoever waits is refused soon, so that it gives something back, before somebody has to leave.
+    pub fn note_over(&self, now_ms: u64) {
+        self.head.over_ms.store(now_ms, ANY);
+    }
+
+    fn is_over(&self, now_ms: u64) -> bool {
+        /// Looks follow one another faster.
+        const SINCE_MS: u64 = 250;
+        let over_ms = self.head.over_ms.load(ANY);
+        over_ms != 0 && now_ms.saturating_sub(over_ms) < SINCE_MS
     }
 
     /// Those who hold most of the budget.
@@ -409,7 +585,7 @@ impl Row {
         if self.id.compare_exchange(0, id.0, ONE, ONE).is_err() {
             return false;
         }
-        // What somebody else left there counts until now, which is more and never less.
+        // What somebody else has claimed there counts until now, which is more and never less.
         self.begin();
         true
     }
@@ -417,13 +593,20 @@ impl Row {
     /// The process has nothing yet; or it has become another program, and nothing of the old one is left.
     pub fn begin(&self) {
         self.claim.store(0, ONE);
-        self.lease.store(0, ONE);
+        self.charging.store(0, ONE);
+        self.pledged.store(0, ONE);
+        self.change_lease(|_| 0);
         for word in [
             &self.base,
             &self.held,
             &self.untouched,
             &self.lately_untouched,
             &self.lately_since_ms,
+            &self.in_shared,
+            &self.in_shared_to_come,
+            &self.in_shared_at_ms,
+            &self.in_shared_by_heirs,
+            &self.parent,
             &self.grown_ms,
             &self.grown_before_ms,
             &self.held_back_since_ms,
@@ -443,7 +626,25 @@ impl Row {
     }
 
     pub fn lease(&self) -> u64 {
-        self.lease.load(ONE)
+        bytes_in(self.lease.load(ONE))
+    }
+
+    /// The same for whoever goes by it: from now on, nobody takes back what was found unused before. Whoever has moved a limit by
+    /// the lease, or pledged something, looks at it so afterwards.
+    pub fn hold_lease(&self) -> u64 {
+        self.change_lease(|lease| lease)
+    }
+
+    /// What it has become.
+    fn change_lease(&self, change: impl Fn(u64) -> u64) -> u64 {
+        let mut now = self.lease.load(ONE);
+        loop {
+            let next = next_lease(now, change(bytes_in(now)));
+            match self.lease.compare_exchange(now, next, ONE, ONE) {
+                Ok(_) => return bytes_in(next),
+                Err(other) => now = other,
+            }
+        }
     }
 
     /// The first step: the process wants so much more. False: another thread of it is at it already.
@@ -451,20 +652,24 @@ impl Row {
         more != 0 && self.claim.compare_exchange(0, more, ONE, ONE).is_ok()
     }
 
-    /// The process was found to have mapped so many bytes, and to hold so many. How many of those that it has not touched may be
-    /// touched soon, for all that is known: where it goes on touching them, all of them.
-    pub fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
-        /// What was seen untouched for so long stays so.
-        const WHILE_MS: u64 = 1000;
-        /// So much changes all the time.
-        const NOISE_BYTES: u64 = 64 << 10;
+    /// See `Ledger::note_use`; and how much more it uses of shared memory.
+    fn note_use(&self, seen: Seen, now_ms: u64) -> (u64, u64) {
+        self.note_held(seen.held);
+        // What it holds of shared memory says nothing of the private one.
+        let mapped = seen.data.saturating_add(seen.in_shared);
+        let (to_come, more) = self.note_shared(seen.in_shared, now_ms);
+        (self.note_mapped(mapped, seen.held, now_ms).saturating_add(to_come), more)
+    }
+
+    /// The same of private memory.
+    fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
         let now = mapped.saturating_sub(held);
         let lately = self.lately_untouched.load(ANY);
         if now.saturating_add(NOISE_BYTES) < lately {
             self.untouched.store(0, ANY);
             self.lately_untouched.store(now, ANY);
             self.lately_since_ms.store(now_ms, ANY);
-        } else if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= WHILE_MS {
+        } else if now_ms.saturating_sub(self.lately_since_ms.load(ANY)) >= UNTOUCHED_MS {
             self.untouched.store(lately.min(now), ANY);
             self.lately_untouched.store(now, ANY);
             self.lately_since_ms.store(now_ms, ANY);
@@ -472,24 +677,79 @@ impl Row {
         now.saturating_sub(self.untouched.load(ANY))
     }
 
-    /// Gives back what was taken of the lease: the process needs it after all.
-    pub fn raise(&self, by: u64) {
-        self.lease.fetch_add(by, ONE);
+    /// The same of shared memory, of which the kernel tells what is in use and not what is mapped; and how much more is in use.
+    fn note_shared(&self, in_use: u64, now_ms: u64) -> (u64, u64) {
+        let more = in_use.saturating_sub(self.in_shared.swap(in_use, ANY));
+        if more > NOISE_BYTES && self.in_shared_to_come.load(ANY) > in_use {
+            self.in_shared_at_ms.store(now_ms, ANY);
+        }
+        // What a child has used its parent may have used before.
+        let used = in_use.max(self.in_shared_by_heirs.load(ANY));
+        (self.in_shared_to_come(now_ms).saturating_sub(used), more)
     }
 
-    /// Lowers the lease, if it is still `from`.
-    pub fn lower(&self, from: u64, to: u64) -> bool {
-        to < from && self.lease.compare_exchange(from, to, ONE, ONE).is_ok()
+    /// A child, or one of its children, uses so much more shared memory.
+    fn note_use_by_heir(&self, more: u64, now_ms: u64) {
+        let by_heirs = self.in_shared_by_heirs.load(ANY).saturating_add(more);
+        if self.in_shared_to_come.load(ANY) > by_heirs {
+            self.in_shared_at_ms.store(now_ms, ANY);
+        }
+        // Two who note at once may leave one of them out: then more is kept than will be used, for a while.
+        self.in_shared_by_heirs.store(by_heirs, ANY);
     }
 
-    /// Takes its claim back: it wants nothing any more.
-    pub fn withdraw(&self) {
-        self.claim.store(0, ONE);
+    /// What of shared memory it will use once it has used all that it asked for lately.
+    fn in_shared_to_come(&self, now_ms: u64) -> u64 {
+        let is_old = now_ms.saturating_sub(self.in_shared_at_ms.load(ANY)) >= UNTOUCHED_MS;
+        if is_old { 0 } else { self.in_shared_to_come.load(ANY) }
     }
 
-    /// What it is charged for is what it was found to hold, more or less than before: for one in which nothing of ours runs.
-    pub fn charge_exactly(&self, bytes: u64) {
-        self.lease.store(bytes, ONE);
+    /// It has got so much more shared memory, and will use it.
+    pub fn note_new_shared(&self, bytes: u64, now_ms: u64) {
+        let to_come = self.in_shared_to_come(now_ms);
+        if to_come == 0 {
+            self.in_shared_by_heirs.store(0, ANY);
+        }
+        let whole = to_come.max(self.in_shared.load(ANY)).saturating_add(bytes);
+        self.in_shared_to_come.store(whole, ANY);
+        self.in_shared_at_ms.store(now_ms, ANY);
+    }
+
+    /// A thread is about to take so much by a call that no limit refuses. Whoever pledges looks at the lease afterwards, and not
+    /// before: it may be taken back until then.
+    pub fn pledge(&self, bytes: u64) {
+        self.pledged.fetch_add(bytes, ONE);
+        self.hold_lease();
+    }
+
+    /// That call has been made, and what it took is seen; or it will not be made.
+    pub fn end_pledge(&self, bytes: u64) {
+        let mut now = self.pledged();
+        // Nothing is left where the process has become another program meanwhile.
+        while let Err(other) = self.pledged.compare_exchange(now, now.saturating_sub(bytes), ONE, ONE) {
+            now = other;
+        }
+    }
+
+    pub fn pledged(&self) -> u64 {
+        self.pledged.load(ONE)
+    }
+
+    /// Takes back what the process has leased and does not use: how much. `uses`: how much of the lease it keeps, pledges aside,
+    /// once it cannot use more without asking.
+    pub fn take_unused(&self, least: u64, uses: impl FnOnce() -> Option<u64>) -> u64 {
+        // In this order: whoever goes by the lease from now on has another one; and a pledge that has ended was made good, and is
+        // in use.
+        let lease = self.lease.load(ONE);
+        let pledged = self.pledged();
+        let keep = uses().map_or(u64::MAX, |uses| uses.saturating_add(pledged));
+        let taken = bytes_in(lease).saturating_sub(keep);
+        if taken < least.max(1)
+            || self.lease.compare_exchange(lease, next_lease(lease, keep), ONE, ONE).is_err()
+        {
+            return 0;
+        }
+        taken
     }
 
     /// The process was asked to leave.
@@ -511,14 +771,15 @@ impl Row {
         self.is_leaving.load(ANY) != 0
     }
 
-    /// Charges a process for what it has taken without asking, whether there is room or not.
-    pub fn charge_at_least(&self, bytes: u64) {
-        self.lease.fetch_max(bytes, ONE);
+    /// The process was forked by that one, if it shares the budget, and holds so much that its parent is charged for.
+    pub fn set_base(&self, bytes: u64, parent: Option<Id>) {
+        self.base.store(bytes, ANY);
+        self.parent.store(parent.map_or(0, |Id(parent)| parent), ANY);
     }
 
-    /// The process was forked, and holds so much that its parent is charged for.
-    pub fn set_base(&self, bytes: u64) {
-        self.base.store(bytes, ANY);
+    /// The process that it was forked by, and is still a copy of.
+    pub fn parent(&self) -> Option<Id> {
+        Some(self.parent.load(ANY)).filter(|parent| *parent != 0).map(Id)
     }
 
     pub fn base(&self) -> u64 {
@@ -633,7 +894,7 @@ fn load_name(words: &[AtomicU64; 2]) -> Text<16> {
     for word in words {
         name.push_bytes(&word.load(ANY).to_le_bytes());
     }
-    let len = name.as_bytes().iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    let len = position(name.as_bytes(), 0).unwrap_or(name.len());
     name.truncate(len);
     name
 }
@@ -668,13 +929,16 @@ mod tests {
         assert_eq!(grant(&ledger, one, 60), Decision::Granted);
         assert_eq!(grant(&ledger, other, 50), Decision::Short(10));
         assert_eq!((one.lease(), other.lease(), ledger.leased()), (60, 0, 60));
-        assert!(one.lower(60, 20) && !one.lower(60, 10) && !one.lower(20, 30));
+        one.take_unused(1, || Some(20));
+        one.take_unused(1, || Some(30));
+        assert_eq!(one.lease(), 20);
         assert_eq!(grant(&ledger, other, 80), Decision::Granted);
         ledger.set_ceiling(90);
         assert_eq!(grant(&ledger, one, 1), Decision::Short(11));
         ledger.set_budget(u64::MAX);
         ledger.set_ceiling(u64::MAX);
         assert_eq!(grant(&ledger, one, u64::MAX), Decision::Granted);
+        assert_eq!(one.lease(), MOST_BYTES);
     }
 
     #[test]
@@ -727,6 +991,25 @@ mod tests {
     }
 
     #[test]
+    fn where_more_is_in_use_than_there_is_nobody_waits_for_long() {
+        let ledger = ledger(100);
+        ledger.open(100, 60_000, 0, 0);
+        let rows = [row(&ledger, 1), row(&ledger, 2)];
+        for (row, held) in rows.iter().zip([10, 30]) {
+            row.note_held(held);
+            row.begin_to_wait(5, 1000);
+        }
+        let is_refused = |now_ms| rows.map(|row| ledger.is_to_be_refused(row, 1000, now_ms));
+        assert_eq!(is_refused(1200), [false; 2]);
+        ledger.note_over(1190);
+        assert_eq!([is_refused(1099), is_refused(1190)], [[false; 2], [false, true]]);
+        // One after the other; and it is over no more.
+        ledger.note_movement(1190);
+        assert_eq!([is_refused(1289), is_refused(1290)], [[false; 2], [false, true]]);
+        assert_eq!(is_refused(1190 + 250), [false; 2]);
+    }
+
+    #[test]
     fn who_comes_and_goes_with_a_little_moves_nothing() {
         let ledger = ledger(6400);
         let (waiter, small, large) = (row(&ledger, 1), row(&ledger, 2), row(&ledger, 3));
@@ -734,14 +1017,14 @@ mod tests {
         assert_eq!(grant(&ledger, small, 99), Decision::Granted);
         assert_eq!(grant(&ledger, large, 100), Decision::Granted);
         ledger.note_given_back(0, 1050);
-        let small_bytes = ledger.take_from_the_dead(|id| id.pid() != 2);
+        let small_bytes = ledger.take_from_the_dead(0, |id| id.pid() != 2);
         assert_eq!(small_bytes, Some(99));
         ledger.note_given_back(99, 1050);
         assert!(ledger.is_to_be_refused(waiter, 1000, 1100));
-        assert_eq!(ledger.take_from_the_dead(|id| id.pid() != 3), Some(100));
+        assert_eq!(ledger.take_from_the_dead(0, |id| id.pid() != 3), Some(100));
         ledger.note_given_back(100, 1050);
         assert!(!ledger.is_to_be_refused(waiter, 1000, 1100));
-        assert_eq!(ledger.take_from_the_dead(|_| true), None);
+        assert_eq!(ledger.take_from_the_dead(0, |_| true), None);
     }
 
     #[test]
@@ -767,9 +1050,11 @@ mod tests {
         assert_eq!([9100, 9101].map(|now_ms| yields(small, now_ms)), [true, false]);
         // Whoever has little is let go on; and so is everybody while there is room for the largest to double.
         large.begin_to_yield(10 * MIB, 1600);
-        assert!(small.lower(290 * MIB, 20 * MIB) && !yields(small, 9200));
+        small.take_unused(1, || Some(20 * MIB));
+        assert!(!yields(small, 9200));
         assert!(small.claim(80 * MIB) && ledger.decide(small) == Decision::Granted && yields(small, 9200));
-        assert!(still.lower(310 * MIB, 200 * MIB) && !yields(small, 9200));
+        still.take_unused(1, || Some(200 * MIB));
+        assert!(!yields(small, 9200));
     }
 
     #[test]
@@ -777,7 +1062,7 @@ mod tests {
         let ledger = ledger(100);
         let row = row(&ledger, 1);
         let look = |mapped_mib: u64, held_mib: u64, now_ms| {
-            row.note_mapped(mapped_mib << 20, held_mib << 20, now_ms) >> 20
+            row.note_use(seen(mapped_mib, held_mib, 0), now_ms).0 >> 20
         };
         assert_eq!(look(10, 10, 1000), 0);
         assert_eq!([look(90, 10, 1100), look(90, 10, 1999)], [80, 80]);
@@ -788,6 +1073,111 @@ mod tests {
         assert_eq!([look(95, 20, 3200), look(95, 30, 3300), look(95, 94, 4400)], [75, 65, 1]);
         // Given back, and taken again.
         assert_eq!([look(12, 10, 4500), look(95, 10, 4600)], [2, 85]);
+    }
+
+    fn seen(data_mib: u64, held_mib: u64, in_shared_mib: u64) -> Seen {
+        Seen { data: data_mib << 20, held: held_mib << 20, in_shared: in_shared_mib << 20 }
+    }
+
+    #[test]
+    fn shared_memory_that_was_asked_for_lately_is_about_to_be_used() {
+        let ledger = ledger(100);
+        let row = row(&ledger, 1);
+        let look = |in_shared_mib: u64, now_ms| {
+            row.note_use(seen(10, 10 + in_shared_mib, in_shared_mib), now_ms).0 >> 20
+        };
+        assert_eq!(look(20, 1000), 0);
+        row.note_new_shared(30 << 20, 1100);
+        row.note_new_shared(10 << 20, 1200);
+        // As long as it goes on using it, and not for long afterwards.
+        assert_eq!([look(20, 1300), look(35, 2100), look(50, 3000), look(50, 3999)], [40, 25, 10, 10]);
+        assert_eq!(look(50, 4000), 0);
+        // What is in use of it hides nothing of what was mapped of the private kind.
+        assert_eq!(row.note_use(seen(90, 60, 50), 4100).0 >> 20, 80);
+    }
+
+    #[test]
+    fn what_children_use_of_shared_memory_is_what_their_parent_asked_for() {
+        let ledger = ledger(100);
+        let [parent, child, grandchild] = [1, 2, 3].map(|pid| row(&ledger, pid));
+        child.set_base(0, parent.id());
+        grandchild.set_base(0, child.id());
+        parent.note_new_shared(60 << 20, 1000);
+        let look = |row: &Row, in_shared_mib: u64, now_ms| {
+            ledger.note_use(row, seen(10, 10 + in_shared_mib, in_shared_mib), now_ms) >> 20
+        };
+        assert_eq!([look(parent, 0, 1900), look(child, 20, 1950), look(parent, 0, 2900)], [60, 0, 40]);
+        // However seldom it is looked.
+        assert_eq!([look(grandchild, 10, 5000), look(parent, 0, 5900), look(parent, 0, 6000)], [0, 30, 0]);
+        assert_eq!([look(child, 50, 7000), look(parent, 0, 7100), look(child, 60, 7200)], [0, 0, 0]);
+        // What the parent has used is used once.
+        parent.note_new_shared(60 << 20, 9000);
+        assert_eq!([look(parent, 30, 9100), look(child, 90, 9200), look(parent, 30, 9300)], [30, 0, 30]);
+        assert_eq!(ledger.heirs_of(parent).count() + ledger.heirs_of(grandchild).count(), 1);
+    }
+
+    #[test]
+    fn shared_memory_that_a_dead_process_had_is_not_there_until_a_look_says_so() {
+        let ledger = ledger(100 << 20);
+        let (dead, other) = (row(&ledger, 1), row(&ledger, 2));
+        dead.note_use(seen(10, 40, 30), 1000);
+        ledger.charge(dead, 50 << 20);
+        let is_alive = |id: Id| id.pid() != 1;
+        assert_eq!(ledger.take_from_the_dead(1000, is_alive), Some(50 << 20));
+        assert_eq!(
+            (ledger.permitted() >> 20, grant(&ledger, other, 71 << 20)),
+            (70, Decision::Short(1 << 20))
+        );
+        // It begins, somebody else ends, and it tells what it has found.
+        let seen_by_then = ledger.left_behind();
+        let dead = row(&ledger, 1);
+        ledger.charge(dead, 20 << 20);
+        dead.note_use(seen(0, 20, 20), 2000);
+        assert_eq!(ledger.take_from_the_dead(2000, is_alive), Some(20 << 20));
+        ledger.forget_left_behind(seen_by_then);
+        assert_eq!(ledger.permitted() >> 20, 80);
+        // Nobody looks any more.
+        assert_eq!((ledger.take_from_the_dead(7000, is_alive), ledger.permitted() >> 20), (None, 80));
+        assert_eq!((ledger.take_from_the_dead(7001, is_alive), ledger.permitted() >> 20), (None, 100));
+    }
+
+    #[test]
+    fn what_is_pledged_is_not_taken_back() {
+        let ledger = ledger(100);
+        let (owner, taker) = (row(&ledger, 1), row(&ledger, 2));
+        assert_eq!(grant(&ledger, owner, 80), Decision::Granted);
+        let take = |uses: u64| owner.take_unused(5, || Some(uses));
+        owner.pledge(30);
+        owner.pledge(20);
+        assert_eq!([take(28), take(20), take(20)], [0, 10, 0]);
+        owner.end_pledge(20);
+        assert_eq!([take(20), take(20)], [20, 0]);
+        owner.end_pledge(30);
+        // It comes in between; or somebody goes by the lease in between, or takes it back.
+        for between in [&(|| owner.pledge(10)) as &dyn Fn(), &|| _ = owner.hold_lease(), &|| _ = take(45)] {
+            let uses = || {
+                between();
+                Some(20)
+            };
+            assert_eq!(owner.take_unused(5, uses), 0);
+            owner.end_pledge(u64::MAX);
+        }
+        assert_eq!(owner.take_unused(5, || None), 0);
+        assert_eq!((owner.lease(), owner.pledged(), take(20)), (45, 0, 25));
+        assert_eq!(grant(&ledger, taker, 80), Decision::Granted);
+    }
+
+    #[test]
+    fn what_was_taken_without_asking_is_charged_as_far_as_there_is_room() {
+        let ledger = ledger(100);
+        let (one, other) = (row(&ledger, 1), row(&ledger, 2));
+        assert_eq!(grant(&ledger, one, 60), Decision::Granted);
+        ledger.charge(other, 30);
+        assert!(one.claim(5));
+        ledger.charge(other, 50);
+        assert_eq!((other.lease(), ledger.decide(one)), (35, Decision::Granted));
+        ledger.charge(other, 20);
+        assert_eq!((one.lease(), other.lease(), ledger.leased()), (65, 35, 100));
     }
 
     #[test]
@@ -886,7 +1276,8 @@ mod tests {
                     }
                     Step::Lower(to) => {
                         let lease = row.lease();
-                        prop_assert_eq!(row.lower(lease, to), to < lease);
+                        let taken = row.take_unused(1, || Some(to));
+                        prop_assert_eq!((taken, row.lease()), (lease.saturating_sub(to), lease.min(to)));
                     }
                     Step::Die => {
                         lives[who] = None;
@@ -924,23 +1315,32 @@ mod tests {
 
         /// Nobody's row makes the arithmetic wrap.
         #[test]
-        fn rows_with_any_content_do_no_harm(words in prop::collection::vec(any::<u64>(), 13 * 8)) {
+        fn rows_with_any_content_do_no_harm(words in prop::collection::vec(any::<u64>(), 19 * 8)) {
             let ledger = ledger(1000);
-            for (row, words) in ledger.rows.iter().zip(words.chunks_exact(13)) {
-                let [id, lease, claim, base, held, untouched, lately, since, waits, wanted, refusals, asked, outside] =
-                    words.try_into().unwrap();
+            for (row, words) in ledger.rows.iter().zip(words.chunks_exact(19)) {
+                let [
+                    id, lease, claim, base, held, untouched, lately, since, waits, wanted, refusals, asked, outside,
+                    pledged, in_shared, to_come, shared_at, by_heirs, parent,
+                ] = words.try_into().unwrap();
                 for (to, from) in [
                     (&row.id, id), (&row.lease, lease), (&row.claim, claim), (&row.base, base), (&row.held, held),
                     (&row.untouched, untouched), (&row.lately_untouched, lately), (&row.lately_since_ms, since),
                     (&row.waiting_since_ms, waits), (&row.wanted, wanted), (&row.refusals, refusals),
                     (&row.asked_ms, asked), (&row.is_outside, outside),
+                    (&row.pledged, pledged), (&row.in_shared, in_shared), (&row.in_shared_to_come, to_come),
+                    (&row.in_shared_at_ms, shared_at), (&row.in_shared_by_heirs, by_heirs), (&row.parent, parent),
                 ] {
                     to.store(from, ANY);
                 }
             }
             let own = row(&ledger, 3);
             let _ = (ledger.leased(), grant(&ledger, own, 5), ledger.is_to_be_refused(own, 1, 2));
-            let _ = (own.name(), own.charge(), own.note_mapped(1, 2, 3), ledger.has_to_yield(own, 5, 6));
+            let _ = (own.name(), own.charge(), ledger.note_use(own, seen(1, 2, 3), 3), ledger.has_to_yield(own, 5, 6));
+            own.note_new_shared(5, 6);
+            own.set_base(1, ledger.taken_rows().next().and_then(Row::id));
+            let _ = (ledger.note_use(own, seen(1, 9, 8), 7), ledger.heirs_of(own).count());
+            own.end_pledge(7);
+            let _ = (own.take_unused(1, || Some(u64::MAX)), ledger.charge(own, u64::MAX));
         }
     }
 

@@ -2,218 +2,270 @@
 
 // The guard of a Rust program reads panics and last words, the library for other languages every message.
 
+use crate::text::{parts, place_of, position};
+
+/// Phrases, each with a line's end behind it. A table of slices takes five times the room, and is relocated whenever a program
+/// starts that has one.
+#[derive(Clone, Copy)]
+struct Phrases(&'static str);
+
+macro_rules! phrases {
+    ($($phrase:literal),* $(,)?) => {
+        Phrases(concat!($($phrase, "\n"),*))
+    };
+}
+
+impl Phrases {
+    // Not inlined, like all that is asked of each phrase: once for each table, that was a tenth of a guarded program.
+    #[inline(never)]
+    fn any(self, is_it: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        parts(self.0.as_bytes(), b'\n').any(|phrase| !phrase.is_empty() && is_it(phrase))
+    }
+}
+
 /// What programs say when memory was refused to them, in small letters and as whole words: phrases that claim a failure, in
 /// the words of whoever says them. One table for all who listen.
-const FAILED_FOR_MEMORY: [&[u8]; 47] = [
-    b"out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
-    b"outofmemory",               // std::io::ErrorKind
-    b"outofmemoryerror",          // Java, Julia
-    b"outofmemoryexception",      // .NET
-    b"out_of_memory",             // OCaml
-    b"memoryerror",               // CPython
-    b"nomemoryerror",             // Ruby
-    b"bad_alloc",                 // libstdc++, libc++
-    b"bad_array_new_length",      // the same
-    b"allocerr",                  // bumpalo
-    b"allocerror",                // std::collections::TryReserveErrorKind
-    b"memory allocation of",      // Rust's std
-    b"memory allocation failed",  // std::collections::TryReserveError
-    b"memory allocation failure", // C programs
-    b"memory allocation error",   // C programs
-    b"memory allocation still failed", // OpenBLAS
-    b"allocation failed",         // V8
-    b"allocation failure",        // LLVM
-    b"allocation error : not enough memory", // zstd
-    b"cannot allocate",           // ENOMEM in glibc and musl; bash
-    b"can't allocate",            // tar, gawk, ffmpeg
-    b"could not allocate",        // OpenSSL, SQLite's shell
-    b"couldn't allocate",         // sed
-    b"failed to allocate",        // Ruby, std's signal stack
-    b"unable to allocate",        // numpy
-    b"unable to alloc",           // Tcl
-    b"could not reserve",         // HotSpot, whose whole heap is reserved at the start
-    b"not enough memory",         // Lua
-    b"insufficient memory",       // HotSpot
-    b"no more memory",            // C programs
-    b"no memory for",             // C programs
-    b"memory exhausted",          // GNU programs
-    b"heap exhausted",            // SBCL, GHC
-    b"out of space",              // dash
-    b"vmerror",                   // PostScript
-    b"malloc failed",             // C programs, of all kinds
-    b"malloc() failed",
-    b"malloc failure", // OpenSSL
-    b"malloc error",
-    b"malloc returned null",
-    b"failed to malloc",
-    b"cannot malloc",
-    b"could not malloc",
-    b"enomem",      // Node
-    b"os error 12", // ENOMEM in std's words
-    b"code: 12,",   // the same, for debugging
-    b"errno 12",    // CPython
+const FAILED_FOR_MEMORY: Phrases = phrases![
+    "out of memory",             // Perl, PHP, V8, Go, git, SQLite, PostgreSQL, std::io::ErrorKind
+    "outofmemory",               // std::io::ErrorKind
+    "outofmemoryerror",          // Java, Julia
+    "outofmemoryexception",      // .NET
+    "out_of_memory",             // OCaml
+    "memoryerror",               // CPython
+    "nomemoryerror",             // Ruby
+    "bad_alloc",                 // libstdc++, libc++
+    "bad_array_new_length",      // the same
+    "allocerr",                  // bumpalo
+    "allocerror",                // std::collections::TryReserveErrorKind
+    "memory allocation of",      // Rust's std
+    "memory allocation failed",  // std::collections::TryReserveError
+    "memory allocation failure", // C programs
+    "memory allocation error",   // C programs
+    "memory allocation still failed", // OpenBLAS
+    "allocation failed",         // V8
+    "allocation failure",        // LLVM
+    "allocation error : not enough memory", // zstd
+    "cannot allocate",           // ENOMEM in glibc and musl; bash
+    "can't allocate",            // tar, gawk, ffmpeg
+    "could not allocate",        // OpenSSL, SQLite's shell
+    "couldn't allocate",         // sed
+    "failed to allocate",        // Ruby, std's signal stack
+    "unable to allocate",        // numpy
+    "unable to alloc",           // Tcl
+    "could not reserve",         // HotSpot, whose whole heap is reserved at the start
+    "not enough memory",         // Lua
+    "insufficient memory",       // HotSpot
+    "no more memory",            // C programs
+    "no memory for",             // C programs
+    "memory exhausted",          // GNU programs
+    "heap exhausted",            // SBCL, GHC
+    "out of space",              // dash
+    "vmerror",                   // PostScript
+    "malloc failed",             // C programs, of all kinds
+    "malloc() failed",
+    "malloc failure", // OpenSSL
+    "malloc error",
+    "malloc returned null",
+    "calloc failed",
+    "realloc failed",
+    "error allocating",
+    "failed allocating",
+    "failed to reserve memory",
+    "failed to malloc",
+    "cannot malloc",
+    "could not malloc",
+    "enomem",      // Node
+    "os error 12", // ENOMEM in std's words
+    "code: 12,",   // the same, for debugging
+    "errno 12",    // CPython
 ];
 
 /// Phrases that claim it only at the end of a sentence: "no memory", not "no memory leaks".
-const FAILED_FOR_MEMORY_AT_END: [&[u8]; 1] = [b"no memory"];
+const FAILED_FOR_MEMORY_AT_END: Phrases = phrases!["no memory"];
 
 /// What a Rust program says of a thread that could not be started, and of nothing else.
-const FAILED_TO_SPAWN: [&[u8]; 3] = [
-    b"failed to spawn thread",    // std
-    b"can't spawn worker thread", // tokio
-    b"threadpoolbuilderror",      // rayon
+const FAILED_TO_SPAWN: Phrases = phrases![
+    "failed to spawn thread",    // std
+    "can't spawn worker thread", // tokio
+    "threadpoolbuilderror",      // rayon
 ];
 
 /// The same of other programs.
-const FAILED_TO_START_THREAD: [&[u8]; 3] = [
-    b"can't start new thread",         // CPython
-    b"unable to create native thread", // HotSpot
-    b"pthread_create failed",          // OpenBLAS
+const FAILED_TO_START_THREAD: Phrases = phrases![
+    "can't start new thread",         // CPython
+    "unable to create native thread", // HotSpot
+    "pthread_create failed",          // OpenBLAS
 ];
 
 /// What may be said of that: pthread_create(3) gives EAGAIN.
-const TRY_AGAIN: [&[u8]; 4] =
-    [b"os error 11", b"code: 11,", b"wouldblock", b"resource temporarily unavailable"];
+const TRY_AGAIN: Phrases =
+    phrases!["os error 11", "code: 11,", "wouldblock", "resource temporarily unavailable"];
 
 /// What a panic says that comes of another thread's.
-const OF_ANOTHER_THREAD: [&[u8]; 5] = [
-    b"any { .. }",               // std::thread::JoinHandle::join
-    b"a scoped thread panicked", // std::thread::scope
-    b"poisonerror",              // std::sync::Mutex
-    b"recverror",                // channels, whose other end is gone
-    b"senderror",
+const OF_ANOTHER_THREAD: Phrases = phrases![
+    "any { .. }",               // std::thread::JoinHandle::join
+    "a scoped thread panicked", // std::thread::scope
+    "poisonerror",              // std::sync::Mutex
+    "recverror",                // channels, whose other end is gone
+    "senderror",
 ];
 
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
 /// And another processor's memory is not ours.
-const TAKES_BACK: [&[u8]; 17] = [
-    b"no",
-    b"not",
-    b"without",
-    b"never",
-    b"avoid",
-    b"avoids",
-    b"avoiding",
-    b"prevent",
-    b"prevents",
-    b"if",
-    b"when",
-    b"on",
-    b"zero",
-    b"survived",
-    b"expected",
-    b"cuda",
-    b"gpu",
+const TAKES_BACK: Phrases = phrases![
+    "no", "not", "without", "never", "avoid", "avoids", "avoiding", "prevent", "prevents", "if", "when",
+    "on", "zero", "survived", "expected", "cuda", "gpu",
 ];
 
 /// In a line with one of these the program tells how it copes.
-const COPES: [&[u8]; 10] = [
-    b"warning",
-    b"going without",
-    b"falling back",
-    b"fallback",
-    b"retrying",
-    b"trying again",
-    b"dropping",
-    b"skipping",
-    b"ignoring",
-    b"using less",
+const COPES: Phrases = phrases![
+    "warning",
+    "going without",
+    "falling back",
+    "fallback",
+    "retrying",
+    "trying again",
+    "dropping",
+    "skipping",
+    "ignoring",
+    "using less",
 ];
 
 /// In a line with one of these the program tells what state it is in: the last error number there was, which may be a
 /// stale one.
-const TELLS_STATE: [&[u8]; 3] = [b"last os error", b"last error", b"last errno"];
+const TELLS_STATE: Phrases = phrases!["last os error", "last error", "last errno"];
 
 /// In a warning, that memory was refused to somebody else within the program: a collector's, whose caller may cope or not.
-const PASSES_ON: [&[u8]; 3] = [b"returning null", b"failed to expand heap", b"out of memory exception"];
+const PASSES_ON: Phrases = phrases!["returning null", "failed to expand heap", "out of memory exception"];
 
 /// What else can be refused in the same words: "cannot allocate TTY", and ld.so's for a library that was built to be
 /// loaded at the start.
-const NOT_OF_MEMORY: [&[u8]; 8] = [
-    b"tty",
-    b"pty",
-    b"port",
-    b"lock",
-    b"address",
-    b"device",
-    b"memory in static tls block",
-    b"requested address",
+const NOT_OF_MEMORY: Phrases = phrases![
+    "tty",
+    "pty",
+    "port",
+    "lock",
+    "address",
+    "device",
+    "memory in static tls block",
+    "requested address",
+    "inode",
+    "ip",
+    "id",
+    "disk",
 ];
 
 /// What a runtime says at the limit of its own heap.
-const OF_RUNTIME_HEAP: [&[u8]; 3] =
-    [b"javascript heap out of memory", b"java.lang.outofmemoryerror", b"system.outofmemoryexception"];
+const OF_RUNTIME_HEAP: Phrases =
+    phrases!["javascript heap out of memory", "java.lang.outofmemoryerror", "system.outofmemoryexception"];
 
 /// What programs say when they end for something else, whatever was refused before.
-const OTHER_DEATH: [&[u8]; 7] = [
-    b"assertion",                     // C, CPython, Rust
-    b"panicked at",                   // Rust
-    b"check failed",                  // V8, Chromium
-    b"overflowed its stack",          // Rust
-    b"keyboardinterrupt",             // CPython
-    b"terminating connection due to", // PostgreSQL
-    b"allowed memory size",           // PHP, at a limit of its own
+const OTHER_DEATH: Phrases = phrases![
+    "assertion",                     // C, CPython, Rust
+    "panicked at",                   // Rust
+    "check failed",                  // V8, Chromium
+    "overflowed its stack",          // Rust
+    "keyboardinterrupt",             // CPython
+    "terminating connection due to", // PostgreSQL
+    "allowed memory size",           // PHP, at a limit of its own
+    "stack smashing detected",       // glibc, here and below: see `__libc_message`, malloc_printerr
+    "buffer overflow detected",
+    "free(): invalid",
+    "free(): double free",
+    "double free or corruption",
+    "munmap_chunk(): invalid",
+    "realloc(): invalid",
+    "malloc(): corrupted",
+    "malloc(): invalid",
+    "malloc(): unaligned",
+    "malloc_consolidate()",
+    "corrupted size vs",
+    "corrupted double-linked list",
+    "corrupted top size",
 ];
 
 /// What stands for the text of any other error number.
 pub const ANOTHER_ERROR: &[u8] = b"operation not permitted";
 
 /// Exceptions that memory is never why: whatever their messages say.
-const NEVER_OF_MEMORY: [&[u8]; 10] = [
-    b"TypeError",
-    b"SyntaxError",
-    b"ReferenceError",
-    b"NameError",
-    b"AttributeError",
-    b"KeyError",
-    b"IndexError",
-    b"ZeroDivisionError",
-    b"AssertionError",
-    b"FileNotFoundError",
+const NEVER_OF_MEMORY: Phrases = phrases![
+    "TypeError",
+    "SyntaxError",
+    "ReferenceError",
+    "NameError",
+    "AttributeError",
+    "KeyError",
+    "IndexError",
+    "ZeroDivisionError",
+    "AssertionError",
+    "FileNotFoundError",
 ];
 
 /// What programs say that failed at something else: what they said of memory before was not the end of it.
-const OTHER_FAILURE: [&[u8]; 14] = [
-    b"no such",
-    b"permission denied",
-    b"operation not permitted",
-    b"is a directory",
-    b"not a directory",
-    b"file exists",
-    b"no space left on device",
-    b"connection refused",
-    b"connection reset",
-    b"address already in use",
-    b"timed out",
-    b"syntax error",
-    b"does not exist",
-    b"command not found",
+const OTHER_FAILURE: Phrases = phrases![
+    "no such",
+    "permission denied",
+    "operation not permitted",
+    "is a directory",
+    "not a directory",
+    "file exists",
+    "no space left on device",
+    "file too large",
+    "disk quota exceeded",
+    "read-only file system",
+    "too many open files",
+    "input/output error",
+    "connection refused",
+    "connection reset",
+    "address already in use",
+    "timed out",
+    "syntax error",
+    "does not exist",
+    "command not found",
 ];
 
 /// The same of words that may come of what was refused as well: they take nothing back, and tell of a failure where they
 /// are all that was said.
-const MAYBE_OTHER_FAILURE: [&[u8]; 6] =
-    [b"undefined", b"unknown", b"unrecognized", b"unrecognised", b"unexpected", b"invalid"];
+const MAYBE_OTHER_FAILURE: Phrases =
+    phrases!["undefined", "unknown", "unrecognized", "unrecognised", "unexpected", "invalid"];
 
 /// What programs say that could not have something: straight after a refusal, what that was for.
-const FAILED_TO_MAKE: [&[u8]; 12] = [
-    b"failed to init",
-    b"failed to initialize",
-    b"failed to initialise",
-    b"failed to create",
-    b"could not initialize",
-    b"could not initialise",
-    b"could not create",
-    b"couldn't create",
-    b"unable to initialize",
-    b"unable to create",
-    b"cannot create",
-    b"can't create",
+const FAILED_TO_MAKE: Phrases = phrases![
+    "failed to init",
+    "failed to initialize",
+    "failed to initialise",
+    "failed to create",
+    "could not initialize",
+    "could not initialise",
+    "could not create",
+    "couldn't create",
+    "unable to initialize",
+    "unable to create",
+    "cannot create",
+    "can't create",
 ];
 
+/// What programs say that give up, and not why.
+const GIVES_UP: Phrases =
+    phrases!["failed", "failure", "fatal", "crashed", "panicked", "giving up", "gave up", "aborting"];
+
+/// What else stands in a line that says no more than that: with any other word it may tell of something else.
+const OF_THE_WHOLE: Phrases = phrases![
+    "the", "a", "this", "it", "has", "have", "job", "jobs", "task", "worker", "thread", "process", "program",
+    "run", "request", "error", "giving", "up", "gave",
+];
+
+/// Whether a line holds nothing but such words, and numbers.
+fn is_all_of(line: &[u8]) -> bool {
+    let is_known = |word: &[u8]| {
+        says_any(word, GIVES_UP) || OF_THE_WHOLE.any(&mut |known| word.eq_ignore_ascii_case(known))
+    };
+    names_in(line).all(|word| word.iter().all(u8::is_ascii_digit) || is_known(word))
+}
+
 /// Between two exceptions of CPython's: the second one came of the first.
-const CHAINS: [&[u8]; 2] =
-    [b"during handling of the above exception", b"the above exception was the direct cause"];
+const CHAINS: Phrases =
+    phrases!["during handling of the above exception", "the above exception was the direct cause"];
 
 /// What has fewer letters is no message: a line's end, a number, a sign of progress.
 const LEAST_LETTERS: usize = 8;
@@ -254,21 +306,21 @@ pub struct Story {
 
 impl Story {
     pub fn hear(&mut self, text: &[u8]) {
-        for line in text.split(|byte| *byte == b'\n') {
+        for line in parts(text, b'\n') {
             self.hear_line(line);
         }
     }
 
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
-        if says_any(line, &TELLS_STATE) || says(line, b"warning") && says_any(line, &PASSES_ON) {
+        if says_any(line, TELLS_STATE) || says(line, b"warning") && says_any(line, PASSES_ON) {
         } else if claims_failure_for_memory(line) && !is_never_of_memory(line)
-            || says_any(line, &FAILED_TO_SPAWN)
+            || says_any(line, FAILED_TO_SPAWN)
         {
             *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
-        } else if says_any(line, &CHAINS) {
+        } else if says_any(line, CHAINS) {
             self.is_chained = true;
-        } else if says_any(line, &OTHER_DEATH) {
+        } else if says_any(line, OTHER_DEATH) {
             *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
         } else if names_an_exception(line) {
             // Memory was refused, and that came of it.
@@ -276,14 +328,14 @@ impl Story {
                 *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
             }
             self.is_chained = false;
-        } else if says_any(line, &OTHER_FAILURE) {
+        } else if says_any(line, OTHER_FAILURE) {
             if self.last != Some(Message::OtherDeath) {
                 *self = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
             }
         } else if says_much(line) {
             self.fails_otherwise |=
-                matches!(self.last, None | Some(Message::Unrelated)) && says_any(line, &MAYBE_OTHER_FAILURE);
-            self.fails_to_make = self.last.is_none() && says_any(line, &FAILED_TO_MAKE);
+                matches!(self.last, None | Some(Message::Unrelated)) && may_fail_otherwise(line);
+            self.fails_to_make = self.last.is_none() && says_any(line, FAILED_TO_MAKE);
             self.last = self.last.or(Some(Message::Unrelated));
             self.goes_on |= says_of_memory && !goes_on(line);
         }
@@ -295,10 +347,15 @@ pub fn says_much(line: &[u8]) -> bool {
     line.iter().filter(|byte| byte.is_ascii_alphabetic()).count() >= LEAST_LETTERS
 }
 
+/// Whether it says that something else failed.
+pub fn fails_otherwise(text: &[u8]) -> bool {
+    says_any(text, OTHER_FAILURE)
+}
+
 /// Whether what is said in this line is said of the program's state, or as a thing that it copes with: whatever text of an
 /// error stands in it claims nothing.
 pub fn claims_nothing(line: &[u8]) -> bool {
-    says_any(line, &COPES) || says_any(line, &TELLS_STATE)
+    says_any(line, COPES) || says_any(line, TELLS_STATE) || says(line, b"no space left on device")
 }
 
 /// Whether a line claims that memory was refused.
@@ -306,13 +363,13 @@ pub fn claims_failure_for_memory(line: &[u8]) -> bool {
     if claims_nothing(line) {
         return false;
     }
-    let claims = |phrase: &&[u8]| {
+    let mut claims = |phrase: &[u8]| {
         places(line, phrase, is_of_word).any(|at| {
             let after = line.get(at + phrase.len()..).unwrap_or(&[]);
             !is_taken_back(line.get(..at).unwrap_or(&[])) && !is_of_something_else(after)
         })
     };
-    let ends = |phrase: &&[u8]| {
+    let mut ends = |phrase: &[u8]| {
         places(line, phrase, is_of_word).any(|at| {
             let after = line.get(at + phrase.len()..).unwrap_or(&[]);
             let next = after.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -321,43 +378,53 @@ pub fn claims_failure_for_memory(line: &[u8]) -> bool {
     };
     // Names that end so: numpy's.
     let is_kind_of_memory_error = |name: &[u8]| name.len() > 11 && name.ends_with(b"MemoryError");
-    FAILED_FOR_MEMORY.iter().chain(&FAILED_TO_START_THREAD).any(claims)
-        || FAILED_FOR_MEMORY_AT_END.iter().any(ends)
+    FAILED_FOR_MEMORY.any(&mut claims)
+        || FAILED_TO_START_THREAD.any(&mut claims)
+        || FAILED_FOR_MEMORY_AT_END.any(&mut ends)
         || names_in(line).any(is_kind_of_memory_error)
 }
 
 /// Whether it claims that a thread could not be started: for want of memory, or because there are too many.
 pub fn claims_failure_to_start_thread(text: &[u8]) -> bool {
-    says_any(text, &FAILED_TO_START_THREAD) || says_any(text, &FAILED_TO_SPAWN)
+    says_any(text, FAILED_TO_START_THREAD) || says_any(text, FAILED_TO_SPAWN)
 }
 
 /// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
 pub fn says_to_try_again(text: &[u8]) -> bool {
-    says_any(text, &TRY_AGAIN)
+    says_any(text, TRY_AGAIN)
 }
 
 /// Whether it claims so in the words of a runtime at the limit of its own heap.
 pub fn is_of_runtime_heap(text: &[u8]) -> bool {
-    says_any(text, &OF_RUNTIME_HEAP)
+    says_any(text, OF_RUNTIME_HEAP)
 }
 
 /// Whether one of the last words before the phrase takes it back.
+#[inline(never)]
 fn is_taken_back(before: &[u8]) -> bool {
     const WORDS: usize = 2;
-    let end = before.iter().rposition(|byte| b".:;,!?".contains(byte)).map_or(0, |at| at + 1);
-    let words = before.get(end..).unwrap_or(&[]).split(|byte| !byte.is_ascii_alphabetic());
-    words
-        .filter(|word| !word.is_empty())
-        .rev()
-        .take(WORDS)
-        .any(|word| TAKES_BACK.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    let mut rest = before;
+    for _ in 0..WORDS {
+        let end = rest.iter().rposition(u8::is_ascii_alphabetic).map_or(0, |at| at + 1);
+        let (before_end, between) = rest.split_at_checked(end).unwrap_or_default();
+        if between.iter().any(|byte| b".:;,!?".contains(byte)) {
+            return false;
+        }
+        let start = before_end.iter().rposition(|byte| !byte.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+        let (before_word, word) = before_end.split_at_checked(start).unwrap_or_default();
+        if TAKES_BACK.any(&mut |known| word.len() == known.len() && begins(word, known)) {
+            return true;
+        }
+        rest = before_word;
+    }
+    false
 }
 
+#[inline(never)]
 fn is_of_something_else(after: &[u8]) -> bool {
     let after = after.trim_ascii_start();
-    NOT_OF_MEMORY.iter().any(|thing| {
-        after.get(..thing.len()).is_some_and(|start| start.eq_ignore_ascii_case(thing))
-            && !after.get(thing.len()).is_some_and(u8::is_ascii_alphanumeric)
+    NOT_OF_MEMORY.any(&mut |thing| {
+        begins(after, thing) && !after.get(thing.len()).is_some_and(u8::is_ascii_alphanumeric)
     })
 }
 
@@ -369,7 +436,7 @@ fn names_in(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Whether it begins with the name of such an exception, as a traceback's last line does; in Node after "Uncaught".
 fn is_never_of_memory(line: &[u8]) -> bool {
     let line = line.strip_prefix(b"Uncaught ").unwrap_or(line);
-    NEVER_OF_MEMORY.iter().any(|name| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with(b":")))
+    NEVER_OF_MEMORY.any(&mut |name| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(b":")))
 }
 
 /// Whether a line tells of an exception by its name, as what ended something: `KeyError: 'id'`, `… (TypeError)`.
@@ -422,11 +489,11 @@ impl PanicWords {
         };
         let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         add(letters > 0, PanicWords::SOMETHING);
-        add(text.split(|byte| *byte == b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
-        add(says_any(text, &FAILED_TO_SPAWN), PanicWords::THREAD);
-        add(says_any(text, &TRY_AGAIN), PanicWords::TRY_AGAIN);
+        add(parts(text, b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
+        add(says_any(text, FAILED_TO_SPAWN), PanicWords::THREAD);
+        add(says_any(text, TRY_AGAIN), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
-        add(says_any(text, &OF_ANOTHER_THREAD), PanicWords::JOINED);
+        add(says_any(text, OF_ANOTHER_THREAD), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
         words
     }
@@ -451,18 +518,19 @@ pub struct PanicPiece<'a> {
 
 impl PanicPiece<'_> {
     pub fn of(text: &[u8]) -> PanicPiece<'_> {
-        let place = |part: &[u8]| text.windows(part.len()).position(|window| window == part);
         // The thread's name and the file's say nothing; the message begins on the line after them.
-        let header = place(b" panicked at ");
+        let header = place_of(text, b" panicked at ");
         let start = header.map_or(0, |at| {
-            let rest = text.get(at..).unwrap_or(&[]);
-            rest.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| at + end + 1)
+            position(text.get(at..).unwrap_or(&[]), b'\n').map_or(text.len(), |end| at + end + 1)
         });
-        let end = [&b"\nnote: run with"[..], b"note: run with", b"stack backtrace:"]
-            .into_iter()
-            .filter_map(place)
-            .filter(|at| *at >= start)
-            .min();
+        let mut end = None;
+        for part in ["\nnote: run with", "note: run with", "stack backtrace:"] {
+            let at = place_of(text, part.as_bytes()).filter(|at| *at >= start);
+            end = match (end, at) {
+                (Some(end), Some(at)) if at < end => Some(at),
+                (end, at) => end.or(at),
+            };
+        }
         PanicPiece {
             begins: header.is_some(),
             says: text.get(start..end.unwrap_or(text.len())).unwrap_or(&[]),
@@ -479,24 +547,27 @@ pub struct LastWord {
     pub fails_otherwise: bool,
     /// No more than that it could not have something.
     pub fails_to_make: bool,
+    /// No more than that it failed, or gives up.
+    pub gives_up: bool,
 }
 
 /// What the last lines before a death say about it: a claim that memory was refused holds until the program speaks of
 /// something else.
 pub fn last_word(text: &[u8]) -> Option<LastWord> {
     let mut last: Option<LastWord> = None;
-    let of = |message| LastWord { message, fails_otherwise: false, fails_to_make: false };
-    for line in text.split(|byte| *byte == b'\n') {
+    let of = |message| LastWord { message, fails_otherwise: false, fails_to_make: false, gives_up: false };
+    for line in parts(text, b'\n') {
         if claims_failure_for_memory(line) {
             last = Some(of(Message::OutOfMemory));
         } else if says(line, b"has overflowed its stack") || says(line, b"stack overflow") {
             last = Some(of(Message::OtherDeath));
-        } else if says_any(line, &OTHER_FAILURE) || says_any(line, &MAYBE_OTHER_FAILURE) {
+        } else if says_any(line, OTHER_FAILURE) || says_any(line, MAYBE_OTHER_FAILURE) {
             last = Some(LastWord { fails_otherwise: true, ..of(Message::Unrelated) });
         } else if says_much(line) && !goes_on(line) {
-            let fails_to_make = last.is_none() && says_any(line, &FAILED_TO_MAKE);
+            let fails_to_make = last.is_none() && says_any(line, FAILED_TO_MAKE);
             let fails_otherwise = last.is_some_and(|last| last.fails_otherwise);
-            last = Some(LastWord { fails_to_make, fails_otherwise, ..of(Message::Unrelated) });
+            let gives_up = last.is_none() && says_any(line, GIVES_UP) && is_all_of(line);
+            last = Some(LastWord { fails_to_make, fails_otherwise, gives_up, ..of(Message::Unrelated) });
         }
     }
     last
@@ -512,27 +583,41 @@ pub fn is_of_backtrace(text: &[u8]) -> bool {
     let begins = |line: &[u8]| {
         line.first().is_none_or(|byte| *byte == b'#' || byte.is_ascii_whitespace() || byte.is_ascii_digit())
     };
-    text.split(|byte| *byte == b'\n').all(begins)
+    parts(text, b'\n').all(begins)
 }
 
 /// Whether a line belongs to the message before it: its causes, advice, a backtrace.
+#[inline(never)]
 fn goes_on(line: &[u8]) -> bool {
-    const BEGINNINGS: [&[u8]; 7] =
-        [b"note:", b"help:", b"caused by", b"location:", b"backtrace", b"stack backtrace", b"run with"];
+    const BEGINNINGS: Phrases =
+        phrases!["note:", "help:", "caused by", "location:", "backtrace", "stack backtrace", "run with"];
     let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
-    is_indented
-        || BEGINNINGS.iter().any(|beginning| {
-            line.get(..beginning.len()).is_some_and(|part| part.eq_ignore_ascii_case(beginning))
-        })
+    is_indented || BEGINNINGS.any(&mut |beginning| begins(line, beginning))
 }
 
-fn says_any(text: &[u8], phrases: &[&[u8]]) -> bool {
-    phrases.iter().any(|phrase| says(text, phrase))
+#[inline(never)]
+fn says_any(text: &[u8], phrases: Phrases) -> bool {
+    phrases.any(&mut |phrase| says(text, phrase))
 }
 
 /// Whether `phrase`, in small letters, is part of the text, in letters of any size and as whole words.
+#[inline(never)]
 fn says(text: &[u8], phrase: &[u8]) -> bool {
-    places(text, phrase, u8::is_ascii_alphanumeric).next().is_some()
+    place(text, phrase, u8::is_ascii_alphanumeric, 0).is_some()
+}
+
+/// Whether it says one of the words that may tell of something else, by itself: the name of a system that a program was built for,
+/// `x86_64-unknown-linux-gnu` or GHC's `x86_64_unknown_linux`, says nothing.
+fn may_fail_otherwise(line: &[u8]) -> bool {
+    let is_of_name = |byte: &u8| is_of_word(byte) || *byte == b'-';
+    MAYBE_OTHER_FAILURE.any(&mut |word| place(line, word, is_of_name, 0).is_some())
+}
+
+/// Whether it begins with `phrase`, which is in small letters, in letters of any size.
+#[inline(never)]
+fn begins(text: &[u8], phrase: &[u8]) -> bool {
+    text.len() >= phrase.len()
+        && text.iter().zip(phrase).all(|(byte, letter)| byte.to_ascii_lowercase() == *letter)
 }
 
 /// What a name in a program is made of: `my_enomem_flag` does not say `enomem`.
@@ -546,34 +631,46 @@ fn places<'a>(
     phrase: &'a [u8],
     is_of_word: fn(&u8) -> bool,
 ) -> impl Iterator<Item = usize> + 'a {
-    let is_letter = move |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(is_of_word);
-    let first = phrase.first().copied();
-    text.iter().enumerate().filter_map(move |(at, byte)| {
-        let end = at + phrase.len();
-        let is_it = Some(byte.to_ascii_lowercase()) == first
-            && text.get(at..end).is_some_and(|part| part.eq_ignore_ascii_case(phrase))
-            && !is_letter(at.checked_sub(1))
-            && !is_letter(Some(end));
-        is_it.then_some(at)
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let at = place(text, phrase, is_of_word, from)?;
+        from = at + 1;
+        Some(at)
     })
+}
+
+/// The first of these places from `from` on.
+#[inline(never)]
+fn place(text: &[u8], phrase: &[u8], is_of_word: fn(&u8) -> bool, from: usize) -> Option<usize> {
+    let is_letter = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(is_of_word);
+    let mut at = from;
+    while text.len().saturating_sub(at) >= phrase.len() {
+        if text.get(at..).is_some_and(|rest| begins(rest, phrase))
+            && !is_letter(at.checked_sub(1))
+            && !is_letter(Some(at + phrase.len()))
+        {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
 }
 
 /// Whether an assertion is about a pointer being there: `assert(p)`, `assert(p != NULL)`. Failing straight after a
 /// refusal, it is the refusal that was not survived.
 pub fn asks_for_a_block(expression: &[u8]) -> bool {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.->[]*".contains(byte);
-    let has = |part: &[u8]| expression.windows(part.len()).any(|window| window == part);
-    has(b"NULL")
-        || has(b"nullptr")
+    place_of(expression, b"NULL").is_some()
+        || place_of(expression, b"nullptr").is_some()
+        || place_of(expression, b"MAP_FAILED").is_some()
         || !expression.first().is_none_or(u8::is_ascii_digit) && expression.iter().all(is_name)
 }
 
 /// The same of what an assertion that failed has printed, in the words of glibc or musl.
 pub fn tells_of_a_missing_block(text: &[u8]) -> bool {
     let between = |from: &[u8], to: &[u8]| {
-        let place = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|window| window == part);
-        let rest = text.get(place(text, from)? + from.len()..)?;
-        rest.get(..place(rest, to)?)
+        let rest = text.get(place_of(text, from)? + from.len()..)?;
+        rest.get(..place_of(rest, to)?)
     };
     between(b"Assertion `", b"' failed")
         .or_else(|| between(b"Assertion failed: ", b" ("))
@@ -733,6 +830,13 @@ mod tests {
             ("starting up\nFailed to init hashtable.", Some(Message::Unrelated), false, false),
             ("main.conf:3: unknown keyword", Some(Message::Unrelated), true, false),
             ("Error: /undefined in nosuchname", Some(Message::Unrelated), true, false),
+            (
+                "internal error\n(GHC version 9.0.2 for x86_64_unknown_linux)",
+                Some(Message::Unrelated),
+                false,
+                false,
+            ),
+            ("built for x86_64-unknown-linux-gnu", Some(Message::Unrelated), false, false),
             ("out of memory\nunknown storage engine: InnoDB", Some(Message::OutOfMemory), false, false),
             ("GC Warning: Failed to expand heap by 8388608 bytes", None, false, false),
             ("Last OS error: Cannot allocate memory", None, false, false),
@@ -804,8 +908,32 @@ mod tests {
     }
 
     #[test]
+    fn who_gives_up_says_so_and_no_more() {
+        for (text, expected) in [
+            ("the job has failed\n", true),
+            ("fatal: worker 3\n", true),
+            ("failed to read the settings\n", false),
+            ("login failed for user bob\n", false),
+            ("checksum of job 2 failed\n", false),
+            ("fatal: bad configuration in line 3\n", false),
+            ("bad configuration\n", false),
+            ("the job has failed\nbad configuration\n", false),
+        ] {
+            assert_eq!(last_word(text.as_bytes()).map(|last| last.gives_up), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn assertions_about_pointers_are_told_from_others() {
-        for yes in ["p", "p != NULL", "NULL != node->next", "buffer->data", "*slot", "ptr != nullptr"] {
+        for yes in [
+            "p",
+            "p != NULL",
+            "NULL != node->next",
+            "buffer->data",
+            "*slot",
+            "ptr != nullptr",
+            "p!=MAP_FAILED",
+        ] {
             assert!(asks_for_a_block(yes.as_bytes()), "{yes}");
         }
         for no in ["0", "n > 3", "!\"reached\"", "a == b", ""] {

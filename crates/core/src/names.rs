@@ -7,7 +7,7 @@ use crate::text::Text;
 const PREFIX: &[u8] = b"OOMGUARD_";
 
 /// So many letters may be wrong, missing, too many, or two of them in the wrong order.
-const MOST_WRONG: usize = 2;
+const MOST_WRONG: u8 = 2;
 
 /// No name is longer, behind the prefix.
 const MOST_LETTERS: usize = 24;
@@ -33,15 +33,15 @@ pub fn push_misspelt<const N: usize>(line: &mut Text<N>, name: &[u8], meant: &st
 }
 
 /// How many letters have to be put in, left out, replaced, or exchanged with the next: the optimal string alignment.
-fn distance(a: &[u8], b: &[u8]) -> Option<usize> {
+fn distance(a: &[u8], b: &[u8]) -> Option<u8> {
     const ROW: usize = MOST_LETTERS + 1;
-    let mut row: [usize; ROW] = core::array::from_fn(|j| j);
+    let mut row: [u8; ROW] = core::array::from_fn(|j| j as u8);
     let mut last = row;
     for (i, letter) in a.iter().enumerate() {
         let before_last = core::mem::replace(&mut last, row);
-        *row.first_mut()? = i + 1;
+        *row.first_mut()? = i as u8 + 1;
         for (j, other) in b.iter().enumerate() {
-            let replaced = last.get(j)? + usize::from(letter != other);
+            let replaced = last.get(j)? + u8::from(letter != other);
             let mut least = replaced.min(last.get(j + 1)? + 1).min(row.get(j)? + 1);
             if i > 0 && j > 0 && a.get(i - 1) == Some(other) && b.get(j - 1) == Some(letter) {
                 least = least.min(before_last.get(j - 1)? + 1);

@@ -4,7 +4,7 @@
 
 use crate::contract::Measure;
 use crate::sys::memory::Rlimit;
-use crate::text::whole_number;
+use crate::text::{parts, position, whole_number};
 
 /// Fields parted by blanks, the last of which may hold any bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl<'a> Outer<'a> {
                 outer.report = Report::parse(report);
                 break;
             }
-            let len = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+            let len = position(rest, b' ').unwrap_or(rest.len());
             let field = rest.get(..len).unwrap_or_default();
             if let Some(soft) = field.strip_prefix(b"soft=") {
                 outer.soft = Soft::parse(soft);
@@ -74,7 +74,7 @@ impl<'a> Outer<'a> {
 
 impl Soft {
     fn parse(value: &[u8]) -> Option<Soft> {
-        let mut parts = value.split(|byte| *byte == b':');
+        let mut parts = parts(value, b':');
         let measure = Measure::parse(parts.next()?).ok()?;
         let set = whole_number(parts.next()?)?;
         let before = match parts.next()? {
@@ -87,9 +87,9 @@ impl Soft {
 
 impl<'a> Report<'a> {
     fn parse(value: &'a [u8]) -> Option<Report<'a>> {
-        let mut parts = value.splitn(3, |byte| *byte == b':');
+        let mut parts = parts(value, b':');
         let file = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
-        Some(Report { file, target: parts.next()? })
+        Some(Report { file, target: parts.rest()? })
     }
 }
 

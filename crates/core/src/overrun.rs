@@ -96,7 +96,7 @@ impl Suspicion {
 /// How long it is until the next look at a process, in milliseconds, so that it is not far over by then: it may begin at any
 /// moment to use what it has mapped, a GiB in a second or so; or go on as it has done in the last `ms`.
 pub fn pause_ms(limit: u64, held: u64, grown: u64, ms: u64) -> u64 {
-    const LONGEST_MS: u64 = 500;
+    const LONGEST_MS: u64 = 2000;
     const SHORTEST_MS: u64 = 5;
     /// Near the limit, and not growing.
     const RESTING_MS: u64 = 20;
@@ -126,7 +126,7 @@ mod tests {
         ] {
             assert_eq!(pause_ms(100 * MIB, held, grown, 10), expected, "{held} {grown}");
         }
-        assert_eq!(pause_ms(1 << 40, 0, 0, 10), 500);
+        assert_eq!(pause_ms(1 << 40, 0, 0, 10), 2000);
         assert_eq!(pause_ms(u64::MAX, u64::MAX, u64::MAX, 0), 20);
     }
 

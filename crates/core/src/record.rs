@@ -17,8 +17,7 @@ use crate::profile::PROFILE_BYTES;
 use crate::report::{HOLDERS, Holder, Request, Snapshot};
 use crate::sys::memory::HeapUse;
 use crate::sys::memory::MemoryUse;
-use crate::text::Text;
-use crate::text::whole_number;
+use crate::text::{Text, parts, whole_number};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The name of the note in a guarded program's file, and its content: the layout of the record that the program fills.
@@ -39,7 +38,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
 const LAYOUT: u64 = 1;
 
 /// A longer path is none.
-pub const PATH_MAX_BYTES: usize = (at::LIMIT_NOW - at::PATH - 1) * 8;
+pub const PATH_MAX_BYTES: usize = (at::FAILED - at::PATH - 1) * 8;
 /// Where a supervisor says that the limit is another one now.
 pub const LIMIT_NOW_AT: usize = at::LIMIT_NOW * 8;
 const PROGRAM_MAX_BYTES: usize = 64;
@@ -106,6 +105,9 @@ mod at {
     pub(super) const BECOMING: usize = 82;
     pub(super) const BECOMING_MS: usize = 83;
     pub(super) const PATH: usize = 84;
+    /// The failed children that were heard of last, of the worker or of a descendant: for each two words, see `Failed`. In the
+    /// worker's own page; whoever hears of one writes.
+    pub(super) const FAILED: usize = LIMIT_NOW - 2 * super::MOST_FAILED;
     /// The limit on what is resident, where the supervisor has changed it since: in the worker's own page, for all that descend
     /// from it as well.
     pub(super) const LIMIT_NOW: usize = super::WORDS - 1;
@@ -162,7 +164,7 @@ pub struct Place {
 
 /// What such a value says.
 pub fn from_variable(value: &[u8]) -> Option<Place> {
-    let mut fields = value.split(|byte| *byte == b':');
+    let mut fields = parts(value, b':');
     let pid = match fields.next()? {
         b"fd" => None,
         b"proc" => Some(u32::try_from(whole_number(fields.next()?)?).ok()?),
@@ -205,6 +207,7 @@ impl Head {
     /// Process `pid` begins to run a program: what was noted under its number is another program's, or another
     /// process's that is dead.
     pub fn begin(&self, pid: u32) {
+        self.forget_failed(pid);
         while let Some(page) = self.page_of(pid) {
             if page.load(at::STATE) == EXHAUSTED {
                 page.store(at::PAST, 1);
@@ -212,6 +215,59 @@ impl Head {
                 page.store_state(0);
                 page.store(at::OPEN, 0);
                 page.store(at::OWNER, 0);
+            }
+        }
+    }
+
+    /// Process `parent` has waited for its child, which failed with this status (wait(2)). Who passes on what its own child
+    /// failed with is not the one that is told of.
+    pub fn note_failed(&self, parent: u32, child: Child, status: i32, now_ms: u64) {
+        let own = &self.own;
+        let (mut passed_on, mut like_it, mut oldest, mut oldest_ms, mut told_ms) =
+            (None, None, 0, u64::MAX, 0);
+        for place in 0..MOST_FAILED {
+            let Some(before) = Failed::at(place, |word| own.load(word)) else {
+                (oldest, oldest_ms) = (place, 0);
+                continue;
+            };
+            let is_of_child = match child {
+                Child::Number(child) => before.parent == child,
+                // It may be: whoever has failed since, and had a child that failed so.
+                Child::DeadAfter(ms) => before.parent != parent && before.at_ms > ms,
+            };
+            let is_at_once = now_ms.saturating_sub(before.at_ms) <= PASSED_ON_MS;
+            if is_of_child && is_at_once && passes_on(status, before.status) {
+                passed_on = Some((place, before.child));
+            }
+            if before.status == status {
+                like_it = Some(place);
+            }
+            if before.at_ms < oldest_ms {
+                (oldest, oldest_ms) = (place, before.at_ms);
+            }
+            if before.parent == parent {
+                told_ms = told_ms.max(before.at_ms);
+            }
+        }
+        let child = match (passed_on, child) {
+            (Some((_, child)), _) => child,
+            // One that nobody knows is none of those that were told of before.
+            (None, Child::DeadAfter(ms)) => Child::DeadAfter(ms.max(told_ms)),
+            (None, child) => child,
+        };
+        let place = passed_on.map(|(place, _)| place).or(like_it).unwrap_or(oldest);
+        for (word, value) in (Failed { child, parent, status, at_ms: now_ms }).words().into_iter().enumerate()
+        {
+            own.store(at::FAILED + 2 * place + word, value);
+        }
+    }
+
+    /// Process `parent` is another one now, or becomes another program, which does not pass on how the children failed that were
+    /// waited for before.
+    pub fn forget_failed(&self, parent: u32) {
+        for place in 0..MOST_FAILED {
+            if Failed::at(place, |word| self.own.load(word)).is_some_and(|failed| failed.parent == parent) {
+                self.own.store(at::FAILED + 2 * place + 1, 0);
             }
         }
     }
@@ -348,7 +404,7 @@ impl Page {
         if what != Becoming::Nothing {
             self.close();
             self.store(at::INNOCENT, 0);
-            self.store(at::BECOMING_MS, encode(Some(crate::sys::process::monotonic_ms())));
+            self.store(at::BECOMING_MS, encode(Some(crate::sys::clock::monotonic_ms())));
             self.write_text(at::PATH, path);
         }
         self.store(at::BECOMING, if what == Becoming::Guarded { LOADING } else { 0 });
@@ -451,6 +507,83 @@ impl Page {
             slot.store(state, Ordering::Release);
         }
     }
+}
+
+/// Which child it was that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    Number(u32),
+    /// Nobody knows its number, but that it ended later than at this moment of the clock that all processes share.
+    DeadAfter(u64),
+}
+
+/// How soon a wrapper passes on how its child failed. Who takes longer has done something else.
+pub const PASSED_ON_MS: u64 = 1000;
+
+/// A failed child that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub child: Child,
+    /// Who has waited for it last, or for one that passed its end on.
+    pub parent: u32,
+    /// As wait(2) encodes it.
+    pub status: i32,
+    /// Of the clock that all processes share.
+    pub at_ms: u64,
+}
+
+/// No process has such a number: in its place stands for how many milliseconds, at most, a child has been dead.
+const UNKNOWN: u32 = 1 << 31;
+
+/// How many of them are kept, each with another status.
+const MOST_FAILED: usize = 4;
+
+impl Failed {
+    /// What stands in a copy of the worker's page. Of two that were written at once the words may be mixed: no process has all
+    /// of that.
+    pub fn read_all(copy: &[u8; RECORD_BYTES]) -> impl Iterator<Item = Failed> {
+        let copy = Copied(copy);
+        (0..MOST_FAILED).filter_map(move |place| Failed::at(place, |word| copy.word(word)))
+    }
+
+    fn at(place: usize, word: impl Fn(usize) -> u64) -> Option<Failed> {
+        let (who, how) = (word(at::FAILED + 2 * place), word(at::FAILED + 2 * place + 1));
+        let at_ms = how >> 16;
+        let child = (who >> 32) as u32;
+        let failed = Failed {
+            child: match child & !UNKNOWN {
+                before_ms if child != before_ms => Child::DeadAfter(at_ms.saturating_sub(before_ms.into())),
+                _ => Child::Number(child),
+            },
+            parent: who as u32,
+            status: i32::from(how as u16),
+            at_ms,
+        };
+        (how != 0).then_some(failed)
+    }
+
+    fn words(self) -> [u64; 2] {
+        let Failed { child, parent, status, at_ms } = self;
+        let child = match child {
+            Child::Number(child) => child,
+            Child::DeadAfter(ms) => UNKNOWN | at_ms.saturating_sub(ms).min((UNKNOWN - 1).into()) as u32,
+        };
+        [u64::from(child) << 32 | u64::from(parent), at_ms << 16 | u64::from(status as u16)]
+    }
+}
+
+/// Whether a process that ended with `status` passed on the end of a child, as shells and wrappers do: the same status, or 128
+/// and the signal. As wait(2) encodes them.
+pub fn passes_on(status: i32, childs: i32) -> bool {
+    let is_of_signal = || {
+        libc::WIFSIGNALED(childs)
+            && libc::WIFEXITED(status)
+            && libc::WEXITSTATUS(status) == 128 + libc::WTERMSIG(childs)
+    };
+    let without_core = |status: i32| status & !0x80;
+    status == childs
+        || libc::WIFSIGNALED(childs) && without_core(status) == without_core(childs)
+        || is_of_signal()
 }
 
 /// What the child knows once its guard is set up.
@@ -912,6 +1045,86 @@ mod tests {
         assert_eq!(read.thread.as_bytes(), b"a thread of 15b");
         assert_eq!((read.limit_refused, read.memory.data), (Some(false), Some(u64::MAX - 1)));
         assert_eq!(read.token.unwrap().as_bytes(), b"mine");
+    }
+
+    #[test]
+    fn a_failed_child_is_told_of_beyond_those_who_pass_its_end_on() {
+        let head = Head { own: fresh(), descendants: std::array::from_fn(|_| fresh()) };
+        let found = |status| Failed::read_all(&copy(&head.own)).find(|failed| failed.status == status);
+        let exit = |code: i32| code << 8;
+        assert_eq!(found(exit(2)), None);
+        head.note_failed(10, Child::Number(11), exit(2), 1);
+        assert_eq!(
+            found(exit(2)),
+            Some(Failed { child: Child::Number(11), parent: 10, status: exit(2), at_ms: 1 })
+        );
+        // Its parent ends likewise: the child is the one.
+        head.note_failed(9, Child::Number(10), exit(2), 2);
+        assert_eq!(
+            found(exit(2)),
+            Some(Failed { child: Child::Number(11), parent: 9, status: exit(2), at_ms: 2 })
+        );
+        // Another child that fails otherwise; another that fails likewise; and a parent that ends otherwise.
+        head.note_failed(9, Child::Number(13), libc::SIGKILL, 3);
+        assert_eq!(
+            found(exit(2)),
+            Some(Failed { child: Child::Number(11), parent: 9, status: exit(2), at_ms: 2 })
+        );
+        head.note_failed(9, Child::Number(12), exit(2), 4);
+        assert_eq!(
+            found(exit(2)),
+            Some(Failed { child: Child::Number(12), parent: 9, status: exit(2), at_ms: 4 })
+        );
+        head.note_failed(8, Child::Number(9), exit(1), 5);
+        assert_eq!(
+            found(exit(1)),
+            Some(Failed { child: Child::Number(9), parent: 8, status: exit(1), at_ms: 5 })
+        );
+        // By a shell.
+        head.note_failed(8, Child::Number(9), exit(128 + libc::SIGKILL), 6);
+        let killed = exit(128 + libc::SIGKILL);
+        assert_eq!(
+            found(killed),
+            Some(Failed { child: Child::Number(13), parent: 8, status: killed, at_ms: 6 })
+        );
+        // The oldest gives way.
+        (20..24).for_each(|code| head.note_failed(8, Child::Number(9), exit(code), 7));
+        assert_eq!(found(exit(1)), None);
+        // Whose parent took longer has an end of its own.
+        head.note_failed(7, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
+        assert_eq!(found(exit(23)).map(|failed| failed.child), Some(Child::Number(8)));
+        // A parent that has become another program has not failed of what came before.
+        head.begin(7);
+        assert_eq!(found(exit(23)), None);
+        head.note_failed(7, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
+        // One that nobody knows is none that was told of before; but of another's it may be.
+        head.note_failed(7, Child::DeadAfter(5), exit(24), 2000);
+        assert_eq!(found(exit(24)).map(|failed| failed.child), Some(Child::DeadAfter(8 + PASSED_ON_MS)));
+        head.note_failed(6, Child::DeadAfter(5), exit(25), 2000);
+        assert_eq!(found(exit(25)).map(|failed| failed.child), Some(Child::DeadAfter(5)));
+        // It may pass on how a child of its own failed since it was started.
+        for (started_ms, child) in [(2000, Child::Number(31)), (2001, Child::DeadAfter(2001))] {
+            head.note_failed(30, Child::Number(31), exit(26), 2001);
+            head.note_failed(5, Child::DeadAfter(started_ms), exit(26), 2002);
+            assert_eq!(found(exit(26)).map(|failed| failed.child), Some(child), "{started_ms}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_passed_on_as_it_was_or_as_shells_say_it() {
+        let exit = |code: i32| code << 8;
+        const CORE: i32 = 0x80;
+        for (status, childs, is_passed_on) in [
+            (exit(2), exit(2), true),
+            (exit(1), exit(2), false),
+            (exit(139), libc::SIGSEGV, true),
+            (exit(139), libc::SIGSEGV | CORE, true),
+            (libc::SIGSEGV, libc::SIGSEGV | CORE, true),
+            (libc::SIGABRT, libc::SIGSEGV, false),
+            (exit(11), libc::SIGSEGV, false),
+        ] {
+            assert_eq!(passes_on(status, childs), is_passed_on, "{status:#x} {childs:#x}");
+        }
     }
 
     #[test]

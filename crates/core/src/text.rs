@@ -2,27 +2,31 @@
 
 /// Up to `N` bytes of text.
 #[derive(Clone, Copy)]
-pub struct Text<const N: usize> {
-    bytes: [u8; N],
+pub struct Text<const N: usize>(Cuttable<[u8; N]>);
+
+/// The same of any length.
+#[derive(Clone, Copy)]
+struct Cuttable<B: ?Sized> {
     len: usize,
     cut: bool,
+    bytes: B,
 }
 
-/// Puts as many bytes behind the first `len` as there is room for; whether that was all. In one place, as there are a
-/// hundred callers: inlined, it made a guarded program tens of KiB larger.
+/// Puts as many bytes behind the text as there is room for. In one place, as there are hundreds of callers: inlined, it made a
+/// guarded program tens of KiB larger.
 #[inline(never)]
-fn append(buffer: &mut [u8], len: &mut usize, bytes: &[u8]) -> bool {
-    let room = buffer.get_mut(*len..).unwrap_or_default();
+fn append(text: &mut Cuttable<[u8]>, bytes: &[u8]) {
+    let room = text.bytes.get_mut(text.len..).unwrap_or_default();
     for (slot, byte) in room.iter_mut().zip(bytes) {
         *slot = *byte;
     }
-    *len += room.len().min(bytes.len());
-    bytes.len() <= room.len()
+    text.len += room.len().min(bytes.len());
+    text.cut |= bytes.len() > room.len();
 }
 
 impl<const N: usize> Text<N> {
     pub const fn new() -> Self {
-        Text { bytes: [0; N], len: 0, cut: false }
+        Text(Cuttable { len: 0, cut: false, bytes: [0; N] })
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Self {
@@ -32,26 +36,26 @@ impl<const N: usize> Text<N> {
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&[])
+        self.0.bytes.get(..self.0.len).unwrap_or(&[])
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Whether something did not fit.
     pub fn is_cut(&self) -> bool {
-        self.cut
+        self.0.cut
     }
 
     pub fn truncate(&mut self, len: usize) {
-        if len < self.len {
-            self.len = len;
+        if len < self.0.len {
+            self.0.len = len;
         }
     }
 
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        self.cut |= !append(&mut self.bytes, &mut self.len, bytes);
+        append(&mut self.0, bytes);
     }
 
     pub fn push(&mut self, text: &str) {
@@ -133,7 +137,77 @@ fn size_text(bytes: u64) -> Text<40> {
     text
 }
 
+/// What lies between separators, as `split` gives it.
+pub struct Parts<'a> {
+    rest: Option<&'a [u8]>,
+    separator: u8,
+}
+
+pub fn parts(text: &[u8], separator: u8) -> Parts<'_> {
+    Parts { rest: Some(text), separator }
+}
+
+impl<'a> Parts<'a> {
+    /// All that is left, separators and all.
+    pub fn rest(self) -> Option<&'a [u8]> {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        let Some(at) = position(rest, self.separator) else {
+            self.rest = None;
+            return Some(rest);
+        };
+        self.rest = rest.get(at + 1..);
+        rest.get(..at)
+    }
+
+    #[inline(never)]
+    fn nth(&mut self, n: usize) -> Option<&'a [u8]> {
+        for _ in 0..n {
+            self.next()?;
+        }
+        self.next()
+    }
+}
+
+/// Where a byte is for the first time.
+#[inline(never)]
+pub fn position(text: &[u8], wanted: u8) -> Option<usize> {
+    text.iter().position(|byte| *byte == wanted)
+}
+
+/// Where a byte is for the last time.
+#[inline(never)]
+pub fn last_position(text: &[u8], wanted: u8) -> Option<usize> {
+    text.iter().rposition(|byte| *byte == wanted)
+}
+
+/// What lies before the first such byte: everything where there is none.
+pub fn until(text: &[u8], end: u8) -> &[u8] {
+    position(text, end).and_then(|at| text.get(..at)).unwrap_or(text)
+}
+
+/// What lies behind the last such byte: everything where there is none.
+pub fn behind_last(text: &[u8], separator: u8) -> &[u8] {
+    last_position(text, separator).and_then(|at| text.get(at + 1..)).unwrap_or(text)
+}
+
+/// Where `part`, which is not empty, is for the first time.
+#[inline(never)]
+pub fn place_of(text: &[u8], part: &[u8]) -> Option<usize> {
+    let places = text.len().checked_sub(part.len())?;
+    (0..=places).find(|at| text.get(*at..).is_some_and(|rest| rest.starts_with(part)))
+}
+
 /// The decimal number at the start of `text`, after blanks; stops at the first other byte.
+#[inline(never)]
 pub fn leading_number(text: &[u8]) -> Option<u64> {
     let mut number: Option<u64> = None;
     for byte in text.iter().skip_while(|byte| matches!(byte, b' ' | b'\t')) {
@@ -149,6 +223,7 @@ pub fn leading_number(text: &[u8]) -> Option<u64> {
 }
 
 /// All of `text` as a decimal number.
+#[inline(never)]
 pub fn whole_number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,165 +1,92 @@
-//! liboomguard: the names that it exports, each one call inwards. What they do is decided in `src/guard/foreign/` of
-//! the library `oomguard`; what they promise to C is in `include/oomguard.h`.
+//! liboomguard: the guard for programs that are not written in Rust. `names` exports what stands before the C library's own, each
+//! one call inwards; what they promise to C is in `include/oomguard.h`, and what they do is decided in the other files here.
 //!
-//! Definitions here come before those of the C library (ld.so(8), symbol lookup), for the program and its libraries.
+//! Such a program has no function that only a death calls. So refusals are noted, and the question whether the program
+//! survived them is put when it dies: by `exit` with a code other than 0, by `abort`, by a fault.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `names/` | the names that the library exports |
+//! | `startup` | the constructor, and when it stands down |
+//! | `environment` | the variables that must not reach the program's children |
+//! | `breaks` | brk and sbrk |
+//! | `threads` | pthread_create |
+//! | `children` | system, popen and pclose, wait and its kin |
+//! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
+//! | `variadic` | what stands for such a function in a static program |
+//! | `words`, `lookups` | gettext and strerror: what it is about to say in the user's language, and whether it did |
+//! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
+//! | `abort_handler` | what a handler of the program's own for SIGABRT makes of an abort |
+//! | `leaving` | exit, whose last handler asks; musl's, which tells it no code |
+//! | `execs` | what is to be done before the process becomes another program |
+//! | `faults` | the signals of a crash |
+//! | `handlers` | the program's own handlers for them, to which they look untouched |
+//! | `filter` | whether the program has a filter for its system calls |
+//! | `stalls` | programs that are refused again and again and get nowhere |
+//! | `uncaught` | an exhaustion that ends a thread ends the process, if the user says so |
+//! | `python/` | what CPython knows of its own end |
+//! | `api` | the functions of `oomguard.h` |
+//! | `panic` | what a panic of ours would come to |
 
-#![no_std]
-#![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
+#![cfg_attr(not(test), no_std)]
+// What is public is so for the names, and no crate depends on this one.
+#![allow(missing_docs)]
+// Tests are programs: they call a little of it, and keep the C library's names.
+#![cfg_attr(test, allow(dead_code, unused_imports))]
 
 // A build that does not end in aborts is one of the whole workspace's, to be looked at and not to be loaded.
-#[cfg(not(panic = "abort"))]
+#[cfg(all(not(panic = "abort"), not(test)))]
 extern crate std;
 
-mod bytes;
-mod exec_lists;
+mod abort_handler;
+mod api;
+mod breaks;
+mod children;
+mod ends;
+mod environment;
+mod execs;
+mod faults;
+mod filter;
 mod formatted;
+mod handlers;
+mod leaving;
 mod loading;
-#[cfg(panic = "abort")]
+mod lookups;
+mod messages;
+#[cfg(not(test))]
+mod names;
+#[cfg(all(panic = "abort", not(test)))]
 mod panic;
-mod system_call;
+mod python;
+mod stalls;
+mod startup;
+mod streams;
+mod threads;
+mod uncaught;
+mod variadic;
+mod words;
 
-use core::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
-use guard::__shim as inner;
-
-/// Early among the constructors, so that allocations of the others are already guarded.
-#[used]
-#[unsafe(link_section = ".init_array.00001")]
-static ARM: unsafe extern "C" fn(c_int, *const *const c_char, *const *const c_char) = inner::arm;
-
-/// Defines names of the C library.
-macro_rules! export {
-    ($($(#[$attribute:meta])* fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? => $inner:path;)*) => {
-        $(
-            $(#[$attribute])*
-            #[unsafe(no_mangle)]
-            pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
-                // SAFETY: the arguments are the caller's, whose contract is the same.
-                unsafe { $inner($($argument),*) }
-            }
-        )*
-    };
-}
-
-export! {
-    fn malloc(bytes: usize) -> *mut c_void => inner::malloc;
-    fn calloc(number: usize, size: usize) -> *mut c_void => inner::calloc;
-    fn realloc(block: *mut c_void, bytes: usize) -> *mut c_void => inner::realloc;
-    fn reallocarray(block: *mut c_void, number: usize, size: usize) -> *mut c_void => inner::reallocarray;
-    fn memalign(align: usize, bytes: usize) -> *mut c_void => inner::memalign;
-    fn aligned_alloc(align: usize, bytes: usize) -> *mut c_void => inner::aligned_alloc;
-    fn posix_memalign(block: *mut *mut c_void, align: usize, bytes: usize) -> c_int => inner::posix_memalign;
-    fn valloc(bytes: usize) -> *mut c_void => inner::valloc;
-    fn pvalloc(bytes: usize) -> *mut c_void => inner::pvalloc;
-
-    fn mmap(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void
-        => inner::mmap;
-    fn mmap64(at: *mut c_void, bytes: usize, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void
-        => inner::mmap;
-    fn mremap(at: *mut c_void, old_bytes: usize, bytes: usize, flags: c_int, to: *mut c_void) -> *mut c_void
-        => inner::mremap;
-    fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int => inner::mprotect;
-    fn brk(end: *mut c_void) -> c_int => inner::brk;
-    fn sbrk(more: isize) -> *mut c_void => inner::sbrk;
-
-    fn pthread_create(
-        thread: *mut libc::pthread_t,
-        attributes: *const libc::pthread_attr_t,
-        body: extern "C" fn(*mut c_void) -> *mut c_void,
-        argument: *mut c_void
-    ) -> c_int => inner::pthread_create;
-
-    fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize => inner::write;
-    fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
-    fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;
-    fn fputs(text: *const c_char, stream: *mut c_void) -> c_int => inner::fputs;
-    fn puts(text: *const c_char) -> c_int => inner::puts;
-    fn fflush(stream: *mut c_void) -> c_int => inner::fflush;
-    fn perror(text: *const c_char) -> () => inner::perror;
-    fn strerror(number: c_int) -> *mut c_char => inner::strerror;
-    fn strerror_r(number: c_int, text: *mut c_char, len: usize) -> *mut c_char => inner::strerror_r;
-    fn strerror_l(number: c_int, locale: *mut c_void) -> *mut c_char => inner::strerror_l;
-    fn gettext(text: *const c_char) -> *mut c_char => inner::gettext;
-    fn dgettext(domain: *const c_char, text: *const c_char) -> *mut c_char => inner::dgettext;
-    fn dcgettext(domain: *const c_char, text: *const c_char, category: c_int) -> *mut c_char => inner::dcgettext;
-    fn ngettext(one: *const c_char, more: *const c_char, number: c_ulong) -> *mut c_char => inner::ngettext;
-    fn setlocale(category: c_int, locale: *const c_char) -> *mut c_char => inner::setlocale;
-    fn iconv_open(to: *const c_char, from: *const c_char) -> *mut c_void => inner::iconv_open;
-    fn __assert_fail(expression: *const c_char, file: *const c_char, line: c_uint, function: *const c_char) -> !
-        => inner::assert_fail;
-    fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut libc::sigaction) -> c_int
-        => inner::sigaction;
-    fn signal(signal: c_int, handler: usize) -> usize => inner::signal;
-    fn raise(signal: c_int) -> c_int => inner::raise;
-    fn kill(pid: libc::pid_t, signal: c_int) -> c_int => inner::kill;
-    fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int => inner::prctl;
-
-    fn execve(path: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
-        => inner::execve;
-    fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int => inner::execv;
-    fn execvp(name: *const c_char, arguments: *const *const c_char) -> c_int => inner::execvp;
-    fn execvpe(name: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int
-        => inner::execvpe;
-    fn system(command: *const c_char) -> c_int => inner::system;
-    fn posix_spawn(
-        pid: *mut libc::pid_t,
-        path: *const c_char,
-        actions: *const c_void,
-        attributes: *const c_void,
-        arguments: *const *const c_char,
-        environment: *const *const c_char
-    ) -> c_int => inner::posix_spawn;
-    fn posix_spawnp(
-        pid: *mut libc::pid_t,
-        name: *const c_char,
-        actions: *const c_void,
-        attributes: *const c_void,
-        arguments: *const *const c_char,
-        environment: *const *const c_char
-    ) -> c_int => inner::posix_spawnp;
-
-    fn oomguard_arm(limit: *const c_char) -> c_int => inner::arm_with_limit;
-    fn oomguard_set_limit(limit: *const c_char) -> c_int => inner::set_limit;
-    fn oomguard_task(name: *const c_char) -> () => inner::set_task;
-    fn oomguard_status(status: *mut c_void, size: usize) -> c_int => inner::status;
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn abort() -> ! {
-    inner::abort()
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn _exit(code: c_int) -> ! {
-    inner::exit_at_once(code)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn _Exit(code: c_int) -> ! {
-    inner::exit_at_once(code)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn quick_exit(code: c_int) -> ! {
-    inner::quick_exit(code)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn oomguard_version() -> *const c_char {
-    inner::VERSION.as_ptr()
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn oomguard_on_reclaim(
-    callback: Option<extern "C" fn(*mut c_void)>,
-    argument: *mut c_void,
-) -> c_int {
-    inner::on_reclaim(callback, argument)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn oomguard_on_exhausted(
-    callback: Option<extern "C" fn(*mut c_void)>,
-    argument: *mut c_void,
-) -> c_int {
-    inner::on_exhausted(callback, argument)
-}
+pub use api::*;
+pub use breaks::{brk, sbrk};
+pub use children::{pclose, popen, system, wait, wait3, wait4, waitid, waiting_syscall, waitpid};
+pub use ends::{
+    SYSCALL_ENTRY, abort, abort_for_good, assert_fail, before_syscall, exit_at_once, fail_syscall, kill,
+    prctl, quick_exit, raise,
+};
+pub use execs::{execv, execve, execve_as_told_behind, execvp, execvpe, posix_spawn, posix_spawnp};
+pub use formatted::{
+    before_err, before_error, before_errx, before_fprintf, before_fprintf_chk, before_printf,
+    before_printf_chk, before_vfprintf, before_vfprintf_chk, before_warn, before_warnx,
+};
+pub use handlers::{sigaction, signal};
+pub use loading::{DLOPEN_ENTRY, before_dlopen};
+pub use messages::{write, writev};
+pub use oomguard_engine::c_heap::*;
+pub use oomguard_engine::mappings::{fallocate, mapping_syscall, mmap, mprotect, mremap, posix_fallocate};
+pub use python::fflush;
+pub use startup::arm;
+pub use streams::{fputs, fwrite, perror, puts};
+pub use threads::pthread_create;
+pub use words::{
+    dcgettext, dgettext, gettext, iconv_open, ngettext, setlocale, strerror, strerror_l, strerror_r,
+};

@@ -1,56 +1,29 @@
-//! dlopen(3): a look, and a jump to the real one, which must see the caller's return address.
+//! dlopen(3), where what is resident is limited: the dynamic linker maps a library's data by system calls of its own, which
+//! cannot ask for more. So it is asked for before.
 
-use guard::__shim as inner;
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use oomguard_engine::real::Real;
+use oomguard_engine::resident;
 
-/// Defines it by these instructions, in which the names below stand for functions.
-macro_rules! define {
-    ($($instruction:literal),*) => {
-        #[unsafe(naked)]
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn dlopen() {
-            core::arch::naked_asm!(
-                $($instruction,)*
-                before = sym inner::before_dlopen,
-                entry = sym inner::DLOPEN_ENTRY,
-            )
-        }
-    };
+static DLOPEN: Real = Real::new(c"dlopen");
+
+pub(super) fn resolve() {
+    if let Some(address) = DLOPEN.address_by_now() {
+        // Relaxed: the address decides alone.
+        DLOPEN_ENTRY.store(address as *mut c_void, Ordering::Relaxed);
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-define! {
-    // Three pushes align the stack.
-    "push rdi",
-    "push rsi",
-    "push rax",
-    "call {before}",
-    "pop rax",
-    "pop rsi",
-    "pop rdi",
-    "mov rax, qword ptr [rip + {entry}@GOTPCREL]",
-    "mov rax, qword ptr [rax]",
-    "test rax, rax",
-    "jz 2f",
-    "jmp rax",
-    // There is none: null, as where no library is found.
-    "2:",
-    "ret"
-}
+/// Where `dlopen` goes on to, by a jump: the linker looks at who called, whose library may say where others are.
+/// Null where there is none, as in a static program.
+pub static DLOPEN_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
 
-#[cfg(target_arch = "aarch64")]
-define! {
-    "stp x29, x30, [sp, #-32]!",
-    "mov x29, sp",
-    "stp x0, x1, [sp, #16]",
-    "bl {before}",
-    "ldp x0, x1, [sp, #16]",
-    "ldp x29, x30, [sp], #32",
-    "adrp x16, :got:{entry}",
-    "ldr x16, [x16, :got_lo12:{entry}]",
-    "ldr x16, [x16]",
-    "cbz x16, 2f",
-    "br x16",
-    "2:",
-    "mov x0, #0",
-    "ret"
+/// `dlopen` is about to map a library.
+pub extern "C" fn before_dlopen() {
+    // Before our constructor, or in a program that had no such function then.
+    if DLOPEN_ENTRY.load(Ordering::Relaxed).is_null() {
+        resolve();
+    }
+    resident::make_room_for_loading();
 }

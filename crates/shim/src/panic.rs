@@ -1,7 +1,7 @@
 //! What a panic of ours would come to. There is none that is known of; and no words: they would take what formats them, and
 //! memory.
 
-use guard::__shim as inner;
+use crate as inner;
 
 /// `_URC_CONTINUE_UNWIND`.
 #[cfg(target_arch = "x86_64")]

@@ -27,6 +27,8 @@ try:
 except ImportError:  # An interpreter without it: the library cannot be asked, and the hooks do.
     ctypes = None  # type: ignore[assignment]
 
+can_ask_library = ctypes is not None
+
 _MEASURES = ("address-space", "data", "resident")
 _SOURCES = (None, "environment", "source", "cgroup", "rlimit", "budget", "changed")
 _UNKNOWN = (1 << 64) - 1

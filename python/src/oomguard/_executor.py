@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import logging
 import os
 import pickle
 import selectors
@@ -27,7 +28,7 @@ from multiprocessing import context as mp_context_module
 from multiprocessing import process, spawn, util
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from ._arm import is_guarded_by_library
+from ._arm import can_ask_library, is_guarded_by_library
 from ._launcher import command_line, library_for, require_options
 from ._limit import Limit, resolve, text_of
 from ._outcome import EXIT_OUT_OF_MEMORY, OutOfMemory, Report
@@ -51,6 +52,7 @@ from ._protocol import (
     TASK,
     dumps,
     load_error,
+    words_of,
 )
 from ._run import check_retry, next_limit
 
@@ -58,8 +60,13 @@ from ._run import check_retry, next_limit
 _OPTIONS = ("measure", "patience", "on_refusal", "stall")
 # So many workers in a row may end before they are ready, or not be forked at all.
 _MOST_FALSE_STARTS = 5
+# So many are started at a time: what they and the nursery say to each other meanwhile has room in their sockets.
+_MOST_STARTING = 64
 # How often it is looked whether a retry has room.
 _LOOK_EVERY_S = 0.05
+
+# Where concurrent.futures says what went wrong in callbacks.
+_logger = logging.getLogger("concurrent.futures")
 
 
 class ProcessPoolExecutor(Executor):
@@ -213,15 +220,41 @@ def _makes_copies(mp_context: Optional[Any]) -> bool:
         return True
 
 
+class _KeeperThread(threading.Thread):
+    """The thread that a keeper is run by."""
+
+
+class _Future(Future):  # type: ignore[type-arg]
+    """A future whose callbacks cannot end the keeper: whatever one raises there is logged, as its base does with an
+    `Exception`, and the other callbacks and futures have their turn."""
+
+    def add_done_callback(self, fn: Callable[["Future[Any]"], object]) -> None:
+        super().add_done_callback(functools.partial(_call_back, fn))
+
+
+def _call_back(callback: Callable[["Future[Any]"], object], future: "Future[Any]") -> None:
+    try:
+        callback(future)
+    except Exception:
+        raise
+    except BaseException:
+        if not isinstance(threading.current_thread(), _KeeperThread):
+            # It is of a thread of the user's, who cancels the future or adds a callback to one that is done.
+            raise
+        _logger.exception("exception calling callback for %r", future)
+
+
 class _Item:
     """A task, and how far it has come."""
 
-    __slots__ = ("call", "future", "id", "limit", "needs", "tries")
+    __slots__ = ("call", "future", "id", "is_running", "limit", "needs", "tries")
 
     def __init__(self, number: int, call: Any) -> None:
         self.id = number
         self.call = call
-        self.future: "Future[Any]" = Future()
+        self.future: "Future[Any]" = _Future()
+        # From its first try on, whatever comes of that: it cannot be cancelled any more.
+        self.is_running = False
         self.tries = 0
         # In bytes; None: what every worker has.
         self.limit: Optional[int] = None
@@ -309,10 +342,20 @@ class _Pool:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self.thread is None:
                 # Forked or executed by the thread that submits, before the keeper is there.
-                self.keeper = _Keeper(self)
-                self.thread = threading.Thread(target=self.keeper.run, name="oomguard-keeper")
+                keeper = _Keeper(self)
+                thread = _KeeperThread(target=keeper.run, name="oomguard-keeper")
+                try:
+                    thread.start()
+                    self.keeper, self.thread = keeper, thread
+                except BaseException:
+                    # Nobody would do what is submitted. A thread that runs all the same, as the wait for its start was
+                    # interrupted, finds that it is not wanted.
+                    self.keeper = self.thread = None
+                    keeper.selector.close()
+                    keeper.nursery.close()
+                    keeper.nursery.wait(timeout=10)
+                    raise
                 _at_exit.add(self)
-                self.thread.start()
             item = _Item(next(self.numbers), call)
             self.pending.append(item)
             self.wake()
@@ -479,6 +522,12 @@ class _Nursery:
             return None
 
     def close(self) -> None:
+        try:
+            # Whoever else was forked off this process has it, too: the nursery is to see the end of it all the same.
+            self.control.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The nursery has ended before.
+            pass
         self.control.close()
         os.close(self.reports)
 
@@ -486,7 +535,8 @@ class _Nursery:
 def _guarded_environment(pool: "_Pool", python: str, reports_to: int) -> Dict[str, str]:
     """Returns the environment of a nursery that the library guards, where it can be loaded into this Python."""
     env = dict(os.environ)
-    preload = library_for(python)
+    # Without ctypes the workers cannot tell the library that a retry may have more.
+    preload = library_for(python) if can_ask_library else ""
     if preload:
         env["LD_PRELOAD"] = preload
     # It is not the outer launcher's any more.
@@ -555,6 +605,10 @@ class _Keeper:
 
     def run(self) -> None:
         pool = self.pool
+        with pool.lock:
+            # Who starts this holds the lock until it is known to be wanted.
+            if pool.keeper is not self:
+                return
         self.selector.register(pool.woken, selectors.EVENT_READ, None)
         self.selector.register(self.nursery.control, selectors.EVENT_READ, None)
         try:
@@ -585,7 +639,7 @@ class _Keeper:
             cancelled = []
             if self.pool.is_shut and self.pool.cancels:
                 for item in list(self.pool.pending):
-                    if item.tries == 0:
+                    if not item.is_running:
                         cancelled.append(item)
                         self.pool.pending.remove(item)
         for item in cancelled:
@@ -637,12 +691,18 @@ class _Keeper:
             if item is None:
                 # Those that are being started take some of them; no more are started than there are tasks.
                 starting = sum(not worker.is_ready for worker in self._living())
-                for _ in range(min(starts, max(len(pool.pending) - starting, 0))):
+                for _ in range(min(starts, len(pool.pending) - starting, _MOST_STARTING - starting)):
                     self._start()
                 return
-            if item.tries == 0 and not item.future.set_running_or_notify_cancel():
-                continue
-            self._give(self.idle.popleft(), item)
+            if self._begin(item):
+                self._give(self.idle.popleft(), item)
+
+    @staticmethod
+    def _begin(item: _Item) -> bool:
+        """Whether it is to be done: the first time that it is asked, it may have been cancelled."""
+        if not item.is_running:
+            item.is_running = item.future.set_running_or_notify_cancel()
+        return item.is_running
 
     def _has_room(self, item: _Item) -> bool:
         """Whether the budget has what a retry needs. Nobody else is given a task before it, or it would wait for ever."""
@@ -734,7 +794,11 @@ class _Keeper:
             if worker.header is None:
                 worker.header = FRAME.unpack(worker.buffer)
                 length = worker.header[3]
-                worker.buffer, worker.received = bytearray(length), 0
+                try:
+                    worker.buffer, worker.received = bytearray(length), 0
+                except MemoryError as error:
+                    self._give_up(worker, error)
+                    return
                 if length:
                     continue
             (what, task, _, _), body = worker.header, worker.buffer
@@ -742,6 +806,13 @@ class _Keeper:
             self._hear(worker, what, task, body)
             # It says nothing more before it is given something.
             return
+
+    def _give_up(self, worker: _Worker, error: MemoryError) -> None:
+        """There is no memory here for what the worker says. It finds its stream closed, and ends."""
+        item, worker.item = worker.item, None
+        self._close(worker)
+        if item is not None:
+            item.future.set_exception(error)
 
     def _hear(self, worker: _Worker, what: int, task: int, body: bytearray) -> None:
         item = worker.item
@@ -757,7 +828,7 @@ class _Keeper:
         if item is None:
             if what == ERROR and not worker.is_ready:
                 error = load_error(body)
-                self.why = f"the initializer raised {type(error).__name__}: {error}\n{error.__cause__}"
+                self.why = f"the initializer raised {type(error).__name__}: {words_of(error)}\n{error.__cause__}"
             return
         if item.id != task:
             return
@@ -947,7 +1018,7 @@ class _Keeper:
                 except OSError:
                     pass
         for item in items:
-            if item.tries == 0 and not item.future.set_running_or_notify_cancel():
+            if not self._begin(item):
                 continue
             error = BrokenProcessPool(why)
             if self.why_memory is not None:

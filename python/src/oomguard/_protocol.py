@@ -51,10 +51,20 @@ def dump_error(exception: BaseException) -> bytes:
     said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
     try:
         body = bytes(dumps(exception))
-    except Exception as unpicklable:
-        what = f"the task raised {type(exception).__qualname__}, which cannot be pickled ({unpicklable}): {exception}"
-        body = bytes(dumps(pickle.PicklingError(what)))
+    except MemoryError:
+        raise
+    except BaseException as unpicklable:
+        why = f"which cannot be pickled ({words_of(unpicklable)}): {words_of(exception)}"
+        body = bytes(dumps(pickle.PicklingError(f"the task raised {type(exception).__qualname__}, {why}")))
     return _TEXT.pack(len(said)) + said + body
+
+
+def words_of(exception: BaseException) -> str:
+    """Returns what an exception says, whatever its class does when it is asked."""
+    try:
+        return str(exception)
+    except BaseException:
+        return "no words of its own"
 
 
 def load_error(body: Any) -> BaseException:
@@ -66,9 +76,10 @@ def load_error(body: Any) -> BaseException:
         if not isinstance(loaded, BaseException):
             raise TypeError(f"not an exception: {loaded!r}")
         exception = loaded
-    except Exception as error:
-        exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {error}")
-    exception.__cause__ = RemoteTraceback(text)
+    except BaseException as error:
+        exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {words_of(error)}")
+    # Also where its class lets nobody set attributes.
+    BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
     return exception
 
 
@@ -77,7 +88,11 @@ def receive_exactly(stream: socket.socket, length: int) -> Optional[memoryview]:
     whole = memoryview(bytearray(length))
     done = 0
     while done < length:
-        got = stream.recv_into(whole[done:])
+        try:
+            got = stream.recv_into(whole[done:])
+        except ConnectionResetError:
+            # It went without having read all.
+            return None
         if got == 0:
             return None
         done += got

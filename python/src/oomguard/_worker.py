@@ -47,6 +47,9 @@ from ._protocol import (
 process: Any = mp_process
 util: Any = mp_util
 
+# Without the names that `signal` gives to numbers: what a worker does first is what its memory is copied for.
+_handle: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+
 # Whether this worker says by itself what it died of.
 _tells_itself = True
 
@@ -109,6 +112,9 @@ def nurse(
         # It was for this process and its workers; what the tasks start says what it has to say.
         os.environ.pop("OOMGUARD_QUIET", None)
     os.environ.pop("OOMGUARD_REPORT", None)
+    # Done here, it is done for all workers.
+    util._close_stdin()
+    _arm.is_guarded_by_library()
     # What is here stays, and is shared with the workers as long as nobody writes to it.
     gc.freeze()
     workers: Dict[int, int] = {}
@@ -117,6 +123,9 @@ def nurse(
     poll = select.poll()
     poll.register(woken, select.POLLIN)
     poll.register(control, select.POLLIN)
+    executor = _descriptor_of(parent)
+    if executor >= 0:
+        poll.register(executor, select.POLLIN)
     while not (quits and not workers):
         ready = {fd for fd, _ in poll.poll()}
         if woken in ready:
@@ -125,9 +134,16 @@ def nurse(
             except BlockingIOError:
                 pass
         _tell_the_dead(control, workers)
-        if control.fileno() not in ready:
+        if executor in ready:
+            message = b""
+        elif control.fileno() in ready:
+            try:
+                message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1)
+            except ConnectionResetError:
+                # It went without having read all.
+                message = b""
+        else:
             continue
-        message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1)
         if not message:
             # The executor is gone, and nobody waits for what they do.
             for pid in workers:
@@ -140,8 +156,9 @@ def nurse(
         elif what == START:
             pid = _fork(control, worker)
             if pid == 0:
-                os.close(woken)
-                os.close(wakes)
+                for ours in (woken, wakes, executor):
+                    if ours >= 0:
+                        os.close(ours)
                 control.close()
                 _begin_worker(worker, fds[0], initializer, limit, measure, parent, parent_name, copies, lowers)
             os.close(fds[0])
@@ -149,6 +166,15 @@ def nurse(
                 workers[pid] = worker
                 _send(control, STARTED, worker, pid)
     os._exit(0)
+
+
+def _descriptor_of(pid: int) -> int:
+    """Returns a descriptor that is readable when the process has ended; -1 where there are none. Its end of the socket is
+    not enough: other processes that it has forked may hold that, too."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
 
 
 def _send(control: socket.socket, what: int, worker: int = 0, pid: int = 0, status: int = 0) -> None:
@@ -198,14 +224,15 @@ def _begin_worker(
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _handle(signal.SIGCHLD, signal.SIG_DFL)
         stream = socket.socket(fileno=fd)
+        # It was received, and would be passed on to programs that the tasks start.
+        stream.set_inheritable(False)
         me = process.current_process()
         me.name = f"OomguardWorker-{worker}"
         me._config.pop("daemon", None)
         process._parent_process = process._ParentProcess(parent_name, parent, fd)
         process._children = set()
-        util._close_stdin()
         util._finalizer_registry.clear()
         util._run_after_forkers()
         guarded = _arm.is_guarded_by_library()
@@ -247,7 +274,7 @@ def _work(stream: socket.socket, initializer: Initializer) -> int:
             return 1
     send_frame(stream, INITIALIZED, 0)
     while True:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _handle(signal.SIGINT, signal.SIG_IGN)
         header = _receive_task(stream)
         if header is None:
             break
@@ -282,23 +309,30 @@ def _set_limit(limit: int) -> bool:
 def _do_one(stream: socket.socket, task: int, length: int) -> bool:
     refused = _refusals()
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _handle(signal.SIGINT, signal.default_int_handler)
         body = receive_exactly(stream, length)
         if body is None:
             return False
         function, arguments, named = pickle.loads(body)
         del body
-        answer = dumps(function(*arguments, **named))
-        what = RESULT
+        what, answer = RESULT, dumps(function(*arguments, **named))
         del function, arguments, named
     except BaseException as exception:
         _leave_if_memory(exception, stream, task, refused)
-        what, answer = ERROR, dump_error(exception)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            what, answer = ERROR, dump_error(exception)
+        except MemoryError as refusal:
+            _leave_if_memory(refusal, stream, task, refused)
+            raise
+    _handle(signal.SIGINT, signal.SIG_IGN)
     try:
         send_frame(stream, what, task, answer)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         return False
+    except MemoryError as refusal:
+        # Nothing of it has been sent.
+        _leave_if_memory(refusal, stream, task, refused)
+        raise
     return True
 
 

@@ -62,11 +62,6 @@ mod sys {
             u64::from(pid()) << 32 | u64::from(tid())
         }
 
-        /// All of it happens at once.
-        pub fn monotonic_ms() -> u64 {
-            1
-        }
-
         #[derive(Clone, Copy, Default)]
         pub struct Doings {
             pub processor_ms: u64,
@@ -76,6 +71,13 @@ mod sys {
 
         pub fn doings() -> Doings {
             Doings::default()
+        }
+    }
+
+    pub mod clock {
+        /// All of it happens at once.
+        pub fn monotonic_ms() -> u64 {
+            1
         }
     }
 
@@ -142,11 +144,34 @@ mod guard {
         pub fn begin() {}
     }
 
-    mod refusal {
+    mod refused {
         pub fn forget_full() {}
+    }
 
+    mod filter {
         pub fn may_ask() -> bool {
             false
+        }
+    }
+
+    mod owner {
+        include!(concat!(env!("OUT_DIR"), "/owner.rs"));
+    }
+
+    /// The only one that is used here: the C library's heap is counted, or is not.
+    mod hook {
+        pub struct Hook<F>(std::marker::PhantomData<F>);
+
+        impl Hook<fn(bool)> {
+            pub fn new() -> Self {
+                Hook(std::marker::PhantomData)
+            }
+
+            pub fn set(&self, _: fn(bool)) {}
+
+            pub fn get(&self) -> Option<fn(bool)> {
+                Some(super::c_heap::count)
+            }
         }
     }
 
@@ -235,7 +260,7 @@ mod guard {
         use super::live::{Live, Sample, may_hold};
         use super::notes::Asker;
         use super::rules::{Rule, Rules};
-        use super::who_speaks::{self, Standing, standing};
+        use super::who_speaks::{self, Standing, here};
         use super::{busy::Busy, c_heap, notes};
         use crate::contract::Cause;
         use crate::profile::SiteIndex;
@@ -271,9 +296,9 @@ mod guard {
                     move || {
                         if who_speaks::speaks() {
                             speakers.fetch_add(1, Relaxed);
-                            assert_eq!(standing(), Standing::Dying);
+                            assert_eq!(here(), Standing::Dying);
                         } else {
-                            assert_eq!(standing(), Standing::Outlived);
+                            assert_eq!(here(), Standing::Outlived);
                         }
                         assert!(who_speaks::is_under_way() && who_speaks::is_anybody_dying(7));
                         assert!(!who_speaks::speaks(), "nobody speaks twice");
@@ -294,9 +319,9 @@ mod guard {
                 assert!(who_speaks::speaks());
                 // The child has the parent's words, another number, and one thread.
                 become_thread(9, 9);
-                assert!(standing() == Standing::Alive && !who_speaks::is_anybody_dying(9));
+                assert!(here() == Standing::Alive && !who_speaks::is_anybody_dying(9));
                 assert!(who_speaks::speaks());
-                assert_eq!(standing(), Standing::Dying);
+                assert_eq!(here(), Standing::Dying);
             });
         }
 

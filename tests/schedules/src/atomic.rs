@@ -61,14 +61,28 @@ impl AtomicU64 {
 
     pub(crate) fn fetch_add(&self, more: u64, _: Ordering) -> u64 {
         self.change_thread();
-        let before = self.value.fetch_add(more, Ordering::SeqCst);
-        crate::check();
-        before
+        self.value.fetch_add(more, Ordering::SeqCst)
     }
 
     pub(crate) fn fetch_max(&self, value: u64, _: Ordering) -> u64 {
         self.change_thread();
         self.value.fetch_max(value, Ordering::SeqCst)
+    }
+
+    pub(crate) fn fetch_update(
+        &self,
+        _: Ordering,
+        _: Ordering,
+        mut change: impl FnMut(u64) -> Option<u64>,
+    ) -> Result<u64, u64> {
+        let mut from = self.load(Ordering::SeqCst);
+        while let Some(to) = change(from) {
+            match self.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(before) => return Ok(before),
+                Err(now) => from = now,
+            }
+        }
+        Err(from)
     }
 
     pub(crate) fn swap(&self, value: u64, _: Ordering) -> u64 {
@@ -78,6 +92,10 @@ impl AtomicU64 {
 
     pub(crate) fn compare_exchange(&self, from: u64, to: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
         self.change_thread();
-        self.value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+        let before = self.value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+        if before.is_ok() {
+            crate::check();
+        }
+        before
     }
 }

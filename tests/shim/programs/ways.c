@@ -28,11 +28,13 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Above every limit that the test sets. */
 static volatile size_t much = (size_t)1 << 30;
 /* Broken fixtures must not look like the failure we want. */
+extern long __fdelt_chk(long);
 enum { BROKEN = 99 };
 
 /* Past the shim, which after a refusal takes it for what the refusal led to. */
@@ -157,6 +159,35 @@ static void *write_to_null(void *argument) {
     return argument;
 }
 
+static void *refuse_here(void *argument) { refuse(); return argument; }
+static void *abort_here(void *nothing) { (void)nothing; abort(); }
+
+static void in_a_thread(void *(*body)(void *)) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, body, NULL) != 0 || pthread_join(thread, NULL) != 0) broken();
+}
+
+/* More processor time than it takes to give all back. */
+static void compute(void) {
+    struct timespec now;
+    long until = 0;
+    do {
+        for (volatile int i = 0; i < 100000; i++);
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+        long ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
+        if (until == 0) until = ms + 120;
+        if (ms >= until) return;
+    } while (1);
+}
+
+/* What it has to say goes elsewhere. */
+static void write_on(void) {
+    int fd = open("/dev/null", O_WRONLY);
+    for (int i = 0; i < 1000; i++)
+        if (write(fd, "row\n", 4) != 4) broken();
+    close(fd);
+}
+
 static void *sleep_long(void *argument) {
     sleep(100);
     return argument;
@@ -179,6 +210,28 @@ static sigjmp_buf left;
 
 static void leave(int signal) {
     siglongjmp(left, signal);
+}
+
+static void *leave_an_abort(void *nothing) {
+    if (sigsetjmp(left, 1) == 0 && malloc(much) == NULL) abort();
+    return nothing;
+}
+
+static void leave_by_code(int signal) {
+    (void)!write(2, "leaving\n", 8);
+    _exit(signal);
+}
+
+/* As Python's faulthandler does. */
+static void tell_word_by_word(int signal) {
+    const char *const words[] = {"Fatal error: Segmentation fault\n", "  File \"", "worker.py", "\", line ", "12", " in ", "eat", "\n"};
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    for (int i = 0; i < 200; i++) {
+        const char *word = words[i % 8];
+        if (write(2, word, strlen(word)) < 0) broken();
+    }
+    sigaction(signal, &action, NULL);
+    raise(signal);
 }
 
 static void raise_again(int signal) {
@@ -296,9 +349,28 @@ int main(int count, char **arguments) {
         signal(SIGABRT, leave); if (sigsetjmp(left, 1) == 0) abort();
         signal(SIGABRT, SIG_DFL); refuse(); raise(SIGABRT);
     }
+    WAY("abort, after a refused mapping") { if (map() != MAP_FAILED) broken(); abort(); }
+    WAY("words of Rust's library after a refused mapping, then for ever") {
+        if (map() != MAP_FAILED) broken();
+        (void)!write(2, "memory allocation of 7 bytes failed\n", 36);
+        for (;;) pause();
+    }
+    WAY("trap, after a refused mapping") { if (map() != MAP_FAILED) broken(); __builtin_trap(); }
+    WAY("assert that the mapping is there") { char *at = map(); assert(at != MAP_FAILED); }
+    WAY("abort, whose handler leaves by a code") { signal(SIGABRT, leave_by_code); fill(); abort(); }
+    WAY("abort, whose handler leaves by a code, on a stack of its own") {
+        struct sigaction action = {.sa_handler = leave_by_code, .sa_flags = SA_ONSTACK};
+        static char stack[64 << 10];
+        stack_t its = {.ss_sp = stack, .ss_size = sizeof stack};
+        if (sigaltstack(&its, NULL) != 0 || sigaction(SIGABRT, &action, NULL) != 0) broken();
+        fill(); abort();
+    }
+    WAY("abort, whose handler raises it again") { signal(SIGABRT, raise_again); fill(); abort(); }
+    WAY("message in colours") { refuse(); handle(); fputs("\33[1;31mOut \33[1mof\33[0m\33[31m memory\33[0m\n", stderr); exit(1); }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
     WAY("trap with a message") { refuse(); handle(); fputs("out of memory\n", stderr); __builtin_trap(); }
+    WAY("handler that tells of it word by word, and raises again") { signal(SIGSEGV, tell_word_by_word); block = malloc(much); block[0] = 1; }
     WAY("handler that raises again") { signal(SIGSEGV, raise_again); block = malloc(much); block[0] = 1; }
     WAY("calloc") { if (calloc(much, 1) == NULL) exit(1); }
     WAY("realloc") { if (realloc(malloc(100), much) == NULL) exit(1); }
@@ -316,6 +388,11 @@ int main(int count, char **arguments) {
     }
     WAY("message in another language, letter by letter") {
         translate(); refuse(); handle(); for (const char *letter = _("memory exhausted"); *letter; letter++) putc(*letter, stderr); exit(1);
+    }
+    WAY("a long message, letter by letter") {
+        refuse();
+        for (const char *letter = "option -d: out of memory, and try --help or --manual for more about it"; *letter; letter++) putc(*letter, stderr);
+        exit(2);
     }
     WAY("what ENOMEM is called, asked by strerror_r") {
         char text[100]; refuse(); handle(); dprintf(2, "%s", strerror_r(ENOMEM, text, sizeof text)); exit(1);
@@ -409,10 +486,42 @@ int main(int count, char **arguments) {
     WAY("survives, fails to create something else") { refuse(); handle(); fputs("ways: could not create the table\n", stderr); exit(3); }
     WAY("survives, fails to create something, and says why") { refuse(); fputs("ways: could not create t: No such file\n", stderr); exit(3); }
     WAY("survives a large request, other words") { refuse(); fputs("main.conf:3: unknown keyword\n", stderr); exit(3); }
+    WAY("survives a large request, works, fails in silence") { refuse(); compute(); exit(3); }
+    WAY("survives a large request, writes, fails in silence") { refuse(); write_on(); exit(3); }
+    WAY("survives a large request, works, then null of its own") { refuse(); compute(); write_to_null(NULL); }
+    WAY("survives a large request, other words, aborts") { refuse(); fputs("main.conf:3: unknown keyword\n", stderr); abort(); }
+    WAY("survives a large request in a thread, aborts") { in_a_thread(refuse_here); abort(); }
+    WAY("survives a large request in a thread, fails in silence") { in_a_thread(refuse_here); exit(3); }
+    WAY("survives a large request, aborts in a thread") { refuse(); in_a_thread(abort_here); }
     WAY("survives a thread") { if (start_threads() == EAGAIN) exit(0); }
     WAY("survives a mapping, own code") { if (map() == MAP_FAILED) exit(3); }
     WAY("survives many mappings") { for (int i = 0; i < 10000; i++) if (map() != MAP_FAILED) broken(); handle(); exit(3); }
     WAY("survives, aborts for a reason of its own") { refuse(); handle(); abort(); }
+    WAY("survives a mapping, maps less, aborts") {
+        if (map() != MAP_FAILED || mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) broken();
+        abort();
+    }
+    WAY("survives with a full heap, aborted by another") {
+        pid_t parent = getpid();
+        fill();
+        if (fork() == 0) { kill(parent, SIGABRT); _exit(0); }
+        for (;;) pause();
+    }
+    WAY("survives with a full heap, and frees what is no block") {
+        char *volatile at = malloc(100);
+        fill(); free(at + 8);
+    }
+    WAY("survives, leaves an abort, own code") {
+        signal(SIGABRT, leave); fill(); if (sigsetjmp(left, 1) == 0) abort();
+        exit(3);
+    }
+    WAY("survives with a word, leaves an abort, own code") {
+        signal(SIGABRT, leave); refuse(); fputs("ways: out of memory\n", stderr); if (sigsetjmp(left, 1) == 0) abort();
+        fputs("ways: t: No such file or directory\n", stderr); exit(3);
+    }
+    WAY("survives, a file is not there, aborts") { refuse(); fputs("ways: x.ini: No such file or directory\n", stderr); abort(); }
+    WAY("survives, then SIGSEGV of its own") { refuse(); raise(SIGSEGV); }
+    WAY("survives, then divides by zero") { refuse(); raise(SIGFPE); }
     WAY("survives, another assertion") { refuse(); assert(count == 77); }
     WAY("survives, asked for too much by mistake") { if (malloc((size_t)-64) == NULL) exit(3); }
     WAY("survives, gone on with as much as was refused") { refuse_for_now(); take(1, half); exit(3); }
@@ -510,6 +619,18 @@ int main(int count, char **arguments) {
         if (mmap(NULL, (size_t)1 << 50, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED) perror("ways");
         exit(3);
     }
+    WAY("survives, says that an allocation is done") {
+        refuse(); fputs("memory allocation of the pool is done: 60 MiB\n", stderr); handle(); exit(0);
+    }
+    WAY("survives an abort in each of its threads") {
+        signal(SIGABRT, leave);
+        for (int i = 0; i < 3; i++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, leave_an_abort, NULL) != 0 || pthread_join(thread, NULL) != 0) broken();
+        }
+        exit(0);
+    }
+    WAY("survives, ended by the C library over something else") { refuse(); __fdelt_chk(1 << 20); }
     WAY("survives, words that claim nothing") {
         refuse_for_now(); handle();
         fputs("using jemalloc 5.3\ncheck passed: no memory leaks found\nenomemo: bad key\nrole \"malloc\"\n", stderr); exit(3);

@@ -2,12 +2,50 @@
 
 use super::death::Death;
 use super::stacks::Stacks;
+use oomguard::supervisor::Profile;
 use oomguard::supervisor::symbols::Detail;
 use serde_json::{Value, json};
 
-pub fn of(death: &Death, stacks: &mut Stacks<'_>) -> Value {
+/// Where there is no profile, what would come from it is null.
+pub fn of(death: &Death, mut stacks: Option<&mut Stacks<'_>>) -> Value {
+    let profile = stacks.as_ref().map(|stacks| stacks.profile);
+    let sites = stacks.as_deref_mut().map(sites);
+    let last_refusal = stacks.as_deref_mut().and_then(last_refusal);
+    let modules = stacks.map(modules);
+    json!({
+        "pid": death.pid(),
+        "program": death.program(),
+        "report": death.record,
+        "death": death.ending,
+        "limit": death.limit(),
+        "live_bytes": profile.map(|profile| profile.live_bytes),
+        "peak_bytes": profile.map(|profile| profile.peak_bytes),
+        "sampling_distance": profile.map(|profile| profile.sampling_distance),
+        "samples": profile.map(|profile| profile.samples),
+        "sampled_bytes": profile.map(Profile::sampled_bytes),
+        "sites": sites,
+        "last_refusal": last_refusal,
+        "timeline": profile.map(timeline),
+        "modules": modules,
+        "method": profile.map(|profile| json!({
+            "frames_by_table": profile.method.frames_by_table,
+            "frames_by_pointer": profile.method.frames_by_pointer,
+            "stacks_cut": profile.method.stacks_cut,
+        })),
+        "lost": profile.map(|profile| json!({
+            "live_samples": profile.lost.live_samples,
+            "live_bytes": profile.lost.live_bytes,
+            "without_site": profile.lost.without_site,
+            "without_frames": profile.lost.without_frames,
+            "nested": profile.lost.nested,
+            "modules": profile.lost.modules,
+        })),
+    })
+}
+
+fn sites(stacks: &mut Stacks<'_>) -> Vec<Value> {
     let profile = stacks.profile;
-    let sites: Vec<Value> = profile
+    profile
         .sites
         .iter()
         .map(|site| {
@@ -20,45 +58,20 @@ pub fn of(death: &Death, stacks: &mut Stacks<'_>) -> Value {
                 "stack": stack(&site.frames, stacks),
             })
         })
-        .collect();
-    let last_refusal = profile
-        .last_refusal
-        .as_ref()
-        .map(|(bytes, frames)| json!({"bytes": bytes, "stack": stack(frames, stacks)}));
-    let timeline: Vec<Value> = profile
+        .collect()
+}
+
+fn last_refusal(stacks: &mut Stacks<'_>) -> Option<Value> {
+    let (bytes, frames) = stacks.profile.last_refusal.as_ref()?;
+    Some(json!({"bytes": bytes, "stack": stack(frames, stacks)}))
+}
+
+fn timeline(profile: &Profile) -> Vec<Value> {
+    profile
         .timeline
         .iter()
         .map(|moment| json!({"at_ms": moment.at.as_millis() as u64, "live_bytes": moment.live_bytes}))
-        .collect();
-    json!({
-        "pid": death.pid(),
-        "program": death.program(),
-        "report": death.record,
-        "death": death.ending,
-        "limit": death.limit(),
-        "live_bytes": profile.live_bytes,
-        "peak_bytes": profile.peak_bytes,
-        "sampling_distance": profile.sampling_distance,
-        "samples": profile.samples,
-        "sampled_bytes": profile.sampled_bytes(),
-        "sites": sites,
-        "last_refusal": last_refusal,
-        "timeline": timeline,
-        "modules": modules(stacks),
-        "method": {
-            "frames_by_table": profile.method.frames_by_table,
-            "frames_by_pointer": profile.method.frames_by_pointer,
-            "stacks_cut": profile.method.stacks_cut,
-        },
-        "lost": {
-            "live_samples": profile.lost.live_samples,
-            "live_bytes": profile.lost.live_bytes,
-            "without_site": profile.lost.without_site,
-            "without_frames": profile.lost.without_frames,
-            "nested": profile.lost.nested,
-            "modules": profile.lost.modules,
-        },
-    })
+        .collect()
 }
 
 fn stack(frames: &[u64], stacks: &mut Stacks<'_>) -> Vec<Value> {

@@ -4,6 +4,7 @@ use super::death::Death;
 use super::plot::{self, Characters};
 use super::stacks::{Held, Line, Stacks, name_of, of_program, without_recursion};
 use crate::screen::{BOLD, DIM, Screen, YELLOW};
+use oomguard::Measure;
 use oomguard::supervisor::symbols::{Detail, Problem};
 use oomguard::supervisor::{Profile, size};
 use std::path::Path;
@@ -45,21 +46,20 @@ pub fn of(death: &Death, stacks: &mut Stacks<'_>, style: &Style) -> String {
 pub fn what_happened(death: &Death, screen: &mut Screen) {
     screen.heading(&death.headline());
     let Some(limit) = death.limit() else { return };
-    let measure = match death.text("measure").as_deref() {
-        Some("address_space") => "of address-space",
-        Some("data") => "of data",
-        _ => "",
-    };
+    // The record's word for it: people get theirs.
+    let measure = death.text("measure").and_then(|word| word.parse::<Measure>().ok());
+    let measure = measure.map(|measure| format!("of {}", measure.as_str()));
     let source = match death.text("limit_source").as_deref() {
-        Some("environment") => ", from OOMGUARD_LIMIT or --limit",
-        Some("source") => ", from the source code",
-        Some("cgroup") => ", from the container",
-        Some("rlimit") => ", an rlimit that was there",
-        Some("budget") => ", from the budget that it shared",
-        Some("changed") => ", moved while it ran",
-        _ => "",
+        Some("environment") => Some("from OOMGUARD_LIMIT or --limit"),
+        Some("source") => Some("from the source code"),
+        Some("cgroup") => Some("from the container"),
+        Some("rlimit") => Some("an rlimit that was there"),
+        Some("budget") => Some("from the budget that it shared"),
+        Some("changed") => Some("moved while it ran"),
+        _ => None,
     };
-    screen.row("limit", &size(limit), &format!("{measure}{source}"));
+    let whence: Vec<&str> = measure.as_deref().into_iter().chain(source).collect();
+    screen.row("limit", &size(limit), &whence.join(", "));
 }
 
 fn in_use(death: &Death, profile: &Profile, screen: &mut Screen) {
@@ -111,19 +111,55 @@ fn shown(all: &[Held], top: usize) -> String {
 }
 
 fn stack(lines: &[Line], style: &Style, screen: &mut Screen) {
-    let most = if style.full_stacks { usize::MAX } else { LINES };
-    for line in lines.iter().take(most) {
+    let kept = if style.full_stacks { Kept::all(lines) } else { Kept::of(lines) };
+    functions(kept.innermost, screen);
+    left_out(kept.of_library, "more of the standard library", screen);
+    functions(kept.rest, screen);
+    left_out(kept.further_out, "further out", screen);
+    if lines.is_empty() {
+        screen.line(&format!("{:INDENT$}(stacks for which there was no room)", ""));
+    }
+}
+
+/// Which functions of a stack are shown.
+struct Kept<'a> {
+    innermost: &'a [Line],
+    /// So many that are left out here.
+    of_library: usize,
+    rest: &'a [Line],
+    further_out: usize,
+}
+
+impl Kept<'_> {
+    fn all(lines: &[Line]) -> Kept<'_> {
+        Kept { innermost: lines, of_library: 0, rest: &[], further_out: 0 }
+    }
+
+    /// `LINES` functions, and always the first that is not the standard library's: it tells whose memory it is.
+    fn of(lines: &[Line]) -> Kept<'_> {
+        let own = lines.iter().position(|line| !line.is_of_library());
+        let own = own.filter(|own| *own >= LINES);
+        let (inner, outer) = lines.split_at(own.unwrap_or(0));
+        let innermost = inner.get(..LINES / 2).unwrap_or(&[]);
+        let room = LINES - innermost.len();
+        let (rest, further_out) = outer.split_at(room.min(outer.len()));
+        let of_library = inner.len() - innermost.len();
+        Kept { innermost, of_library, rest, further_out: further_out.len() }
+    }
+}
+
+fn functions(lines: &[Line], screen: &mut Screen) {
+    for line in lines {
         let (name, location) = fitted(line);
         let location = screen.painted(DIM, &location);
         screen.line(&format!("{:INDENT$}{name}  {location}", ""));
     }
-    if lines.len() > most {
-        let more = format!("{:INDENT$}… {} further out", "", lines.len() - most);
-        let more = screen.painted(DIM, &more);
+}
+
+fn left_out(count: usize, which: &str, screen: &mut Screen) {
+    if count > 0 {
+        let more = screen.painted(DIM, &format!("{:INDENT$}… {count} {which}", ""));
         screen.line(&more);
-    }
-    if lines.is_empty() {
-        screen.line(&format!("{:INDENT$}(stacks for which there was no room)", ""));
     }
 }
 
@@ -283,4 +319,42 @@ fn percent(part: u64, whole: u64) -> String {
 
 fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(names: &[&str]) -> Vec<Line> {
+        let line = |name: &&str| Line {
+            name: (*name).into(),
+            file: None,
+            line: None,
+            is_inlined: false,
+            is_named: true,
+        };
+        names.iter().map(line).collect()
+    }
+
+    /// How many are shown, left out, shown and left out again, and which is the first behind what is left out.
+    fn kept(lines: &[Line]) -> ((usize, usize, usize, usize), Option<&str>) {
+        let Kept { innermost, of_library, rest, further_out } = Kept::of(lines);
+        assert_eq!(innermost.len() + of_library + rest.len() + further_out, lines.len());
+        let first = rest.first().map(|line| line.name.as_str());
+        ((innermost.len(), of_library, rest.len(), further_out), first)
+    }
+
+    #[test]
+    fn the_first_function_outside_of_the_standard_library_is_always_shown() {
+        let of_std = |count: usize| vec!["std::io::read"; count];
+        let own = vec!["app::load", "app::run", "std::x", "app::main", "app::a", "app::b", "app::c"];
+        let stack = |count: usize| lines(&[of_std(count), own.clone()].concat());
+        assert_eq!(kept(&stack(0)), ((0, 0, LINES, 1), Some("app::load")));
+        assert_eq!(kept(&stack(LINES - 1)), ((0, 0, LINES, LINES), Some("std::io::read")));
+        assert_eq!(kept(&stack(LINES)), ((3, 3, 3, 4), Some("app::load")));
+        assert_eq!(kept(&stack(40)), ((3, 37, 3, 4), Some("app::load")));
+        assert_eq!(kept(&lines(&[of_std(9), vec!["app::main"]].concat())), ((3, 6, 1, 0), Some("app::main")));
+        assert_eq!(kept(&lines(&of_std(9))), ((0, 0, LINES, 3), Some("std::io::read")));
+        assert_eq!(kept(&[]), ((0, 0, 0, 0), None));
+    }
 }

@@ -1,7 +1,7 @@
 //! Stacks as people read them: each address looked up once, inlined functions unfolded, and what only serves the
 //! program's own functions marked.
 
-use super::role::Role;
+use super::role::{Role, is_of_library};
 use crate::screen::printable;
 use oomguard::supervisor::symbols::{Function, Names, Place, Symbolizer};
 use oomguard::supervisor::{Module, Profile, Site};
@@ -33,6 +33,13 @@ pub struct Held {
     pub lines: Vec<Line>,
     pub live_bytes: u64,
     pub live_samples: u64,
+}
+
+impl Line {
+    /// Whether it is the standard library's.
+    pub fn is_of_library(&self) -> bool {
+        self.is_named && is_of_library(&self.name, self.file.as_deref())
+    }
 }
 
 impl<'a> Stacks<'a> {

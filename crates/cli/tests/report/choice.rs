@@ -47,12 +47,36 @@ fn a_death_without_a_profile_is_told_and_says_what_would_have_made_one() {
     fs::remove_file(death.profile()).unwrap();
     let output = report(&death.record(), &[]);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(output.status.code(), Some(0));
     assert!(stdout.contains("Out of memory: indexer"), "{stdout}");
     for cure in ["guard!(profile = on)", "OOMGUARD_PROFILE=on", "OOMGUARD_REPORT"] {
         assert!(stderr.contains(cure), "{stderr}");
     }
     assert!(death.text(&["--list"]).contains("(no profile)"));
+}
+
+#[test]
+fn a_death_without_a_profile_has_the_same_keys_in_json() {
+    let death = Death::of(&DEBUG);
+    let whole = death.json(&[]);
+    fs::remove_file(death.profile()).unwrap();
+    let output = report(&death.record(), &["--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let bare: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (key, value) in whole.as_object().unwrap() {
+        let expected = match key.as_str() {
+            "pid" | "program" | "report" | "death" | "limit" => value,
+            _ => &serde_json::Value::Null,
+        };
+        assert_eq!(bare.get(key), Some(expected), "{key}");
+    }
+    // What only a profile has cannot be written.
+    for option in ["--flamegraph", "--pprof", "--folded"] {
+        let file = death.path("file");
+        let output = report(&death.record(), &[option, file.to_str().unwrap()]);
+        assert_eq!((output.status.code(), file.exists()), (Some(125), false), "{option}");
+        assert!(refused(&death.record(), &[option, "-"]).contains("no profile"), "{option}");
+    }
 }
 
 #[test]
@@ -65,7 +89,9 @@ fn a_record_gets_no_other_process_profile() {
     fs::write(death.record(), first).unwrap();
     let list = death.text(&["--list"]);
     assert_eq!(list.lines().count(), 2, "{list}");
-    assert_eq!(report(&death.record(), &["--pid", &death.pid.to_string()]).status.code(), Some(125));
+    let first = report(&death.record(), &["--pid", &death.pid.to_string(), "--json"]);
+    let first: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!((&first["pid"], &first["sites"]), (&death.pid.into(), &serde_json::Value::Null));
     let shown = death.json(&[]);
     assert_eq!((&shown["pid"], shown["report"].is_null()), (&second.into(), true));
 }

@@ -19,19 +19,21 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// How far apart samples are, in bytes: near enough that the shares are good.
 const DISTANCE: &str = "8192";
 
-pub static DEBUG: LazyLock<PathBuf> = LazyLock::new(|| build("debug"));
-pub static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| build("release"));
+pub static DEBUG: LazyLock<PathBuf> = LazyLock::new(|| build("postmortem", "debug"));
+pub static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| build("postmortem", "release"));
+/// Guarded, and without a profiler.
+pub static WITHOUT_PROFILER: LazyLock<PathBuf> = LazyLock::new(|| build("worker", "debug"));
 
-fn build(profile: &str) -> PathBuf {
+fn build(example: &str, profile: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet", "--package", "examples", "--example", "postmortem", "--target-dir"]);
+    command.args(["build", "--quiet", "--package", "examples", "--example", example, "--target-dir"]);
     command.arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile == "release" {
         command.arg("--release");
     }
     assert!(command.status().unwrap().success(), "the example does not build");
-    target.join(profile).join("examples/postmortem")
+    target.join(profile).join("examples").join(example)
 }
 
 /// A directory with a program that died in it, and what it left.

@@ -1,6 +1,6 @@
 //! `oomguard run --postmortem`: what lies in the directory after which end.
 
-use super::death::{DEBUG, OOMGUARD, clean, finish, make_pipe, make_texts, report};
+use super::death::{DEBUG, OOMGUARD, WITHOUT_PROFILER, clean, finish, make_pipe, make_texts, report};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -80,6 +80,8 @@ fn a_death_of_memory_leaves_everything_and_says_where() {
     assert_eq!(json(deaths[0].join("report.json"))["limit"], 40 << 20);
     let text = fs::read_to_string(deaths[0].join("report.txt")).unwrap();
     assert!(text.contains("add_words") && text.contains("examples/postmortem.rs:60"), "{text}");
+    let limit = text.lines().find(|line| line.starts_with("  limit ")).unwrap();
+    assert!(limit.ends_with("  of resident, from OOMGUARD_LIMIT or --limit"), "{limit}");
     // Again, elsewhere.
     fs::rename(&deaths[0], run.path("moved")).unwrap();
     let again = report(&run.path("moved"), &[]);
@@ -201,8 +203,48 @@ fn a_program_without_a_profiler_leaves_its_record_and_one_line_why() {
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("post-mortem in")).collect();
     assert!(matches!(lines[..], [line] if line.contains("guard!(profile = …)")), "{said}");
     let again = report(&run.deaths()[0], &[]);
-    assert_eq!(again.status.code(), Some(125));
+    assert_eq!(again.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&again.stdout).contains("Out of memory: python3"));
+}
+
+#[test]
+fn a_guarded_program_without_a_profiler_is_told_how_to_get_one() {
+    let run = Run::new();
+    let row = "17,search,/index.html,agent,12\n";
+    fs::write(run.path("requests.csv"), row.repeat(500_000)).unwrap();
+    let output = run.run(&["-m", "20Mi"], &[WITHOUT_PROFILER.to_str().unwrap(), "requests.csv"], &[]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(198), "{said}");
+    assert!(said.contains("build it with guard!(profile = on)"), "{said}");
+}
+
+/// So far apart that none is met, whatever the program allocates.
+const NO_SAMPLES: [(&str, &str); 1] = [("OOMGUARD_PROFILE", "1000Ti")];
+
+#[test]
+fn where_nothing_live_was_sampled_all_but_the_flame_graph_is_there() {
+    let run = Run::new();
+    let output = run.run(&["-m", "40Mi"], &[&run.indexer(), "texts"], &NO_SAMPLES);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(198), "{said}");
+    let death = &run.deaths()[0];
+    assert_eq!(names(death), WHOLE.into_iter().filter(|name| *name != "flamegraph.svg").collect::<Vec<_>>());
+    let line = said.lines().find(|line| line.contains("post-mortem in")).unwrap();
+    assert!(line.ends_with(": see report.txt and heap.pb.gz; nothing live was sampled"), "{said}");
+    let text = fs::read_to_string(death.join("report.txt")).unwrap();
+    assert!(
+        text.contains("nothing that was live had been sampled") && text.contains("Refused last"),
+        "{text}"
+    );
+    // What was asked for besides is there, too.
+    let (graph, folded) = (run.path("graph.svg"), run.path("folded"));
+    let options = ["--flamegraph", graph.to_str().unwrap(), "--folded", folded.to_str().unwrap(), "--json"];
+    let again = report(death, &options);
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert!(stderr(&again).contains("no flame graph") && !graph.exists(), "{}", stderr(&again));
+    assert_eq!(fs::read_to_string(folded).unwrap(), "");
+    let json: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(json["sampled_bytes"], 0, "{json}");
 }
 
 #[test]

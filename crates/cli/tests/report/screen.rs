@@ -1,6 +1,7 @@
 //! What people see.
 
-use super::death::{DEBUG, Death, OOMGUARD, RELEASE, clean, finish};
+use super::death::{DEBUG, Death, OOMGUARD, RELEASE, clean, finish, make_pipe};
+use std::fs;
 use std::process::Command;
 
 /// The places in the order of their shares, each as its lines.
@@ -43,13 +44,39 @@ fn it_names_the_functions_that_held_the_memory_in_debug_and_in_release() {
 }
 
 #[test]
+fn the_programs_own_function_is_shown_however_deep_it_is_in_the_standard_library() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(&*DEBUG, directory.path().join("indexer")).unwrap();
+    fs::create_dir(directory.path().join("texts")).unwrap();
+    // The size of what comes through a pipe is not known before: std goes through more functions than are shown.
+    let pipe = directory.path().join("texts/text");
+    make_pipe(&pipe);
+    // Not waited for: it may be stuck where the program fails.
+    std::thread::spawn(move || fs::write(pipe, "a b c d e f\n".repeat(500_000)));
+    let mut death = Death { directory, pid: 0 };
+    death.pid = death.die();
+    let text = death.text(&[]);
+    let place = places(&text).into_iter().find(|place| place.iter().any(|line| line.contains("read_to_end")));
+    let place = place.unwrap_or_else(|| panic!("{text}"));
+    let own = place.iter().position(|line| line.contains("postmortem::Index::add_directory"));
+    assert!(own.is_some_and(|own| place[own + 1].contains("postmortem::main")), "{text}");
+    assert!(!death.text(&["--full"]).contains("of the standard library"));
+}
+
+#[test]
 fn it_says_what_happened_how_it_grew_and_how_sure_that_is() {
     let death = Death::of(&DEBUG);
     let text = death.text(&[]);
     let first = text.lines().next().unwrap();
     assert!(first.starts_with("Out of memory: indexer (pid ") && first.contains("in thread main"), "{text}");
-    for part in ["40 MiB", "from OOMGUARD_LIMIT", "Refused last: ", "Bytes live over time", "names", "stacks"]
-    {
+    for part in [
+        "40 MiB",
+        "  of address-space, from OOMGUARD_LIMIT",
+        "Refused last: ",
+        "Bytes live over time",
+        "names",
+        "stacks",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.contains("indexer: functions and lines\n"), "{text}");

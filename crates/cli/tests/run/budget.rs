@@ -3,6 +3,7 @@
 
 use crate::add;
 use crate::c;
+use crate::resident;
 use crate::skip::skipped;
 use crate::started::{PATIENCE, Seen, launcher, seen};
 use libtest_mimic::Trial;
@@ -61,6 +62,19 @@ pub fn want(marks: &Path, mib: usize, all: usize, refused: usize) {
     wait_for(marks, "refused", refused);
 }
 
+/// One of `all` who want so many MiB of shared memory each at the same moment, of that kind, and hold them for a while.
+pub fn want_shared(marks: &Path, mib: usize, all: usize, kind: &str) {
+    /// Longer than it takes to be found out.
+    const WHILE: Duration = Duration::from_millis(300);
+    mark(marks, "here");
+    wait_for(marks, "here", all);
+    let bytes = mib << 20;
+    let Some(at) = resident::map_shared(kind, bytes) else { return println!("refused") };
+    resident::touch(at, bytes);
+    std::thread::sleep(WHILE);
+    println!("has it");
+}
+
 /// Holds so many MiB until it is killed.
 pub fn hold(marks: &Path, mib: usize) {
     let block = black_box(vec![1u8; mib << 20]);
@@ -102,7 +116,7 @@ const FOUR: &str = "for n in 1 2 3 4; do \"$0\" role want \"$@\" & eval p$n=$!; 
                     for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
 
 /// `want MARKS MIB ALL HOW`: one of ALL who want so many MiB each at the same moment, and are static. HOW: by `malloc`; `over` what is
-/// reserved, as Go's runtime does; by `fork`, in a child; or `handled`, with a signal before it gets them.
+/// reserved, as Go's runtime does; of `shared` memory, or of what is `allocated` for a file first; by `fork`, in a child; or `handled`, with a signal before it gets them.
 const STATIC: &str = r#"
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -145,6 +159,19 @@ int main(int count, char **words)
     if (!strcmp(how, "over")) {
         char *place = mmap(0, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         block = mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        if (block == MAP_FAILED)
+            block = 0;
+    } else if (!strcmp(how, "shared") || !strcmp(how, "allocated")) {
+        int file = -1, flags = MAP_SHARED | MAP_ANONYMOUS;
+        if (!strcmp(how, "allocated")) {
+            file = memfd_create("static", 0);
+            flags = MAP_SHARED;
+            if (fallocate(file, 0, 0, (off_t)bytes)) {
+                perror("cannot go on");
+                return 1;
+            }
+        }
+        block = mmap(0, bytes, PROT_READ | PROT_WRITE, flags, file, 0);
         if (block == MAP_FAILED)
             block = 0;
     } else
@@ -236,18 +263,85 @@ fn build(place: &Path, compiler: &Path, options: &[&str], files: usize) -> Optio
     Some(seen)
 }
 
+/// Is interrupted again and again while it maps shared memory, by a handler that jumps out; then threads are cancelled that
+/// allocate some. It holds nothing of it, and wants as many MiB as it is told.
+const JUMPER: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <unistd.h>
+#define SOME (16l << 20)
+static sigjmp_buf out;
+static int file, rounds;
+static void jump(int signal) { siglongjmp(out, signal); }
+static void *allocate(void *nothing) {
+    for (;; __atomic_fetch_add(&rounds, 1, __ATOMIC_SEQ_CST)) {
+        if (fallocate(file, 0, 0, SOME)) exit(2);
+        if (ftruncate(file, 0)) exit(3);
+    }
+    return nothing;
+}
+int main(int count, char **words) {
+    const int kind = PROT_READ | PROT_WRITE;
+    char *place = mmap(0, SOME, kind, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    signal(SIGALRM, jump);
+    for (volatile int turn = 0; turn < 400; turn++) {
+        if (sigsetjmp(out, 1)) continue;
+        struct itimerval once = {{0, 0}, {0, 50 + turn * 7 % 200}};
+        setitimer(ITIMER_REAL, &once, 0);
+        while (mmap(place, SOME, kind, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == place) {}
+        return 4;
+    }
+    file = memfd_create("some", 0);
+    for (int turn = 0; turn < 40; turn++) {
+        pthread_t thread;
+        int before = __atomic_load_n(&rounds, __ATOMIC_SEQ_CST);
+        if (pthread_create(&thread, 0, allocate, 0)) return 5;
+        while (__atomic_load_n(&rounds, __ATOMIC_SEQ_CST) == before) usleep(turn * 50);
+        if (pthread_cancel(thread) || pthread_join(thread, 0) || ftruncate(file, 0)) return 6;
+    }
+    if (mmap(0, strtol(words[1], 0, 10) << 20, kind, MAP_SHARED | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) return 7;
+    return puts("got it") < 0;
+}
+"#;
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "who_jumps_out_of_a_question_has_pledged_nothing", || {
+        let place = Marks::new("jumper");
+        let Some(compiler) = c::c() else { return };
+        let program = compile(&compiler, &place.0, JUMPER, "program", &["-pthread"]);
+        let command = [program.to_str().unwrap(), "350"];
+        let seen = seen(&mut run(&["--budget", "400Mi", "--patience", "0"], &command));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "got it\n"), "{}", seen.stderr);
+    });
     add(trials, "a_static_program_waits_for_others_to_end", || {
         let place = Marks::new("static");
         let Some(program) = static_program(&place.0) else { return };
-        for how in ["malloc", "fork"] {
+        let shell = "for n in 1 2 3 4; do \"$0\" want \"$@\" & eval p$n=$!; done; \
+                     for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
+        // Its own limit of the moment is far below what the keeper needs that starts them.
+        let spawning = "import os, sys; program, *words = sys.argv[1:]; \
+                        started = [os.posix_spawn(program, [program, 'want', *words], os.environ) for n in range(4)]; \
+                        print(*(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in started), sep='\\n')";
+        for (starter, script, how) in [
+            ("/bin/sh", shell, "malloc"),
+            ("/bin/sh", shell, "fork"),
+            ("/bin/sh", shell, "over"),
+            ("/bin/sh", shell, "shared"),
+            ("/bin/sh", shell, "allocated"),
+            ("python3", spawning, "malloc"),
+        ] {
             let marks = Marks::new(&format!("static-{how}"));
-            let four = "for n in 1 2 3 4; do \"$0\" want \"$@\" & eval p$n=$!; done; \
-                        for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
             let command = [
-                "/bin/sh",
+                starter,
                 "-c",
-                four,
+                script,
                 program.to_str().unwrap(),
                 marks.0.to_str().unwrap(),
                 "150",
@@ -264,7 +358,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_static_program_is_told_whose_memory_it_was", || {
         let place = Marks::new("static-refused");
         let Some(program) = static_program(&place.0) else { return };
-        for how in ["malloc", "over"] {
+        for how in ["malloc", "over", "shared", "allocated"] {
             let marks = Marks::new(&format!("static-refused-{how}"));
             let one = "\"$0\" role hold-marked \"$1\" 120 & p=$!; while ! ls \"$1\"/holds-* >/dev/null 2>&1; do sleep .01; done; \
                        \"$2\" want \"$1\" 120 1 \"$3\"; code=$?; kill -9 $p; wait $p 2>/dev/null; exit $code";
@@ -313,6 +407,32 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let options = ["--budget", "200Mi", "--patience", "60s"];
         let seen = script(&options, FOUR, &[marks.0.to_str().unwrap(), "120", "4", "0"]);
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "0\n0\n0\n0\n"), "{}", seen.stderr);
+    });
+    add(trials, "who_wants_shared_memory_waits_as_well", || {
+        let four = "for n in 1 2 3 4; do \"$0\" role want-shared \"$@\" & eval p$n=$!; done; \
+                    for n in 1 2 3 4; do eval wait \\$p$n; echo $?; done";
+        for kind in ["anonymous", "memfd", "file", "allocated"] {
+            let marks = Marks::new(&format!("shared-{kind}"));
+            let options = ["--budget", "200Mi", "--patience", "60s", "--report", "fd:2"];
+            let seen = script(&options, four, &[marks.0.to_str().unwrap(), "120", "4", kind]);
+            let mut lines: Vec<&str> = seen.stdout.lines().collect();
+            lines.sort_unstable();
+            let expected = ["0", "0", "0", "0", "has it", "has it", "has it", "has it"];
+            assert_eq!(lines, expected, "{kind}: {}", seen.stderr);
+            assert!(reports(&seen).is_empty(), "{kind}: {}", seen.stderr);
+        }
+    });
+    add(trials, "shared_memory_that_there_is_no_room_for_is_refused_as_other_memory", || {
+        for kind in ["anonymous", "memfd", "file", "allocated"] {
+            let marks = Marks::new(&format!("shared-refused-{kind}"));
+            let one = "\"$0\" role hold-marked \"$1\" 120 & p=$!; while ! ls \"$1\"/holds-* >/dev/null 2>&1; do sleep .01; done; \
+                       \"$0\" role want-shared \"$1\" 120 1 \"$2\"; code=$?; kill -9 $p; wait $p 2>/dev/null; exit $code";
+            let options = ["--budget", "200Mi", "--patience", "200ms", "--report", "fd:2"];
+            let seen = script(&options, one, &[marks.0.to_str().unwrap(), kind]);
+            // Whoever copes has nothing to tell.
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "refused\n"), "{kind}: {}", seen.stderr);
+            assert!(reports(&seen).is_empty(), "{kind}: {}", seen.stderr);
+        }
     });
     add(trials, "without_patience_who_asks_is_refused_at_once", || {
         let marks = Marks::new("impatient");
@@ -385,6 +505,76 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 "{kind}: {report}"
             );
         }
+    });
+    add(trials, "who_waits_is_refused_before_somebody_has_to_leave", || {
+        // The child writes to what it has from its parent: nobody asks for that.
+        let program = "
+import os
+MIB = 1 << 20
+def touched(block, mib):
+    block[:mib * MIB:4096] = bytes([1 + block[0]]) * (mib * MIB // 4096)
+    return block
+own = touched(bytearray(70 * MIB), 70)
+(ready, tells), (go, lets) = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    more = touched(bytearray(105 * MIB), 105)
+    os.write(tells, b'.')
+    os.read(go, 1)
+    touched(own, 24)
+    os.read(go, 1)
+    os._exit(0)
+os.read(ready, 1)
+os.write(lets, b'.')
+try:
+    own = [own, bytearray(60 * MIB)]
+    print('got it')
+except MemoryError:
+    print('refused')
+os.write(lets, b'.')
+print(os.waitpid(child, 0)[1])
+";
+        let seen = seen(&mut run(&["--budget", "200Mi", "--patience", "60s"], &["python3", "-c", program]));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "refused\n0\n"), "{}", seen.stderr);
+    });
+    add(trials, "who_starts_a_thread_has_its_stack_and_not_the_whole_budget", || {
+        let program = "
+import resource, threading
+done = threading.Event()
+threads = [threading.Thread(target=done.wait) for turn in range(4)]
+for thread in threads:
+    thread.start()
+data = next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmData:'))
+print(len(threads), (resource.getrlimit(resource.RLIMIT_DATA)[0] - data) >> 20)
+done.set()
+";
+        let seen = seen(&mut run(&["--budget", "2Gi"], &["python3", "-c", program]));
+        assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+        let left: Vec<i64> = seen.stdout.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        assert!(left[0] == 4 && (-1..256).contains(&left[1]), "{}", seen.stdout);
+    });
+    add(trials, "who_is_refused_a_mapping_is_told_so_whoever_was_looked_for_meanwhile", || {
+        // The first to be refused ends while others wait, who find it gone.
+        let program = "
+import mmap, os, time
+for turn in range(4):
+    if os.fork() == 0:
+        try:
+            block = mmap.mmap(-1, 300 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            os.write(1, b'%d\\n' % error.errno)
+            os._exit(0)
+        for at in range(0, 300 << 20, 4096):
+            block[at] = 1
+        time.sleep(2)
+        os._exit(0)
+for turn in range(4):
+    os.wait()
+";
+        let seen = seen(&mut run(&["--budget", "400Mi"], &["python3", "-c", program]));
+        assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+        let refused: Vec<&str> = seen.stdout.lines().collect();
+        assert!(!refused.is_empty() && refused.iter().all(|errno| *errno == "12"), "{}", seen.stdout);
     });
     add(trials, "a_launcher_in_a_budget_joins_it", || {
         let launcher = env!("CARGO_BIN_EXE_oomguard");

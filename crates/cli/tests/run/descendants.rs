@@ -63,7 +63,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "a_wrapper_that_ends_as_its_child_was_ended_passes_that_on", || {
         // Nothing of ours is in it, and nothing is refused: somebody has to look.
-        let held = format!("env -i {}", child("hold shared 400"));
+        let held = format!("env -i {}", child("hold anonymous 400"));
         let run = |end: &str| seen(&mut run_shell(&["-m", "100Mi", "--json"], &format!("{held}; {end}")));
         for end in ["exit $?", "kill -KILL $$"] {
             let passed_on = run(end);
@@ -80,6 +80,24 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             format!("{} | {{ read pid; kill $pid; sleep 0.3; exit 1; }}", child("announce 'out of memory'"));
         let seen = seen(&mut run_shell(&["-m", "100Mi"], &script));
         assert_eq!((seen.code, reports(&seen)), (Some(1), 0), "{}", seen.stderr);
+    });
+    add(trials, "a_wrapper_that_fails_by_itself_does_not_end_of_what_its_child_said", || {
+        let fallen = child("leave 'out of memory\n'");
+        let run = |script: String| seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        for (end, code) in [("exit 3", 3), ("sh -c 'exit 2'; exit $?", 2), ("sh -c 'exit 2' || exit 1", 1)] {
+            let own = run(format!("{fallen}; {end}"));
+            assert_eq!((own.code, reports(&own)), (Some(code), 0), "{end}: {}", own.stderr);
+        }
+        // Whoever is in between.
+        for script in [
+            format!("{fallen}; exit $?"),
+            format!("timeout 50 {fallen}; exit $?"),
+            format!("(trap : TERM; {fallen}; exit $?); exit $?"),
+        ] {
+            let passed_on = run(script);
+            assert_eq!((passed_on.code, reports(&passed_on)), (Some(198), 1), "{}", passed_on.stderr);
+            assert_eq!(told(&passed_on)["report"]["own_exit_code"], 2);
+        }
     });
     add(trials, "who_may_not_open_the_record_or_finds_it_not_is_given_it", || {
         let program = child("need 100");
@@ -104,6 +122,17 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 assert_eq!(told(&seen)["report"]["limit_source"], "budget", "{script}");
             }
         }
+    });
+    add(trials, "who_has_a_tmp_of_its_own_is_guarded_as_others_are", || {
+        let in_sandbox =
+            |words: &str| format!("unshare -m /bin/sh -c 'mount -t tmpfs none /tmp && exec {words}'");
+        if seen(shell(&in_sandbox("true")).env_remove("TMPDIR")).code != Some(0) {
+            return crate::skip::skipped("unshare -m, and a mount there: not allowed here");
+        }
+        let mut command = run_shell(&["-m", "64Mi", "--json"], &in_sandbox(&child("need 100")));
+        let fallen = seen(command.env_remove("TMPDIR"));
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        assert_ne!(told(&fallen)["report"]["evidence"], "outside", "{}", fallen.stderr);
     });
     add(trials, "descendants_are_told_in_the_order_of_their_ends", || {
         let names: String = (0..40)
@@ -133,9 +162,6 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert_eq!((&report["evidence"], &report["own_exit_code"]), (&"outside".into(), &2.into()));
             assert!(report["data"].as_u64().unwrap() > 60 << 20, "{report}");
         }
-        let script = format!("{} 'out of memory\n'; exit $?", child("leave"));
-        let below = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
-        assert_eq!((below.code, reports(&below)), (Some(198), 1), "{}", below.stderr);
         for (role, code) in [(&["leave", "configuration file is broken\n"][..], 2), (&["go-on-and-leave"], 3)]
         {
             let own = seen(&mut direct(&["-m", "64Mi", "--json"], role));

@@ -144,6 +144,9 @@ fn play(arguments: &[String]) {
         [role, marks, mib, all, refused] if role == "want" => {
             budget::want(marks.as_ref(), mib.parse().unwrap(), all.parse().unwrap(), refused.parse().unwrap())
         }
+        [role, marks, mib, all, kind] if role == "want-shared" => {
+            budget::want_shared(marks.as_ref(), mib.parse().unwrap(), all.parse().unwrap(), kind)
+        }
         [role, marks, mib] if role == "hold-marked" => budget::hold(marks.as_ref(), mib.parse().unwrap()),
         [role] if role == "share" => resident::share(),
         [role] if role == "catch" => every_signal::catch(),

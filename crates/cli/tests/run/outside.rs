@@ -3,7 +3,7 @@
 
 use crate::add;
 use crate::skip::skipped;
-use crate::started::{Seen, launcher, run_shell, seen};
+use crate::started::{Seen, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,17 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// `eat die`: of a refusal that it tells of. `eat say`: its own words, and a variable. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
-/// all back, and then tells that it dies of that. `eat start PROGRAM ARGS...`: as a shell does. `eat execl PROGRAM WORD`, and its kin: as that
+/// all back, and then tells that it dies of that. `eat touch`: the block that it did not get; `eat wild`: an address of no block's; `eat divide`: by
+/// zero, so to speak. `eat start PROGRAM ARGS...`: as a shell does. `eat system COMMAND...`, and its kin: waits for each in its
+/// way, and ends as the last one. `eat leave PROGRAM ARGS...`: sees that it is gone, and asks for nothing more. `eat execl PROGRAM WORD`, and its kin: as that
 /// program, with many arguments.
 const EAT: &str = r#"
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 int main(int count, char **words)
@@ -45,12 +49,52 @@ int main(int count, char **words)
         wait(&status);
         return WEXITSTATUS(status);
     }
+    int status = -1;
+    for (int place = 2; place < count && !strcmp(words[1], "system"); place++)
+        status = system(words[place]);
+    for (int place = 2; place < count && !strcmp(words[1], "pclose"); place++)
+        status = pclose(popen(words[place], "r"));
+    if (!strcmp(words[1], "system, pclose") && system(words[2]) != -1)
+        status = pclose(popen(words[3], "r"));
+    for (int place = 2; place < count && !strncmp(words[1], "syscall", 7); place++) {
+        pid_t child = fork();
+        siginfo_t end;
+        if (child == 0) {
+            execl("/bin/sh", "sh", "-c", words[place], (char *)0);
+            _exit(126);
+        }
+        if (!strcmp(words[1], "syscall wait4"))
+            syscall(SYS_wait4, child, &status, 0, 0);
+        else if (syscall(SYS_waitid, P_PID, child, &end, WEXITED, 0) == 0)
+            status = end.si_status << 8;
+    }
+    if (status >= 0)
+        return WEXITSTATUS(status);
+    if (!strcmp(words[1], "leave")) {
+        int ends[2];
+        char byte;
+        if (pipe(ends))
+            return 77;
+        if (fork() == 0) {
+            close(ends[0]);
+            execv(words[2], words + 2);
+            _exit(126);
+        }
+        close(ends[1]);
+        return read(ends[0], &byte, 1) == 0 ? 5 : 77;
+    }
     for (;;) {
         static char *held[64];
         static int count;
         char *block = malloc(1 << 20);
         if (!block && !strcmp(words[1], "survive"))
             return 0;
+        if (!block && !strcmp(words[1], "touch"))
+            *(volatile char *)block = 1;
+        if (!block && !strcmp(words[1], "wild"))
+            *(volatile char *)0x123456789000 = 1;
+        if (!block && !strcmp(words[1], "divide"))
+            return raise(SIGFPE);
         if (!block && !strcmp(words[1], "log"))
             for (int line = 0; line < 20000; line++)
                 if (write(3, "row\n", 4) != 4)
@@ -81,6 +125,10 @@ fn eat(compiler: &str, options: &[&str]) -> Option<(TempDir, PathBuf)> {
             None
         }
     }
+}
+
+fn shell_code(script: &str) -> Option<i32> {
+    seen(&mut shell(script)).code
 }
 
 fn told(seen: &Seen) -> Value {
@@ -123,6 +171,75 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             Ok(())
         }));
     }
+    add(trials, "a_crash_that_has_nothing_to_do_with_what_was_refused_is_its_own", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        for (way, code, count) in [("touch", 198, 1), ("wild", 139, 0), ("divide", 136, 0)] {
+            let mut command = launcher();
+            let fallen = seen(command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).arg(way));
+            assert_eq!((fallen.code, reports(&fallen)), (Some(code), count), "{way}: {}", fallen.stderr);
+            assert!(told(&fallen)["refusals"].as_u64() >= Some(1), "{way}: {}", fallen.stderr);
+        }
+    });
+    add(trials, "what_a_wrapper_does_after_a_child_is_not_the_childs", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let at = program.display();
+        for (script, code) in [
+            (format!("{at} die || {at} own 5; exit $?"), 5),
+            (format!("{at} die; {at} own 7; exit $?"), 7),
+            (format!("{at} die; exec {at} own 5"), 5),
+            (format!("{at} die; exec /bin/sh -c 'exit 5'"), 5),
+            (format!("{at} die; exit $?"), 198),
+        ] {
+            // By one that has the guard, and by one that has not.
+            let guarded = seen(&mut run_shell(&["-m", "64Mi"], &script));
+            assert_eq!(guarded.code, Some(code), "{script}: {}", guarded.stderr);
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi", "--"]).arg(&program).args(["start", "/bin/sh", "-c", &script]);
+            let followed = seen(&mut command);
+            assert_eq!(followed.code, Some(code), "{script}: {}", followed.stderr);
+        }
+    });
+    add(trials, "the_child_that_was_waited_for_last_is_the_one_whose_end_is_passed_on", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let Some((_other, dynamic)) = eat("cc", &[]) else { return };
+        let [die, own] = ["die", "own 5"].map(|words| format!("{} {words}", program.display()));
+        let try_it = |way: &str, commands: &[&String], code| {
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi", "--"]).arg(&dynamic).arg(way).args(commands);
+            let ended = seen(&mut command);
+            assert_eq!(ended.code, Some(code), "{way} {commands:?}: {}", ended.stderr);
+        };
+        for way in ["system", "pclose", "syscall wait4", "syscall waitid"] {
+            for (commands, code) in [(&[&die][..], 198), (&[&own, &die], 198), (&[&die, &own], 5)] {
+                try_it(way, commands, code);
+            }
+        }
+        // Its shell has got over it. The next one is a shell, too: of that nothing is seen from outside.
+        try_it("system, pclose", &[&format!("{die}; true"), &own], 5);
+        try_it("system, pclose", &[&format!("{die}; true"), &"exit 5".to_owned()], 5);
+        try_it("system, pclose", &[&format!("{own}; true"), &die], 198);
+    });
+    add(trials, "who_ends_as_one_did_that_nobody_waited_for_has_its_own_reason", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let Some((_other, dynamic)) = eat("cc", &[]) else { return };
+        let mut command = launcher();
+        command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&dynamic).arg("leave").arg(&program);
+        let own = seen(command.arg("die"));
+        assert_eq!((own.code, reports(&own)), (Some(5), 0), "{}", own.stderr);
+        assert_eq!(told(&own)["descendants"][0]["program"], "eat", "{}", own.stderr);
+    });
+    add(trials, "who_is_in_another_network_namespace_is_seen_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        for wrapper in ["unshare -n", "unshare -U -r -n"] {
+            if shell_code(&format!("{wrapper} true")) != Some(0) {
+                skipped(format!("{wrapper}: not allowed here"));
+                continue;
+            }
+            let fallen = below(wrapper, &program, "die");
+            assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{wrapper}: {}", fallen.stderr);
+            assert_eq!(below(wrapper, &program, "own 7").code, Some(7), "{wrapper}");
+        }
+    });
     add(trials, "what_is_spawned_is_seen_from_outside", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
         // Python has posix_spawn(3) by its name.

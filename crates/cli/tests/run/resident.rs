@@ -29,7 +29,46 @@ fn map(bytes: usize, protection: i32, flags: i32, fd: i32) -> *mut u8 {
     at.cast()
 }
 
-fn touch(at: *mut u8, bytes: usize) {
+/// Shared memory: `anonymous`, of a `memfd`, of a `file` that shm_open(3) would make, or of one for which it is `allocated` first.
+/// `None`: it was refused.
+pub fn map_shared(kind: &str, bytes: usize) -> Option<*mut u8> {
+    let mut flags = libc::MAP_SHARED;
+    let fd = match kind {
+        "anonymous" => {
+            flags |= libc::MAP_ANONYMOUS;
+            -1
+        }
+        "memfd" | "allocated" => {
+            // SAFETY: a C string.
+            unsafe { libc::memfd_create(c"held".as_ptr(), 0) }
+        }
+        "file" => {
+            let name = format!("/dev/shm/oomguard-held-{}", std::process::id());
+            let mut options = std::fs::File::options();
+            let file = options.read(true).write(true).create_new(true).open(&name).unwrap();
+            std::fs::remove_file(name).unwrap();
+            std::os::fd::IntoRawFd::into_raw_fd(file)
+        }
+        _ => panic!("no such kind: {kind}"),
+    };
+    let length = i64::try_from(bytes).unwrap();
+    if kind == "allocated" {
+        // SAFETY: takes no pointer.
+        let error = unsafe { libc::posix_fallocate(fd, 0, length) };
+        assert!(error == 0 || error == libc::ENOMEM, "{error}");
+        if error != 0 {
+            return None;
+        }
+    } else if fd >= 0 {
+        // SAFETY: takes no pointer.
+        assert_eq!(unsafe { libc::ftruncate(fd, length) }, 0);
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, BOTH, flags, fd, 0) };
+    (at != libc::MAP_FAILED).then_some(at.cast())
+}
+
+pub fn touch(at: *mut u8, bytes: usize) {
     for offset in (0..bytes).step_by(4096) {
         let byte = at.wrapping_add(offset);
         // SAFETY: within the mapping, which is writable.
@@ -61,7 +100,9 @@ pub fn hold(kind: &str, mib: usize) {
                 (0..mib).step_by(32).map(|_| map(32 * MIB, BOTH, PRIVATE, -1)).collect();
             blocks.iter().for_each(|block| touch(*block, 32 * MIB));
         }
-        "shared" => touch(map(bytes, BOTH, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1), bytes),
+        "anonymous" | "memfd" | "file" | "allocated" => {
+            touch(map_shared(kind, bytes).expect("granted"), bytes)
+        }
         "blocked" => {
             // SAFETY: all-zero is a valid set of signals.
             let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -70,13 +111,6 @@ pub fn hold(kind: &str, mib: usize) {
             // SAFETY: readable during the call.
             unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) };
             touch(map(bytes, BOTH, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1), bytes);
-        }
-        "memfd" => {
-            // SAFETY: a C string.
-            let fd = unsafe { libc::memfd_create(c"held".as_ptr(), 0) };
-            // SAFETY: takes no pointer.
-            assert_eq!(unsafe { libc::ftruncate(fd, bytes as i64) }, 0);
-            touch(map(bytes, BOTH, libc::MAP_SHARED, fd), bytes);
         }
         "fixed" => {
             let at = map(bytes, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1);
@@ -157,9 +191,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert!((98 * MIB as u64..=102 * MIB as u64).contains(&held), "{report}");
     });
     add(trials, "used_in_another_way_it_counts_as_well", || {
-        for (kind, cause) in
-            [("later", "resident"), ("shared", "resident"), ("memfd", "resident"), ("fixed", "mapping")]
-        {
+        for (kind, cause) in [
+            ("later", "resident"),
+            ("anonymous", "resident"),
+            ("memfd", "resident"),
+            ("file", "resident"),
+            ("allocated", "resident"),
+            ("fixed", "mapping"),
+        ] {
             let started = Instant::now();
             let seen = seen(&mut run(&["--report", "fd:2"], &["hold", kind, "1024"]));
             assert_eq!(seen.code, Some(198), "{kind}: {}", seen.stderr);
@@ -169,9 +208,35 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 (&cause.into(), &"resident".into()),
                 "{report}"
             );
-            assert!(started.elapsed() < Duration::from_secs(10));
+            assert!(started.elapsed() < Duration::from_secs(60));
             assert_eq!(seen.stderr.matches("oomguard: out of memory: ").count(), 1, "{}", seen.stderr);
         }
+    });
+    add(trials, "what_python_shares_with_others_counts_as_well", || {
+        let python = |program: &str| {
+            let mut command = launcher();
+            seen(command.args(["run", "-m", "100Mi", "--report", "fd:2", "--", "python3", "-c", program]))
+        };
+        let is_there = "from multiprocessing import shared_memory";
+        if !Command::new("python3")
+            .args(["-c", is_there])
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            return crate::skip::skipped("no python3 with shared memory is here");
+        }
+        // Unlinked at once, so that nothing stays behind of who ends in the middle.
+        let fill = "import time
+from multiprocessing import shared_memory
+block = shared_memory.SharedMemory(create=True, size=256 << 20)
+block.unlink()
+for at in range(0, block.size, 4096):
+    block.buf[at] = 7
+time.sleep(20)
+";
+        let seen = python(fill);
+        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+        assert_eq!(report(&seen)["cause"], "resident", "{}", seen.stderr);
     });
     add(trials, "who_does_not_hear_that_it_is_over_is_killed_and_spoken_for", || {
         let seen = seen(&mut run(&["--report", "fd:2"], &["hold", "blocked", "512"]));

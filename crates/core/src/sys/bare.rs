@@ -5,7 +5,9 @@
 
 use super::memory::Rlimit;
 use super::raw::call;
+use crate::text::Text;
 use core::cell::UnsafeCell;
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// The stack of such a thread.
@@ -112,7 +114,7 @@ pub fn each_thread(mut look: impl FnMut(u32) -> bool) {
 }
 
 /// Reads the beginning of a file of `/proc`. `None`: it cannot be opened.
-pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
+pub fn read_file<'a>(path: &CStr, into: &'a mut [u8]) -> Option<&'a [u8]> {
     let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
     let at_here = libc::AT_FDCWD as isize as usize;
     // SAFETY: the path is readable during the call.
@@ -124,6 +126,15 @@ pub fn read_file<'a>(path: &core::ffi::CStr, into: &'a mut [u8]) -> Option<&'a [
     // SAFETY: the descriptor opened above, which nobody else knows.
     unsafe { call(libc::SYS_close, [fd, 0, 0, 0, 0, 0]) };
     into.get(..usize::try_from(len).ok()?)
+}
+
+/// The same of a file of one thread of this process's, whose name ends in a NUL: proc_pid_task(5).
+pub fn read_of_thread<'a>(tid: u32, name: &str, into: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut path = Text::<48>::new();
+    path.push("/proc/self/task/");
+    path.push_number(u64::from(tid));
+    path.push(name);
+    read_file(CStr::from_bytes_with_nul(path.as_bytes()).ok()?, into)
 }
 
 /// Sends a signal to one thread of this process: tgkill(2).

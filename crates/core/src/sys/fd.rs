@@ -1,5 +1,10 @@
 //! File descriptors: open, read by lines through a fixed buffer, write without waiting for a reader.
+//!
+//! Opened, read and closed by the system calls themselves: the C library's functions are cancellation points, and a thread that
+//! pthread_cancel(3) ends must not end in the midst of a malloc, or with what it has claimed.
 
+use super::errno::{errno, set_errno};
+use crate::text::position;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,30 +14,16 @@ pub struct Fd(i32);
 impl Drop for Fd {
     fn drop(&mut self) {
         // SAFETY: this value owns the descriptor, which nobody uses after it.
-        unsafe { libc::close(self.0) };
+        unsafe { super::raw::call(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
     }
 }
 
-/// `errno` of the last failed call in this thread.
-pub fn errno() -> i32 {
-    // SAFETY: takes nothing and cannot fail.
-    let here = unsafe { libc::__errno_location() };
-    // SAFETY: this thread's own errno, valid as long as the thread lives.
-    unsafe { *here }
-}
-
-/// Puts `errno` back, for functions that run where the program does not expect one to.
-pub fn set_errno(value: i32) {
-    // SAFETY: takes nothing and cannot fail.
-    let here = unsafe { libc::__errno_location() };
-    // SAFETY: this thread's own errno, valid as long as the thread lives.
-    unsafe { *here = value };
-}
-
 pub fn open(path: &CStr, flags: i32) -> Option<Fd> {
+    let flags = (flags | libc::O_CLOEXEC | libc::O_LARGEFILE) as usize;
+    let arguments = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0o644, 0, 0];
     // SAFETY: the path is a C string that outlives the call; the mode is read only with O_CREAT.
-    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o644) };
-    if fd < 0 { None } else { Some(Fd(fd)) }
+    let fd = unsafe { super::raw::call_with_errno(libc::SYS_openat, arguments) };
+    Fd::own(fd as i32)
 }
 
 /// Opens a file of the kernel's for reading.
@@ -58,8 +49,9 @@ impl Fd {
     /// Fills `buffer` from the start of the file; how many bytes came.
     pub fn read(&self, buffer: &mut [u8]) -> usize {
         loop {
+            let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
             // SAFETY: the buffer is writable for its whole length during the call.
-            let got = unsafe { libc::read(self.0, buffer.as_mut_ptr().cast(), buffer.len()) };
+            let got = unsafe { super::raw::call_with_errno(libc::SYS_read, arguments) };
             if got < 0 && errno() == libc::EINTR {
                 continue;
             }
@@ -76,8 +68,9 @@ impl Fd {
 
     /// Fills `buffer` from the start of the file, whatever was read before; how many bytes came.
     pub fn read_at_start(&self, buffer: &mut [u8]) -> usize {
+        let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
         // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { libc::pread(self.0, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let got = unsafe { super::raw::call_with_errno(libc::SYS_pread64, arguments) };
         usize::try_from(got).unwrap_or(0)
     }
 }
@@ -107,6 +100,65 @@ impl FileId {
     pub fn numbers(self) -> (u64, u64) {
         (self.device, self.inode)
     }
+}
+
+/// A file that is kept in memory alone.
+pub struct KeptInMemory {
+    pub bytes: u64,
+    /// What of it is there.
+    pub in_use: u64,
+}
+
+impl KeptInMemory {
+    /// How much more is in use once all of these bytes are there: whoever shares them has none of his own.
+    pub fn more_with(&self, offset: u64, bytes: u64) -> u64 {
+        bytes.min(offset.saturating_add(bytes).saturating_sub(self.in_use))
+    }
+
+    /// The same of a mapping, which shows what the file has.
+    pub fn more_mapped(&self, offset: u64, bytes: u64) -> u64 {
+        self.more_with(offset, bytes.min(self.bytes.saturating_sub(offset)))
+    }
+}
+
+/// Whether a file is one: of memfd_create(2), shm_open(3), or in a tmpfs. `None`: it is not.
+pub fn kept_in_memory(fd: i32) -> Option<KeptInMemory> {
+    kept_in_memory_by(libc::SYS_fstatfs, fd as usize, || stat_of(fd))
+}
+
+/// The same of a descriptor of process `pid`.
+pub fn kept_in_memory_of(pid: u32, fd: i32) -> Option<KeptInMemory> {
+    let mut path = crate::text::Text::<48>::new();
+    path.push("/proc/");
+    path.push_number(pid.into());
+    path.push("/fd/");
+    path.push_number(u64::try_from(fd).ok()?);
+    path.push("\0");
+    let path = CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    kept_in_memory_by(libc::SYS_statfs, path.as_ptr() as usize, || stat_of_path(path))
+}
+
+fn kept_in_memory_by(
+    call: libc::c_long,
+    file: usize,
+    stat: impl FnOnce() -> Option<libc::stat>,
+) -> Option<KeptInMemory> {
+    const BLOCK_BYTES: u64 = 512;
+    // SAFETY: all-zero is a valid `statfs`, a struct of integers.
+    let mut system: libc::statfs = unsafe { core::mem::zeroed() };
+    let arguments = [file, (&raw mut system) as usize, 0, 0, 0, 0];
+    // SAFETY: `file` is a descriptor or a path as the call takes it, and `system` is writable during the call.
+    let is_told = unsafe { super::raw::call(call, arguments) } == 0;
+    // The two have other types in other C libraries.
+    if !is_told || system.f_type as u64 != libc::TMPFS_MAGIC as u64 {
+        return None;
+    }
+    let file = stat()?;
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    Some(KeptInMemory {
+        bytes: positive(file.st_size),
+        in_use: positive(file.st_blocks).saturating_mul(BLOCK_BYTES),
+    })
 }
 
 /// fstat(2), by the call itself: before 2.33 glibc had no function of this name.
@@ -170,6 +222,28 @@ pub fn can_be_written(fd: i32) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+}
+
+/// Sends a few bytes to a socket that nothing else waits in. Without SIGPIPE where the other side has gone away: this process may be
+/// a program that knows nothing of it.
+pub fn send(socket: i32, bytes: &[u8]) -> bool {
+    loop {
+        // SAFETY: the bytes are readable during the call, and no address is given. The raw call, for the reason below.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
+                socket,
+                bytes.as_ptr(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+                core::ptr::null::<libc::sockaddr>(),
+                0,
+            )
+        };
+        if sent >= 0 || errno() != libc::EINTR {
+            return usize::try_from(sent) == Ok(bytes.len());
+        }
+    }
 }
 
 /// Writes `bytes` with one `write(2)` if that is possible without waiting longer than `patience_ms` for a reader.
@@ -238,7 +312,7 @@ impl<const N: usize> Lines<N> {
     pub fn next(&mut self) -> Option<&[u8]> {
         loop {
             let pending = self.buffer.get(self.start..self.end)?;
-            if let Some(len) = pending.iter().position(|byte| *byte == b'\n') {
+            if let Some(len) = position(pending, b'\n') {
                 let from = self.start;
                 self.start += len + 1;
                 if core::mem::take(&mut self.skipping) {

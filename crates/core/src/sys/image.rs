@@ -2,7 +2,7 @@
 //! an exec, which may be in a child of vfork(2): nothing here allocates. Files are not trusted.
 
 use super::fd::{self, Fd};
-use crate::text::Text;
+use crate::text::{Text, behind_last, until};
 use core::ffi::CStr;
 
 /// A program, as the kernel and the dynamic linker see it.
@@ -119,9 +119,7 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
             PT_INTERP => {
                 let mut path = [0; 128];
                 let len = file.read_at(&mut path, at).min(usize::try_from(bytes).unwrap_or(0));
-                linker = path
-                    .get(..len)
-                    .map(|path| is_known(path.split(|byte| *byte == 0).next().unwrap_or(path)));
+                linker = path.get(..len).map(|path| is_known(until(path, 0)));
             }
             PT_DYNAMIC => is_sanitized = needs_sanitizer(file, at, bytes, place_of),
             PT_NOTE => is_go |= has_gos_note(file, at, bytes),
@@ -139,7 +137,7 @@ fn of_file(file: &Fd, header: &[u8]) -> Image {
 
 /// Whether it is glibc's dynamic linker (`/lib64/ld-linux-x86-64.so.2` and the like) or musl's (`/lib/ld-musl-x86_64.so.1`).
 pub fn is_known(linker: &[u8]) -> bool {
-    let name = linker.rsplit(|byte| *byte == b'/').next().unwrap_or(linker);
+    let name = behind_last(linker, b'/');
     [&b"ld-linux"[..], b"ld64.so", b"ld-musl-"].iter().any(|known| name.starts_with(known))
 }
 

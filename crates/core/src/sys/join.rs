@@ -1,7 +1,7 @@
 //! Having oneself followed: the process's part of it, and a seccomp(2) filter that stops nothing but the calls which map
 //! memory. For processes that have been forked, or are about to become another program: nothing here allocates or locks.
 
-use super::fd::errno;
+use super::errno::errno;
 use core::mem::offset_of;
 
 /// The architecture as seccomp names it (linux/audit.h), where this crate knows it.
@@ -49,7 +49,7 @@ pub fn ask_to_be_followed(inode: u64) -> bool {
     let Some(keeper) = super::memfd::connect_to_keeper(inode) else { return false };
     let socket = keeper.number();
     let ask = || {
-        if !super::fd::write_patiently(socket, &[ASKS_TO_BE_FOLLOWED], PATIENCE_MS) {
+        if !super::fd::send(socket, &[ASKS_TO_BE_FOLLOWED]) {
             return false;
         }
         let mut tracer = [0; 4];
@@ -69,7 +69,7 @@ pub fn join(socket: i32, tracer: u32) -> Result<(), (Step, i32)> {
     // Where Yama lets only ancestors trace (Documentation/admin-guide/LSM/Yama.rst); elsewhere unknown.
     // SAFETY: PR_SET_PTRACER takes a number.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(tracer)) };
-    if !super::fd::write_patiently(socket, &super::process::pid().to_ne_bytes(), PATIENCE_MS) {
+    if !super::fd::send(socket, &super::process::pid().to_ne_bytes()) {
         return Err((Step::Tracer, libc::EPIPE));
     }
     match read_byte(socket, PATIENCE_MS) {
@@ -118,15 +118,16 @@ const ARCH: usize = offset_of!(libc::seccomp_data, arch);
 const FIRST: usize = offset_of!(libc::seccomp_data, args);
 const THIRD: usize = FIRST + 16;
 
-/// Stops mmap, mremap, mprotect to writable, and brk with an address; lets all else pass, other architectures' calls
+/// Stops mmap, mremap, fallocate, mprotect to writable, and brk with an address; lets all else pass, other architectures' calls
 /// included. Little-endian: a word's low half comes first.
-const fn filter(architecture: u32) -> [libc::sock_filter; 16] {
+const fn filter(architecture: u32) -> [libc::sock_filter; 17] {
     [
         load(ARCH),
-        skip(IF_EQUAL, architecture, 0, 13),
+        skip(IF_EQUAL, architecture, 0, 14),
         load(NUMBER),
-        skip(IF_EQUAL, libc::SYS_mmap as u32, 10, 0),
-        skip(IF_EQUAL, libc::SYS_mremap as u32, 9, 0),
+        skip(IF_EQUAL, libc::SYS_mmap as u32, 11, 0),
+        skip(IF_EQUAL, libc::SYS_mremap as u32, 10, 0),
+        skip(IF_EQUAL, libc::SYS_fallocate as u32, 9, 0),
         skip(IF_EQUAL, libc::SYS_mprotect as u32, 2, 0),
         skip(IF_EQUAL, libc::SYS_brk as u32, 3, 0),
         decide(libc::SECCOMP_RET_ALLOW),
@@ -207,6 +208,7 @@ mod tests {
         for (number, first, third, expected) in [
             (libc::SYS_mmap, 0, 0, trace),
             (libc::SYS_mremap, 0, 0, trace),
+            (libc::SYS_fallocate, 0, 0, trace),
             (libc::SYS_mprotect, 0, 3, trace),
             (libc::SYS_mprotect, 0, 1, allow),
             (libc::SYS_brk, 0, 0, allow),

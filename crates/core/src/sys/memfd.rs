@@ -35,19 +35,41 @@ pub fn keepers_name(inode: u64) -> Text<48> {
     name
 }
 
+/// What an address has room for, with a NUL at the end.
+pub const PLACE_BYTES: usize = 108;
+
+/// The place of the same socket beside the library at this path, for those in another network namespace, from where no abstract
+/// name can be reached. `None`: it is too long, or there is no directory.
+pub fn keepers_place(library: &[u8], inode: u64) -> Option<Text<PLACE_BYTES>> {
+    let directory = library.get(..=crate::text::last_position(library, b'/')?)?;
+    let mut place = Text::from_bytes(directory);
+    place.push("keeper-");
+    place.push_number(inode);
+    place.push_bytes(&[0]);
+    (!place.is_cut()).then_some(place)
+}
+
 /// A connection to the supervisor that keeps the record with this inode, if there is one that listens. Signal-safe.
 pub fn connect_to_keeper(inode: u64) -> Option<Fd> {
+    let mut abstract_name = Text::<PLACE_BYTES>::from_bytes(&[0]);
+    abstract_name.push_bytes(keepers_name(inode).as_bytes());
+    connect(abstract_name.as_bytes()).or_else(|| {
+        let (_, library) = super::objects::object_of(connect_to_keeper as *const () as usize)?;
+        connect(keepers_place(library.to_bytes(), inode)?.as_bytes())
+    })
+}
+
+fn connect(name: &[u8]) -> Option<Fd> {
     // SAFETY: takes numbers.
     let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     let socket = Fd::own(socket)?;
     // SAFETY: all-zero is a valid address, a struct of numbers.
     let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    let name = keepers_name(inode);
-    for (to, from) in address.sun_path.iter_mut().skip(1).zip(name.as_bytes()) {
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
         *to = *from as libc::c_char;
     }
-    let len = (offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as libc::socklen_t;
+    let len = (offset_of!(libc::sockaddr_un, sun_path) + name.len()) as libc::socklen_t;
     // SAFETY: an address of that length, readable during the call.
     let result = unsafe { libc::connect(socket.number(), (&raw const address).cast(), len) };
     (result == 0).then_some(socket)
@@ -73,7 +95,7 @@ pub fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
 pub fn ask_for(what: u8, inode: u64) -> Option<Fd> {
     const PATIENCE_MS: i32 = 1000;
     let keeper = connect_to_keeper(inode)?;
-    if !super::fd::write_patiently(keeper.number(), &[what], PATIENCE_MS) {
+    if !super::fd::send(keeper.number(), &[what]) {
         return None;
     }
     let mut poll = libc::pollfd { fd: keeper.number(), events: libc::POLLIN, revents: 0 };

@@ -4,7 +4,7 @@ use super::c_library;
 use super::fd::Lines;
 use super::raw::call;
 use crate::contract::Measure;
-use crate::text::leading_number;
+use crate::text::{leading_number, parts};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -249,7 +249,7 @@ pub fn change_soft_limit(
     let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
         // SAFETY: each is null or a structure of the caller's that outlives the call.
         let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
-        if result == 0 { Ok(()) } else { Err(super::fd::errno()) }
+        if result == 0 { Ok(()) } else { Err(super::errno::errno()) }
     };
     let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     change(core::ptr::null(), &raw mut raw)?;
@@ -311,12 +311,16 @@ impl MemoryUse {
     /// What a text of that form tells.
     pub fn read(text: &[u8]) -> MemoryUse {
         let mut found = MemoryUse::default();
-        text.split(|byte| *byte == b'\n').for_each(|line| found.note(line));
+        parts(text, b'\n').for_each(|line| found.note(line));
         found
     }
 
     /// Takes in one line of the file.
     fn note(&mut self, line: &[u8]) {
+        // Most lines are none of these.
+        if !matches!(line, [b'V', b'm', ..] | [b'R', b's', ..] | [b'T', b'h', ..]) {
+            return;
+        }
         let fields: [(&[u8], &mut Option<u64>, u64); 8] = [
             (b"VmSize:", &mut self.address_space, 1024),
             (b"VmData:", &mut self.data, 1024),
@@ -343,7 +347,7 @@ pub fn memory_use() -> MemoryUse {
 /// The process that thread `tid` belongs to, and what it uses; unknown where it is gone or there is no `/proc`.
 pub fn process_of(tid: u32) -> (Option<u32>, MemoryUse) {
     let mut process = None;
-    let path = super::process::proc_path(tid, "status");
+    let path = super::proc::proc_path(tid, "status");
     let Ok(path) = CStr::from_bytes_until_nul(path.as_bytes()) else { return (None, MemoryUse::default()) };
     let memory = read_status(path, |line| {
         if let Some(value) = line.strip_prefix(b"Tgid:") {
@@ -395,23 +399,33 @@ pub fn share_held() -> Option<u64> {
 
 /// The same of process `pid`.
 pub fn share_held_by(pid: u32) -> Option<u64> {
-    let path = super::process::proc_path(pid, "smaps_rollup");
+    let path = super::proc::proc_path(pid, "smaps_rollup");
     share_held_in(CStr::from_bytes_until_nul(path.as_bytes()).ok()?)
 }
 
+/// The same of shared memory alone.
+pub fn shared_share_held_by(pid: u32) -> Option<u64> {
+    let path = super::proc::proc_path(pid, "smaps_rollup");
+    share_in(CStr::from_bytes_until_nul(path.as_bytes()).ok()?)?.shared
+}
+
 fn share_held_in(path: &CStr) -> Option<u64> {
+    share_in(path)?.held()
+}
+
+fn share_in(path: &CStr) -> Option<Share> {
     let mut lines = Lines::<512>::open(path)?;
     let mut share = Share::default();
     while let Some(line) = lines.next() {
         share.note(line);
     }
-    share.held()
+    Some(share)
 }
 
 /// What a text of that file's tells.
 pub fn share_held_of(text: &[u8]) -> Option<u64> {
     let mut share = Share::default();
-    text.split(|byte| *byte == b'\n').for_each(|line| share.note(line));
+    parts(text, b'\n').for_each(|line| share.note(line));
     share.held()
 }
 
@@ -498,7 +512,7 @@ pub fn data_within(range: core::ops::Range<usize>) -> Option<u64> {
 
 /// The same of process `pid`.
 pub fn data_of_within(pid: u32, range: core::ops::Range<usize>) -> Option<u64> {
-    let path = super::process::proc_path(pid, "maps");
+    let path = super::proc::proc_path(pid, "maps");
     data_within_of(CStr::from_bytes_until_nul(path.as_bytes()).ok()?, range)
 }
 
@@ -520,8 +534,8 @@ fn data_within_of(maps: &CStr, range: core::ops::Range<usize>) -> Option<u64> {
 
 /// The bounds of the mapping in that line of proc_pid_maps(5), and its permissions.
 fn bounds_in(line: &[u8]) -> Option<(core::ops::Range<usize>, &[u8])> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let mut bounds = fields.next()?.split(|byte| *byte == b'-');
+    let mut fields = parts(line, b' ');
+    let mut bounds = parts(fields.next()?, b'-');
     let mut bound = || {
         let digits = core::str::from_utf8(bounds.next()?).ok()?;
         usize::from_str_radix(digits, 16).ok()
@@ -533,7 +547,7 @@ fn bounds_in(line: &[u8]) -> Option<(core::ops::Range<usize>, &[u8])> {
 fn stack_in(line: &[u8]) -> Option<core::ops::Range<usize>> {
     // start-end permissions offset device inode name, where a file's name may be any bytes, and end so, too; but it
     // begins with a slash.
-    let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    let mut fields = parts(line, b' ').filter(|field| !field.is_empty());
     if fields.nth(5)? != b"[stack]" {
         return None;
     }
@@ -621,7 +635,7 @@ pub fn is_readable(address: usize) -> bool {
     let no_old_set = core::ptr::null_mut::<u8>();
     // SAFETY: the kernel checks the address itself and writes nothing: there is no old set.
     let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, IMPOSSIBLE, address, no_old_set, 8usize) };
-    result == 0 || super::fd::errno() != libc::EFAULT
+    result == 0 || super::errno::errno() != libc::EFAULT
 }
 
 /// The first bytes that a program wants to write, at most `most` of them, which is a page at the most, so that both ends
@@ -707,13 +721,16 @@ const M_TRIM_THRESHOLD: i32 = -1;
 const M_MMAP_THRESHOLD: i32 = -3;
 const M_ARENA_MAX: i32 = -8;
 
-/// Has malloc give blocks of a MiB and more back to the system when they are freed, and what is free at its end, unless the
-/// user has said otherwise in a variable that it reads: by itself it keeps the more the larger the blocks are. It takes
-/// malloc's lock.
-pub fn have_freed_blocks_given_back() {
-    const BYTES: i32 = 1 << 20;
-    c_library::set_malloc_option(M_MMAP_THRESHOLD, BYTES);
-    c_library::set_malloc_option(M_TRIM_THRESHOLD, BYTES);
+/// Has malloc give large blocks back to the system when they are freed, and what is free at its end, unless the user has said
+/// otherwise in a variable that it reads: by itself it keeps the more the larger the blocks are. Those of a MiB and more, or of a
+/// 256th of what there is to share: what is given back and taken again costs time. It takes malloc's lock.
+pub fn have_freed_blocks_given_back(budget: u64) {
+    const LEAST_BYTES: u64 = 1 << 20;
+    /// No malloc of glibc's takes a larger threshold.
+    const MOST_BYTES: u64 = 32 << 20;
+    let bytes = (budget / 256).clamp(LEAST_BYTES, MOST_BYTES) as i32;
+    c_library::set_malloc_option(M_MMAP_THRESHOLD, bytes);
+    c_library::set_malloc_option(M_TRIM_THRESHOLD, bytes);
 }
 
 /// Caps the number of malloc's arenas; mallopt(3), which takes malloc's lock.

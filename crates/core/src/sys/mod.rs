@@ -11,6 +11,8 @@
 
 pub mod bare;
 pub mod c_library;
+pub mod clock;
+pub mod errno;
 pub mod fd;
 pub mod image;
 pub mod join;
@@ -18,6 +20,7 @@ pub mod local;
 pub mod memfd;
 pub mod memory;
 pub mod objects;
+pub mod proc;
 pub mod process;
 pub mod raw;
 pub mod signals;

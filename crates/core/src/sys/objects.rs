@@ -7,6 +7,7 @@
 //! `loaded_so_far`, `definition` and `find_defining` may be asked later, too: dlsym(3) would not do, which is not in every
 //! process, allocates where it finds nothing, and does not see what was loaded for one library alone (RTLD_LOCAL).
 
+use crate::text::last_position;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -124,7 +125,8 @@ fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut look: F
     unsafe { libc::dl_iterate_phdr(Some(call::<F>), (&raw mut look).cast()) };
 }
 
-/// How many objects have been loaded since the process began, those that are gone included.
+/// How many objects have been loaded since the process began, those that are gone included. musl counts only those that
+/// were loaded by dlopen(3).
 pub fn loaded_so_far() -> u64 {
     let mut loaded = 0;
     for_each_object(|object| {
@@ -513,7 +515,7 @@ impl Map {
 
     /// Whether the linker takes it for what an object needs by this name.
     fn is_called(&self, needed: &[u8]) -> bool {
-        let file = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let file = |path: &[u8]| last_position(path, b'/').map_or(0, |slash| slash + 1);
         // SAFETY: the linker's name of an object is a C string that lives as long as the object.
         let path = if self.name.is_null() { &[] } else { unsafe { CStr::from_ptr(self.name) }.to_bytes() };
         self.dynamic().and_then(Dynamic::name) == Some(needed)

@@ -37,7 +37,7 @@ pub unsafe fn call_with_errno(number: libc::c_long, arguments: [usize; 6]) -> is
     let result = unsafe { call(number, arguments) };
     const MOST_ERRNO: isize = 4095;
     if (-MOST_ERRNO..0).contains(&result) {
-        super::fd::set_errno(-result as i32);
+        super::errno::set_errno(-result as i32);
         return -1;
     }
     result

@@ -203,6 +203,38 @@ fn change_raw_mask(how: i32, signals: Signals) -> Signals {
     before
 }
 
+/// While this lives, no handler of the program's runs in this thread, which could jump out of what it is at: siglongjmp(3). Those
+/// signals that a thread brings on itself come all the same, SIGABRT, by which somebody is told to end, and the two that the C library
+/// keeps to itself: it waits for them.
+#[must_use]
+pub struct Held(Signals);
+
+/// Holds signals back. No allocation, and no error.
+pub fn hold_back() -> Held {
+    const KEPT_BY_LIBC: [i32; 2] = [32, 33];
+    let own =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
+    let pass = Signals::of(&own).0 | Signals::of(&KEPT_BY_LIBC).0;
+    Held(change_by_instruction(libc::SIG_BLOCK, Signals(!pass)))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        change_by_instruction(libc::SIG_SETMASK, self.0);
+    }
+}
+
+/// As `change_raw_mask`, where the C library's `syscall` may be ours.
+fn change_by_instruction(how: i32, signals: Signals) -> Signals {
+    let mut before = Signals::default();
+    let (set, old) = (&raw const signals.0 as usize, &raw mut before.0 as usize);
+    // SAFETY: both sets are readable, or writable, for the length that is given.
+    unsafe {
+        super::raw::call(libc::SYS_rt_sigprocmask, [how as usize, set, old, size_of::<Signals>(), 0, 0])
+    };
+    before
+}
+
 /// Whether a signal is ignored.
 pub fn is_ignored(signal: i32) -> bool {
     disposition(signal).sa_sigaction == libc::SIG_IGN
@@ -260,6 +292,15 @@ pub fn has_alternate_stack() -> bool {
     // SAFETY: `stack` is writable during the call; nothing is set.
     let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
     known && stack.ss_flags & libc::SS_DISABLE == 0
+}
+
+/// Whether this thread runs on its alternate stack now, as a handler does that asked for it.
+pub fn is_on_alternate_stack() -> bool {
+    // SAFETY: all-zero is a valid `stack_t`.
+    let mut stack: libc::stack_t = unsafe { zeroed() };
+    // SAFETY: `stack` is writable during the call; nothing is set.
+    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
+    known && stack.ss_flags & libc::SS_ONSTACK != 0
 }
 
 /// Has the kernel send SIGALRM to the process once, after `ms`: setitimer(2).

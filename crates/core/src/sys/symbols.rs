@@ -3,6 +3,7 @@
 //! Not async-signal-safe: the linker takes its own lock. Ask at start-up and keep the answer.
 
 use super::objects::{self, Home};
+use crate::text::place_of;
 use core::ffi::CStr;
 use core::ops::Range;
 use once_cell::race::OnceBool;
@@ -49,7 +50,7 @@ pub fn is_loaded(part: &[u8]) -> bool {
         let part = unsafe { *part.cast::<&[u8]>() };
         // SAFETY: the object's name is a C string.
         let name = if name.is_null() { &[] } else { unsafe { CStr::from_ptr(name) }.to_bytes() };
-        i32::from(name.windows(part.len()).any(|window| window == part))
+        i32::from(place_of(name, part).is_some())
     }
     let mut part = part;
     // SAFETY: the callback gets the pointer to `part`, which outlives the call.

@@ -82,6 +82,8 @@ pub struct Change {
     pub value: String,
     /// After the pod's start; zero for before it.
     pub at: Duration,
+    /// Not before the pod uses less than the value, which is a number of bytes then: as a kubelet resizes a container in place.
+    pub once_it_fits: bool,
 }
 
 /// What one run brought.
@@ -232,8 +234,9 @@ impl Pod {
         for (path, value) in &self.guest_writes {
             order.add("write", [path, "=", value]);
         }
-        for Change { file, value, at } in &self.changes {
-            order.add("change", [format!("{}:{file}={value}", at.as_millis())]);
+        for Change { file, value, at, once_it_fits } in &self.changes {
+            let key = if *once_it_fits { "change_once_it_fits" } else { "change" };
+            order.add(key, [format!("{}:{file}={value}", at.as_millis())]);
         }
         order.finish()
     }

@@ -189,5 +189,5 @@ fn nothing_is_left_of_a_run() {
 
 fn change(file: &str, value: &str, seconds: f64) -> Change {
     let at = Duration::from_secs_f64(seconds);
-    Change { file: file.to_owned(), value: value.to_owned(), at }
+    Change { file: file.to_owned(), value: value.to_owned(), at, once_it_fits: false }
 }

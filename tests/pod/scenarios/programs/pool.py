@@ -1,8 +1,10 @@
 """The same job as `job.c`, done by a pool of forked processes: `pool.py SHAPE KIB SEED WIDTH END`."""
 
 import multiprocessing
+import os
 import struct
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,11 +36,22 @@ def main():
         return sum(answer.result() for answer in parts) & WORD
 
 
+def thread_ended(how):
+    # The pool's own: nobody would ever come back to who waits for its answers.
+    os.write(1, b"refused\n")
+    os._exit(3)
+
+
+threading.excepthook = thread_ended
 try:
     answer = main()
-except (MemoryError, BrokenProcessPool):
-    if END != "copes":
+except (MemoryError, BrokenProcessPool) as error:
+    # What a worker was refused, and passed on or died of, was not refused here.
+    if END != "copes" and isinstance(error, MemoryError) and error.__cause__ is None:
         raise
     print("refused")
     sys.exit(3)
+except RuntimeError:
+    # The pool was refused its own thread: to leave in the usual way would be to wait for ever for workers that nobody ends.
+    thread_ended(None)
 print(f"sum {answer:x}")

@@ -71,7 +71,7 @@ impl Tree {
                     _ => Kind::PythonPool,
                 };
                 let most = if random.within(0, 4) == 0 { kib * 11 / 20 } else { kib * 3 / 10 };
-                let job = Job {
+                Job {
                     kind,
                     shape: pick(&mut random, &SHAPES),
                     kib: random.within(kib / 40, most) / 4 * 4,
@@ -85,11 +85,7 @@ impl Tree {
                         _ => Below::Root,
                     },
                     delay_ms: random.within(0, 1).saturating_mul(random.within(0, 150)),
-                };
-                // In user-mode Linux, where the pods run, a static program below a shell is refused what there is room for;
-                // under the kernel of a machine it is not (`a_static_program_waits_for_others_to_end`). The cause is not known.
-                let below = if job.kind == Kind::Static { Below::Root } else { job.below };
-                Job { below, ..job }
+                }
             })
             .collect();
         let at_once = random.within(3, 6) as usize;
@@ -156,7 +152,8 @@ impl fmt::Display for Job {
 pub enum Ended {
     Right,
     Refused,
-    /// It was made to leave, without last words: a static program, or one that could not be waited for.
+    /// It was made to leave, without last words: one that could not be waited for. Or a static program that was refused ended in its
+    /// own way: only its launcher knows better, and here that is the root's.
     Left,
     Wrong(String),
 }
@@ -164,6 +161,7 @@ pub enum Ended {
 impl Ended {
     /// By its exit code as a shell tells it, and what it printed.
     pub fn of(job: &Job, code: i32, stdout: &str) -> Ended {
+        const SAID_SO: i32 = 1;
         const COPED: i32 = 3;
         const CHILD_LEFT: i32 = 4;
         const CHILD_ABORTED: i32 = 5;
@@ -172,6 +170,7 @@ impl Ended {
             198 => Ended::Refused,
             COPED if stdout == "refused\n" => Ended::Refused,
             CHILD_LEFT | 137 => Ended::Left,
+            SAID_SO if job.kind == Kind::Static && job.below != Below::Launcher => Ended::Left,
             CHILD_ABORTED | 134 if job.kind == Kind::Static => Ended::Left,
             _ => Ended::Wrong(format!("exit code {code}, {stdout:?}")),
         }

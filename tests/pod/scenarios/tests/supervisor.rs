@@ -79,7 +79,12 @@ fn a_parent_and_workers_whose_sizes_all_come_from_the_container_live_with_each_o
 #[test]
 fn a_container_that_shrinks_starts_no_worker_beyond_its_new_size() {
     let shrinking = Pod {
-        changes: vec![Change { file: "memory.max".into(), value: "96M".into(), at: Duration::from_secs(30) }],
+        changes: vec![Change {
+            file: "memory.max".into(),
+            value: "96M".into(),
+            at: Duration::from_secs(30),
+            once_it_fits: false,
+        }],
         timeout: Duration::from_secs(300),
         ..pod(&[env!("CARGO_BIN_EXE_resized"), WORKER])
     };

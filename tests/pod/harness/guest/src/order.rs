@@ -12,6 +12,8 @@ pub struct Change {
     pub file: String,
     pub value: String,
     pub at: Duration,
+    /// The value is a number of bytes, and waits until the pod uses less.
+    pub once_it_fits: bool,
 }
 
 #[derive(Default)]
@@ -66,10 +68,11 @@ impl Order {
             b"caps" => self.capabilities = text()?,
             b"timeout_ms" => self.timeout = milliseconds(&text()?)?,
             b"write" => self.guest_writes.push(change(&text()?, Duration::ZERO)?),
-            b"change" => {
+            b"change" | b"change_once_it_fits" => {
                 let text = text()?;
                 let (at, rest) = text.split_once(':')?;
-                self.changes.push(change(rest, milliseconds(at)?)?);
+                let once_it_fits = key == b"change_once_it_fits";
+                self.changes.push(Change { once_it_fits, ..change(rest, milliseconds(at)?)? });
             }
             _ => return None,
         }
@@ -80,7 +83,7 @@ impl Order {
 fn change(text: &str, at: Duration) -> Option<Change> {
     let (file, value) = text.split_once('=')?;
     let (file, value) = (file.to_owned(), value.to_owned());
-    Some(Change { file, value, at })
+    Some(Change { file, value, at, once_it_fits: false })
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {

@@ -3,6 +3,7 @@
 use crate::container::cgroup_file;
 use crate::node::write;
 use crate::order::Order;
+use std::fs::read_to_string;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -22,7 +23,13 @@ pub fn start(order: &Order) -> Arc<Timetable> {
     let begin = Instant::now();
     for change in order.changes.iter().filter(|change| !change.at.is_zero()) {
         let (file, value) = (cgroup_file(&change.file), change.value.clone());
-        at(begin + change.at, &table, move |_| write(file, &value));
+        let once_it_fits = change.once_it_fits;
+        at(begin + change.at, &table, move |_| {
+            if once_it_fits {
+                wait_until_it_fits(&value)?;
+            }
+            write(file, &value)
+        });
     }
     at(begin + order.timeout, &table, |table| {
         // Relaxed: `timed_out` is asked after the pod's end, which the next line brings about.
@@ -30,6 +37,18 @@ pub fn start(order: &Order) -> Arc<Timetable> {
         write(cgroup_file("cgroup.kill"), "1")
     });
     table
+}
+
+/// Whoever resizes a container in place does not begin before it uses less than it is to have.
+fn wait_until_it_fits(value: &str) -> Result<(), String> {
+    let limit: u64 = value.parse().map_err(|_| format!("'{value}' is no number of bytes"))?;
+    loop {
+        let used = read_to_string(cgroup_file("memory.current")).map_err(|error| error.to_string())?;
+        if used.trim().parse().is_ok_and(|used: u64| used < limit) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn at(

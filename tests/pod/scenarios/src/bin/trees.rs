@@ -79,15 +79,31 @@ fn main() {
         if trees.launcher.is_some() && !ran.wrong.is_empty() {
             wrong += 1;
             let tree = Tree::draw(seed, container);
-            println!("wrong, seed {seed}: {} at once, patience {}", tree.at_once, tree.patience);
+            let why = ran.wrong.join("; ").replace('\n', " | ");
+            println!("wrong, seed {seed}: {} at once, patience {}: {why}", tree.at_once, tree.patience);
             for (index, job) in tree.jobs.iter().enumerate() {
                 println!("  {index} {job}: {}", ran.jobs.get(&index).map_or("nothing", String::as_str));
             }
-            println!("  {}\n{}", ran.wrong.join("\n  "), ran.stderr);
+            println!("{}", ran.stderr);
         }
     }
     println!("{count} trees: {seen:?}, alone {alone}, wrong {wrong}, lost to the kernel {died}");
     std::process::exit(i32::from(wrong > 0));
+}
+
+/// All processes there are: number, name, state and parent.
+fn processes() -> String {
+    let told = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let rest: Vec<&str> = rest.split_whitespace().take(2).collect();
+        Some(format!("{pid} {name} {}", rest.join(" of ")))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let lines: Vec<String> =
+        numbers.filter(|name| name.parse::<u32>().is_ok()).filter_map(|pid| told(&pid)).collect();
+    lines.join("\n")
 }
 
 fn is_refused(how: &str) -> bool {
@@ -120,17 +136,21 @@ impl Trees {
         let stderr = read(child.stderr.take().map(|pipe| Box::new(pipe) as _));
         let mut wrong = Vec::new();
         let began = Instant::now();
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("it can be waited for") {
-                break status;
-            }
+        let mut status = None;
+        // Whoever is left holds its output.
+        while status.is_none() || !(stdout.is_finished() && stderr.is_finished()) {
+            status = status.or(child.try_wait().expect("it can be waited for"));
             if began.elapsed() > LONGEST {
-                wrong.push(format!("it hangs:\n{}", self.top()));
-                let _ = Command::new("/bin/sh").args(["-c", &format!("kill -9 -{}", child.id())]).status();
-                break child.wait().expect("it can be waited for");
+                wrong.push(format!("it hangs:\n{}\n{}", processes(), self.top()));
+                // In a pod of its own it is everybody else's first process, and can end them all.
+                let whom = if std::process::id() == 1 { "-1".into() } else { format!("-{}", child.id()) };
+                let _ = Command::new("/bin/sh").args(["-c", &format!("kill -9 {whom}")]).status();
+                status = status.or(child.wait().ok());
+                break;
             }
             std::thread::sleep(Duration::from_millis(5));
-        };
+        }
+        let status = status.expect("it was waited for");
         let (stdout, stderr) = (stdout.join().expect("it reads"), stderr.join().expect("it reads"));
         if !status.success() {
             wrong.push(format!("the root ended with {:?}, signal {:?}", status.code(), status.signal()));

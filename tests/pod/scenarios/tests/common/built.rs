@@ -21,6 +21,7 @@ pub fn launcher() -> PathBuf {
 }
 
 /// Where Python is, as it starts by itself: a version manager's wrapper would be one more process.
+#[allow(dead_code)] // Not every test needs it.
 pub fn python() -> String {
     let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     let python = String::from_utf8(python.expect("python3 can be run").stdout).expect("a path");

@@ -25,6 +25,8 @@ memory_peak, max, oom, oom_kill, oom_group_kill (memory.events), wall_s, kernel.
   --set FILE=VALUE[@SECONDS]
                        write a file of the pod's cgroup, so long after the pod's start
                        (without a time: before it); repeatable
+  --set-once-it-fits FILE=BYTES@SECONDS
+                       the same, but not before the pod uses less than that
   --overcommit 0|1|2   vm.overcommit_memory (default 1, as a kubelet sets it)
   --timeout SECONDS    kill the pod then (default 60)
   --guest-memory SIZE  RAM of the guest (default: the limit and 512M)
@@ -113,13 +115,14 @@ fn take(pod: &mut Pod, option: &str, value: &str) -> Option<()> {
             let (path, value) = value.split_once('=')?;
             pod.guest_writes.push((path.to_owned(), value.to_owned()));
         }
-        "--set" => {
+        "--set" | "--set-once-it-fits" => {
             let (file, value) = value.split_once('=')?;
             let (value, at) = match value.rsplit_once('@') {
                 Some((value, at)) => (value, seconds(at)?),
                 None => (value, Duration::ZERO),
             };
-            pod.changes.push(Change { file: file.to_owned(), value: value.to_owned(), at });
+            let once_it_fits = option == "--set-once-it-fits";
+            pod.changes.push(Change { file: file.to_owned(), value: value.to_owned(), at, once_it_fits });
         }
         "--overcommit" => pod.overcommit = value.parse().ok().filter(|mode| *mode <= 2)?,
         "--timeout" => pod.timeout = seconds(value)?,

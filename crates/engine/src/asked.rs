@@ -1,0 +1,41 @@
+//! What a parent or an onlooker asks of this process by a signal: to end, as it holds too much, or as the budget is short.
+
+use super::armed::Armed;
+use super::exhaustion::{self, Own, Verdict};
+use super::standing::{self, Standing};
+use super::{lease, resident};
+use oomguard_core::contract::{Cause, Evidence};
+use oomguard_core::overrun;
+use oomguard_core::sys;
+use oomguard_core::sys::memory::memory_use;
+
+/// SIGABRT has come: ends the process, if it was sent as this process is over its limit, and it is. True: it was sent for that.
+pub fn heed(armed: &Armed, info: &libc::siginfo_t) -> bool {
+    // SAFETY: a queued signal has a value; of any other these are bytes all the same.
+    let value = unsafe { info.si_value() }.sival_ptr as u64;
+    if info.si_code == libc::SI_QUEUE && value == overrun::ASKED_TO_LEAVE {
+        if standing::here() == Standing::Alive && lease::leaves() {
+            let (cause, evidence, own) = (Cause::AskedToLeave, Evidence::Exact, Own::Unknown);
+            exhaustion::end(armed, Verdict { cause, request: None, evidence, own });
+        }
+        return true;
+    }
+    let is_told = info.si_code == libc::SI_QUEUE && value == overrun::TOLD;
+    let Some(limit) = resident::limit(armed).filter(|_| is_told) else { return false };
+    // Whoever says the last words goes on.
+    if standing::here() == Standing::Alive {
+        end_if_over(armed, limit);
+    }
+    true
+}
+
+/// What others share of it may explain that it holds too much.
+fn end_if_over(armed: &Armed, limit: u64) {
+    let most = overrun::most(limit);
+    let is_over = memory_use().held().is_some_and(|held| held > most)
+        && sys::memory::share_held().is_none_or(|share| share > most);
+    if is_over {
+        let (cause, evidence, own) = (Cause::Resident, Evidence::Exact, Own::Unknown);
+        exhaustion::end_for_certain(armed, Verdict { cause, request: None, evidence, own });
+    }
+}

@@ -1,0 +1,102 @@
+//! Where `write` goes: one comparison and one jump, until something is refused.
+//!
+//! ```text
+//!  oomguard_write_entry:  real ◀──has listened enough────┐
+//!                         └──a refusal, the end──▶ listening
+//! ```
+
+use super::hook::Hook;
+use super::real::{FINDS_HIDDEN, Real, call_real, weak};
+use super::rust;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicPtr, Ordering};
+use oomguard_core::sys;
+
+// "C-unwind": write(2) is a cancellation point, and glibc unwinds a cancelled thread through its callers.
+type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, usize) -> isize;
+
+static WRITE: Real = Real::new(c"write");
+
+weak!(oomguard_table_of_write "oomguard_own_write");
+
+/// Whether `write` is ours in this program: a sanitizer's runtime may have its own.
+pub(super) fn has_write() -> bool {
+    let linked = libc::write as *const () as usize;
+    oomguard_table_of_write.is_some_and(|own| own as *const () as usize == linked)
+}
+
+// Where `write` goes: a function with its signature. Hidden, so that the jump in `anchor` needs no address of it first, in
+// a shared library neither.
+core::arch::global_asm!(
+    ".pushsection .data.oomguard_write_entry,\"aw\",@progbits",
+    ".balign 8",
+    ".weak oomguard_write_entry",
+    ".hidden oomguard_write_entry",
+    ".type oomguard_write_entry,@object",
+    "oomguard_write_entry:",
+    ".8byte {}",
+    ".size oomguard_write_entry, 8",
+    ".popsection",
+    sym real_write
+);
+unsafe extern "C" {
+    safe static oomguard_write_entry: AtomicPtr<c_void>;
+}
+
+/// `write` while it is listened to, and what takes in a text that was written some other way.
+static LISTENING: Hook<Write> = Hook::new();
+static HEAR: Hook<fn(&[u8])> = Hook::new();
+
+/// Before `main`: who listens.
+pub(super) fn begin(listening: Write, hear: fn(&[u8])) {
+    LISTENING.set(listening);
+    HEAR.set(hear);
+    if FINDS_HIDDEN {
+        let _ = WRITE.address();
+        listen(false);
+    }
+}
+
+/// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
+pub(super) fn listen(on: bool) {
+    if !rust::IS_THERE {
+        return;
+    }
+    let real = call_real!(WRITE, Write).unwrap_or(real_write);
+    let entry = LISTENING.get().filter(|_| on).unwrap_or(real);
+    oomguard_write_entry.store(entry as *mut c_void, Ordering::Relaxed);
+}
+
+/// A `write` that is nothing special.
+///
+/// # Safety
+/// That of write(2).
+pub(super) unsafe fn pass_on(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    let entry = oomguard_write_entry.load(Ordering::Relaxed);
+    // SAFETY: only functions of this signature are stored there.
+    let entry: Write = unsafe { core::mem::transmute(entry) };
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { entry(fd, bytes, len) }
+}
+
+/// # Safety
+/// That of write(2).
+pub(super) unsafe extern "C-unwind" fn real_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    match call_real!(WRITE, Write) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, bytes, len) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_write, fd, bytes, len) as isize },
+    }
+}
+
+/// Writes what was held back, as the program meant it.
+pub(super) fn write_and_hear(text: &[u8]) {
+    let errno = sys::errno::errno();
+    // SAFETY: a slice, which is there for the length of the call.
+    unsafe { real_write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    if let Some(hear) = HEAR.get() {
+        hear(text);
+    }
+    sys::errno::set_errno(errno);
+}

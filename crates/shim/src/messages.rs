@@ -1,0 +1,360 @@
+//! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
+//! but what kind of message it was, and when.
+
+use super::{lookups, python, uncaught};
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use oomguard_core::busy::Busy;
+use oomguard_core::contract::Evidence;
+use oomguard_core::message::{
+    Message, STD_LINE, Story, claims_failure_to_start_thread, drop_colours, has_backtrace, is_of_backtrace,
+    is_of_runtime_heap,
+};
+use oomguard_core::sys;
+use oomguard_core::text::place_of;
+use oomguard_engine::armed::{Armed, armed};
+use oomguard_engine::call_real;
+use oomguard_engine::exhaustion::{self, Own};
+use oomguard_engine::judge::{self, Said};
+use oomguard_engine::notes::{self, Kept, Moment};
+use oomguard_engine::real::Real;
+use oomguard_engine::{owner, record, refused, standing, threads};
+
+type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
+type Writev = unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize;
+
+static WRITE: Real = Real::new(c"write");
+static WRITEV: Real = Real::new(c"writev");
+
+pub(super) fn resolve() {
+    for real in [&WRITE, &WRITEV] {
+        let _ = real.address();
+    }
+}
+
+/// What was said last: the place in `MESSAGES` plus one; zero for nothing.
+static LAST: AtomicU8 = AtomicU8::new(0);
+const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Message::Unrelated];
+/// The rest of the story: see `Story`.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+static IS_CHAINED: AtomicBool = AtomicBool::new(false);
+static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
+static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
+/// What had been refused when it was said that memory is gone, and not got over.
+static ABOUT: Kept = Kept::new();
+/// A backtrace was announced after that: what it takes to print is not the program getting over it.
+static IS_TRACED: AtomicBool = AtomicBool::new(false);
+/// When that was said, and what had been allocated by then.
+static SAID_AT: Moment = Moment::new();
+static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
+/// A heap limit of a runtime was set: its own words count near that limit, even if nothing was refused.
+static HINTED: AtomicBool = AtomicBool::new(false);
+/// The program has sent itself a signal that is to end it, a moment after a refusal: OpenBLAS does, which CPython makes a
+/// KeyboardInterrupt of.
+static GIVES_UP: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn expect_hinted() {
+    HINTED.store(true, Relaxed);
+}
+
+pub(super) fn forget() {
+    put(Story::default());
+    lookups::forget();
+    ABOUT.set(None);
+    GIVES_UP.store(false, Relaxed);
+}
+
+fn story() -> Story {
+    let last = usize::from(LAST.load(Relaxed)).checked_sub(1).and_then(|place| MESSAGES.get(place));
+    Story {
+        last: last.copied(),
+        goes_on: GOES_ON.load(Relaxed),
+        is_chained: IS_CHAINED.load(Relaxed),
+        fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
+        fails_to_make: FAILS_TO_MAKE.load(Relaxed),
+    }
+}
+
+fn put(story: Story) {
+    let place = story.last.and_then(|last| MESSAGES.iter().position(|message| *message == last));
+    GOES_ON.store(story.goes_on, Relaxed);
+    IS_CHAINED.store(story.is_chained, Relaxed);
+    FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
+    FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
+    LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
+}
+
+/// A refusal: what was said before it has nothing to do with it. That it dies of something else holds for as long as that
+/// may take.
+pub(crate) fn note_refusal() {
+    const DEATH_MS: u64 = 1000;
+    let story = story();
+    let is_over = match story.last {
+        Some(Message::Unrelated) => true,
+        Some(Message::OtherDeath) => SAID_AT.since().ms > DEATH_MS,
+        _ => false,
+    };
+    if is_over {
+        put(Story::default());
+        record::note_said(None);
+    }
+    lookups::forget_other_failure();
+}
+
+/// What the program, which is dying now, said last, as far as it bears on its death, and has not gone on since.
+pub(super) fn said(armed: &Armed) -> Option<Said> {
+    let story = story();
+    if !matches!(story.last, Some(Message::OutOfMemory | Message::OtherDeath))
+        && let Some(said) = lookups::said(armed)
+    {
+        return Some(said);
+    }
+    let Some(message) = story.last else {
+        return lookups::fails_otherwise().then(Said::of_another_failure);
+    };
+    if message == Message::OutOfMemory {
+        let bytes_since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
+        let since = SAID_AT.since();
+        let is_still = bytes_since < notes::last_bytes(armed)
+            && if story.goes_on { since.is_short_way_out() } else { since.is_way_out() };
+        return is_still.then(|| Said {
+            message,
+            about: ABOUT.get(),
+            fails_otherwise: false,
+            fails_to_make: false,
+        });
+    }
+    Some(Said {
+        message,
+        about: None,
+        fails_otherwise: story.fails_otherwise,
+        fails_to_make: story.fails_to_make,
+    })
+}
+
+/// Whether messages are read at all.
+pub(super) fn are_read() -> bool {
+    (refused::count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
+}
+
+/// Whether the program has said a moment ago that memory is gone, and nothing since.
+pub(super) fn has_just_spoken() -> bool {
+    const MOMENT_MS: u64 = 500;
+    let story = story();
+    story.last == Some(Message::OutOfMemory) && !story.goes_on && SAID_AT.since().ms <= MOMENT_MS
+}
+
+pub(super) fn gives_up() -> bool {
+    GIVES_UP.load(Relaxed)
+}
+
+/// The program has sent itself a signal that is to end it.
+pub(super) fn note_giving_up() {
+    GIVES_UP.store(true, Relaxed);
+}
+
+/// write(2).
+///
+/// # Safety
+/// That of write(2).
+#[inline]
+pub unsafe fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    if (fd == libc::STDERR_FILENO || fd == libc::STDOUT_FILENO) && are_read() {
+        look_at_written(fd, bytes as usize, len);
+    }
+    match call_real!(WRITE, Write) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, bytes, len) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_write, fd, bytes, len) as isize },
+    }
+}
+
+/// writev(2).
+///
+/// # Safety
+/// That of writev(2).
+#[inline]
+pub unsafe fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
+    if (fd == libc::STDERR_FILENO || fd == libc::STDOUT_FILENO) && are_read() {
+        // SAFETY: `count` parts lie there, by contract.
+        unsafe { look_at_parts(parts, count) };
+    }
+    match call_real!(WRITEV, Writev) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, parts, count) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_writev, fd, parts, count) as isize },
+    }
+}
+
+/// On stderr a piece of a line counts for nothing: Python's faulthandler writes each word of its traceback by a call.
+#[cold]
+fn look_at_written(fd: c_int, start: usize, len: usize) {
+    let errno = sys::errno::errno();
+    // SAFETY: the caller's for the length of the call.
+    if let Some(text) = unsafe { sys::memory::readable(start, len, READ_BYTES) } {
+        if fd == libc::STDERR_FILENO && text.last() != Some(&b'\n') {
+            notes::note_piece(len);
+        }
+        hear(text);
+    }
+    sys::errno::set_errno(errno);
+}
+
+/// # Safety
+/// `count` parts lie at `parts`, or the program would get EFAULT.
+#[cold]
+unsafe fn look_at_parts(parts: *const libc::iovec, count: c_int) {
+    const MOST_PARTS: usize = 16;
+    let errno = sys::errno::errno();
+    for index in 0..usize::try_from(count).unwrap_or(0).min(MOST_PARTS) {
+        let part = (parts as usize).wrapping_add(index * size_of::<libc::iovec>());
+        if !sys::memory::is_readable(part & !7) || !sys::memory::is_readable((part + 8) & !7) {
+            break;
+        }
+        // SAFETY: just found readable, and the caller's for the length of the call.
+        let part = unsafe { (part as *const libc::iovec).read_unaligned() };
+        look_at(&[(part.iov_base as usize, part.iov_len)]);
+    }
+    sys::errno::set_errno(errno);
+}
+
+/// So much of a message is read.
+const READ_BYTES: usize = 4096;
+
+/// Reads a message on its way to a person.
+#[cold]
+#[inline(never)]
+pub(super) fn look_at(parts: &[(usize, usize)]) {
+    let errno = sys::errno::errno();
+    for &(start, len) in parts {
+        // SAFETY: the caller's for the length of the call.
+        if let Some(text) = unsafe { sys::memory::readable(start, len, READ_BYTES) } {
+            hear(text);
+        }
+    }
+    sys::errno::set_errno(errno);
+}
+
+/// Where a message is looked at without its colours: not on the stack, which may be a signal handler's of a few KiB.
+struct Plain(UnsafeCell<[u8; READ_BYTES]>);
+
+// SAFETY: used by the one thread that `READING` lets through.
+unsafe impl Sync for Plain {}
+
+static PLAIN: Plain = Plain(UnsafeCell::new([0; READ_BYTES]));
+static READING: Busy = Busy::new();
+
+/// Takes in what the program says.
+pub(super) fn hear(message: &[u8]) {
+    if !owner::is_guarded() {
+        return;
+    }
+    const ESCAPE: u8 = 0x1b;
+    if message.contains(&ESCAPE)
+        && let Some(_inside) = READING.try_enter()
+    {
+        // SAFETY: one thread at a time, by `READING`; what hears it keeps nothing of it.
+        let plain = unsafe { &mut *PLAIN.0.get() };
+        let len = message.len().min(READ_BYTES);
+        plain.iter_mut().zip(message).for_each(|(to, from)| *to = *from);
+        let len = plain.get_mut(..len).map_or(0, drop_colours);
+        return hear_plain(plain.get(..len).unwrap_or(&[]));
+    }
+    hear_plain(message);
+}
+
+/// Whether it is std's line for an allocation that failed, whole or its first piece or two. The function that says it never
+/// returns, but may hang: its backtrace takes a lock that a panicking thread holds.
+fn is_of_rust(message: &[u8]) -> bool {
+    message.strip_prefix(STD_LINE).is_some_and(|rest| {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest.is_empty()
+            || digits > 0
+                && rest
+                    .get(digits..)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(b" bytes failed"))
+    })
+}
+
+fn hear_plain(message: &[u8]) {
+    // An allocator of the program's own, as rustc's, is refused mappings.
+    let is_of_this_thread = |noted: &notes::Noted| noted.tid == sys::process::tid();
+    if is_of_rust(message)
+        && let Some(armed) = armed()
+        && let Some(noted) =
+            [notes::requested(), notes::mapped()].into_iter().flatten().find(is_of_this_thread)
+        && !standing::is_under_way()
+    {
+        exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
+    }
+    let is_ignored = python::hear(message);
+    uncaught::hear(message);
+    if is_ignored {
+        return;
+    }
+    let mut now = story();
+    let before = now;
+    let is_what_was_looked_up = lookups::hear(message);
+    if is_what_was_looked_up {
+        now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+    } else {
+        now.hear(message);
+    }
+    if now.last == Some(Message::OutOfMemory)
+        && claims_failure_to_start_thread(message)
+        && !threads::is_one_refused()
+    {
+        // There are too many: no limit of memory refused it, whatever was refused before.
+        now = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
+    }
+    if now.last == Some(Message::OtherDeath) && GIVES_UP.load(Relaxed) && contains_interrupt(message) {
+        return;
+    }
+    if now.last == Some(Message::OutOfMemory) && (is_what_was_looked_up || is_said_anew(before, message)) {
+        let about = notes::open_or_just_closed();
+        // Nothing that this process was refused is open: its words are about something else.
+        if about.is_none() && !is_of_hinted_heap(message) {
+            return;
+        }
+        ABOUT.set(about);
+        set_said_now();
+        IS_TRACED.store(has_backtrace(message), Relaxed);
+        notes::watch(0);
+    } else if now.last == Some(Message::OutOfMemory)
+        && (has_backtrace(message) || IS_TRACED.load(Relaxed) && is_of_backtrace(message))
+    {
+        // It still says the same: names are looked up in files of debug information, of whatever size.
+        IS_TRACED.store(true, Relaxed);
+        set_said_now();
+    } else if now.last == Some(Message::OtherDeath) && before.last != now.last {
+        SAID_AT.set_now();
+    }
+    put(now);
+    record::note_said(now.last);
+}
+
+fn set_said_now() {
+    SAID_AT.set_now();
+    SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+}
+
+fn is_said_anew(before: Story, message: &[u8]) -> bool {
+    before.last != Some(Message::OutOfMemory) || Message::of(message) == Some(Message::OutOfMemory)
+}
+
+fn contains_interrupt(message: &[u8]) -> bool {
+    const NAME: &[u8] = b"KeyboardInterrupt";
+    place_of(message, NAME).is_some()
+}
+
+/// Whether a runtime says that the heap is full which the launcher has given it: it is, where so much of the limit has
+/// been in use.
+fn is_of_hinted_heap(message: &[u8]) -> bool {
+    let Some(limit) = armed().and_then(|armed| armed.limit.bytes()) else { return false };
+    HINTED.load(Relaxed)
+        && is_of_runtime_heap(message)
+        && sys::memory::memory_use().resident_peak.is_some_and(|peak| peak > limit / 5 * 2)
+}

@@ -1,0 +1,89 @@
+//! What an outer launcher or supervisor says of what it set: written for descendants, and read for this process.
+
+use super::sys::memory::{note_replaced_soft_limit, replaced_soft_limit, rlimit};
+use crate::Limit;
+use crate::contract::{Measure, variable};
+use oomguard_core::outer::Outer;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+/// The value of such a variable.
+pub(super) fn variable_value(
+    soft: Option<(Measure, u64, Option<u64>)>,
+    limit: Option<&str>,
+    report: Option<(&(u64, u64), &OsStr)>,
+) -> OsString {
+    let mut value = OsString::new();
+    if let Some((measure, set, before)) = soft {
+        let before = before.map_or_else(|| "unlimited".to_owned(), |before| before.to_string());
+        value.push(format!("soft={}:{set}:{before} ", measure.as_str()));
+    }
+    if let Some(limit) = limit {
+        value.push(format!("limit={limit} "));
+    }
+    if let Some(((device, inode), target)) = report {
+        value.push(format!("report={device}:{inode}:"));
+        value.push(target);
+    }
+    value
+}
+
+/// The target of reports that an outer launcher was told, if it still is what the environment says.
+pub(super) fn inherited_report() -> Option<(OsString, (u64, u64))> {
+    let value = std::env::var_os(variable::OUTER)?;
+    let target = std::env::var_os(variable::REPORT)?;
+    let file = Outer::parse(value.as_bytes()).file_of_report(Some(target.as_bytes()))?;
+    Some((target, file))
+}
+
+/// Takes note of soft limits of this process that an outer launcher or supervisor set: they are not the user's word.
+pub(super) fn note_replaced() {
+    let Some(value) = std::env::var_os(variable::OUTER) else { return note_guards() };
+    let outer = Outer::parse(value.as_bytes());
+    for measure in [Measure::AddressSpace, Measure::Data] {
+        // A guard in this process knows more.
+        if replaced_soft_limit(measure).is_none()
+            && let Some(before) = outer.replaced(measure, rlimit(measure.into()))
+        {
+            note_replaced_soft_limit(measure, before);
+        }
+    }
+}
+
+/// A guard that no launcher started sets no such variable. Its limit is known by being what `OOMGUARD_LIMIT` says; what it
+/// replaced is not known.
+fn note_guards() {
+    let said = |name| std::env::var_os(name);
+    let measure = match said(variable::MEASURE).map(|word| Measure::parse(word.as_bytes())) {
+        None => Measure::default(),
+        Some(Ok(measure)) => measure,
+        Some(Err(_)) => return,
+    };
+    let limit = said(variable::LIMIT).and_then(|limit| Limit::parse(limit.as_bytes()).ok());
+    let now = rlimit(measure.into());
+    if let Some(Limit::Bytes(bytes)) = limit
+        && now.soft == Some(bytes)
+        && now.hard != Some(bytes)
+        && replaced_soft_limit(measure).is_none()
+    {
+        note_replaced_soft_limit(measure, now.hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rlimit;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let target = OsStr::new("/a b/report=1 soft=data:7:8");
+        let value = variable_value(Some((Measure::Data, 5, Some(6))), Some("auto"), Some((&(0, 9), target)));
+        let outer = Outer::parse(value.as_bytes());
+        let now = Rlimit { soft: Some(5), hard: None };
+        assert_eq!(outer.replaced(Measure::Data, now), Some(Some(6)));
+        assert!(outer.says_limit(Some(b"auto")));
+        assert_eq!(outer.file_of_report(Some(target.as_bytes())), Some((0, 9)));
+        assert_eq!(Outer::parse(variable_value(None, None, None).as_bytes()), Outer::default());
+    }
+}
