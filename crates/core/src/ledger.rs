@@ -398,19 +398,24 @@ impl Ledger {
         row.charging.store(0, ONE);
     }
 
-    /// Takes back what a dead process had, if the row is still its own. Whether it was.
-    pub fn take_back(&self, row: &Row, id: Id) -> bool {
+    /// Takes back what a dead process had, if the row is still its own: how many bytes of its lease this call took. Of several
+    /// that do so at once, one takes the lease, and the same or another one the row; whoever took neither gets `None`.
+    pub fn take_back(&self, row: &Row, id: Id) -> Option<u64> {
+        let mut taken = None;
         loop {
             // The lease first, so that whoever has the row next does not begin with that; and only as it was while the row was
             // the dead one's.
             let lease = row.lease.load(ONE);
             if row.id.load(ONE) != id.0 {
-                return false;
+                return taken;
             }
-            if bytes_in(lease) == 0
-                || row.lease.compare_exchange(lease, next_lease(lease, 0), ONE, ONE).is_ok()
-            {
-                return row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok();
+            let bytes = bytes_in(lease);
+            if bytes == 0 {
+                let is_ours = row.id.compare_exchange(id.0, 0, ONE, ONE).is_ok();
+                return taken.or(is_ours.then_some(0));
+            }
+            if row.lease.compare_exchange(lease, next_lease(lease, 0), ONE, ONE).is_ok() {
+                taken = Some(taken.unwrap_or(0).saturating_add(bytes));
             }
         }
     }
@@ -424,14 +429,15 @@ impl Ledger {
         }
         let mut found = None::<u64>;
         for row in self.taken_rows() {
-            let lease = row.lease();
             let Some(id) = row.id().filter(|id| !is_alive(*id)) else { continue };
             let left_behind = self.note_left_behind(row, now_ms);
-            if self.take_back(row, id) {
-                found = Some(found.unwrap_or(0).saturating_add(lease));
-            } else {
-                // Somebody else has, and noted that.
+            let taken = self.take_back(row, id);
+            if taken.unwrap_or(0) == 0 {
+                // Whoever took the lease has noted it.
                 self.forget_left_behind(left_behind);
+            }
+            if let Some(taken) = taken {
+                found = Some(found.unwrap_or(0).saturating_add(taken));
             }
         }
         found
@@ -950,7 +956,7 @@ mod tests {
         assert_ne!(ledger.take_row(second), Some(place));
         let row = ledger.row(place).unwrap();
         assert_eq!(grant(&ledger, row, 40), Decision::Granted);
-        assert!(!ledger.take_back(row, second) && ledger.take_back(row, first));
+        assert_eq!((ledger.take_back(row, second), ledger.take_back(row, first)), (None, Some(40)));
         assert_eq!((ledger.leased(), ledger.find(first)), (0, None));
         assert_eq!((Id::new(4_194_304 - 1, u64::MAX).pid(), first.pid()), (4_194_303, 5));
     }
@@ -963,7 +969,7 @@ mod tests {
         }
         assert_eq!(ledger.take_row(Id::new(1 << 20, 1)), None);
         let row = ledger.row(ledger.find(Id::new(9, 1)).unwrap()).unwrap();
-        assert!(ledger.take_back(row, Id::new(9, 1)));
+        assert_eq!(ledger.take_back(row, Id::new(9, 1)), Some(0));
         assert!(ledger.take_row(Id::new(1 << 20, 1)).is_some());
     }
 
@@ -1285,7 +1291,7 @@ mod tests {
                     }
                     Step::Bury => {
                         for (id, place) in dead.drain(..) {
-                            prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
+                            prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id).is_some());
                         }
                     }
                     Step::Exec => {
@@ -1298,7 +1304,7 @@ mod tests {
                 }
             }
             for (id, place) in dead {
-                prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id));
+                prop_assert!(ledger.take_back(ledger.row(place).unwrap(), id).is_some());
             }
             for (id, place, at) in lives.into_iter().flatten() {
                 let row = ledger.row(place).unwrap();

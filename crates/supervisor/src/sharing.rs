@@ -705,11 +705,9 @@ impl Watch {
                 if is_alive(id) {
                     continue;
                 }
-                let lease = row.lease();
                 self.looked.remove(&id);
-                if self.ledger.take_back(row, id) {
-                    given_back = given_back.saturating_add(lease);
-                }
+                let taken = self.ledger.take_back(row, id).unwrap_or(0);
+                given_back = given_back.saturating_add(taken);
                 continue;
             };
             let is_idle =

@@ -18,10 +18,10 @@ mod ledger {
             (rows.map(|row| bytes_in(row.lease.peek())).sum(), permitted)
         }
 
-        /// Takes back what a dead process had, if nobody has.
-        pub(crate) fn take_back_of(&self, id: Id) -> bool {
+        /// Takes back what a dead process had, if nobody has: how much of it.
+        pub(crate) fn take_back_of(&self, id: Id) -> u64 {
             let row = self.find(id).and_then(|place| self.row(place));
-            row.is_some_and(|row| self.take_back(row, id))
+            row.and_then(|row| self.take_back(row, id)).unwrap_or(0)
         }
 
         /// What all together have claimed, seen by nobody.
@@ -123,9 +123,9 @@ fn killed_after(
     })
 }
 
-/// In as many orders as are told by `SCHEDULES` or a few thousand, drawn at random.
+/// In as many orders as are told by `SCHEDULES` or some ten thousand, drawn at random.
 fn in_many_orders(story: impl Fn() + Send + Sync + 'static) {
-    let orders = std::env::var("SCHEDULES").map_or(4000, |orders| orders.parse().expect("a number"));
+    let orders = std::env::var("SCHEDULES").map_or(40_000, |orders| orders.parse().expect("a number"));
     shuttle::check_random(story, orders);
 }
 
@@ -199,7 +199,8 @@ fn what_the_dead_had_comes_back_wherever_they_die_and_only_once() {
             let row = row(ledger, 3);
             ask_often(ledger, row, 30)
         });
-        assert!(!(one.join().unwrap() && other.join().unwrap()), "it was taken back twice");
+        let taken = [one.join().unwrap(), other.join().unwrap()];
+        assert!(taken.contains(&0), "it was taken back twice: {taken:?}");
         let granted = [lives.join().unwrap(), comes.join().unwrap()];
         let granted = granted.iter().filter(|decision| **decision == Decision::Granted).count() as u64;
         ledger.take_back_of(id(1));
