@@ -33,7 +33,7 @@ fn is_called_from(code: &Range<usize>, registers: Registers) -> bool {
     };
     match look() {
         (false, true) => {
-            FILES.refresh(None);
+            FILES.refresh_surely();
             look().0
         }
         (is_found, _) => is_found,
@@ -108,7 +108,7 @@ pub(super) fn describes(code: &Range<usize>) -> bool {
     let Some(start) = code.start.checked_add(1) else { return false };
     let is_described = || unwind::is_described(start, &FILES);
     is_described() || {
-        FILES.refresh(None);
+        FILES.refresh_surely();
         is_described()
     }
 }

@@ -15,6 +15,8 @@ use oomguard_core::text::{parts, position, until};
 /// The files that are known.
 #[repr(C)]
 pub(crate) struct Files {
+    /// Whether a thread adds to them.
+    refreshing: Busy,
     count: AtomicUsize,
     /// Start, end, unwind table, its length.
     entries: [[AtomicUsize; 4]; MAX_MODULES],
@@ -51,6 +53,7 @@ impl Files {
     /// None known yet.
     pub(crate) const fn new() -> Files {
         Files {
+            refreshing: Busy::new(),
             count: AtomicUsize::new(0),
             entries: [const { [const { AtomicUsize::new(0) }; 4] }; MAX_MODULES],
         }
@@ -121,12 +124,21 @@ impl Files {
     }
 
     /// Looks for files that are not known yet, unless another thread is doing so, and adds them to the profile's tables
-    /// as well, where there are such. Makes system calls only; no lock, no allocation.
-    pub(crate) fn refresh(&self, tables: Option<&Tables>) {
-        static REFRESHING: Busy = Busy::new();
+    /// as well, where there are such. Makes system calls only; no lock, no allocation. Whether it looked.
+    pub(crate) fn refresh(&self, tables: Option<&Tables>) -> bool {
         // Each refresh sees what the one before it added.
-        if let Some(_inside) = REFRESHING.try_enter() {
-            self.read_maps(tables);
+        let Some(_inside) = self.refreshing.try_enter() else { return false };
+        self.read_maps(tables);
+        true
+    }
+
+    /// The same for whoever has to know: where another thread is doing so, it is waited for, and not for long, as this one
+    /// may have interrupted it.
+    pub(crate) fn refresh_surely(&self) {
+        const LONGEST_MS: u64 = 500;
+        let until_ms = sys::clock::monotonic_ms() + LONGEST_MS;
+        while !self.refresh(None) && sys::clock::monotonic_ms() < until_ms {
+            sys::bare::sleep_ms(1);
         }
     }
 
@@ -295,6 +307,23 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_threads_that_look_at_once_both_have_found() {
+        let here = Files::new as *const () as usize;
+        for _ in 0..100 {
+            let (files, begin) = (Files::new(), std::sync::Barrier::new(2));
+            let find = || {
+                begin.wait();
+                files.refresh_surely();
+                files.find(here).is_some()
+            };
+            let found = std::thread::scope(|scope| {
+                [scope.spawn(find), scope.spawn(find)].map(|one| one.join().unwrap())
+            });
+            assert_eq!(found, [true; 2]);
+        }
+    }
 
     #[test]
     fn a_line_of_the_kernels_is_read() {
