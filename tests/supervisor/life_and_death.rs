@@ -6,7 +6,7 @@ use oomguard::supervisor::{EndedBy, OnLeftBehind, Outcome, Running, Worker};
 use oomguard::{Limit, Measure};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
@@ -35,9 +35,22 @@ fn what_it_gets(running: &mut Running) -> Vec<&'static str> {
     ["30", "60", "120"].into_iter().map(ask).collect()
 }
 
+/// The same as `role try`, in a program without a guard.
+fn try_in_python() -> Command {
+    let mut command = Command::new("/usr/bin/python3");
+    command.args([
+        "-c",
+        "import sys\nfor mib in sys.stdin:\n try: bytearray(int(mib) << 20); print('got', flush=True)\n \
+         except MemoryError: print('refused', flush=True)",
+    ]);
+    command
+}
+
 fn a_limit_can_be_changed() {
-    for measure in [Measure::Data, Measure::Resident] {
-        let mut command = role(&["try"]);
+    for (measure, is_guarded) in
+        [(Measure::Data, true), (Measure::Resident, true), (Measure::Resident, false)]
+    {
+        let mut command = if is_guarded { role(&["try"]) } else { try_in_python() };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = Worker::new(command).limit(limit("90MiB")).measure(measure).spawn().unwrap();
         assert_eq!(what_it_gets(&mut running), ["got", "got", "refused"], "{measure:?}");

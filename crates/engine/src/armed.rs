@@ -20,6 +20,8 @@ pub struct Armed {
     pub limit: HeldLimit,
     /// The soft rlimit of the other measure, in bytes.
     pub(super) other_limit: Option<u64>,
+    /// With the measure `resident`: the user's own limit on data, above which ours never moves.
+    pub(super) users_data_limit: Option<u64>,
     pub(super) on_refusal: WhenRefused,
     pub(super) reserve_bytes: u64,
     pub(super) quiet: bool,

@@ -248,7 +248,9 @@ fn refused_by_limit(armed: &Armed, memory: &MemoryUse, request: Option<Request>)
         let then = Rlimit { soft: Some(full.limit), ..rlimit(full.measure.into()) };
         let held = match armed.limit_as_of(then) {
             Some(own) if full.measure == armed.measure => (own.bytes, own.source),
-            _ if Some(full.limit) == armed.other_limit => (full.limit, LimitSource::Rlimit),
+            _ if [armed.other_limit, armed.users_data_limit].contains(&Some(full.limit)) => {
+                (full.limit, LimitSource::Rlimit)
+            }
             _ => (full.limit, LimitSource::Changed),
         };
         let (measure, limit, source) = (full.measure, Some(held.0), Some(held.1));

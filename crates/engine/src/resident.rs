@@ -58,7 +58,12 @@ pub(super) fn limit_of_a_moment(armed: &Armed, used: &MemoryUse) -> Option<u64> 
 pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>, now: &MemoryUse) -> bool {
     CEILING.store(ceiling.unwrap_or(u64::MAX), Ordering::Relaxed);
     let soft = match limit {
-        Some(limit) => room_beside(limit, now).map(|room| room.soft(0)),
+        // Who cannot say what is in use, as there is no `/proc`, is given what it may map; in a budget it is looked at from
+        // outside.
+        Some(limit) => match room_beside(limit, now) {
+            Some(room) => Some(room.soft(0)),
+            None => Some(limit).filter(|_| !lease::is_shared()),
+        },
         None => None,
     };
     move_soft_limit(soft)

@@ -230,6 +230,7 @@ unsafe fn try_to_set_up<'a>(
         measure: wishes.measure,
         limit: HeldLimit::new(limit),
         other_limit: rlimit(other.into()).soft,
+        users_data_limit: existing.soft.filter(|_| wishes.measure == Measure::Resident),
         on_refusal: wishes.on_refusal,
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,

@@ -46,11 +46,12 @@ pub(super) struct Look {
 
 impl Look {
     /// `mark`: a variable that all descendants have in their environment, or nothing. `ours`: those by which a process that has
-    /// got its limit from somebody else is known.
+    /// got its limit from somebody else is known. `only_marked`: nobody else is held, as what the worker executes has no limit.
     pub(super) fn start(
         worker: u32,
         limit: u64,
         mark: Text<80>,
+        only_marked: bool,
         ours: Vec<(&'static str, OsString)>,
         record: OwnedFd,
         shares_budget: bool,
@@ -60,7 +61,9 @@ impl Look {
         let looker = Looker {
             worker,
             limit: Arc::clone(&limit),
+            has_changed: false,
             mark,
+            only_marked,
             ours,
             record,
             shares_budget,
@@ -116,7 +119,10 @@ enum Standing {
 struct Looker {
     worker: u32,
     limit: Arc<AtomicU64>,
+    /// It is another one than at the start.
+    has_changed: bool,
     mark: Text<80>,
+    only_marked: bool,
     ours: Vec<(&'static str, OsString)>,
     record: OwnedFd,
     /// The soft limits are as the leases are, and not to be moved here.
@@ -136,8 +142,15 @@ impl Looker {
     fn run(mut self) {
         self.tree.insert(self.worker, Member::new());
         let mut next_search = Instant::now() + SEARCH_EVERY;
+        let mut limit = self.limit.load(Ordering::Relaxed);
         loop {
             let now = Instant::now();
+            let limit_now = self.limit.load(Ordering::Relaxed);
+            if limit_now != limit {
+                (limit, self.has_changed) = (limit_now, true);
+                self.search();
+                self.tree.values_mut().for_each(|member| member.due = now);
+            }
             if now >= next_search {
                 self.search();
                 // A four-thousandth of a processor at most, where there are few processes.
@@ -217,6 +230,10 @@ impl Looker {
             if !self.shares_budget {
                 move_soft_limit(pid, limit, &member.untouched);
             }
+            if self.has_changed {
+                let moved = |now| sys::memory::standing(now, limit);
+                let _ = sys::memory::change_soft_limit(pid, Resource::Data, moved);
+            }
         }
         let is_refused = || sys::memory::tells_of_refusal(sys::memory::soft_limit_on_data_of(pid));
         let is_refused = held > most(limit) && is_refused();
@@ -233,7 +250,8 @@ impl Looker {
             Finding::Over => {}
         }
         let asked = Instant::now();
-        if has_another_limit(pid, &self.ours) {
+        let is_left_alone = self.only_marked && !sys::proc::environment_has(pid, self.mark.as_bytes());
+        if is_left_alone || has_another_limit(pid, &self.ours) {
             // Below a launcher or a supervisor in the worker's tree, or by the user's own word: theirs to hold.
             member.suspicion.clear();
             member.due = now + SEARCH_AT_LEAST_EVERY;

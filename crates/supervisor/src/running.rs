@@ -15,6 +15,7 @@ use super::profile::Profile;
 use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
 use super::sys;
+use super::sys::memory::Resource;
 use crate::contract::{Cause, LimitSource, Measure, Sufficient};
 use crate::record::{Claims, Failed, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State, passes_on};
 use crate::text::Text;
@@ -165,6 +166,9 @@ impl Running {
             if let Some(look) = &self.look {
                 look.set_limit(bytes);
             }
+            // A program without a guard has a limit on data. What it has started by now gets the new one at a look.
+            sys::memory::change_soft_limit(self.pid, Resource::Data, |now| sys::memory::standing(now, bytes))
+                .map_err(io::Error::from_raw_os_error)?;
             if let Some(inference) = &self.inference {
                 inference.set_limit(bytes)?;
             }

@@ -557,6 +557,8 @@ impl Worker {
         });
         let variables = self.variables(limit, bytes, measure, soft_limit, &record)?;
         let mark = self.mark(&variables);
+        let leaves_alone = self.prepared.variable(variable::INHERIT).is_some_and(|said| said == "0");
+        let only_marked = leaves_alone && !mark.as_bytes().is_empty();
         let by_us = |name: &str| matches!(name, variable::RECORD | variable::LIMIT);
         let ours = variables.iter().filter(|(name, _)| by_us(name)).cloned().collect();
         // Where that is forbidden, the worker is started without; `Running::is_inferring` says so.
@@ -611,7 +613,9 @@ impl Worker {
             // Where no thread can be had, nobody looks.
             (Measure::Resident, Some(limit)) => record
                 .try_clone()
-                .and_then(|record| Look::start(child.pid, limit, mark, ours, record, self.share.is_some()))
+                .and_then(|record| {
+                    Look::start(child.pid, limit, mark, only_marked, ours, record, self.share.is_some())
+                })
                 .ok(),
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! What `run` measures unless told otherwise, `resident`: what is mapped and never used does not count; what is used does, whoever asked for it and how.
 
 use crate::add;
-use crate::started::{Seen, launcher, seen};
+use crate::started::{Seen, launcher, seen, shell};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::process::Command;
@@ -255,6 +255,39 @@ time.sleep(20)
         command.arg("\"$0\" role hold memfd 512; echo \"child: $?\"").arg(std::env::current_exe().unwrap());
         let seen = seen(&mut command);
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "child: 198\n"), "{}", seen.stderr);
+    });
+    add(trials, "a_limit_of_the_users_on_data_is_told_as_what_refused", || {
+        let oomguard = env!("CARGO_BIN_EXE_oomguard");
+        let role = format!("{} role hold heap 300", std::env::current_exe().unwrap().display());
+        for ulimit in ["ulimit -d 153600", "ulimit -S -d 153600"] {
+            let words = format!("{ulimit}; exec {oomguard} run -m 512M --report fd:2 -- {role}");
+            let seen = seen(&mut shell(&words));
+            assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+            let report = report(&seen);
+            let told = [&report["limit_source"], &report["measure"], &report["limit"]];
+            assert_eq!(told, [&"rlimit".into(), &"data".into(), &Value::from(150 * MIB)], "{report}");
+        }
+    });
+    add(trials, "without_inheritance_what_the_command_executes_is_not_looked_at", || {
+        let role = "role hold heap 300";
+        for script in [format!("\"$0\" {role}; exit $?"), format!("exec \"$0\" {role}")] {
+            let mut command = launcher();
+            command.args(["run", "-m", "100Mi", "--no-inherit", "--", "/bin/sh", "-c", &script]);
+            let seen = seen(command.arg(std::env::current_exe().unwrap()));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "300\n"), "{script}: {}", seen.stderr);
+        }
+    });
+    add(trials, "without_proc_the_limit_holds_as_one_on_data", || {
+        let without_proc =
+            |words: &str| format!("unshare -m /bin/sh -c 'mount -t tmpfs none /proc && exec {words}'");
+        if seen(&mut shell(&without_proc("true"))).code != Some(0) {
+            return crate::skip::skipped("unshare -m, and a mount there: not allowed here");
+        }
+        let oomguard = env!("CARGO_BIN_EXE_oomguard");
+        let program = std::env::current_exe().unwrap();
+        let words = format!("{oomguard} run -m 100Mi -- {} role hold heap 300", program.display());
+        let seen = seen(&mut shell(&without_proc(&words)));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(198), ""), "{}", seen.stderr);
     });
     add(trials, "what_children_share_with_their_parent_is_counted_in_parts", || {
         let seen = seen(&mut run(&[], &["share"]));

@@ -214,6 +214,16 @@ pub fn settled(now: Rlimit, untouched: &Untouched, limit: u64) -> Option<u64> {
     Some((wanted & !LOW_BITS | soft & LOW_BITS).min(now.hard.unwrap_or(u64::MAX)))
 }
 
+/// The soft limit on data that nobody moves, for a limit of so many bytes; where it is another's, as it is.
+pub fn standing(now: Rlimit, bytes: u64) -> Option<u64> {
+    match mover_of(now.soft) {
+        Mover::Nobody => {
+            Some(now.hard.map_or(marked_standing(bytes), |hard| marked_standing(bytes).min(hard)))
+        }
+        _ => now.soft,
+    }
+}
+
 /// The soft limit on data of another process that is to ask again before it has more than `data` bytes: as it is, where it
 /// is not ours to move, or lower already.
 pub fn lowered(now: Rlimit, data: u64) -> Option<u64> {
