@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 68] = [
+const DYING: [(&str, &str); 69] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -62,6 +62,7 @@ const DYING: [(&str, &str); 68] = [
     ("quick_exit", "heap"),
     ("exit_group by its number", "heap"),
     ("a signal to itself, after a message", "heap"),
+    ("a signal of a crash to itself, after a message", "heap"),
     ("message in another language", "heap"),
     ("message in another language, in a format", "heap"),
     ("message in another language, letter by letter", "heap"),

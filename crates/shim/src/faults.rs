@@ -70,10 +70,15 @@ fn judge(armed: &Armed, signal: c_int, info: &libc::siginfo_t, context: *mut c_v
     }
     let guilt = match signal {
         // Sent by somebody else, it says nothing about memory. By the program itself, it is how a handler of its own
-        // ends, once it has seen the fault: an abort. Where it never had one, it has other reasons.
+        // ends, once it has seen the fault: an abort. Where it never had one, it has other reasons, unless it has just said
+        // that memory is gone.
         _ if info.si_code <= 0 => {
-            if is_own && handlers::has_been_handled(signal) {
+            if !is_own {
+                None
+            } else if handlers::has_been_handled(signal) {
                 judge::of_handled_fault(armed, messages::said(armed))
+            } else if messages::has_just_spoken() {
+                judge::by_message(messages::said(armed))
             } else {
                 None
             }

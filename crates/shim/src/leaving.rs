@@ -7,9 +7,10 @@
 use super::ends::verdict_on_exit;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU64, Ordering};
 use oomguard_core::sys;
 use oomguard_engine::real::Real;
-use oomguard_engine::{call_real, exhaustion, watchdog};
+use oomguard_engine::{call_real, exhaustion, filter, notes, watchdog};
 
 static ON_EXIT: Real = Real::new(c"on_exit");
 
@@ -63,6 +64,10 @@ unsafe impl Sync for Stack {}
 
 static STACK: Stack = Stack(UnsafeCell::new([0; Stack::BYTES]));
 
+/// What children had touched before the one of ours, which is no work of the program's.
+static CHILDRENS_PAGES: AtomicU64 = AtomicU64::new(UNKNOWN);
+const UNKNOWN: u64 = u64::MAX;
+
 /// The last handler of an exit(3) that tells no code.
 extern "C" fn at_exit_untold(_: *mut c_void) {
     // With the code of most failures: if that would say nothing, no other one does.
@@ -70,6 +75,9 @@ extern "C" fn at_exit_untold(_: *mut c_void) {
         return;
     }
     let errno = sys::errno::errno();
+    let pages = if filter::may_ask() { sys::process::childrens_pages() } else { UNKNOWN };
+    // Relaxed: read by this thread.
+    CHILDRENS_PAGES.store(pages, Ordering::Relaxed);
     // SAFETY: the stack is this thread's alone, as only one is in exit(3), once; its end is aligned as that of any.
     unsafe { split(finish, STACK.0.get().cast::<u8>().wrapping_add(Stack::BYTES)) };
     // In the child; or there is none, and the code stays unknown.
@@ -83,6 +91,10 @@ extern "C" fn finish(child: isize) -> ! {
     let wait = [child as usize, place, libc::__WALL as usize, 0, 0, 0];
     // SAFETY: `status` is writable during the call.
     while unsafe { sys::raw::call(libc::SYS_wait4, wait) } == -(libc::EINTR as isize) {}
+    let before = CHILDRENS_PAGES.load(Ordering::Relaxed);
+    if before != UNKNOWN {
+        notes::leave_out_children(sys::process::childrens_pages().saturating_sub(before));
+    }
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);
         sys::signals::set_default(signal);

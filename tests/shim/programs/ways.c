@@ -382,6 +382,7 @@ int main(int count, char **arguments) {
     WAY("exit_group by its number") { refuse(); syscall(SYS_exit_group, 2); }
     WAY("a signal to itself") { refuse(); raise(SIGTERM); }
     WAY("a signal to itself, after a message") { refuse(); handle(); fputs("malloc failed\n", stderr); kill(getpid(), SIGINT); }
+    WAY("a signal of a crash to itself, after a message") { fill(); fputs("out of memory\n", stderr); raise(SIGSEGV); }
     WAY("message in another language") { translate(); refuse(); handle(); fputs(_("memory exhausted"), stderr); exit(1); }
     WAY("message in another language, in a format") {
         translate(); refuse(); handle(); fprintf(stderr, "ways: %s\n", _("memory exhausted")); exit(1);

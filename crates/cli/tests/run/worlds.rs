@@ -12,9 +12,10 @@ const SOURCE: &str = "#include <stdio.h>\nextern char **environ;\nint main(void)
     for (char **e = environ; *e; e++) puts(*e);\n    return 3;\n}\n";
 
 /// Eats what there is, says so and ends with 5; or gets over a refusal, and ends with 7 for another reason.
-const HUNGRY: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n\
-    int main(int count, char **words) {\n\
-    if (count > 1 && !strcmp(words[1], \"die\")) {\n\
+const HUNGRY: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <sys/wait.h>\n#include <unistd.h>\n\
+    int main(int count, char **words) {\n    int status;\n\
+    if (count > 1 && !strcmp(words[1], \"child\") && fork()) return wait(&status), WEXITSTATUS(status);\n\
+    if (count > 1 && strcmp(words[1], \"live\")) {\n\
         char *block;\n        while ((block = malloc(1 << 20))) memset(block, 1, 1 << 20);\n\
         fputs(\"out of memory\\n\", stderr);\n        return 5;\n    }\n\
     if (malloc((size_t)1 << 40)) return 9;\n\
@@ -87,11 +88,11 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
         let directory = tempfile::tempdir().unwrap();
         let program = build_by("musl-gcc", directory.path(), HUNGRY, &["-fno-builtin"]);
-        for (words, expected) in [("die", 198), ("live", 7)] {
+        for (words, expected) in [("die", 198), ("child", 198), ("live", 7)] {
             let mut command = crate::started::launcher();
             let seen = seen(command.args(["run", "-m", "64Mi", "--json", "--", &program, words]));
             assert_eq!(seen.code, Some(expected), "{words}: {}", seen.stderr);
-            if words == "die" {
+            if words != "live" {
                 let told = seen.stderr.lines().find(|line| line.contains("\"own_exit_code\":5")).unwrap();
                 assert!(told.contains("\"evidence\":\"said\"") && told.contains("\"refusals\":1"), "{told}");
             }
