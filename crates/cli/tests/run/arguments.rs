@@ -3,7 +3,8 @@
 use crate::add;
 use crate::started::{Seen, launcher, seen};
 use libtest_mimic::Trial;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::Command;
 
 /// Arguments; the exit code; what stdout has in it; what stderr has in it. Empty: nothing was written.
@@ -119,6 +120,20 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 assert!(seen.stderr.contains(part), "{part}: {}", seen.stderr);
             }
         }
+    });
+    add(trials, "who_reads_reports_from_a_named_pipe_sees_no_end_before_there_is_one", || {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut options = std::fs::File::options();
+        let reader = options.read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        let mut command = launcher();
+        command.args(["run", "-m", "1Gi", "--report"]).arg(&pipe).arg("true");
+        assert_eq!(seen(&mut command).code, Some(0));
+        let mut seen = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one descriptor, which is open.
+        unsafe { libc::poll(&raw mut seen, 1, 0) };
+        assert_eq!(seen.revents & libc::POLLHUP, 0);
     });
     add(trials, "what_cannot_be_executed_is_126_and_what_is_not_there_127", || {
         let directory = tempfile::tempdir().unwrap();

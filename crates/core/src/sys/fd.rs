@@ -197,10 +197,12 @@ fn may(path: &CStr, mode: i32) -> bool {
 /// Whether `path` can be appended to by this process: it is a writable file, or can be made.
 pub fn can_append(path: &CStr, directory: &CStr) -> bool {
     if may(path, libc::F_OK) {
-        // A directory passes W_OK, but cannot be appended to; opening tells, and changes nothing.
+        // A directory passes W_OK, but cannot be appended to; opening tells. Who reads a pipe would take the closing for its end.
+        let is_pipe = stat_of_path(path).is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
         return may(path, libc::W_OK)
-            && open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY | libc::O_NONBLOCK)
-                .map_or_else(|| errno() == libc::ENXIO, |_| true);
+            && (is_pipe
+                || open(path, libc::O_WRONLY | libc::O_APPEND | libc::O_NOCTTY | libc::O_NONBLOCK)
+                    .map_or_else(|| errno() == libc::ENXIO, |_| true));
     }
     may(directory, libc::W_OK | libc::X_OK)
 }
