@@ -110,6 +110,19 @@ fn the_examples_with_too_little_memory_say_so_and_exit_with_the_reserved_code() 
 }
 
 #[test]
+fn the_examples_below_another_copy_are_heard_by_that() {
+    for_every_example(|_, program| {
+        let library = PREFIX.path().join("lib/liboomguard.so").display().to_string();
+        let remains = run(program, &[ENOUGH_WITHOUT_CACHE, "requests.csv"], &[("LD_PRELOAD", &library)]);
+        assert_eq!(remains.end(), End::Exit(0), "{remains:?}");
+        assert!(remains.stderr.ends_with(" of 64 MiB left, cache dropped yes\n"), "{remains:?}");
+        let remains = run(program, &[TOO_LITTLE, "requests.csv"], &[("LD_PRELOAD", &library)]);
+        assert_eq!(remains.end(), End::Exit(198), "{remains:?}");
+        assert!(remains.stderr.contains("\nsummarise: memory ran out"), "last words: {remains:?}");
+    });
+}
+
+#[test]
 fn the_environment_has_the_last_word() {
     for_every_example(|_, program| {
         let remains = run(program, &[ENOUGH, "requests.csv"], &[("OOMGUARD_LIMIT", TOO_LITTLE)]);

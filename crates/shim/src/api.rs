@@ -43,11 +43,34 @@ fn fail(errno: c_int) -> c_int {
     -1
 }
 
+/// The function of this name and type in the copy of this library that is in charge, where it is not this one: the launcher's,
+/// in a program that was linked with the archive.
+macro_rules! in_charge {
+    ($name:literal, $type:ty) => {
+        elsewhere($name).map(|address| {
+            // SAFETY: every copy has this function with the type that the header gives it.
+            let function: $type = unsafe { core::mem::transmute(address) };
+            function
+        })
+    };
+}
+
+fn elsewhere(name: &CStr) -> Option<usize> {
+    if armed().is_some() { None } else { super::startup::of_first_copy(name) }
+}
+
+type OfText = unsafe extern "C" fn(*const c_char) -> c_int;
+type Register = extern "C" fn(Option<extern "C" fn(*mut c_void)>, *mut c_void) -> c_int;
+
 /// `oomguard_arm`.
 ///
 /// # Safety
 /// `limit` is null or a C string.
 pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
+    if let Some(arm) = in_charge!(c"oomguard_arm", OfText) {
+        // SAFETY: by contract.
+        return unsafe { arm(limit) };
+    }
     // SAFETY: by contract.
     unsafe { change_limit(limit, super::startup::environment_says_limit()) }
 }
@@ -57,6 +80,10 @@ pub unsafe fn arm_with_limit(limit: *const c_char) -> c_int {
 /// # Safety
 /// `limit` is null or a C string.
 pub unsafe fn set_limit(limit: *const c_char) -> c_int {
+    if let Some(set_limit) = in_charge!(c"oomguard_set_limit", OfText) {
+        // SAFETY: by contract.
+        return unsafe { set_limit(limit) };
+    }
     // SAFETY: by contract.
     unsafe { change_limit(limit, false) }
 }
@@ -88,6 +115,10 @@ unsafe fn change_limit(limit: *const c_char, is_settled: bool) -> c_int {
 /// # Safety
 /// `name` is null or a C string.
 pub unsafe fn set_task(name: *const c_char) {
+    if let Some(set_task) = in_charge!(c"oomguard_task", unsafe extern "C" fn(*const c_char)) {
+        // SAFETY: by contract.
+        return unsafe { set_task(name) };
+    }
     if name.is_null() {
         task::begin(None);
     } else {
@@ -101,6 +132,10 @@ pub unsafe fn set_task(name: *const c_char) {
 /// # Safety
 /// `status` is null, or `size` bytes are writable there.
 pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
+    if let Some(ask) = in_charge!(c"oomguard_status", unsafe extern "C" fn(*mut c_void, usize) -> c_int) {
+        // SAFETY: by contract.
+        return unsafe { ask(status, size) };
+    }
     if status.is_null() || size < size_of::<usize>() {
         return fail(libc::EINVAL);
     }
@@ -198,12 +233,18 @@ static EXHAUSTED_TABLE: Table = Table::new();
 
 /// `oomguard_on_reclaim`.
 pub fn on_reclaim(function: Option<extern "C" fn(*mut c_void)>, argument: *mut c_void) -> c_int {
+    if let Some(register) = in_charge!(c"oomguard_on_reclaim", Register) {
+        return register(function, argument);
+    }
     let Some(function) = function else { return fail(libc::EINVAL) };
     RECLAIM_TABLE.register(&RECLAIM, CCallback { function, argument })
 }
 
 /// `oomguard_on_exhausted`.
 pub fn on_exhausted(function: Option<extern "C" fn(*mut c_void)>, argument: *mut c_void) -> c_int {
+    if let Some(register) = in_charge!(c"oomguard_on_exhausted", Register) {
+        return register(function, argument);
+    }
     let Some(function) = function else { return fail(libc::EINVAL) };
     let result = EXHAUSTED_TABLE.register(&EXHAUSTED, CCallback { function, argument });
     if result == 0 {

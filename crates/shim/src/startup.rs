@@ -6,7 +6,7 @@ use super::{
     breaks, ends, execs, faults, filter, formatted, handlers, leaving, loading, messages, python, stalls,
     streams, threads, words,
 };
-use core::ffi::{c_char, c_int};
+use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicBool, Ordering};
 use oomguard_core::contract::variable;
 use oomguard_core::record::NOTE_NAME;
@@ -115,9 +115,15 @@ fn stands_down() -> bool {
 }
 
 fn is_second_copy() -> bool {
+    of_first_copy(c"oomguard_version").is_some()
+}
+
+/// The function of another copy of this library, where that is the one which everybody gets.
+pub(super) fn of_first_copy(name: &CStr) -> Option<usize> {
     let base = |address| sys::objects::object_of(address).map(|(base, _)| base);
-    let first = sys::symbols::first_definition(c"oomguard_version").and_then(base);
-    first.is_some() && first != base(is_second_copy as *const () as usize)
+    let first = sys::symbols::first_definition(name)?;
+    let base_of_first = base(first)?;
+    (Some(base_of_first) != base(of_first_copy as *const () as usize)).then_some(first)
 }
 
 /// A child of fork(2) starts with a clean slate.
