@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 69] = [
+const DYING: [(&str, &str); 70] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -33,6 +33,7 @@ const DYING: [(&str, &str); 69] = [
     ("null", "heap"),
     ("null, far into the block", "heap"),
     ("null, a member of a small block", "heap"),
+    ("null, after another thread was refused", "heap"),
     ("null, after a refused mapping", "mapping"),
     ("MAP_FAILED", "mapping"),
     ("MAP_FAILED, far into the block", "mapping"),

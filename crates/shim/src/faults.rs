@@ -11,7 +11,7 @@ use oomguard_core::sys::memory::{Resource, rlimit};
 use oomguard_engine::armed::{Armed, armed};
 use oomguard_engine::exhaustion::{self, Own};
 use oomguard_engine::standing::{self, Standing};
-use oomguard_engine::{asked, judge, notes, owner, record, unwind};
+use oomguard_engine::{asked, judge, notes, owner, record, refused, unwind};
 
 /// Where the main thread handles a signal when its stack cannot grow. As large as the largest that a processor's
 /// registers ask for (AT_MINSIGSTKSZ in getauxval(3)), several times over.
@@ -128,7 +128,7 @@ fn missing_block(armed: &Armed, address: usize) -> Option<judge::Guilt> {
     };
     let near = |noted: &notes::Noted| NEAR_BYTES.max(noted.bytes);
     // Who checks nothing dies with the heap still full, or of a size that can never be had.
-    let requested = notes::requested().filter(is_current).filter(judge::would_be_refused);
+    let requested = notes::requested().map(of_this_thread).filter(is_current).filter(judge::would_be_refused);
     if let Some(noted) = requested.filter(|noted| from_null < near(noted)) {
         return Some(judge::guilt(&noted, Evidence::Fault));
     }
@@ -136,6 +136,20 @@ fn missing_block(armed: &Armed, address: usize) -> Option<judge::Guilt> {
     mapped
         .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
         .map(|noted| judge::guilt(&noted, Evidence::Fault))
+}
+
+/// Where another thread has been refused something a moment ago: what this one was refused before, and has not got over either.
+fn of_this_thread(mut noted: notes::Noted) -> notes::Noted {
+    let here = sys::process::tid();
+    if let Some((Cause::Heap, request)) = refused::last_here()
+        && noted.tid != here
+        && noted.ms_since <= judge::UNSAID_MS
+    {
+        noted.cause = Cause::Heap;
+        noted.bytes = request.bytes;
+        noted.tid = here;
+    }
+    noted
 }
 
 fn stack_pointer(context: *mut c_void) -> usize {

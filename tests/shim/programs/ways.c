@@ -340,6 +340,7 @@ int main(int count, char **arguments) {
     WAY("null") { block = malloc(much); block[0] = 1; }
     WAY("null, far into the block") { block = malloc(much); block[much / 2] = 1; }
     WAY("null, a member of a small block") { fill(); write_at(60 << 10); }
+    WAY("null, after another thread was refused") { block = malloc(much); in_a_thread(refuse_here); block[0] = 1; }
     WAY("null, after a refused mapping") { if (map() != MAP_FAILED) broken(); write_at(0); }
     WAY("MAP_FAILED") { block = map(); block[5] = 1; }
     WAY("MAP_FAILED, far into the block") { block = map(); block[much / 2] = 1; }
