@@ -239,7 +239,9 @@ fn moved_limit() {
         );
         let none = Told { limit: None, source: "-".into(), measure: measure.clone() };
         assert_eq!(told(&run(start("tell no limit"))), none);
-        for (role, limit) in [("lower, eat", 48), ("lower for good, eat", 48), ("be lowered, eat", 48), ("raise, eat", 160)] {
+        for (role, limit) in
+            [("lower, eat", 48), ("lower for good, eat", 48), ("be lowered, eat", 48), ("raise, eat", 160)]
+        {
             let remains = run(start(role));
             assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
             let record = report::read(remains.report.as_deref().unwrap()).unwrap();
