@@ -10,6 +10,8 @@ use common::report;
 use libtest_mimic::{Arguments, Failed, Trial};
 use setup::{Told, limit_of, rlimit, run, start, told};
 use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         ("no report is written where none is asked for", no_report),
         ("a descriptor that was reused gets no report", reused_descriptor),
         ("a report that cannot be written any more is told", unwritten),
+        ("lines are written where no descriptor may be had, and none may be asked about", no_descriptors),
+        ("lines are written to a slow reader whatever signals come", interrupted),
         ("a report that a dropped privilege or another root is in the way of is told", out_of_reach),
         ("the soft limit is set and the hard one left", hard_limit_left),
         ("a program with raised privileges ignores the environment", raised_privileges),
@@ -235,7 +239,9 @@ fn moved_limit() {
         );
         let none = Told { limit: None, source: "-".into(), measure: measure.clone() };
         assert_eq!(told(&run(start("tell no limit"))), none);
-        for (role, limit) in [("lower, eat", 48), ("be lowered, eat", 48), ("raise, eat", 160)] {
+        for (role, limit) in
+            [("lower, eat", 48), ("lower for good, eat", 48), ("be lowered, eat", 48), ("raise, eat", 160)]
+        {
             let remains = run(start(role));
             assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
             let record = report::read(remains.report.as_deref().unwrap()).unwrap();
@@ -415,6 +421,26 @@ fn unwritten() {
     // What is written is not told of.
     let remains = run(dies());
     assert!(!remains.stderr.contains("report:"), "{remains:#?}");
+}
+
+fn no_descriptors() {
+    let start = start("lose descriptors").env("OOMGUARD_LIMIT", "64Mi");
+    let path = start.directory.path().join("report");
+    assert_unwritten(&run(start), &format!("{}: too many open files (errno 24)", path.display()));
+}
+
+fn interrupted() {
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    // SAFETY: takes no pointer.
+    let bytes = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize;
+    writer.write_all(&vec![b' '; bytes]).unwrap();
+    let mut start = start("be interrupted").env("OOMGUARD_LIMIT", "64Mi");
+    start.command.stdin(reader.try_clone().unwrap()).stderr(writer);
+    let remains = start.run_with_stderr_as_it_is().unwrap();
+    assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+    let mut lines = String::new();
+    reader.read_to_string(&mut lines).unwrap();
+    assert!(lines.ends_with("exit code 198\n"), "{:?}", lines.trim());
 }
 
 fn out_of_reach() {

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         ("many threads that ask at once get what there is", threads),
         ("what was mapped and is used later ends by contract", later),
         ("shared memory counts", shared),
+        ("a hook has its reserve, and no more", hook),
         ("an rlimit on data that was there before stays in force", lower_rlimit),
     ];
     let trial = |(name, test): &(&str, fn())| {
@@ -85,6 +86,17 @@ fn play(role: &str) -> ExitCode {
             }
             wait(black_box(blocks).len());
         }
+        "hook" => {
+            oomguard::on_exhausted(|| {
+                let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(1 << 10);
+                while let Some(mut block) = block(1).filter(|_| blocks.len() < 256) {
+                    block.resize(MIB, 1);
+                    blocks.push(black_box(block));
+                }
+                println!("{}", black_box(blocks).len());
+            });
+            play("refused");
+        }
         "shared" => {
             use_shared(256 * MIB);
             wait(0);
@@ -125,6 +137,13 @@ fn threads() {
 fn later() {
     let remains = ended_by("later");
     assert!(remains.stderr.contains("went over its limit"), "{}", remains.stderr);
+}
+
+fn hook() {
+    const RESERVE_MIB: usize = 4;
+    let remains = ended_by("hook");
+    let got: usize = remains.stdout.trim().parse().expect("the hook comes to its end");
+    assert!(got > 0 && got <= 2 * RESERVE_MIB, "{got} MiB");
 }
 
 fn shared() {

@@ -157,6 +157,69 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("WouldBlock"),
+    Role::exits("a refused thread is handled, and straight after a socket has nothing to read", 101, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        assert!(thread::Builder::new().spawn(|| {}).is_err());
+        read_from_an_idle_socket().unwrap();
+    })
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
+    Role::exits(
+        "a refused thread is handled, and the last words are of a socket that has nothing to read",
+        1,
+        || {
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            assert!(thread::Builder::new().spawn(|| {}).is_err());
+            if let Err(error) = read_from_an_idle_socket() {
+                eprintln!("cannot read: {error}");
+                exit(1);
+            }
+        },
+    )
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("cannot read: Resource temporarily unavailable"),
+    Role::exits("a refused thread is handled, and straight after a lock is held", 101, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        assert!(thread::Builder::new().spawn(|| {}).is_err());
+        let lock = std::sync::Mutex::new(());
+        let _held = lock.try_lock().unwrap();
+        let _again = lock.try_lock().unwrap();
+    })
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
+    Role::exits("a thread too many is refused while there is memory for one more", 101, || {
+        /// As much as the C library keeps for the next thread.
+        const KEPT_STACK_BYTES: usize = 32 << 20;
+        allow_no_more_threads();
+        let mapped = fill::mappings_but(KEPT_STACK_BYTES * 3 / 2);
+        let refused = thread::Builder::new().stack_size(KEPT_STACK_BYTES).spawn(|| {});
+        drop(mapped);
+        refused.expect("failed to spawn thread");
+    })
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
+    Role::exits(
+        "a thread is refused for its stack and handled, and straight after one too many",
+        101,
+        || {
+            allow_no_more_threads();
+            let mapped = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+            assert!(thread::Builder::new().spawn(|| {}).is_err());
+            drop(mapped);
+            thread::spawn(|| {});
+        },
+    )
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("failed to spawn thread"),
     Role::exits("a refused thread is handled", 0, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         if thread::Builder::new().spawn(|| {}).is_ok() {
@@ -216,6 +279,22 @@ pub const ROLES: &[Role] = &[
 
 fn would_block() -> std::io::Result<()> {
     Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+fn read_from_an_idle_socket() -> std::io::Result<usize> {
+    let (idle, _other) = std::os::unix::net::UnixDatagram::pair()?;
+    idle.set_nonblocking(true)?;
+    idle.recv(&mut [0; 8])
+}
+
+/// From now on pthread_create(3) is refused for the number of threads, which does not hold for root.
+fn allow_no_more_threads() {
+    const NOBODY: libc::uid_t = 65534;
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is readable during the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const none) }, 0);
+    // SAFETY: takes no pointer.
+    unsafe { libc::setuid(NOBODY) };
 }
 
 /// Starts a thread in C where the C library's heap is used up, and cannot grow once the stack is there. What

@@ -391,7 +391,8 @@ pub fn claims_failure_to_start_thread(text: &[u8]) -> bool {
 
 /// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
 pub fn says_to_try_again(text: &[u8]) -> bool {
-    says_any(text, TRY_AGAIN)
+    // In quotes it is std's TryLockError: somebody else has the lock.
+    says_any(text, TRY_AGAIN) && !says(text, b"\"wouldblock\"")
 }
 
 /// Whether it claims so in the words of a runtime at the limit of its own heap.
@@ -491,7 +492,7 @@ impl PanicWords {
         add(letters > 0, PanicWords::SOMETHING);
         add(parts(text, b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
         add(says_any(text, FAILED_TO_SPAWN), PanicWords::THREAD);
-        add(says_any(text, TRY_AGAIN), PanicWords::TRY_AGAIN);
+        add(says_to_try_again(text), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
         add(says_any(text, OF_ANOTHER_THREAD), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
@@ -863,6 +864,7 @@ mod tests {
                 PanicWords::SOMETHING.and(PanicWords::THREAD).and(PanicWords::TRY_AGAIN),
             ),
             ("Os { code: 11, kind: WouldBlock }", PanicWords::SOMETHING.and(PanicWords::TRY_AGAIN)),
+            ("called `Result::unwrap()` on an `Err` value: \"WouldBlock\"", PanicWords::SOMETHING),
             ("row 7\nstack backtrace:\n 1: alloc::out of memory", PanicWords::SOMETHING),
             ("TryReserveError { kind: AllocError { layout", PanicWords::SOMETHING.and(PanicWords::MEMORY)),
             ("enomemo: bad key; no memory leaks", PanicWords::SOMETHING),

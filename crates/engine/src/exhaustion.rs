@@ -108,6 +108,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
     armed.settle_limit();
     let thread = sys::process::thread_name();
     let memory = MemoryUse { heap: profile::heap_use(), ..sys::memory::memory_use() };
+    reserve::begin(armed, &memory);
     let refused_by = refused_by(armed, &memory, verdict);
     let token = token(armed, &mut workspace.token);
     let holders = lease::greatest::<HOLDERS>();

@@ -277,8 +277,12 @@ pub unsafe fn create_thread(
     argument: *mut c_void,
     asker: Asker,
 ) -> c_int {
-    // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
-    let create = || unsafe { real(thread, attributes, body, argument) };
+    let errno = sys::errno::errno();
+    let create = || {
+        sys::errno::set_errno(0);
+        // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used none of them up.
+        unsafe { real(thread, attributes, body, argument) }
+    };
     if let Some(armed) = armed() {
         frames::note_thread();
         arenas::note_thread(armed);
@@ -288,6 +292,10 @@ pub unsafe fn create_thread(
     let mut result = create();
     for _ in 0..SPAWN_TRIES {
         if result != libc::EAGAIN && result != libc::ENOMEM {
+            break;
+        }
+        if is_for_number_of_threads() {
+            threads::note_refused_otherwise();
             break;
         }
         // SAFETY: null or the caller's attributes.
@@ -318,15 +326,23 @@ pub unsafe fn create_thread(
             }
             break;
         }
-        // Another thread has given memory back meanwhile; or there are too many threads, which has the same answer,
-        // and is not ours to report.
+        // Another thread has given memory back meanwhile.
         result = create();
+    }
+    if result == 0 {
+        sys::errno::set_errno(errno);
     }
     // What was refused meanwhile may be what the new thread itself asked for: that stands.
     if result == 0 && refused_before && threads::note_started() && !rust::is_panicking() {
         panics::is_got_over_here();
     }
     result
+}
+
+/// Whether the pthread_create(3) that has just failed had its stack, and clone(2) was refused: for RLIMIT_NPROC, or a cgroup's
+/// number of processes. glibc leaves the kernel's EAGAIN in `errno`, and musl nothing; a refused stack is ENOMEM with either.
+fn is_for_number_of_threads() -> bool {
+    sys::errno::errno() == if sys::c_library::is_glibc() { libc::EAGAIN } else { 0 }
 }
 
 /// The stack that a thread with these attributes gets.

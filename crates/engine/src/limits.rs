@@ -13,10 +13,11 @@ pub(super) fn holding(set: Option<Resolved>, ours: [Option<u64>; 2], soft: Optio
     }
 }
 
-/// What the dying process may raise its soft limit to.
+/// What the dying process may raise its soft limit to: nothing where somebody has lowered the hard one below it.
 pub(super) fn raised_for_last_words(limit: Option<u64>, reserve: u64, hard: Option<u64>) -> Option<u64> {
-    let wanted = limit?.checked_add(reserve)?;
-    Some(hard.map_or(wanted, |hard| wanted.min(hard)))
+    let limit = limit?;
+    let wanted = limit.checked_add(reserve)?;
+    Some(hard.map_or(wanted, |hard| wanted.min(hard))).filter(|raised| *raised >= limit)
 }
 
 /// Where the hard limit leaves less than the reserve above the limit, the reserve is taken from below it: the soft
@@ -57,6 +58,8 @@ mod tests {
     fn the_reserve_lies_above_the_limit_as_far_as_the_hard_limit_lets_it() {
         assert_eq!(raised_for_last_words(Some(100), 10, None), Some(110));
         assert_eq!(raised_for_last_words(Some(100), 10, Some(104)), Some(104));
+        assert_eq!(raised_for_last_words(Some(100), 10, Some(100)), Some(100));
+        assert_eq!(raised_for_last_words(Some(100), 10, Some(99)), None);
         assert_eq!(raised_for_last_words(None, 10, None), None);
         assert_eq!(raised_for_last_words(Some(u64::MAX), 10, None), None);
     }

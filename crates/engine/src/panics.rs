@@ -94,7 +94,9 @@ fn hear_piece(text: &[u8], refusals_here: u32) {
     // Of a thread that could be had now, or that was refused long ago, the words are not.
     if !before.has(PanicWords::THREAD) {
         let says_std = words.has(PanicWords::THREAD) && threads::is_one_refused();
-        let is_about_thread = words.has(PanicWords::TRY_AGAIN) && threads::comes_straight_from_one_refused();
+        let is_about_thread = words.has(PanicWords::TRY_AGAIN)
+            && !threads::is_of_another_call()
+            && threads::comes_straight_from_one_refused();
         words.0 &= !PanicWords::THREAD.0;
         if says_std || is_about_thread {
             words = words.and(PanicWords::THREAD);

@@ -2,24 +2,35 @@
 
 use super::armed::{Armed, armed};
 use super::limits::{lowered_to_keep_reserve, raised_for_last_words};
-use super::{onlooker, rust, standing};
+use super::standing::{self, Standing};
+use super::{onlooker, rust};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oomguard_core::contract::Measure;
 use oomguard_core::sys;
 use oomguard_core::sys::bare;
 use oomguard_core::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
 
+/// What could be mapped under the measure `resident`, whose rlimit follows what is mapped, when the last words began. Relaxed:
+/// the speaker's own.
+static ROOM_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// The last words begin: the reserve lies above what there is now.
+pub(super) fn begin(armed: &Armed, memory: &MemoryUse) {
+    if let (Measure::Resident, Some(soft)) = (armed.measure, rlimit(armed.measure.into()).soft) {
+        // The rlimit may have fallen behind what is mapped.
+        ROOM_BEFORE.store(soft.max(memory.data.unwrap_or(0)), Ordering::Relaxed);
+    }
+}
+
 /// The rlimit with the reserve, and as it is now. `taken`: what others have had of the reserve.
 fn with_and_without_reserve(armed: &Armed, taken: u64) -> Option<(Rlimit, Rlimit)> {
     let now = rlimit(armed.measure.into());
-    let limit = armed.limit_now()?.bytes;
-    // Under the measure `resident` the rlimit may have fallen behind what is mapped, of which what was taken is a part.
-    let limit = if armed.measure == Measure::Resident {
-        now.soft?.max(sys::memory::memory_use().data.unwrap_or(0))
-    } else {
-        limit.saturating_add(taken)
+    let limit = match (armed.measure, standing::here()) {
+        (Measure::Resident, Standing::Dying) => now.soft.map(|_| ROOM_BEFORE.load(Ordering::Relaxed))?,
+        (Measure::Resident, _) => now.soft?.max(sys::memory::memory_use().data.unwrap_or(0)),
+        _ => armed.limit_now()?.bytes,
     };
-    let raised = raised_for_last_words(Some(limit), armed.reserve_bytes, now.hard)?;
+    let raised = raised_for_last_words(Some(limit.saturating_add(taken)), armed.reserve_bytes, now.hard)?;
     Some((Rlimit { soft: Some(raised), ..now }, now))
 }
 

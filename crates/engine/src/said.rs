@@ -1,6 +1,7 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
+use super::threads;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use oomguard_core::busy::Busy;
@@ -42,7 +43,11 @@ pub(super) fn begin() {
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
     IS_CLAIMED_ON_STDOUT.store(false, Relaxed);
+    IS_OF_ANOTHER_CALL.store(false, Relaxed);
 }
+
+/// Whether the refused thread has said something after another call of its own gave EAGAIN.
+static IS_OF_ANOTHER_CALL: AtomicBool = AtomicBool::new(false);
 
 /// So many of the refused thread's first writes to stdout may be about it, as many a log goes there; then it is data.
 const WRITES_ON_STDOUT: u32 = 4;
@@ -93,6 +98,9 @@ pub(super) fn keep(text: &[u8], by_refused: bool) -> bool {
         slot.store(*byte, Relaxed);
     }
     let lines = u32::from(text.ends_with(b"\n"));
+    if by_refused && threads::is_of_another_call() {
+        IS_OF_ANOTHER_CALL.store(true, Relaxed);
+    }
     SAID_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
     if !tells_of_going_on(by_refused) {
         return true;
@@ -114,7 +122,7 @@ fn is_recent() -> bool {
 
 /// Whether it has said just now that something may be tried again, as a thread that was refused.
 pub(super) fn says_to_try_again() -> bool {
-    is_recent() && read(says_to_try_again_in).unwrap_or(false)
+    is_recent() && !IS_OF_ANOTHER_CALL.load(Relaxed) && read(says_to_try_again_in).unwrap_or(false)
 }
 
 /// Whether it has come to a backtrace.

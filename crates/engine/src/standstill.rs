@@ -119,7 +119,8 @@ enum Found {
 extern "C" fn look(_: *mut libc::c_void) -> i32 {
     let pid = sys::process::pid();
     let (mut looked_at, mut place, mut standing, mut elsewhere) = (0, [0; size_of::<Place>()], 0, 0);
-    let mut before = Doings::default();
+    // So many looks in a row nobody else has gone on.
+    let (mut before, mut quiet) = (Doings::default(), 0);
     loop {
         bare::sleep_ms(LOOK_EVERY_MS);
         let now = LOOKED_AT.load(Ordering::Relaxed);
@@ -145,25 +146,30 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
             (Found::Waiting(at), Some(bytes)) => {
                 standing = if at == place { standing + 1 } else { 0 };
                 (place, elsewhere) = (at, 0);
-                if standing == 0 {
-                    before = Doings::now();
-                }
-                if standing >= LOOKS_TOO_LATE || standing >= LOOKS && would_be_refused(bytes) {
-                    // While others go on, it may be one that has got over it and waits for them. One whose panic nobody
-                    // has caught, it says itself; asked once, and not where that would change what the program has set.
-                    let is_alone = !before.others_go_on(now as u32);
-                    if is_alone || is_unasked(now) && abort_signal::is_ours() {
-                        STANDS_STILL.store(now, Ordering::Relaxed);
-                        IS_ALONE.store(is_alone, Ordering::Relaxed);
-                        if is_alone {
-                            abort_signal::hold_again();
-                        }
-                        bare::signal_thread(pid, now as u32, libc::SIGABRT);
-                    }
+                let doings = Doings::now();
+                let goes_on = standing == 0 || doings.are_more_than(&before);
+                (before, quiet) = if goes_on { (doings, 0) } else { (before, quiet + 1) };
+                let is_long = |looks| looks >= LOOKS_TOO_LATE || looks >= LOOKS && would_be_refused(bytes);
+                // While others go on, it may be one that has got over it and waits for them. One whose panic nobody
+                // has caught, it says itself; asked once, and not where that would change what the program has set.
+                let is_quiet = is_long(quiet);
+                let is_alone = is_quiet && !before.others_go_on(now as u32);
+                let is_unasked = ASKED.load(Ordering::Relaxed) != now;
+                if is_alone || is_unasked && abort_signal::is_ours() && is_long(standing) {
+                    ASKED.store(now, Ordering::Relaxed);
+                    STANDS_STILL.store(now, Ordering::Relaxed);
+                    IS_ALONE.store(is_alone, Ordering::Relaxed);
                     if is_alone {
-                        bare::end_thread();
+                        abort_signal::hold_again();
                     }
-                    (standing, place) = (0, [0; size_of::<Place>()]);
+                    bare::signal_thread(pid, now as u32, libc::SIGABRT);
+                }
+                if is_alone {
+                    bare::end_thread();
+                }
+                if is_quiet {
+                    // Somebody computes, sleeps, or waits for somebody outside.
+                    (before, quiet) = (Doings::now(), 0);
                 }
             }
         }
@@ -175,10 +181,6 @@ static IS_ALONE: AtomicBool = AtomicBool::new(false);
 
 /// Who was asked whether it panics still.
 static ASKED: AtomicU64 = AtomicU64::new(0);
-
-fn is_unasked(thread: u64) -> bool {
-    ASKED.swap(thread, Ordering::Relaxed) != thread
-}
 
 /// What the threads of this process have done so far, without those of ours that only look.
 #[derive(Clone, Copy, Default)]
@@ -219,18 +221,21 @@ impl Doings {
         }
     }
 
-    /// Whether somebody else than `tid` has gone on since then, or may any moment: has read, written or taken memory, has
-    /// begun or ended, computes, waits for somebody outside, or sleeps. Who only looks for work again and again does not.
+    /// Whether somebody has gone on since `before`: has read, written or taken memory, has begun or ended.
+    fn are_more_than(&self, before: &Doings) -> bool {
+        self.reads_and_writes != before.reads_and_writes
+            || self.pages != before.pages
+            || self.threads != before.threads
+    }
+
+    /// Whether somebody else than `tid` has gone on since then, or may any moment: computes, waits for somebody outside, or
+    /// sleeps. Who only looks for work again and again does not.
     fn others_go_on(&self, tid: u32) -> bool {
         let now = Doings::now();
         let (wall, user) = (now.at_ms.saturating_sub(self.at_ms), now.user_ms.saturating_sub(self.user_ms));
         let system = now.system_ms.saturating_sub(self.system_ms);
         let computes = user >= wall / 4 && user >= system.saturating_mul(4);
-        if now.reads_and_writes != self.reads_and_writes
-            || now.pages != self.pages
-            || now.threads != self.threads
-            || computes
-        {
+        if computes || now.are_more_than(self) {
             return true;
         }
         let mut goes_on = false;

@@ -41,6 +41,19 @@ pub(super) fn note_refused(stack_bytes: u64) {
     REFUSED_STACK.store(stack_bytes.max(1), Ordering::Relaxed);
 }
 
+/// A thread of this one's could not be started either, and not for want of memory: what it says of that is about this.
+pub(super) fn note_refused_otherwise() {
+    if REFUSED_TID.load(Ordering::Relaxed) == sys::process::tid() {
+        REFUSED_STACK.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Whether the last call of this thread that failed has given EAGAIN: who says so of himself speaks of that one. A stack that
+/// is refused leaves ENOMEM behind.
+pub(super) fn is_of_another_call() -> bool {
+    sys::errno::errno() == libc::EAGAIN
+}
+
 /// This thread has started one, after one was refused. Who was refused itself has coped with it: whether that is this thread.
 /// Another thread that was has not, until it has had the time to say what it dies of.
 pub(super) fn note_started() -> bool {

@@ -3,6 +3,7 @@
 //! Opened, read and closed by the system calls themselves: the C library's functions are cancellation points, and a thread that
 //! pthread_cancel(3) ends must not end in the midst of a malloc, or with what it has claimed.
 
+use super::clock::monotonic_ms;
 use super::errno::{errno, set_errno};
 use crate::text::position;
 use core::ffi::CStr;
@@ -223,8 +224,12 @@ pub fn current_directory(buffer: &mut [u8]) -> Option<usize> {
 pub fn can_be_written(fd: i32) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 || ready < 0 && errno() == MAY_NOT_ASK
 }
+
+/// What poll(2) says where RLIMIT_NOFILE is zero, whatever is open: some lock themselves in like that. They write unasked.
+const MAY_NOT_ASK: i32 = libc::EINVAL;
 
 /// Sends a few bytes to a socket that nothing else waits in. Without SIGPIPE where the other side has gone away: this process may be
 /// a program that knows nothing of it.
@@ -263,16 +268,7 @@ pub fn write_patiently(fd: i32, bytes: &[u8], patience_ms: i32) -> bool {
 pub unsafe fn write_memory_patiently(fd: i32, start: *const u8, len: usize, patience_ms: i32) -> bool {
     let mut written = 0;
     while written < len {
-        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one pollfd, writable during the call.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
-        if ready <= 0 || poll.revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
-            // POLLERR: a pipe without a reader, where writing would be SIGPIPE.
-            match ready {
-                0 => set_errno(libc::ETIMEDOUT),
-                1.. => set_errno(if poll.revents & libc::POLLNVAL != 0 { libc::EBADF } else { libc::EPIPE }),
-                _ => {}
-            }
+        if !wait_for_reader(fd, patience_ms) {
             return false;
         }
         // The raw call, not the library's function: `write` may be the one that this crate interposes, and is a
@@ -286,6 +282,29 @@ pub unsafe fn write_memory_patiently(fd: i32, start: *const u8, len: usize, pati
         }
     }
     true
+}
+
+/// Whether `fd` can be written to within `patience_ms`, whatever signals come meanwhile; where not, `errno` says why.
+fn wait_for_reader(fd: i32, patience_ms: i32) -> bool {
+    let until_ms = monotonic_ms() + u64::from(patience_ms.unsigned_abs());
+    loop {
+        let left_ms = until_ms.saturating_sub(monotonic_ms()) as i32;
+        let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one pollfd, writable during the call.
+        let error = match unsafe { libc::poll(&raw mut poll, 1, left_ms) } {
+            0 => libc::ETIMEDOUT,
+            1.. if poll.revents & libc::POLLNVAL != 0 => libc::EBADF,
+            // A pipe without a reader, where writing would be SIGPIPE.
+            1.. if poll.revents & libc::POLLERR != 0 => libc::EPIPE,
+            1.. => return true,
+            // Whoever has no time left is not interrupted.
+            _ if errno() == libc::EINTR => continue,
+            _ if errno() == MAY_NOT_ASK => return true,
+            _ => errno(),
+        };
+        set_errno(error);
+        return false;
+    }
 }
 
 /// Reads a file line by line through a buffer of `N` bytes. A longer line comes in its first `N` bytes; its rest is
