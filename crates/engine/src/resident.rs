@@ -55,14 +55,13 @@ pub(super) fn limit_of_a_moment(armed: &Armed, used: &MemoryUse) -> Option<u64> 
 
 /// Sets the soft limit for a limit of so many bytes, or for none, where this process uses so much now; it never goes above
 /// `ceiling`. False with errno where it cannot be set.
-pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>, now: &MemoryUse) -> bool {
+pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>, now: &MemoryUse, is_looked_at: bool) -> bool {
     CEILING.store(ceiling.unwrap_or(u64::MAX), Ordering::Relaxed);
     let soft = match limit {
-        // Who cannot say what is in use, as there is no `/proc`, is given what it may map; in a budget it is looked at from
-        // outside.
+        // Who cannot say what is in use, as there is no `/proc`, is looked at from outside, or is given what it may map.
         Some(limit) => match room_beside(limit, now) {
             Some(room) => Some(room.soft(0)),
-            None => Some(limit).filter(|_| !lease::is_shared()),
+            None => Some(limit).filter(|_| !is_looked_at),
         },
         None => None,
     };

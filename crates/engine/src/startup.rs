@@ -215,7 +215,8 @@ unsafe fn try_to_set_up<'a>(
             check_that_it_fits(limit, wishes.measure, &sys::memory::memory_use())?;
         }
         address_space_is_limited = prepare_address_space(wishes.measure, wishes.arenas_are_set, limit.bytes);
-        set_soft_limit(limit, wishes.measure, now, existing.soft)?;
+        let is_looked_at = environment.of(variable::RECORD).is_some();
+        set_soft_limit(limit, wishes.measure, now, existing.soft, is_looked_at)?;
         if let Some(trial) = trial {
             check_that_the_allocator_starts(limit, wishes.measure, trial)?;
         }
@@ -306,7 +307,9 @@ pub fn change_limit(armed: &Armed, limit: oomguard_core::limit::Limit) -> Result
     }
     if measure == Measure::Resident {
         armed.limit.set(resolved);
-        return if resident::set(resolved.map(|resolved| resolved.bytes), soft, &sys::memory::memory_use()) {
+        let use_now = sys::memory::memory_use();
+        return if resident::set(resolved.map(|resolved| resolved.bytes), soft, &use_now, record::is_shared())
+        {
             sys::memory::note_replaced_soft_limit(measure, soft);
             onlooker::begin();
             Ok(())
@@ -396,12 +399,13 @@ fn set_soft_limit(
     measure: Measure,
     now: Rlimit,
     soft_of_the_users: Option<u64>,
+    is_looked_at: bool,
 ) -> Result<(), Trouble<'static>> {
     if measure == Measure::Resident {
         // Read once: the kernel takes longer over it than anything else takes here.
         let use_now = sys::memory::memory_use();
         check_that_it_fits(limit, measure, &use_now)?;
-        if !resident::set(Some(limit.bytes), soft_of_the_users, &use_now) {
+        if !resident::set(Some(limit.bytes), soft_of_the_users, &use_now, is_looked_at) {
             return Err(Trouble::CannotBeSet { limit, measure, errno: sys::errno::errno() });
         }
         sys::memory::note_replaced_soft_limit(measure, soft_of_the_users);

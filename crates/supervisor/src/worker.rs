@@ -761,7 +761,11 @@ impl Worker {
         if self.share.is_some() {
             return Measure::Resident;
         }
-        self.measure.or_else(from_environment).unwrap_or_default()
+        match self.measure.or_else(from_environment).unwrap_or_default() {
+            // Without `/proc` nobody can look at what is resident; a limit on data is never less than that.
+            Measure::Resident if !std::path::Path::new("/proc/self/status").exists() => Measure::Data,
+            measure => measure,
+        }
     }
 
     fn variables(

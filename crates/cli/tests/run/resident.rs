@@ -286,8 +286,15 @@ time.sleep(20)
         let oomguard = env!("CARGO_BIN_EXE_oomguard");
         let program = std::env::current_exe().unwrap();
         let words = format!("{oomguard} run -m 100Mi -- {} role hold heap 300", program.display());
-        let seen = seen(&mut shell(&without_proc(&words)));
-        assert_eq!((seen.code, seen.stdout.as_str()), (Some(198), ""), "{}", seen.stderr);
+        let full = seen(&mut shell(&without_proc(&words)));
+        assert_eq!((full.code, full.stdout.as_str()), (Some(198), ""), "{}", full.stderr);
+        assert!(full.stderr.contains("of data"), "{}", full.stderr);
+        // Where only the command has none, the launcher looks.
+        let words = format!("{} role hold untouched 2048", program.display());
+        let mut outside = launcher();
+        outside.args(["run", "-m", "100Mi", "--", "/bin/sh", "-c", &without_proc(&words)]);
+        let outside = seen(&mut outside);
+        assert_eq!((outside.code, outside.stdout.as_str()), (Some(0), "mapped\n"), "{}", outside.stderr);
     });
     add(trials, "what_children_share_with_their_parent_is_counted_in_parts", || {
         let seen = seen(&mut run(&[], &["share"]));
