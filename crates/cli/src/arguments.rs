@@ -46,6 +46,9 @@ Limits:
   536870912, 512M (powers of 1000), 512Mi (powers of 1024), 80% of the container's limit,
   auto (90% of it), off";
 
+/// Where `--json` writes unless it is told.
+pub const JSON_ON_STDERR: &str = "fd:2";
+
 /// What `run` can be told.
 #[derive(Args)]
 pub struct Run {
@@ -92,7 +95,7 @@ pub struct Run {
     pub report: Option<OsString>,
 
     /// Say how the command ended, as a line of JSON: on stderr, appended to a file, or on an open descriptor (fd:N)
-    #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = "fd:2")]
+    #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = JSON_ON_STDERR)]
     pub json: Option<OsString>,
 
     /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
@@ -121,7 +124,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pub postmortem: Option<PathBuf>,
 
-    /// Print nothing on stderr when memory runs out
+    /// Print nothing on stderr but why nothing could be run [default: $OOMGUARD_QUIET]
     #[arg(long)]
     pub quiet: bool,
 

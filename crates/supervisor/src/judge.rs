@@ -7,7 +7,7 @@ use super::sys;
 use super::tracer::{is_death, may_be_death};
 use crate::contract::{Cause, Evidence, Sufficient};
 use crate::message::Message;
-use crate::record::{Child, Claims, Failed, Open, PASSED_ON_MS, State};
+use crate::record::{Child, Claims, Failed, Open, PASSED_ON_MS, State, may_be};
 use crate::text::Text;
 use oomguard_core::report::Request;
 use std::os::unix::process::ExitStatusExt;
@@ -165,7 +165,9 @@ impl Seen<'_> {
         let is_child = |claims: &Claims| match failed.child {
             Child::Number(child) => claims.pid == child,
             Child::DeadAfter(ms) => {
-                claims.open.is_some_and(|open| open.since_ms > ms) && !sys::child::is_alive(claims.pid)
+                claims.open.is_some_and(|open| open.since_ms > ms)
+                    && may_be(claims.parent, failed.of)
+                    && !sys::child::is_alive(claims.pid)
             }
         };
         let is_it = |claims: &&Claims| {
@@ -236,6 +238,7 @@ mod tests {
         Claims {
             state,
             pid: 7,
+            parent: 0,
             cause: Cause::Heap,
             tid: 7,
             program: Text::from_bytes(b"worker"),
