@@ -481,8 +481,14 @@ mod tests {
             }
         };
         let said = Some((Message::OutOfMemory, NOW_MS - 3000, 0));
-        let failed =
-            Failed { child: Child::Number(child), parent: 7, status: exit(2), at_ms: NOW_MS - PASSED_ON_MS };
+        let failed = Failed {
+            child: Child::Number(child),
+            of: 7,
+            parent: 7,
+            above: 0,
+            status: exit(2),
+            at_ms: NOW_MS - PASSED_ON_MS,
+        };
         let report = report_of(exit(2), Some(failed), said).unwrap();
         assert_eq!((report.pid(), report.own_exit_code(), report.own_signal()), (child, Some(2), None));
         let crashed = Failed { status: libc::SIGABRT, ..failed };
