@@ -464,7 +464,8 @@ mod tests {
     #[test]
     fn what_a_child_said_that_it_ends_of_counts_if_its_wrapper_passes_its_end_on() {
         let own = claims(State::Armed, 198);
-        let child = 70;
+        // No process has it.
+        let child = 1 << 30;
         let report_of = |raw, failed, said| {
             let open = Open {
                 cause: Cause::Heap,
@@ -474,7 +475,7 @@ mod tests {
                 bytes_since: 0,
                 said,
             };
-            let fallen = [Claims { pid: child, open: Some(open), ..own.clone() }];
+            let fallen = [Claims { pid: child, parent: 7, open: Some(open), ..own.clone() }];
             match judge(Seen { descendants: &fallen, failed, ..seen(raw, Some(&own)) }, || None).0 {
                 Outcome::OutOfMemory(report) => Some(report),
                 _ => None,
@@ -494,8 +495,12 @@ mod tests {
         let crashed = Failed { status: libc::SIGABRT, ..failed };
         let report = report_of(exit(134), Some(crashed), said).unwrap();
         assert_eq!((report.own_exit_code(), report.own_signal()), (None, Some(6)));
+        let unknown = Failed { child: Child::DeadAfter(NOW_MS - 6000), ..failed };
+        assert!(report_of(exit(2), Some(unknown), said).is_some());
         for (raw, failed, said) in [
             (exit(2), None, said),
+            // Another process's child.
+            (exit(2), Some(Failed { of: 8, ..unknown }), said),
             // Another child; too late.
             (exit(2), Some(Failed { child: Child::Number(71), ..failed }), said),
             (exit(2), Some(Failed { at_ms: failed.at_ms - 1, ..failed }), said),
