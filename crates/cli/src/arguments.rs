@@ -266,8 +266,24 @@ pub fn sufficient(text: &str) -> Result<Sufficient, String> {
     text.parse()
 }
 
+/// `OOMGUARD_EXIT_CODE`.
+pub fn exit_code(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
+        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
+    }
+}
+
+/// `OOMGUARD_ON_REFUSAL`: the guard in the command reads it again, and this, too.
+pub fn on_refusal(text: &str) -> Result<(), String> {
+    match text {
+        "deferred" | "immediate" | "immediate-threads" => Ok(()),
+        _ => Err("not a way to answer; accepted: deferred or immediate".into()),
+    }
+}
+
 /// `--stall`: the guard in the command reads it again.
-fn stall(text: &str) -> Result<String, String> {
+pub fn stall(text: &str) -> Result<String, String> {
     let number = ["ms", "min", "s", "h"].iter().find_map(|unit| text.strip_suffix(unit));
     let is_number = |number: &str| {
         number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse().is_ok_and(|n: u64| n > 0)

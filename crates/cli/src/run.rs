@@ -178,7 +178,9 @@ impl Wishes {
         }
         let exit_code = match options.exit_code {
             Some(code) => code,
-            None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
+            None => {
+                from_environment(variable::EXIT_CODE, arguments::exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY)
+            }
         };
         let sufficient = match options.verdict {
             Some(sufficient) => sufficient,
@@ -196,14 +198,6 @@ fn misspelt() -> Vec<String> {
 
 fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
     asked(|name| std::env::var_os(name), name, read).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
-}
-
-/// `OOMGUARD_EXIT_CODE`.
-fn exit_code(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
-        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
-    }
 }
 
 fn command(options: &Run) -> Command {

@@ -68,7 +68,7 @@ impl Door {
         };
         let is_number = matches!(name.as_encoded_bytes(), [b'f', b'd', b':', ..]);
         let file = opened.map_err(|error| {
-            let name = name.display();
+            let name = if name.is_empty() { "\"\"".to_owned() } else { name.display().to_string() };
             let why = match error.kind() {
                 io::ErrorKind::NotFound if is_number => "no such descriptor is open".to_owned(),
                 _ => error.to_string(),

@@ -553,7 +553,7 @@ const FAILED_WORDS: usize = 3;
 
 /// Whether it may be this process. Zero: nobody knows who it is, as it is in another PID namespace.
 pub fn may_be(known: u32, pid: u32) -> bool {
-    matches!(known, 0) || known == pid
+    known == 0 || known == pid
 }
 
 impl Failed {
