@@ -46,6 +46,9 @@ Limits:
   536870912, 512M (powers of 1000), 512Mi (powers of 1024), 80% of the container's limit,
   auto (90% of it), off";
 
+/// Where `--json` writes unless it is told.
+pub const JSON_ON_STDERR: &str = "fd:2";
+
 /// What `run` can be told.
 #[derive(Args)]
 pub struct Run {
@@ -92,7 +95,7 @@ pub struct Run {
     pub report: Option<OsString>,
 
     /// Say how the command ended, as a line of JSON: on stderr, appended to a file, or on an open descriptor (fd:N)
-    #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = "fd:2")]
+    #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = JSON_ON_STDERR)]
     pub json: Option<OsString>,
 
     /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
@@ -121,7 +124,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pub postmortem: Option<PathBuf>,
 
-    /// Print nothing on stderr when memory runs out
+    /// Print nothing on stderr but why nothing could be run [default: $OOMGUARD_QUIET]
     #[arg(long)]
     pub quiet: bool,
 
@@ -263,8 +266,24 @@ pub fn sufficient(text: &str) -> Result<Sufficient, String> {
     text.parse()
 }
 
+/// `OOMGUARD_EXIT_CODE`.
+pub fn exit_code(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
+        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
+    }
+}
+
+/// `OOMGUARD_ON_REFUSAL`: the guard in the command reads it again, and this, too.
+pub fn on_refusal(text: &str) -> Result<(), String> {
+    match text {
+        "deferred" | "immediate" | "immediate-threads" => Ok(()),
+        _ => Err("not a way to answer; accepted: deferred or immediate".into()),
+    }
+}
+
 /// `--stall`: the guard in the command reads it again.
-fn stall(text: &str) -> Result<String, String> {
+pub fn stall(text: &str) -> Result<String, String> {
     let number = ["ms", "min", "s", "h"].iter().find_map(|unit| text.strip_suffix(unit));
     let is_number = |number: &str| {
         number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse().is_ok_and(|n: u64| n > 0)

@@ -1,6 +1,6 @@
 //! `oomguard run`: one command, its limit, its exit code.
 
-use crate::arguments::Run;
+use crate::arguments::{JSON_ON_STDERR, Run};
 use crate::environment::asked;
 use crate::input::Input;
 use crate::postmortem::Postmortem;
@@ -34,7 +34,8 @@ struct Failure {
 }
 
 /// Runs the command to its end; the exit code is the contract's.
-pub fn run(options: Run) -> u8 {
+pub fn run(mut options: Run) -> u8 {
+    options.quiet |= std::env::var_os(variable::QUIET).is_some_and(|value| value == "1");
     match run_to_end(&options) {
         Ok(code) => code,
         Err(failure) => {
@@ -51,7 +52,7 @@ pub fn run(options: Run) -> u8 {
 fn run_to_end(options: &Run) -> Result<u8, Failure> {
     let mut wishes = Wishes::of(options)?;
     let json = options.json.as_deref().map(|name| open(name, "--json")).transpose()?;
-    if !is_quiet(options) {
+    if !options.quiet {
         misspelt().iter().for_each(|line| say(line));
     }
     let command = command(options);
@@ -95,7 +96,8 @@ fn run_to_end(options: &Run) -> Result<u8, Failure> {
         // Its C library is too old for ours.
         worker = worker.infer_refusals(infers(options, InferRefusals::Always));
     }
-    let ended = worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(&program, &error))?;
+    let ended =
+        worker.run_in_foreground(&mut foreground).map_err(|error| cannot_start(options, &program, &error))?;
     let verdict = Verdict::of(&ended, &wishes);
     let line = verdict.line(&program, &ended);
     if !options.quiet {
@@ -176,7 +178,9 @@ impl Wishes {
         }
         let exit_code = match options.exit_code {
             Some(code) => code,
-            None => from_environment(variable::EXIT_CODE, exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY),
+            None => {
+                from_environment(variable::EXIT_CODE, arguments::exit_code)?.unwrap_or(EXIT_OUT_OF_MEMORY)
+            }
         };
         let sufficient = match options.verdict {
             Some(sufficient) => sufficient,
@@ -192,20 +196,8 @@ fn misspelt() -> Vec<String> {
     if std::env::var_os(variable::RECORD).is_some() { Vec::new() } else { misspelt_variables() }
 }
 
-fn is_quiet(options: &Run) -> bool {
-    options.quiet || std::env::var_os(variable::QUIET).is_some_and(|value| value == "1")
-}
-
 fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
     asked(|name| std::env::var_os(name), name, read).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
-}
-
-/// `OOMGUARD_EXIT_CODE`.
-fn exit_code(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
-        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
-    }
 }
 
 fn command(options: &Run) -> Command {
@@ -408,8 +400,12 @@ fn keeper(
 }
 
 /// execve(2) and fork(2): what kept the command from starting.
-fn cannot_start(program: &str, error: &io::Error) -> Failure {
+fn cannot_start(options: &Run, program: &str, error: &io::Error) -> Failure {
+    let is_meant_for_json = options.json.as_deref() == Some(OsStr::new(JSON_ON_STDERR));
     let (code, hint) = match error.raw_os_error() {
+        Some(libc::ENOENT) if is_meant_for_json => {
+            (EXIT_NOT_FOUND, "if --json is to write there, say it with an equals sign: --json=fd:3")
+        }
         Some(libc::ENOENT) => (EXIT_NOT_FOUND, "is it in PATH, and is its interpreter there?"),
         Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
             (EXIT_CANNOT_GUARD, "no process could be had: see ulimit -a and the container's limits")

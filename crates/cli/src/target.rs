@@ -66,9 +66,14 @@ impl Door {
             Some(number) => open(&Path::new("/proc/self/fd").join(number)),
             None => open(Path::new(name)),
         };
+        let is_number = matches!(name.as_encoded_bytes(), [b'f', b'd', b':', ..]);
         let file = opened.map_err(|error| {
-            let name = name.display();
-            format!("cannot write to {name} ({what}): {error}; name a file, or fd:N for an open descriptor")
+            let name = if name.is_empty() { "\"\"".to_owned() } else { name.display().to_string() };
+            let why = match error.kind() {
+                io::ErrorKind::NotFound if is_number => "no such descriptor is open".to_owned(),
+                _ => error.to_string(),
+            };
+            format!("cannot write to {name} ({what}): {why}; name a file, or fd:N for an open descriptor")
         })?;
         Ok(Door { name: name.to_owned(), file: Some(file) })
     }

@@ -104,9 +104,27 @@ fn unknown_options_end_with_125() {
 fn variables_that_nobody_heeds_are_noticed() {
     let text = |environment: &[(&str, &str)]| String::from_utf8(doctor("", "", environment).stdout).unwrap();
     assert!(text(&[("OOMGUARD_LIMIT", "1Gi")]).contains("that alone limits nothing"));
+    assert!(text(&[("OOMGUARD_MEASURE", "data")]).contains("set here: OOMGUARD_MEASURE"));
     let preloaded = [("OOMGUARD_LIMIT", "1Gi"), ("LD_PRELOAD", "/no/such/liboomguard.so")];
     for environment in [&[][..], &preloaded] {
         assert!(!text(environment).contains("limits nothing"));
+    }
+}
+
+#[test]
+fn what_keeps_run_from_starting_is_told() {
+    for (name, value) in [
+        ("OOMGUARD_LIMIT", "4g"),
+        ("OOMGUARD_MEASURE", "rss"),
+        ("OOMGUARD_EXIT_CODE", "0"),
+        ("OOMGUARD_VERDICT", "sure"),
+        ("OOMGUARD_ON_REFUSAL", "never"),
+        ("OOMGUARD_STALL", "5"),
+    ] {
+        let output = doctor("", "", &[(name, value)]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert!(words.join(" ").contains(&format!("! {name}=\"{value}\" in the environment: ")), "{text}");
     }
 }
 

@@ -165,11 +165,21 @@ impl Limit {
     }
 }
 
-/// What somebody may have meant who wrote a unit in another case, or a blank before it, as `512m`, `4gi` or `1 GB`: the
-/// spellings that would do, for messages. Allocates nothing.
+/// What somebody may have meant who wrote a unit in another case, or a blank before it, as `512m`, `4gi` or `1 GB`, or who
+/// calls no limit by another word: the spellings that would do, for messages. Allocates nothing.
 #[doc(hidden)]
 pub fn meant(text: &[u8]) -> Option<Text<96>> {
+    const NO_LIMIT: &[&[u8]] = &[b"off", b"none", b"no", b"unlimited", b"infinity", b"max", b"-1"];
     let text = text.trim_ascii();
+    let mut words = Text::new();
+    if text.eq_ignore_ascii_case(b"auto") {
+        words.push("auto");
+        return Some(words);
+    }
+    if NO_LIMIT.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        words.push("off");
+        return Some(words);
+    }
     let number_len =
         text.iter().position(|byte| !byte.is_ascii_digit() && *byte != b'.').unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(number_len)?;
@@ -182,7 +192,6 @@ pub fn meant(text: &[u8]) -> Option<Text<96>> {
         [b'i' | b'I', b'b' | b'B'] => (true, true),
         _ => return None,
     };
-    let mut words = Text::new();
     for binary in [false, true].into_iter().filter(|binary| *binary || !is_binary) {
         let start = words.len() + if words.len() > 0 { 4 } else { 0 };
         words.push(if words.len() > 0 { " or " } else { "" });
@@ -346,6 +355,10 @@ mod tests {
             ("1.5gi", "1.5Gi"),
             ("512MIB", "512MiB"),
             ("1 GB", "1GB or 1GiB"),
+            ("AUTO", "auto"),
+            ("Off", "off"),
+            ("unlimited", "off"),
+            ("-1", "off"),
         ] {
             let meant = meant(text.as_bytes()).unwrap();
             assert_eq!(String::from_utf8_lossy(meant.as_bytes()), words, "{text}");

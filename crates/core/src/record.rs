@@ -38,7 +38,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
 const LAYOUT: u64 = 1;
 
 /// A longer path is none.
-pub const PATH_MAX_BYTES: usize = (at::FAILED - at::PATH - 1) * 8;
+pub const PATH_MAX_BYTES: usize = (at::PARENT - at::PATH - 1) * 8;
 /// Where a supervisor says that the limit is another one now.
 pub const LIMIT_NOW_AT: usize = at::LIMIT_NOW * 8;
 const PROGRAM_MAX_BYTES: usize = 64;
@@ -105,9 +105,11 @@ mod at {
     pub(super) const BECOMING: usize = 82;
     pub(super) const BECOMING_MS: usize = 83;
     pub(super) const PATH: usize = 84;
-    /// The failed children that were heard of last, of the worker or of a descendant: for each two words, see `Failed`. In the
-    /// worker's own page; whoever hears of one writes.
-    pub(super) const FAILED: usize = LIMIT_NOW - 2 * super::MOST_FAILED;
+    /// The process that started a descendant, as that calls it.
+    pub(super) const PARENT: usize = FAILED - 1;
+    /// The failed children that were heard of last, of the worker or of a descendant: for each three words, see `Failed`. In
+    /// the worker's own page; whoever hears of one writes.
+    pub(super) const FAILED: usize = LIMIT_NOW - super::FAILED_WORDS * super::MOST_FAILED;
     /// The limit on what is resident, where the supervisor has changed it since: in the worker's own page, for all that descend
     /// from it as well.
     pub(super) const LIMIT_NOW: usize = super::WORDS - 1;
@@ -219,9 +221,9 @@ impl Head {
         }
     }
 
-    /// Process `parent` has waited for its child, which failed with this status (wait(2)). Who passes on what its own child
-    /// failed with is not the one that is told of.
-    pub fn note_failed(&self, parent: u32, child: Child, status: i32, now_ms: u64) {
+    /// Process `parent`, a child of `above`, has waited for its child, which failed with this status (wait(2)). Who passes on
+    /// what its own child failed with is not the one that is told of.
+    pub fn note_failed(&self, parent: u32, above: u32, child: Child, status: i32, now_ms: u64) {
         let own = &self.own;
         let (mut passed_on, mut like_it, mut oldest, mut oldest_ms, mut told_ms) =
             (None, None, 0, u64::MAX, 0);
@@ -232,12 +234,14 @@ impl Head {
             };
             let is_of_child = match child {
                 Child::Number(child) => before.parent == child,
-                // It may be: whoever has failed since, and had a child that failed so.
-                Child::DeadAfter(ms) => before.parent != parent && before.at_ms > ms,
+                // It may be: another child of this process, which has failed since, and had a child that failed so.
+                Child::DeadAfter(ms) => {
+                    before.parent != parent && may_be(before.above, parent) && before.at_ms > ms
+                }
             };
             let is_at_once = now_ms.saturating_sub(before.at_ms) <= PASSED_ON_MS;
             if is_of_child && is_at_once && passes_on(status, before.status) {
-                passed_on = Some((place, before.child));
+                passed_on = Some((place, before.child, before.of));
             }
             if before.status == status {
                 like_it = Some(place);
@@ -249,16 +253,16 @@ impl Head {
                 told_ms = told_ms.max(before.at_ms);
             }
         }
-        let child = match (passed_on, child) {
-            (Some((_, child)), _) => child,
+        let (child, of) = match (passed_on, child) {
+            (Some((_, child, of)), _) => (child, of),
             // One that nobody knows is none of those that were told of before.
-            (None, Child::DeadAfter(ms)) => Child::DeadAfter(ms.max(told_ms)),
-            (None, child) => child,
+            (None, Child::DeadAfter(ms)) => (Child::DeadAfter(ms.max(told_ms)), parent),
+            (None, child) => (child, parent),
         };
-        let place = passed_on.map(|(place, _)| place).or(like_it).unwrap_or(oldest);
-        for (word, value) in (Failed { child, parent, status, at_ms: now_ms }).words().into_iter().enumerate()
-        {
-            own.store(at::FAILED + 2 * place + word, value);
+        let place = passed_on.map(|(place, ..)| place).or(like_it).unwrap_or(oldest);
+        let failed = Failed { child, of, parent, above, status, at_ms: now_ms };
+        for (word, value) in failed.words().into_iter().enumerate() {
+            own.store(at::FAILED + FAILED_WORDS * place + word, value);
         }
     }
 
@@ -267,7 +271,7 @@ impl Head {
     pub fn forget_failed(&self, parent: u32) {
         for place in 0..MOST_FAILED {
             if Failed::at(place, |word| self.own.load(word)).is_some_and(|failed| failed.parent == parent) {
-                self.own.store(at::FAILED + 2 * place + 1, 0);
+                self.own.store(at::FAILED + FAILED_WORDS * place + 1, 0);
             }
         }
     }
@@ -316,6 +320,11 @@ impl Page {
             // The same process, which has become another program: execve(2).
             Err(before) => before == me,
         }
+    }
+
+    /// Who has started the descendant that fills the page.
+    pub fn write_parent(&self, pid: u32) {
+        self.store(at::PARENT, encode(Some(pid.into())));
     }
 
     /// Makes `pid` the process that the record is about: for one that is written from outside.
@@ -524,8 +533,11 @@ pub const PASSED_ON_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
     pub child: Child,
-    /// Who has waited for it last, or for one that passed its end on.
+    /// Whose child it was.
+    pub of: u32,
+    /// Who has waited for it last, or for one that passed its end on; and who has started that one: zero where nobody knows.
     pub parent: u32,
+    pub above: u32,
     /// As wait(2) encodes it.
     pub status: i32,
     /// Of the clock that all processes share.
@@ -537,6 +549,12 @@ const UNKNOWN: u32 = 1 << 31;
 
 /// How many of them are kept, each with another status.
 const MOST_FAILED: usize = 4;
+const FAILED_WORDS: usize = 3;
+
+/// Whether it may be this process. Zero: nobody knows who it is, as it is in another PID namespace.
+pub fn may_be(known: u32, pid: u32) -> bool {
+    known == 0 || known == pid
+}
 
 impl Failed {
     /// What stands in a copy of the worker's page. Of two that were written at once the words may be mixed: no process has all
@@ -547,7 +565,8 @@ impl Failed {
     }
 
     fn at(place: usize, word: impl Fn(usize) -> u64) -> Option<Failed> {
-        let (who, how) = (word(at::FAILED + 2 * place), word(at::FAILED + 2 * place + 1));
+        let first = at::FAILED + FAILED_WORDS * place;
+        let (who, how, whose) = (word(first), word(first + 1), word(first + 2));
         let at_ms = how >> 16;
         let child = (who >> 32) as u32;
         let failed = Failed {
@@ -555,20 +574,26 @@ impl Failed {
                 before_ms if child != before_ms => Child::DeadAfter(at_ms.saturating_sub(before_ms.into())),
                 _ => Child::Number(child),
             },
+            of: whose as u32,
             parent: who as u32,
+            above: (whose >> 32) as u32,
             status: i32::from(how as u16),
             at_ms,
         };
         (how != 0).then_some(failed)
     }
 
-    fn words(self) -> [u64; 2] {
-        let Failed { child, parent, status, at_ms } = self;
+    fn words(self) -> [u64; FAILED_WORDS] {
+        let Failed { child, of, parent, above, status, at_ms } = self;
         let child = match child {
             Child::Number(child) => child,
             Child::DeadAfter(ms) => UNKNOWN | at_ms.saturating_sub(ms).min((UNKNOWN - 1).into()) as u32,
         };
-        [u64::from(child) << 32 | u64::from(parent), at_ms << 16 | u64::from(status as u16)]
+        [
+            u64::from(child) << 32 | u64::from(parent),
+            at_ms << 16 | u64::from(status as u16),
+            u64::from(above) << 32 | u64::from(of),
+        ]
     }
 }
 
@@ -648,6 +673,8 @@ pub struct Open {
 pub struct Claims {
     pub state: State,
     pub pid: u32,
+    /// Who has started it, as far as that is known: of a descendant.
+    pub parent: u32,
     pub cause: Cause,
     pub tid: u32,
     pub program: Text<PROGRAM_MAX_BYTES>,
@@ -721,6 +748,7 @@ impl Claims {
         Some(Claims {
             state,
             pid: copy.small(at::OWNER)?,
+            parent: copy.small(at::PARENT).unwrap_or(0),
             cause: cause_from(copy.word(at::CAUSE)),
             tid: copy.small(at::TID).unwrap_or(0),
             program: copy.text(at::PROGRAM)?,
@@ -1052,61 +1080,51 @@ mod tests {
         let head = Head { own: fresh(), descendants: std::array::from_fn(|_| fresh()) };
         let found = |status| Failed::read_all(&copy(&head.own)).find(|failed| failed.status == status);
         let exit = |code: i32| code << 8;
+        let failed = |child, of, parent, status, at_ms| Failed { child, of, parent, above: 0, status, at_ms };
         assert_eq!(found(exit(2)), None);
-        head.note_failed(10, Child::Number(11), exit(2), 1);
-        assert_eq!(
-            found(exit(2)),
-            Some(Failed { child: Child::Number(11), parent: 10, status: exit(2), at_ms: 1 })
-        );
+        head.note_failed(10, 0, Child::Number(11), exit(2), 1);
+        assert_eq!(found(exit(2)), Some(failed(Child::Number(11), 10, 10, exit(2), 1)));
         // Its parent ends likewise: the child is the one.
-        head.note_failed(9, Child::Number(10), exit(2), 2);
-        assert_eq!(
-            found(exit(2)),
-            Some(Failed { child: Child::Number(11), parent: 9, status: exit(2), at_ms: 2 })
-        );
+        head.note_failed(9, 0, Child::Number(10), exit(2), 2);
+        assert_eq!(found(exit(2)), Some(failed(Child::Number(11), 10, 9, exit(2), 2)));
         // Another child that fails otherwise; another that fails likewise; and a parent that ends otherwise.
-        head.note_failed(9, Child::Number(13), libc::SIGKILL, 3);
-        assert_eq!(
-            found(exit(2)),
-            Some(Failed { child: Child::Number(11), parent: 9, status: exit(2), at_ms: 2 })
-        );
-        head.note_failed(9, Child::Number(12), exit(2), 4);
-        assert_eq!(
-            found(exit(2)),
-            Some(Failed { child: Child::Number(12), parent: 9, status: exit(2), at_ms: 4 })
-        );
-        head.note_failed(8, Child::Number(9), exit(1), 5);
-        assert_eq!(
-            found(exit(1)),
-            Some(Failed { child: Child::Number(9), parent: 8, status: exit(1), at_ms: 5 })
-        );
+        head.note_failed(9, 0, Child::Number(13), libc::SIGKILL, 3);
+        assert_eq!(found(exit(2)), Some(failed(Child::Number(11), 10, 9, exit(2), 2)));
+        head.note_failed(9, 0, Child::Number(12), exit(2), 4);
+        assert_eq!(found(exit(2)), Some(failed(Child::Number(12), 9, 9, exit(2), 4)));
+        head.note_failed(8, 0, Child::Number(9), exit(1), 5);
+        assert_eq!(found(exit(1)), Some(failed(Child::Number(9), 8, 8, exit(1), 5)));
         // By a shell.
-        head.note_failed(8, Child::Number(9), exit(128 + libc::SIGKILL), 6);
+        head.note_failed(8, 0, Child::Number(9), exit(128 + libc::SIGKILL), 6);
         let killed = exit(128 + libc::SIGKILL);
-        assert_eq!(
-            found(killed),
-            Some(Failed { child: Child::Number(13), parent: 8, status: killed, at_ms: 6 })
-        );
+        assert_eq!(found(killed), Some(failed(Child::Number(13), 9, 8, killed, 6)));
         // The oldest gives way.
-        (20..24).for_each(|code| head.note_failed(8, Child::Number(9), exit(code), 7));
+        (20..24).for_each(|code| head.note_failed(8, 0, Child::Number(9), exit(code), 7));
         assert_eq!(found(exit(1)), None);
         // Whose parent took longer has an end of its own.
-        head.note_failed(7, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
+        head.note_failed(7, 0, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
         assert_eq!(found(exit(23)).map(|failed| failed.child), Some(Child::Number(8)));
         // A parent that has become another program has not failed of what came before.
         head.begin(7);
         assert_eq!(found(exit(23)), None);
-        head.note_failed(7, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
+        head.note_failed(7, 0, Child::Number(8), exit(23), 8 + PASSED_ON_MS);
         // One that nobody knows is none that was told of before; but of another's it may be.
-        head.note_failed(7, Child::DeadAfter(5), exit(24), 2000);
+        head.note_failed(7, 0, Child::DeadAfter(5), exit(24), 2000);
         assert_eq!(found(exit(24)).map(|failed| failed.child), Some(Child::DeadAfter(8 + PASSED_ON_MS)));
-        head.note_failed(6, Child::DeadAfter(5), exit(25), 2000);
+        head.note_failed(6, 0, Child::DeadAfter(5), exit(25), 2000);
         assert_eq!(found(exit(25)).map(|failed| failed.child), Some(Child::DeadAfter(5)));
-        // It may pass on how a child of its own failed since it was started.
-        for (started_ms, child) in [(2000, Child::Number(31)), (2001, Child::DeadAfter(2001))] {
-            head.note_failed(30, Child::Number(31), exit(26), 2001);
-            head.note_failed(5, Child::DeadAfter(started_ms), exit(26), 2002);
-            assert_eq!(found(exit(26)).map(|failed| failed.child), Some(child), "{started_ms}");
+        // It may pass on how a child of its own failed since it was started; but not if another process has started it.
+        let passed_on = (Child::Number(31), 30);
+        for (started_ms, above, child) in [
+            (2000, 0, passed_on),
+            (2000, 5, passed_on),
+            (2000, 4, (Child::DeadAfter(2000), 5)),
+            (2001, 5, (Child::DeadAfter(2001), 5)),
+        ] {
+            head.note_failed(30, above, Child::Number(31), exit(26), 2001);
+            head.note_failed(5, 4, Child::DeadAfter(started_ms), exit(26), 2002);
+            let found = found(exit(26)).map(|failed| (failed.child, failed.of));
+            assert_eq!(found, Some(child), "{started_ms} {above}");
         }
     }
 

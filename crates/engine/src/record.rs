@@ -131,6 +131,7 @@ fn page() -> Option<&'static Page> {
 fn page_to_fill() -> Option<&'static Page> {
     page().or_else(|| {
         let page = if owner::is_guarded() { head()?.claim_for(sys::process::pid())? } else { return None };
+        page.write_parent(sys::process::parent_pid());
         page.write_profile_state(ProfileState::NotCompiledIn);
         write_armed(page, armed()?);
         Some(page)
@@ -225,6 +226,7 @@ pub fn note_becoming(what: Becoming, path: &[u8]) {
         // Of one that is loaded in vain there is nobody else to tell.
         let page =
             if what == Becoming::Guarded { head.claim_for(sys::process::pid())? } else { return None };
+        page.write_parent(sys::process::parent_pid());
         write_armed(page, armed()?);
         Some(page)
     });
@@ -266,7 +268,8 @@ pub fn keepers_program() -> Option<Text<48>> {
 #[cfg(feature = "shim")]
 pub fn note_failed_child(child: Child, status: i32) {
     if let Some(head) = head() {
-        head.note_failed(sys::process::pid(), child, status, sys::clock::monotonic_ms());
+        let (pid, parent) = (sys::process::pid(), sys::process::parent_pid());
+        head.note_failed(pid, parent, child, status, sys::clock::monotonic_ms());
     }
 }
 

@@ -85,8 +85,9 @@ fn handle_armed(
         _ => reclaim_and_try_again(armed, request, again),
     };
     refused::end_handling();
-    let survived =
-        survived || cause != Cause::Injected && resident::wait(armed, request.bytes, Kind::Block, try_again);
+    let survived = survived
+        || cause != Cause::Injected && resident::wait(armed, request.bytes, Kind::Block, try_again)
+        || is_for_words(request) && reserve::lend(armed, try_again);
     if !survived {
         note(cause, asker, request);
         // A thread that cannot be started is for its starter to handle, unless the user says otherwise.
@@ -101,6 +102,13 @@ fn handle_armed(
         }
     }
     survived
+}
+
+/// Whether the C library wants it to look up what to say. Not all that it is refused then does it check: glibc's dcigettext
+/// ignores what `__gconv_create_spec` returns, and frees what happens to lie on the stack.
+fn is_for_words(request: Request) -> bool {
+    const MOST_BYTES: u64 = 64 << 10;
+    request.bytes <= MOST_BYTES && notes::is_translating()
 }
 
 /// A mapping was refused: what Python needs to tell what it dies of comes from the reserve, as what it gets by malloc does.

@@ -1,17 +1,19 @@
 //! Children that the program waits for. How one failed that left without a word of its guard's only its parent learns: the
 //! launcher is told, so that it knows whether a wrapper passes that on.
 //!
-//! pclose(3) waits inside the C library.
+//! pclose(3) waits inside the C library, for a child that popen(3) has started there.
 //!
 //! system(3): a child that the program starts and waits for at once. Whoever waits for a child may pass on how that ended;
 //! one that did well has nothing to pass on, and was part of the way out: it has tidied up.
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use libc::pid_t;
 use oomguard_core::record::Child;
 use oomguard_core::sys;
+use oomguard_core::sys::bare;
+use oomguard_core::text::{parts, whole_number};
 use oomguard_engine::call_real;
 use oomguard_engine::real::Real;
 use oomguard_engine::{filter, notes, record};
@@ -205,14 +207,27 @@ fn note_end(child: Child, status: c_int) {
     }
 }
 
-/// A stream of popen(3)'s, and when its child was started. Relaxed throughout: who closes a stream has opened it, or was given it.
+/// A stream of popen(3)'s, when its child was started, and which one that is: zero where that is not known. Relaxed throughout:
+/// who closes a stream has opened it, or was given it.
 struct Opened {
     stream: AtomicUsize,
     at_ms: AtomicU64,
+    child: AtomicU32,
 }
 
 /// The oldest gives way.
-static OPENED: [Opened; 8] = [const { Opened { stream: AtomicUsize::new(0), at_ms: AtomicU64::new(0) } }; 8];
+static OPENED: [Opened; 8] =
+    [const { Opened { stream: AtomicUsize::new(0), at_ms: AtomicU64::new(0), child: AtomicU32::new(0) } }; 8];
+
+/// The child that this thread has started last: proc_tid_children(5) lists them in that order. `None`: the kernel does not
+/// list them, or there are many.
+fn newest_child() -> Option<u32> {
+    let mut list = [0; 1024];
+    let most = list.len();
+    let list = bare::read_of_thread(sys::process::tid(), "/children\0", &mut list)?;
+    let newest = parts(list.trim_ascii_end(), b' ').last()?;
+    if list.len() < most { u32::try_from(whole_number(newest)?).ok() } else { None }
+}
 
 mod other_name {
     unsafe extern "C" {
@@ -234,22 +249,30 @@ pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut libc::F
         && at_ms != 0
         && let Some(slot) = OPENED.iter().min_by_key(|slot| slot.at_ms.load(Relaxed))
     {
+        let errno = sys::errno::errno();
+        let child = if filter::may_ask() { newest_child() } else { None };
+        sys::errno::set_errno(errno);
         slot.stream.store(stream as usize, Relaxed);
+        slot.child.store(child.unwrap_or(0), Relaxed);
         slot.at_ms.store(at_ms, Relaxed);
     }
     stream
 }
 
-/// pclose(3). Which child it waits for only the C library knows.
+/// pclose(3).
 ///
 /// # Safety
 /// That of pclose(3).
 pub unsafe fn pclose(stream: *mut libc::FILE) -> c_int {
     let slot = OPENED.iter().find(|slot| slot.stream.load(Relaxed) == stream as usize);
     // Before it is closed, and another thread gets one of the same address.
-    let started_ms = slot.map(|slot| {
+    let child = slot.map(|slot| {
         slot.stream.store(0, Relaxed);
-        slot.at_ms.swap(0, Relaxed)
+        let started_ms = slot.at_ms.swap(0, Relaxed);
+        match slot.child.load(Relaxed) {
+            0 => Child::DeadAfter(started_ms),
+            child => Child::Number(child),
+        }
     });
     let status = match call_real!(PCLOSE, unsafe extern "C" fn(*mut libc::FILE) -> c_int) {
         // SAFETY: the argument is the caller's, whose contract is the same.
@@ -259,8 +282,8 @@ pub unsafe fn pclose(stream: *mut libc::FILE) -> c_int {
     };
     if status > 0 && record::is_shared() {
         // Of one that was opened out of sight nothing is known, and so nobody is blamed for it.
-        let started_ms = started_ms.unwrap_or_else(sys::clock::monotonic_ms);
-        note_end(Child::DeadAfter(started_ms), status);
+        let child = child.unwrap_or_else(|| Child::DeadAfter(sys::clock::monotonic_ms()));
+        note_end(child, status);
     }
     status
 }

@@ -119,7 +119,7 @@ impl Followers {
             inference.is_for(worker)
                 || failed.map_or(!tells, |failed| match failed.child {
                     Child::Number(child) => inference.is_for(child),
-                    Child::DeadAfter(ms) => inference.has_fallen_after(ms),
+                    Child::DeadAfter(ms) => inference.has_fallen_after(ms, failed.of),
                 })
         };
         self.followed

@@ -4,12 +4,12 @@ use super::joining::{self, JOINED, JoinResult, Joining};
 use super::sys;
 use super::sys::join::Step;
 use super::tracer::{
-    self, FALLEN_AT, FALLEN_MS, FELL_MS, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT, OWN_AT, Terms,
-    Tracer,
+    self, FALLEN_AT, FALLEN_MS, FALLEN_PARENT, FELL_MS, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT,
+    OWN_AT, Terms, Tracer,
 };
 use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::PASSED_ON_MS;
-use crate::record::{Claims, RECORD_BYTES, State, passes_on};
+use crate::record::{Claims, RECORD_BYTES, State, may_be, passes_on};
 use crate::text::Text;
 use oomguard_core::report::{HOLDERS, Holder};
 use parking_lot::Mutex;
@@ -127,9 +127,11 @@ impl Inference {
         self.descendant.contains(&pid)
     }
 
-    /// Whether the one that last died of what it was refused came to its end after this moment.
-    pub(super) fn has_fallen_after(&self, ms: u64) -> bool {
-        self.fallen_status().is_some() && self.note(FELL_MS) > ms
+    /// Whether the one that last died of what it was refused, or one that passed that on, was a child of process `parent` and
+    /// came to its end after this moment.
+    pub(super) fn has_fallen_after(&self, ms: u64, parent: u32) -> bool {
+        let is_its = || u32::try_from(self.note(FALLEN_PARENT)).is_ok_and(|pid| may_be(pid, parent));
+        self.fallen_status().is_some() && self.note(FELL_MS) > ms && is_its()
     }
 
     /// Why the worker died, which has been reaped, if memory that it was refused was the cause: its own refusal, or

@@ -7,7 +7,7 @@ use super::sys;
 use super::tracer::{is_death, may_be_death};
 use crate::contract::{Cause, Evidence, Sufficient};
 use crate::message::Message;
-use crate::record::{Child, Claims, Failed, Open, PASSED_ON_MS, State};
+use crate::record::{Child, Claims, Failed, Open, PASSED_ON_MS, State, may_be};
 use crate::text::Text;
 use oomguard_core::report::Request;
 use std::os::unix::process::ExitStatusExt;
@@ -165,7 +165,9 @@ impl Seen<'_> {
         let is_child = |claims: &Claims| match failed.child {
             Child::Number(child) => claims.pid == child,
             Child::DeadAfter(ms) => {
-                claims.open.is_some_and(|open| open.since_ms > ms) && !sys::child::is_alive(claims.pid)
+                claims.open.is_some_and(|open| open.since_ms > ms)
+                    && may_be(claims.parent, failed.of)
+                    && !sys::child::is_alive(claims.pid)
             }
         };
         let is_it = |claims: &&Claims| {
@@ -236,6 +238,7 @@ mod tests {
         Claims {
             state,
             pid: 7,
+            parent: 0,
             cause: Cause::Heap,
             tid: 7,
             program: Text::from_bytes(b"worker"),
@@ -461,7 +464,8 @@ mod tests {
     #[test]
     fn what_a_child_said_that_it_ends_of_counts_if_its_wrapper_passes_its_end_on() {
         let own = claims(State::Armed, 198);
-        let child = 70;
+        // No process has it.
+        let child = 1 << 30;
         let report_of = |raw, failed, said| {
             let open = Open {
                 cause: Cause::Heap,
@@ -471,22 +475,32 @@ mod tests {
                 bytes_since: 0,
                 said,
             };
-            let fallen = [Claims { pid: child, open: Some(open), ..own.clone() }];
+            let fallen = [Claims { pid: child, parent: 7, open: Some(open), ..own.clone() }];
             match judge(Seen { descendants: &fallen, failed, ..seen(raw, Some(&own)) }, || None).0 {
                 Outcome::OutOfMemory(report) => Some(report),
                 _ => None,
             }
         };
         let said = Some((Message::OutOfMemory, NOW_MS - 3000, 0));
-        let failed =
-            Failed { child: Child::Number(child), parent: 7, status: exit(2), at_ms: NOW_MS - PASSED_ON_MS };
+        let failed = Failed {
+            child: Child::Number(child),
+            of: 7,
+            parent: 7,
+            above: 0,
+            status: exit(2),
+            at_ms: NOW_MS - PASSED_ON_MS,
+        };
         let report = report_of(exit(2), Some(failed), said).unwrap();
         assert_eq!((report.pid(), report.own_exit_code(), report.own_signal()), (child, Some(2), None));
         let crashed = Failed { status: libc::SIGABRT, ..failed };
         let report = report_of(exit(134), Some(crashed), said).unwrap();
         assert_eq!((report.own_exit_code(), report.own_signal()), (None, Some(6)));
+        let unknown = Failed { child: Child::DeadAfter(NOW_MS - 6000), ..failed };
+        assert!(report_of(exit(2), Some(unknown), said).is_some());
         for (raw, failed, said) in [
             (exit(2), None, said),
+            // Another process's child.
+            (exit(2), Some(Failed { of: 8, ..unknown }), said),
             // Another child; too late.
             (exit(2), Some(Failed { child: Child::Number(71), ..failed }), said),
             (exit(2), Some(Failed { at_ms: failed.at_ms - 1, ..failed }), said),

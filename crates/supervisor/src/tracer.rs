@@ -43,7 +43,9 @@ pub(super) struct Findings {
     fallen_ms: AtomicU64,
     /// When it came to its end, which its parent does not learn before.
     fell_ms: AtomicU64,
-    rest: [u64; RECORD_BYTES / 8 - 5 - HOLDERS * HOLDER_WORDS],
+    /// Its parent, or that of the one that has passed its end on last: zero where there is none.
+    fallen_parent: AtomicU64,
+    rest: [u64; RECORD_BYTES / 8 - 6 - HOLDERS * HOLDER_WORDS],
 }
 
 pub(super) const HOLDER_WORDS: usize = 4;
@@ -53,6 +55,8 @@ pub(super) const LIMIT_NOW: usize = 2 + HOLDERS * HOLDER_WORDS;
 pub(super) const FALLEN_MS: usize = LIMIT_NOW + 1;
 /// The same of `fell_ms`.
 pub(super) const FELL_MS: usize = FALLEN_MS + 1;
+/// The same of `fallen_parent`.
+pub(super) const FALLEN_PARENT: usize = FELL_MS + 1;
 
 pub(super) const FINDINGS_BYTES: usize = size_of::<Findings>();
 /// Where in the file each part lies.
@@ -705,12 +709,19 @@ impl Tracer {
         let Some(status) = sys::trace::status_of_ending(tid) else { return };
         let is_siblings = || status == end && sys::proc::parent_of(tid) == Some(parent);
         if tid == parent && passes_on(status, end) {
-            self.fallen = sys::proc::parent_of(tid).map(|parent| (parent, status));
+            self.keep_fallen(sys::proc::parent_of(tid), status, findings);
             // Relaxed, as all the page.
             findings.fallen_ms.store(sys::clock::monotonic_ms(), Ordering::Relaxed);
         } else if tid == parent || is_siblings() {
             self.forget_fallen(findings);
         }
+    }
+
+    /// Process `parent` may pass on that its child ended so.
+    fn keep_fallen(&mut self, parent: Option<u32>, status: i32, findings: &Findings) {
+        self.fallen = parent.map(|parent| (parent, status));
+        // Relaxed, as all the page.
+        findings.fallen_parent.store(parent.unwrap_or(0).into(), Ordering::Relaxed);
     }
 
     /// Nobody passes its end on.
@@ -740,7 +751,7 @@ impl Tracer {
         if gone.refusals.is_wanting() && !gone.is_innocent && may_be_death(status) {
             self.write(&findings.fallen, &gone);
             // Relaxed, as all the page: it is read when the worker is dead, which this process sees first.
-            self.fallen = gone.parent.map(|parent| (parent, status));
+            self.keep_fallen(gone.parent, status, findings);
             findings.fallen_ms.store(sys::clock::monotonic_ms(), Ordering::Relaxed);
             findings.fell_ms.store(gone.ending_ms, Ordering::Relaxed);
             findings.fallen_status.store(u64::from(status.cast_unsigned()) + 1, Ordering::Relaxed);

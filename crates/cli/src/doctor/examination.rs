@@ -70,7 +70,14 @@ impl Examination {
         let budget = here.limit_for(Some(Limit::Auto), None, Measure::Resident).map(|limit| limit.bytes);
         let joined = if environment(variable::LEDGER).is_some() { SharedBudget::inherited() } else { None };
         let joined = joined.map(|joined| Joined { bytes: joined.bytes(), used: joined.used() });
-        let variables = [variable::LIMIT, variable::EXIT_CODE, variable::ON_REFUSAL, variable::REPORT];
+        let variables = [
+            variable::LIMIT,
+            variable::MEASURE,
+            variable::BUDGET,
+            variable::EXIT_CODE,
+            variable::ON_REFUSAL,
+            variable::REPORT,
+        ];
         let variables = variables.into_iter().filter(|name| environment(name).is_some()).collect();
         let preloads_us =
             environment("LD_PRELOAD").is_some_and(|list| list.to_string_lossy().contains("liboomguard"));
@@ -78,6 +85,10 @@ impl Examination {
         let bad = [
             asked(&environment, variable::BUDGET, arguments::limit).err(),
             asked(&environment, variable::PATIENCE, arguments::patience).err(),
+            asked(&environment, variable::EXIT_CODE, arguments::exit_code).err(),
+            asked(&environment, variable::VERDICT, arguments::sufficient).err(),
+            asked(&environment, variable::ON_REFUSAL, arguments::on_refusal).err(),
+            asked(&environment, variable::STALL, arguments::stall).err(),
         ];
         Examination {
             run,

@@ -29,6 +29,7 @@ fn main() {
         add_services(&mut trials, python);
     }
     add_stalls(&mut trials);
+    add_words(&mut trials);
     trials::add(&mut trials, "what_is_no_span_of_time_is_refused_with_what_would_be_one", || {
         for stall in ["5", "0s", "1.5s", "+3s", "never", ""] {
             let seen = seen(launcher().args(["run", "--stall", stall, "--", "true"]));
@@ -221,7 +222,7 @@ fn add_services(trials: &mut Vec<Trial>, python: &Python) {
 }
 
 fn add_stalls(trials: &mut Vec<Trial>) {
-    let built = build();
+    let built = build("stall");
     let Ok(program) = built else {
         return skip::skipped(format!("stall: {}", built.unwrap_err()));
     };
@@ -249,9 +250,31 @@ fn add_stalls(trials: &mut Vec<Trial>) {
     }
 }
 
-fn build() -> Result<PathBuf, String> {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stall");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ends/stall.c");
+/// A text that is looked up with next to no memory left.
+fn add_words(trials: &mut Vec<Trial>) {
+    let program = match build("words") {
+        Ok(program) => program,
+        Err(error) => return skip::skipped(format!("words: {error}")),
+    };
+    for measure in ["data", "resident", "address-space"] {
+        let program = program.clone();
+        trials.push(Trial::test(format!("what is looked up to be said is had: {measure}"), move || {
+            let directory = tempfile::tempdir().unwrap();
+            let mut command = launcher();
+            command
+                .args(["run", "-m", "30Mi", "--measure", measure, "--"])
+                .arg(&program)
+                .arg(directory.path());
+            let seen = seen(&mut command);
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "0 crashed\n"), "{}", seen.stderr);
+            Ok(())
+        }));
+    }
+}
+
+fn build(name: &str) -> Result<PathBuf, String> {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/ends/{name}.c"));
     let arguments = ["-O1", "-fno-builtin", "-pthread", "-w", "-o"];
     let built = Command::new("cc").args(arguments).arg(&program).arg(source).output();
     match built {

@@ -26,6 +26,7 @@ const TABLE: &[Row] = &[
     (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "12Q"),
     (&["run", "--limit", "12Q", "--", "echo", "x"], 125, "", "512Mi"),
     (&["run", "-m", "4g", "--", "echo", "x"], 125, "", "did you mean 4G or 4Gi?"),
+    (&["run", "-m", "Unlimited", "--", "echo", "x"], 125, "", "did you mean off?"),
     (&["run", "--max-limit", "512mb", "--", "echo", "x"], 125, "", "did you mean 512MB or 512MiB?"),
     (&["run", "-m", "1Gi", "--measure", "address_space", "--", "echo", "x"], 0, "x\n", ""),
     (&["run", "-m", "1Gi", "--hard", "--no-infer", "--die-with-parent", "--", "echo", "x"], 0, "x\n", ""),
@@ -48,6 +49,8 @@ const TABLE: &[Row] = &[
     ),
     (&["run", "--", "no-such-command"], 127, "", "no-such-command"),
     (&["run", "--", "/no/such/command"], 127, "", "/no/such/command"),
+    (&["run", "--json", "fd:3", "--", "true"], 127, "", "--json=fd:3"),
+    (&["run", "--json=fd:77", "--", "true"], 125, "", "fd:77 (--json): no such descriptor is open"),
     (&["run", "--", ""], 127, "", "cannot run"),
     (&["run", "--", "/etc/passwd"], 126, "", "/etc/passwd"),
     (&["run", "--", "/"], 126, "", "cannot run \"/\""),
@@ -107,6 +110,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let seen = seen(launcher().arg("run").args(options).args(["--", "true"]));
             assert_eq!(seen.stderr, if is_said { NOTHING_IS_LIMITED } else { "" }, "{options:?}");
         }
+        let mut command = launcher();
+        let quiet = seen(command.env("OOMGUARD_QUIET", "1").args(["run", "--", "true"]));
+        assert_eq!(quiet.stderr, "");
         let limited = "ulimit -S -d 1048576; exec \"$0\" run -- true";
         let seen = seen(crate::started::shell(limited).arg(env!("CARGO_BIN_EXE_oomguard")));
         assert_eq!(seen.stderr, "");

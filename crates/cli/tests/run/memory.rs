@@ -214,6 +214,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert!(measured.stderr.contains("of address-space"), "{}", measured.stderr);
         for quiet in [
             seen(hungry(&["-m", "64Mi"], 100).env("OOMGUARD_QUIET", "1")),
+            seen(hungry(&["-m", "50Mi", "--retries", "1", "--grow", "1.1"], 100).env("OOMGUARD_QUIET", "1")),
             seen(&mut hungry(&["-m", "64Mi", "--quiet"], 100)),
         ] {
             assert_eq!((quiet.code, ours(&quiet).len()), (Some(198), 0), "{}", quiet.stderr);

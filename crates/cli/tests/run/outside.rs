@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// `eat die`: of a refusal that it tells of. `eat say`: its own words, and a variable. `eat own CODE`: of itself. `eat log`: is refused something, writes much, gives
 /// all back, and then tells that it dies of that. `eat touch`: the block that it did not get; `eat wild`: an address of no block's; `eat divide`: by
 /// zero, so to speak. `eat start PROGRAM ARGS...`: as a shell does. `eat system COMMAND...`, and its kin: waits for each in its
-/// way, and ends as the last one. `eat leave PROGRAM ARGS...`: sees that it is gone, and asks for nothing more. `eat execl PROGRAM WORD`, and its kin: as that
+/// way, and ends as the last one. `eat pipes COMMAND COMMAND`: for the second one first. `eat leave PROGRAM ARGS...`: sees that it is gone, and asks for nothing more. `eat execl PROGRAM WORD`, and its kin: as that
 /// program, with many arguments.
 const EAT: &str = r#"
 #include <locale.h>
@@ -54,6 +54,12 @@ int main(int count, char **words)
         status = system(words[place]);
     for (int place = 2; place < count && !strcmp(words[1], "pclose"); place++)
         status = pclose(popen(words[place], "r"));
+    if (!strcmp(words[1], "pipes")) {
+        FILE *first = popen(words[2], "r"), *second = popen(words[3], "r");
+        while (fgetc(first) != EOF) {}
+        pclose(second);
+        status = pclose(first);
+    }
     if (!strcmp(words[1], "system, pclose") && system(words[2]) != -1)
         status = pclose(popen(words[3], "r"));
     for (int place = 2; place < count && !strncmp(words[1], "syscall", 7); place++) {
@@ -218,6 +224,19 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         try_it("system, pclose", &[&format!("{die}; true"), &own], 5);
         try_it("system, pclose", &[&format!("{die}; true"), &"exit 5".to_owned()], 5);
         try_it("system, pclose", &[&format!("{own}; true"), &die], 198);
+        // Another process's child falls meanwhile.
+        let pipe = program.with_file_name("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let at = pipe.display();
+        let elsewhere = format!("({die}; echo fell >{at}) & read word <{at}; exit 5");
+        for way in ["system", "pclose"] {
+            try_it(way, &[&elsewhere], 5);
+        }
+        // The first one has ended when the second one is waited for.
+        let (fallen, other) = (format!("exec {die}"), "exit 7".to_owned());
+        for (commands, code) in [([&fallen, &other], 198), ([&own, &other], 5), ([&own, &die], 5)] {
+            try_it("pipes", &commands, code);
+        }
     });
     add(trials, "who_ends_as_one_did_that_nobody_waited_for_has_its_own_reason", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
