@@ -75,7 +75,7 @@ impl Charges {
                     continue;
                 }
                 self.looked.remove(&id);
-                let taken = self.ledger.take_back(row, id).unwrap_or(0);
+                let taken = self.ledger.take_from(row, id, sys::clock::monotonic_ms()).unwrap_or(0);
                 given_back = given_back.saturating_add(taken);
                 continue;
             };
@@ -197,12 +197,7 @@ impl Charges {
             }
             let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { continue };
             let id = Id::new(pid, life.start);
-            if self.ledger.find(id).is_none()
-                && let Some(row) = self.ledger.take_row(id).and_then(|place| self.ledger.row(place))
-            {
-                row.set_outside();
-                row.set_name(sys::proc::name_of(pid).as_bytes());
-            }
+            self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes());
         }
     }
 }

@@ -146,14 +146,12 @@ impl Room {
         if let Some(row) = found.filter(|row| !row.is_outside()) {
             return Some(row);
         }
-        let row = found.or_else(|| {
-            let place = ledger.take_row(id).or_else(|| {
-                // All are taken: some may be of the dead.
-                LOOKS.take_from_the_dead(ledger);
-                ledger.take_row(id)
-            })?;
-            ledger.row(place)
+        let place = ledger.take_row(id).or_else(|| {
+            // All are taken: some may be of the dead.
+            LOOKS.take_from_the_dead(ledger);
+            ledger.take_row(id)
         })?;
+        let row = ledger.row(place)?;
         begin(row, pid);
         Some(row)
     }
