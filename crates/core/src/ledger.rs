@@ -39,7 +39,7 @@ pub const LEDGER_BYTES: usize = size_of::<Ledger>();
 const LITTLE_BYTES: u64 = 8 << 20;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 
 #[repr(C)]
 pub struct Ledger {
@@ -131,6 +131,8 @@ pub struct Row {
     is_leaving: AtomicU64,
     /// Whether nothing of ours runs in it: it was found by a look, and is charged for what it holds.
     is_outside: AtomicU64,
+    /// For whom its tracer holds it still: `Id`; zero for nobody.
+    still_for: AtomicU64,
     name: [AtomicU64; 2],
 }
 
@@ -674,6 +676,7 @@ impl Row {
             &self.asked_ms,
             &self.is_leaving,
             &self.is_outside,
+            &self.still_for,
         ] {
             word.store(0, ANY);
         }
@@ -928,6 +931,15 @@ impl Row {
 
     pub fn is_outside(&self) -> bool {
         self.is_outside.load(ANY) != 0
+    }
+
+    /// Its tracer is to hold it still for that process; or to let it go on.
+    pub fn hold_still_for(&self, keeper: Option<Id>) {
+        self.still_for.store(keeper.map_or(0, |Id(keeper)| keeper), ANY);
+    }
+
+    pub fn stands_still_for(&self) -> Option<Id> {
+        Some(self.still_for.load(ANY)).filter(|keeper| *keeper != 0).map(Id)
     }
 
     pub fn set_name(&self, name: &[u8]) {

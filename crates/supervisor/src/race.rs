@@ -148,13 +148,14 @@ impl Race {
     /// Holds those who may use what is left without asking, if they have begun to.
     fn hold(&mut self, left: u64, looked: &Looked) -> bool {
         let few_pages = if self.is_on() { 0 } else { 64 };
-        let heirs: Vec<(Id, &Row)> = heirs(self.ledger).filter(|(id, _)| Some(*id) != self.leaves).collect();
+        let heirs: Vec<(Id, &'static Row)> =
+            heirs(self.ledger).filter(|(id, _)| Some(*id) != self.leaves).collect();
         let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
         let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
         if !have_begun || unasked < left {
             return false;
         }
-        heirs.iter().for_each(|(id, _)| self.still.hold(*id));
+        heirs.iter().for_each(|(id, row)| self.still.hold(*id, row));
         if !self.still.is_empty() {
             self.since = self.since.or_else(|| Some(Instant::now()));
         }
@@ -194,7 +195,7 @@ impl Race {
 }
 
 /// Those who were forked by one of ours that is still there.
-fn heirs(ledger: &Ledger) -> impl Iterator<Item = (Id, &Row)> {
+fn heirs(ledger: &'static Ledger) -> impl Iterator<Item = (Id, &'static Row)> {
     let forked = ledger.taken_rows().filter(|row| row.base() > 0 && !row.is_outside());
     forked.filter_map(|row| Some((row.id()?, row))).filter(|(_, row)| row.parent().is_some_and(is_alive))
 }

@@ -12,7 +12,7 @@ use super::sys::memory::{
     MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
 };
 use crate::contract::Measure;
-use crate::growth::{Grant, Growth, Looks, Use, unasked};
+use crate::growth::{Grant, Growth, Looks, Use, is_alive, unasked};
 use crate::ledger::{Id, Ledger, Row, Seen};
 use crate::shortage::LEAST_STEP_BYTES;
 
@@ -154,6 +154,13 @@ impl Room {
         let row = ledger.row(place)?;
         begin(row, pid);
         Some(row)
+    }
+
+    /// Whether process `pid` is to stand still for somebody who is there.
+    pub(super) fn is_to_stand_still(&self, pid: u32) -> bool {
+        let id = sys::proc::life_of(pid).map(|life| Id::new(pid, life.start));
+        let find = || self.ledger().and_then(|ledger| ledger.row(ledger.find(id?)?));
+        find().and_then(Row::stands_still_for).is_some_and(is_alive)
     }
 
     /// A thread of process `pid` is about to take so much by a call that no limit refuses: see `Row::pledge`.

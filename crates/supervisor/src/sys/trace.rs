@@ -155,6 +155,16 @@ pub(crate) fn origin_of_signal(tid: u32) -> Origin {
     }
 }
 
+/// Whether the signal that a thread is about to get came along with that value.
+pub(crate) fn is_told(tid: u32, value: u64) -> bool {
+    // SAFETY: all-zero is a valid `siginfo_t`, a struct of integers.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    ptrace(GET_SIGNAL_INFO, tid, 0, (&raw mut info).addr()) == 0
+        && info.si_code == libc::SI_QUEUE
+        // SAFETY: a queued signal has a value.
+        && unsafe { info.si_value() }.sival_ptr as u64 == value
+}
+
 fn event_of(status: i32) -> Event {
     if !libc::WIFSTOPPED(status) {
         return Event::Gone(status);
