@@ -17,6 +17,8 @@ pub(super) struct Charges {
     /// The processes that were there at the last search.
     seen: HashSet<u32>,
     looked: Looked,
+    /// What each held when that last counted as movement.
+    held: HashMap<Id, u64>,
     forked: Forked,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
@@ -45,7 +47,15 @@ impl Charges {
         let mut seen = HashSet::new();
         // Of those that are here already nobody can share it.
         descendants::arrivals(&mut seen);
-        Charges { ledger, mark, seen, looked: HashMap::new(), forked: Forked::default(), beyond: 0 }
+        Charges {
+            ledger,
+            mark,
+            seen,
+            looked: HashMap::new(),
+            held: HashMap::new(),
+            forked: Forked::default(),
+            beyond: 0,
+        }
     }
 
     pub(super) fn looked(&self) -> &Looked {
@@ -91,6 +101,7 @@ impl Charges {
             let seen =
                 Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };
             self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
+            self.note_movement(id, held);
             let share = || sys::memory::share_held_by(id.pid());
             let due = if row.is_outside() {
                 let due = if held > 4 << 20 { share().unwrap_or(held).min(held) } else { held };
@@ -110,6 +121,16 @@ impl Charges {
         }
         self.ledger.note_given_back(given_back, sys::clock::monotonic_ms());
         charged
+    }
+
+    /// Whoever still fills what it was granted is not done with it: others wait on meanwhile.
+    fn note_movement(&mut self, id: Id, held: u64) {
+        let before = self.held.entry(id).or_insert(held);
+        if held >= before.saturating_add((self.ledger.permitted() / 64).max(1)) {
+            self.ledger.note_movement(sys::clock::monotonic_ms());
+            *before = held;
+        }
+        *before = held.min(*before);
     }
 
     /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
@@ -188,6 +209,7 @@ impl Charges {
         let mut members: HashSet<u32> =
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
         self.looked.retain(|id, _| members.contains(&id.pid()));
+        self.held.retain(|id, _| members.contains(&id.pid()));
         for pid in new.into_iter().filter(|pid| *pid != own) {
             let is_ours = members.contains(&pid)
                 || sys::proc::environment_has(pid, &self.mark)
