@@ -96,19 +96,14 @@ impl Filling {
     }
 }
 
-/// How full the container is: `memory.current` less what can be reclaimed at once, or what version 1 calls so. `None` where there
-/// is no limit, or it cannot be read.
-pub fn filling(root: &str) -> Option<Filling> {
+/// How full the container is: `memory.current` less what can be reclaimed at once, or what version 1 calls so; and where that is
+/// counted. `None` where there is no limit, or it cannot be read.
+pub fn filling(root: &str) -> Option<(Filling, UsageCounter)> {
     look_up::<Fullest>(root).0
 }
 
 /// Where the kernel counts what is charged to the container, with what it would give up.
 pub struct UsageCounter(Fd);
-
-/// Opens the counter of the group that is nearest to its limit.
-pub fn usage_counter(root: &str) -> Option<UsageCounter> {
-    look_up::<Fullest>(root).1
-}
 
 impl UsageCounter {
     fn open(directory: &Path, version: Version) -> Option<UsageCounter> {
@@ -129,7 +124,7 @@ impl UsageCounter {
 }
 
 #[derive(Default)]
-struct Fullest(Option<Filling>, Option<UsageCounter>);
+struct Fullest(Option<(Filling, UsageCounter)>);
 
 impl Findings for Fullest {
     fn look(&mut self, directory: &Path, version: Version) -> bool {
@@ -153,11 +148,9 @@ impl Findings for Fullest {
             };
             Some((filling, counter))
         };
-        let free = |filling: Option<Filling>| filling.map_or(u64::MAX, Filling::free);
-        if let Some((filling, counter)) = smallest.0.and_then(read)
-            && free(Some(filling)) < free(self.0)
-        {
-            *self = Fullest(Some(filling), Some(counter));
+        let least = self.0.as_ref().map_or(u64::MAX, |(filling, _)| filling.free());
+        if let Some(found) = smallest.0.and_then(read).filter(|(filling, _)| filling.free() < least) {
+            self.0 = Some(found);
         }
         has_file
     }

@@ -39,7 +39,7 @@ pub const LEDGER_BYTES: usize = size_of::<Ledger>();
 const LITTLE_BYTES: u64 = 8 << 20;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 
 #[repr(C)]
 pub struct Ledger {
@@ -131,12 +131,17 @@ pub struct Row {
     is_leaving: AtomicU64,
     /// Whether nothing of ours runs in it: it was found by a look, and is charged for what it holds.
     is_outside: AtomicU64,
+    /// For whom its tracer holds it still: `Id`; zero for nobody.
+    still_for: AtomicU64,
     name: [AtomicU64; 2],
 }
 
 /// A process, by its number and its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(u64);
+
+/// Whoever is yet to have a row that is being made up for it. No process has the number zero.
+const NOBODY: Id = Id(1);
 
 /// The number of a process has 22 bits at most: PID_MAX_LIMIT in the kernel's threads.h.
 const START_BITS: u32 = 42;
@@ -198,7 +203,7 @@ pub enum Decision {
     Short(u64),
 }
 
-// The order of all accesses to `id`, `lease`, `claim` and `pledged` is one (SeqCst): who counts after its own claim is there sees
+// The order of all accesses to `id`, `lease`, `claim`, `pledged`, and what was left behind, is one (SeqCst): who counts after its own claim is there sees
 // each claim that came before, and the lease that came of it; and who takes a lease back sees the pledge of whoever has not seen
 // that. So is that of who waits, and what moved last.
 const ONE: Ordering = Ordering::SeqCst;
@@ -253,8 +258,9 @@ impl Ledger {
 
     /// What the leases may come to: the budget, or what the container leaves of it.
     pub fn permitted(&self) -> u64 {
-        let permitted = self.budget().min(self.head.ceiling.load(ONE));
-        permitted.saturating_sub(self.left_behind())
+        // In this order: a look sets the ceiling by what was left behind, and forgets that then.
+        let left_behind = self.left_behind();
+        self.budget().min(self.head.ceiling.load(ONE)).saturating_sub(left_behind)
     }
 
     pub fn left_behind(&self) -> u64 {
@@ -268,9 +274,10 @@ impl Ledger {
         if shared <= NOISE_BYTES {
             return 0;
         }
+        // In this order: whoever finds it to be old has not seen this.
+        self.head.left_behind_ms.fetch_max(now_ms, ONE);
         let more = |sum: u64| Some(sum.saturating_add(shared));
         let _ = self.head.left_behind.fetch_update(ONE, ONE, more);
-        self.head.left_behind_ms.fetch_max(now_ms, ANY);
         shared
     }
 
@@ -324,21 +331,64 @@ impl Ledger {
         self.rows.iter().filter(|row| row.id().is_some())
     }
 
-    /// A row for a process that has none yet, or the one that it has: its place. `None`: there are too many.
+    /// The row that this process has, or a new one: its place. `None`: there are too many.
     pub fn take_row(&self, id: Id) -> Option<usize> {
-        if let Some(place) = self.find(id) {
-            return Some(place);
+        /// So often another thread comes at the same moment.
+        const MOST_TRIES: u32 = 8;
+        for _ in 0..MOST_TRIES {
+            if let Some(place) = self.find(id) {
+                return Some(place);
+            }
+            let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(id)))?;
+            let row = self.row(place)?;
+            row.begin();
+            let mut has_two = false;
+            for other in self.others_of(id, row) {
+                if other.is_outside() {
+                    // A look did not know of this one.
+                    self.take_back(other, id);
+                } else {
+                    has_two = true;
+                }
+            }
+            if !has_two {
+                return Some(place);
+            }
+            self.take_back(row, id);
         }
-        // From its own place on, so that many who come at once do not all try the same.
+        None
+    }
+
+    /// A row for a process in which nothing of ours runs, by somebody else: a look charges it. Nothing where it has one. Nobody finds
+    /// the row before it is complete, and the process itself either finds it or takes one, and this is gone.
+    pub fn take_row_outside(&self, id: Id, name: &[u8]) {
+        if self.find(id).is_some() {
+            return;
+        }
+        let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(NOBODY)));
+        let Some(row) = place.and_then(|place| self.row(place)) else { return };
+        row.begin();
+        row.set_outside();
+        row.set_name(name);
+        row.id.store(id.0, ONE);
+        if self.others_of(id, row).next().is_some() {
+            self.take_back(row, id);
+        }
+    }
+
+    /// Where a process's row may be: from its own place on, so that many who come at once do not all try the same.
+    fn places_of(&self, id: Id) -> impl Iterator<Item = usize> + use<> {
         let first = id.pid() as usize % ROWS;
-        (first..ROWS).chain(0..first).find(|place| self.rows.get(*place).is_some_and(|row| row.take(id)))
+        (first..ROWS).chain(0..first)
+    }
+
+    fn others_of(&self, id: Id, row: &Row) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |other| !core::ptr::eq(*other, row) && other.id.load(ONE) == id.0)
     }
 
     /// The row of a process.
     pub fn find(&self, id: Id) -> Option<usize> {
-        let first = id.pid() as usize % ROWS;
-        let has = |place: &usize| self.rows.get(*place).is_some_and(|row| row.id.load(ONE) == id.0);
-        (first..ROWS).chain(0..first).find(has)
+        self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.id.load(ONE) == id.0))
     }
 
     /// What a process was found to use. How much of what it has not touched may be touched soon, for all that is known: of what it
@@ -364,8 +414,9 @@ impl Ledger {
 
     /// The second step: is there room for what `row` has claimed? If so it is leased.
     pub fn decide(&self, row: &Row) -> Decision {
-        let permitted = self.permitted();
         let (leases, claims) = self.leases_and_claims();
+        // Afterwards: what a dead process leaves behind is noted before its lease is taken back.
+        let permitted = self.permitted();
         let own = row.claim.load(ONE);
         let sum = leases.saturating_add(claims);
         if sum <= permitted {
@@ -387,8 +438,9 @@ impl Ledger {
             return;
         }
         row.charging.store(missing, ONE);
-        let permitted = self.permitted();
         let (leases, claims) = self.leases_and_claims();
+        // As in `decide`.
+        let permitted = self.permitted();
         let charged = missing.saturating_sub(leases.saturating_add(claims).saturating_sub(permitted));
         if charged > 0 {
             // Another one by now: the next look will tell.
@@ -424,23 +476,29 @@ impl Ledger {
     pub fn take_from_the_dead(&self, now_ms: u64, is_alive: impl Fn(Id) -> bool) -> Option<u64> {
         /// Whoever keeps the ledger looks oftener, if it is alive.
         const KEPT_MS: u64 = 5000;
-        if now_ms.saturating_sub(self.head.left_behind_ms.load(ANY)) > KEPT_MS {
-            self.forget_left_behind(self.left_behind());
+        let left_behind = self.left_behind();
+        if now_ms.saturating_sub(self.head.left_behind_ms.load(ONE)) > KEPT_MS {
+            self.forget_left_behind(left_behind);
         }
         let mut found = None::<u64>;
         for row in self.taken_rows() {
             let Some(id) = row.id().filter(|id| !is_alive(*id)) else { continue };
-            let left_behind = self.note_left_behind(row, now_ms);
-            let taken = self.take_back(row, id);
-            if taken.unwrap_or(0) == 0 {
-                // Whoever took the lease has noted it.
-                self.forget_left_behind(left_behind);
-            }
-            if let Some(taken) = taken {
+            if let Some(taken) = self.take_from(row, id, now_ms) {
                 found = Some(found.unwrap_or(0).saturating_add(taken));
             }
         }
         found
+    }
+
+    /// The same of one.
+    pub fn take_from(&self, row: &Row, id: Id, now_ms: u64) -> Option<u64> {
+        let left_behind = self.note_left_behind(row, now_ms);
+        let taken = self.take_back(row, id);
+        if taken.unwrap_or(0) == 0 {
+            // Whoever took the lease has noted it.
+            self.forget_left_behind(left_behind);
+        }
+        taken
     }
 
     /// So much was given back. A little is no movement: in a tree there is always somebody who comes and goes, and whoever waits
@@ -587,13 +645,9 @@ impl Ledger {
 }
 
 impl Row {
+    /// Takes a row that is nobody's. What the one before has claimed there counts until it begins, which is more and never less.
     fn take(&self, id: Id) -> bool {
-        if self.id.compare_exchange(0, id.0, ONE, ONE).is_err() {
-            return false;
-        }
-        // What somebody else has claimed there counts until now, which is more and never less.
-        self.begin();
-        true
+        self.id.compare_exchange(0, id.0, ONE, ONE).is_ok()
     }
 
     /// The process has nothing yet; or it has become another program, and nothing of the old one is left.
@@ -622,13 +676,14 @@ impl Row {
             &self.asked_ms,
             &self.is_leaving,
             &self.is_outside,
+            &self.still_for,
         ] {
             word.store(0, ANY);
         }
     }
 
     pub fn id(&self) -> Option<Id> {
-        Some(self.id.load(ONE)).filter(|id| *id != 0).map(Id)
+        Some(Id(self.id.load(ONE))).filter(|id| id.pid() != 0)
     }
 
     pub fn lease(&self) -> u64 {
@@ -876,6 +931,15 @@ impl Row {
 
     pub fn is_outside(&self) -> bool {
         self.is_outside.load(ANY) != 0
+    }
+
+    /// Its tracer is to hold it still for that process; or to let it go on.
+    pub fn hold_still_for(&self, keeper: Option<Id>) {
+        self.still_for.store(keeper.map_or(0, |Id(keeper)| keeper), ANY);
+    }
+
+    pub fn stands_still_for(&self) -> Option<Id> {
+        Some(self.still_for.load(ANY)).filter(|keeper| *keeper != 0).map(Id)
     }
 
     pub fn set_name(&self, name: &[u8]) {

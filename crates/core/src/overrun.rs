@@ -17,6 +17,9 @@ pub const TOLD: u64 = u64::from_le_bytes(*b"oomguard");
 /// holds most.
 pub const ASKED_TO_LEAVE: u64 = u64::from_le_bytes(*b"oomleave");
 
+/// The value that comes along with a SIGSTOP for a process that its tracer is to hold still: whoever keeps the ledger of its budget sends it.
+pub const STAND_STILL: u64 = u64::from_le_bytes(*b"oomstill");
+
 /// The most that a process may hold before it is suspected, in bytes: the stack, and what was granted a moment ago, ask
 /// nobody.
 pub const fn most(limit: u64) -> u64 {

@@ -112,24 +112,19 @@ fn row() -> Option<&'static Row> {
 /// Finds this process's row, or takes one.
 fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
     let id = Id::new(pid, sys::proc::life_of(pid)?.start);
-    let found = ledger.find(id);
-    if let Some(row) = found.and_then(|place| ledger.row(place)).filter(|row| row.is_outside()) {
+    let place = ledger.take_row(id).or_else(|| {
+        // All are taken: some may be of the dead.
+        LOOKS.take_from_the_dead(ledger);
+        ledger.take_row(id)
+    })?;
+    let row = ledger.row(place)?;
+    if row.is_outside() {
         // A look was there first.
         row.begin();
-        row.set_name(&sys::process::thread_name());
     }
-    let place = found.or_else(|| {
-        let place = ledger.take_row(id).or_else(|| {
-            // All are taken: some may be of the dead.
-            LOOKS.take_from_the_dead(ledger);
-            ledger.take_row(id)
-        })?;
-        let row = ledger.row(place)?;
-        row.set_name(&sys::process::thread_name());
-        Some(place)
-    })?;
+    row.set_name(&sys::process::thread_name());
     ROW.store(u64::from(pid) << 32 | (place as u64 + 1), Ordering::Relaxed);
-    ledger.row(place)
+    Some(row)
 }
 
 /// This process has started a program that cannot ask: it is looked at from now on, and not once it is found.
@@ -138,12 +133,7 @@ pub fn note_outside(pid: u32) {
     let Some(ledger) = ledger().filter(|_| filter::may_ask()) else { return };
     let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { return };
     let id = Id::new(pid, life.start);
-    if ledger.find(id).is_none()
-        && let Some(row) = ledger.take_row(id).and_then(|place| ledger.row(place))
-    {
-        row.set_outside();
-        row.set_name(sys::proc::name_of(pid).as_bytes());
-    }
+    ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes());
 }
 
 /// This process, a child that was just forked, holds what its parent held: its parent is charged for that.

@@ -38,6 +38,7 @@
 //! | `target` | where reports go: whether that can be written |
 //! | `pool` | `Pool`, `Job`: workers that wait until their limit fits |
 //! | `sharing`, `shares` | `SharedBudget`, `Shares`: a budget that processes share; who holds what of it |
+//! | `watch`, `charges`, `race`, `stillness` | who looks after a shared budget: what each is charged, who fills a container too fast and stands still |
 //! | `fuzzing` | what the package `fuzz` calls |
 #![cfg(all(
     target_os = "linux",
@@ -58,6 +59,7 @@ use oomguard_core::{
 pub mod __fuzz;
 mod accounts;
 mod budget;
+mod charges;
 // Unsafe code is allowed here: the closure between fork and exec.
 #[allow(unsafe_code)]
 mod command;
@@ -81,6 +83,7 @@ mod output;
 mod pool;
 mod profile;
 mod program;
+mod race;
 mod read_back;
 mod refusals;
 mod report;
@@ -90,6 +93,7 @@ mod running;
 mod shares;
 mod sharing;
 mod starter;
+mod stillness;
 mod surroundings;
 // Unsafe code is allowed here; each block says what makes it sound.
 #[allow(unsafe_code)]
@@ -98,6 +102,7 @@ mod target;
 // Unsafe code is allowed here: a forked process, and memory that it shares with this one.
 #[allow(unsafe_code)]
 mod tracer;
+mod watch;
 // Unsafe code is allowed here: a forked process.
 #[allow(unsafe_code)]
 mod witness;
@@ -121,10 +126,11 @@ pub use report::{LastLook, Profiling, Report};
 pub use retry::Retry;
 pub use running::Running;
 pub use shares::{Dead, Share, Shares, budgets_here};
-pub use sharing::{SharedBudget, Shortage, patience};
+pub use sharing::{SharedBudget, patience};
 pub use surroundings::{
     CgroupVersion, ControlGroup, LimitHere, Overcommit, Rlimits, Surroundings, can_record, misspelt_variables,
 };
+pub use watch::Shortage;
 pub use worker::{OnSupervisorDeath, Worker};
 
 /// Returns whether `OOMGUARD_REPORT` is the word of an outer launcher, which has tried whether reports can be written

@@ -12,7 +12,7 @@ use super::sys::memory::{
     MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
 };
 use crate::contract::Measure;
-use crate::growth::{Grant, Growth, Looks, Use, unasked};
+use crate::growth::{Grant, Growth, Looks, Use, is_alive, unasked};
 use crate::ledger::{Id, Ledger, Row, Seen};
 use crate::shortage::LEAST_STEP_BYTES;
 
@@ -146,16 +146,21 @@ impl Room {
         if let Some(row) = found.filter(|row| !row.is_outside()) {
             return Some(row);
         }
-        let row = found.or_else(|| {
-            let place = ledger.take_row(id).or_else(|| {
-                // All are taken: some may be of the dead.
-                LOOKS.take_from_the_dead(ledger);
-                ledger.take_row(id)
-            })?;
-            ledger.row(place)
+        let place = ledger.take_row(id).or_else(|| {
+            // All are taken: some may be of the dead.
+            LOOKS.take_from_the_dead(ledger);
+            ledger.take_row(id)
         })?;
+        let row = ledger.row(place)?;
         begin(row, pid);
         Some(row)
+    }
+
+    /// Whether process `pid` is to stand still for somebody who is there.
+    pub(super) fn is_to_stand_still(&self, pid: u32) -> bool {
+        let id = sys::proc::life_of(pid).map(|life| Id::new(pid, life.start));
+        let find = || self.ledger().and_then(|ledger| ledger.row(ledger.find(id?)?));
+        find().and_then(Row::stands_still_for).is_some_and(is_alive)
     }
 
     /// A thread of process `pid` is about to take so much by a call that no limit refuses: see `Row::pledge`.

@@ -17,6 +17,7 @@ use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, T
 use crate::growth::laid_over;
 use crate::ledger::Ledger;
 use crate::message::drop_colours;
+use crate::overrun::STAND_STILL;
 use crate::record::{Armed, Page, RECORD_BYTES, passes_on};
 use crate::shortage::Asked;
 use crate::text::Text;
@@ -163,6 +164,18 @@ struct Waiter {
 
 /// How many can wait at once; the next is refused.
 const MOST_WAITERS: usize = 256;
+/// A thread that is held still, as those who share its budget are about to fill the container.
+#[derive(Clone, Copy)]
+struct Still {
+    tid: u32,
+    pid: u32,
+}
+
+/// How many can stand still at once; the next goes on.
+const MOST_STILL: usize = 64;
+/// How often it is asked whether they are to go on.
+const STILL_PAUSE_MS: u64 = 2;
+
 /// The longest that a waiter is not asked for, in milliseconds.
 const LONGEST_PAUSE_MS: u64 = 16;
 
@@ -184,6 +197,9 @@ pub(super) struct Tracer {
     troubled: [Option<Troubled>; MOST_PROCESSES],
     next: usize,
     waiters: [Option<Waiter>; MOST_WAITERS],
+    still: [Option<Still>; MOST_STILL],
+    /// When it is to be asked whether they are to go on.
+    still_due_ms: u64,
     /// The parent of the descendant that last died of what it was refused, and how that ended.
     fallen: Option<(u32, i32)>,
 }
@@ -201,6 +217,8 @@ impl Tracer {
             troubled: [None; MOST_PROCESSES],
             next: 0,
             waiters: [None; MOST_WAITERS],
+            still: [None; MOST_STILL],
+            still_due_ms: 0,
             fallen: None,
         })
     }
@@ -230,6 +248,7 @@ impl Tracer {
             let (tid, event) = match self.wait() {
                 Waited::For(tid, event) => (tid, event),
                 Waited::Nothing => {
+                    self.let_go_on(calls);
                     self.ask_for_waiters(calls, findings);
                     continue;
                 }
@@ -280,6 +299,7 @@ impl Tracer {
                     self.end_pledge(call, false);
                     *call = Call::default();
                     self.forget_waiter(tid);
+                    self.still.iter_mut().for_each(|slot| *slot = slot.filter(|still| still.tid != tid));
                     self.note_death(tid, status, findings);
                 }
                 Event::Forked => {
@@ -293,6 +313,11 @@ impl Tracer {
                     call.go_on(tid, 0);
                 }
                 Event::GroupStop => sys::trace::leave_stopped(tid),
+                Event::Signal(libc::SIGSTOP) if sys::trace::is_told(tid, STAND_STILL) => {
+                    if !self.hold_still(tid, call) {
+                        call.go_on(tid, 0);
+                    }
+                }
                 Event::Signal(signal) => {
                     self.note_signal(tid, call, signal);
                     call.go_on(tid, signal);
@@ -332,9 +357,41 @@ impl Tracer {
         }
     }
 
-    /// The next event of anybody's; where somebody waits, it is not waited for longer than until that one is to be asked for.
+    /// Leaves a thread where it stands, if it is still to. Nobody else is told.
+    fn hold_still(&mut self, tid: u32, call: &Call) -> bool {
+        let pid = if call.process == 0 { tid } else { call.process };
+        if !self.room.as_ref().is_some_and(|room| room.is_to_stand_still(pid)) {
+            return false;
+        }
+        let Some(slot) = self.still.iter_mut().find(|slot| slot.is_none()) else { return false };
+        *slot = Some(Still { tid, pid });
+        self.still_due_ms = sys::clock::monotonic_ms() + STILL_PAUSE_MS;
+        true
+    }
+
+    /// Lets those go on that are to.
+    fn let_go_on(&mut self, calls: &[Call]) {
+        let (Some(room), now_ms) = (&self.room, sys::clock::monotonic_ms()) else { return };
+        if now_ms < self.still_due_ms {
+            return;
+        }
+        self.still_due_ms = now_ms + STILL_PAUSE_MS;
+        for slot in &mut self.still {
+            if let Some(Still { tid, pid }) = *slot
+                && !room.is_to_stand_still(pid)
+            {
+                *slot = None;
+                calls.get(tid as usize).inspect(|call| call.go_on(tid, 0));
+            }
+        }
+    }
+
+    /// The next event of anybody's; where somebody waits or stands still, it is not waited for longer than until that one is to be
+    /// asked for.
     fn wait(&self) -> Waited {
-        let Some(due_ms) = self.waiters.iter().flatten().map(|waiter| waiter.due_ms).min() else {
+        let still = self.still.iter().any(Option::is_some).then_some(self.still_due_ms);
+        let waiters = self.waiters.iter().flatten().map(|waiter| waiter.due_ms);
+        let Some(due_ms) = waiters.chain(still).min() else {
             return sys::trace::wait_any().map_or(Waited::Nobody, |(tid, event)| Waited::For(tid, event));
         };
         match due_ms.saturating_sub(sys::clock::monotonic_ms()) {

@@ -242,6 +242,82 @@ fn shared_memory_that_the_dead_had_is_given_to_nobody_before_a_look() {
     });
 }
 
+/// The same as for one who takes nothing back itself, but counts while somebody else does.
+#[test]
+fn shared_memory_that_the_dead_had_is_given_to_nobody_who_counts_meanwhile() {
+    in_many_orders(|| {
+        let ledger = ledger(100 << 20);
+        let (dead, asks) = (row(&ledger, 1), ledger.take_row(id(2)).unwrap());
+        assert_eq!(ask(&ledger, dead, 60 << 20), Decision::Granted);
+        ledger.note_use(dead, Seen { data: 20 << 20, held: 60 << 20, in_shared: 40 << 20 }, 1);
+        let buries = process(&ledger, |ledger| ledger.take_from_the_dead(2, |other| other != id(1)));
+        let asks = process(&ledger, move |ledger| ask(ledger, ledger.row(asks).unwrap(), 61 << 20));
+        buries.join().unwrap();
+        assert_ne!(asks.join().unwrap(), Decision::Granted);
+    });
+}
+
+/// What a look has found of it is taken off the budget before it is forgotten.
+#[test]
+fn a_look_gives_nothing_away_while_it_says_what_it_has_found() {
+    in_many_orders(|| {
+        let ledger = ledger(100 << 20);
+        let dead = row(&ledger, 1);
+        assert_eq!(ask(&ledger, dead, 40 << 20), Decision::Granted);
+        ledger.note_use(dead, Seen { data: 0, held: 40 << 20, in_shared: 40 << 20 }, 1);
+        ledger.take_from_the_dead(2, |other| other != id(1));
+        let asks = ledger.take_row(id(2)).unwrap();
+        let looks = process(&ledger, |ledger| {
+            ledger.set_ceiling(60 << 20);
+            ledger.forget_left_behind(40 << 20);
+        });
+        let asks = process(&ledger, move |ledger| ask(ledger, ledger.row(asks).unwrap(), 61 << 20));
+        looks.join().unwrap();
+        assert_ne!(asks.join().unwrap(), Decision::Granted);
+    });
+}
+
+/// Where nobody has looked for long, only what was left behind by then is forgotten.
+#[test]
+fn what_is_left_behind_just_now_is_not_forgotten_as_old() {
+    in_many_orders(|| {
+        let ledger = ledger(100 << 20);
+        let dead = row(&ledger, 1);
+        assert_eq!(ask(&ledger, dead, 40 << 20), Decision::Granted);
+        ledger.note_use(dead, Seen { data: 0, held: 40 << 20, in_shared: 40 << 20 }, 1);
+        let two = [9000, 9001].map(|now_ms| {
+            process(&ledger, move |ledger| ledger.take_from_the_dead(now_ms, |other| other != id(1)))
+        });
+        two.into_iter().for_each(|buries| drop(buries.join().unwrap()));
+        assert!(ledger.left_behind() >= 40 << 20, "{}", ledger.left_behind());
+    });
+}
+
+/// A process has its first question while a look finds that it has no row.
+#[test]
+fn a_row_is_its_process_s_own_whoever_looks_at_that_moment() {
+    in_many_orders(|| {
+        let ledger = ledger(100);
+        let looks = process(&ledger, |ledger| ledger.take_row_outside(id(1), b"name"));
+        let asks = process(&ledger, |ledger| {
+            // As the guard settles.
+            let place = ledger.take_row(id(1)).unwrap();
+            let row = ledger.row(place).unwrap();
+            if row.is_outside() {
+                row.begin();
+            }
+            row.set_base(20, None);
+            assert_eq!(ask(ledger, row, 30), Decision::Granted);
+            place
+        });
+        looks.join().unwrap();
+        let place = asks.join().unwrap();
+        let row = ledger.row(place).unwrap();
+        assert_eq!((row.id(), row.is_outside(), row.base(), row.lease()), (Some(id(1)), false, 20, 30));
+        assert_eq!((ledger.taken_rows().count(), ledger.find(id(1))), (1, Some(place)));
+    });
+}
+
 #[test]
 fn a_budget_that_shrinks_is_not_given_out_as_it_was() {
     in_many_orders(|| {

@@ -434,6 +434,32 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert!(reports(&seen).is_empty(), "{kind}: {}", seen.stderr);
         }
     });
+    add(trials, "who_waits_is_not_refused_while_another_fills_what_it_was_granted", || {
+        let marks = Marks::new("fills");
+        // For longer than the patience lasts, a little at a time.
+        let fills = "
+import mmap, sys, time
+block, part = mmap.mmap(-1, 152 << 20, flags=mmap.MAP_PRIVATE), b'1' * 1024
+for at in range(0, len(block), 4 << 20):
+    block[at:at + (4 << 20):4096] = part
+    open(sys.argv[1] + '/fills', 'w').close()
+    time.sleep(.12)
+";
+        let wants = "
+import os, sys, time
+while not os.path.exists(sys.argv[1] + '/fills'):
+    time.sleep(.01)
+try:
+    block = bytearray(120 << 20)
+    print('got it')
+except MemoryError:
+    print('refused')
+";
+        let both = "python3 -c \"$2\" \"$1\" & python3 -c \"$3\" \"$1\"; wait";
+        let arguments = [marks.0.to_str().unwrap(), fills, wants];
+        let seen = script(&["--budget", "200Mi", "--patience", "2s"], both, &arguments);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "got it\n"), "{}", seen.stderr);
+    });
     add(trials, "without_patience_who_asks_is_refused_at_once", || {
         let marks = Marks::new("impatient");
         let options = ["--budget", "200Mi", "--patience", "0"];

@@ -61,6 +61,22 @@ pub(crate) fn next_arrival(arrivals: std::os::fd::BorrowedFd<'_>) -> Option<Arri
 
 /// Sends process `pid` a signal with the value that came along: sigqueue(3). Who sent it first stays who sent it.
 pub(crate) fn queue(pid: u32, arrival: Arrival) -> std::io::Result<()> {
+    let info = info_of(arrival);
+    // SAFETY: `info` is readable during the call.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, arrival.signal, &raw const info) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The same to one thread of it.
+pub(crate) fn queue_to_thread(pid: u32, tid: u32, arrival: Arrival) -> std::io::Result<()> {
+    let info = info_of(arrival);
+    let signal = arrival.signal;
+    // SAFETY: `info` is readable during the call.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, signal, &raw const info) };
+    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+fn info_of(arrival: Arrival) -> libc::siginfo_t {
     // SAFETY: all-zero is a valid `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
     info.si_signo = arrival.signal;
@@ -79,7 +95,5 @@ pub(crate) fn queue(pid: u32, arrival: Arrival) -> std::io::Result<()> {
     // SAFETY: within the structure, as just asserted, which is aligned for it and of which any bytes are valid.
     let queued = unsafe { &mut *queued };
     (queued.sender, queued.user, queued.value) = (arrival.sender, arrival.user, arrival.value);
-    // SAFETY: `info` is readable during the call.
-    let sent = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, arrival.signal, &raw const info) };
-    if sent == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    info
 }

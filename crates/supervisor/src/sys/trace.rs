@@ -7,6 +7,7 @@ use super::errno::errno;
 use core::ffi::c_long;
 
 const SEIZE: u32 = 0x4206;
+const INTERRUPT: u32 = 0x4207;
 const LISTEN: u32 = 0x4208;
 const GET_SYSCALL_INFO: u32 = 0x420e;
 const GET_REGISTERS: u32 = 0x4204;
@@ -18,6 +19,7 @@ const GET_GENERAL_REGISTERS: u32 = 12;
 const SET_GENERAL_REGISTERS: u32 = 13;
 const SYSCALL: u32 = 24;
 const CONT: u32 = 7;
+const DETACH: u32 = 17;
 const GET_EVENT_MESSAGE: u32 = 0x4201;
 const GET_SIGNAL_INFO: u32 = 0x4202;
 
@@ -153,6 +155,16 @@ pub(crate) fn origin_of_signal(tid: u32) -> Origin {
     }
 }
 
+/// Whether the signal that a thread is about to get came along with that value.
+pub(crate) fn is_told(tid: u32, value: u64) -> bool {
+    // SAFETY: all-zero is a valid `siginfo_t`, a struct of integers.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    ptrace(GET_SIGNAL_INFO, tid, 0, (&raw mut info).addr()) == 0
+        && info.si_code == libc::SI_QUEUE
+        // SAFETY: a queued signal has a value.
+        && unsafe { info.si_value() }.sival_ptr as u64 == value
+}
+
 fn event_of(status: i32) -> Event {
     if !libc::WIFSTOPPED(status) {
         return Event::Gone(status);
@@ -181,6 +193,32 @@ fn ptrace(request: u32, tid: u32, address: usize, data: usize) -> c_long {
 /// brk(2) takes that for an address.
 pub(crate) fn seize(pid: u32) -> Result<(), i32> {
     if ptrace(SEIZE, pid, 0, OPTIONS as usize) == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Has a thread stand still soon, as long as the calling thread lives and does not let it go. Whether that may be.
+pub(crate) fn hold(tid: u32) -> bool {
+    ptrace(SEIZE, tid, 0, 0) == 0 && ptrace(INTERRUPT, tid, 0, 0) == 0
+}
+
+/// Lets a thread go on that the calling thread holds, and get the signal that it may stand at. False: it does not stand yet.
+pub(crate) fn let_go(tid: u32) -> bool {
+    // SAFETY: all-zero is a valid `siginfo_t`, a struct of integers.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    if ptrace(GET_SIGNAL_INFO, tid, 0, (&raw mut info).addr()) == 0 {
+        let stands_for_us = info.si_code >> 8 == EVENT_STOP;
+        let signal = if stands_for_us { 0 } else { info.si_signo.unsigned_abs() as usize };
+        return ptrace(DETACH, tid, 0, signal) == 0;
+    }
+    if super::proc::parent_of(tid) == Some(super::process::pid()) && super::proc::state_of(tid) == Some(b'Z')
+    {
+        return true;
+    }
+    // Whoever traces the dead is told first, and the parent then.
+    let mut status = 0;
+    let options = libc::__WALL | libc::WNOHANG;
+    // SAFETY: `status` is writable during the call.
+    let got = unsafe { libc::wait4(tid.cast_signed(), &raw mut status, options, core::ptr::null_mut()) };
+    got < 0 || got > 0 && !libc::WIFSTOPPED(status)
 }
 
 /// Lets a stopped thread go on, with a signal unless that is zero. One that was killed meanwhile needs nothing.

@@ -1,0 +1,225 @@
+//! What those who share a budget hold, each by its row: a look charges those who have taken memory without asking, and those who
+//! cannot ask, and finds out what is held above all charges.
+
+use super::descendants;
+use super::race::{Looked, Race};
+use super::sys;
+use crate::contract::Measure;
+use crate::growth::is_alive;
+use crate::ledger::{Id, Ledger, Row, Seen};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+pub(super) struct Charges {
+    ledger: &'static Ledger,
+    /// The variable that all have in their environment who share it, as long as they do not change that.
+    mark: Vec<u8>,
+    /// The processes that were there at the last search.
+    seen: HashSet<u32>,
+    looked: Looked,
+    /// What each held when that last counted as movement.
+    held: HashMap<Id, u64>,
+    forked: Forked,
+    /// What some held above their leases at the last look, as there was no room to charge them for it.
+    beyond: u64,
+}
+
+/// Those who were forked, when that was looked at last.
+#[derive(Default)]
+struct Forked {
+    /// When it may be looked at again.
+    next: Option<Instant>,
+    /// How many pages they had been given.
+    faults: u64,
+    /// What they held above what all are charged for, in bytes.
+    beside: u64,
+    /// The most that all were charged for since.
+    charged: u64,
+}
+
+/// What was found to be held beside all leases is looked for again so soon.
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(250);
+/// However little a process seems to do, it is looked at so often.
+const UNSEEN_AT_MOST: Duration = Duration::from_secs(30);
+
+impl Charges {
+    pub(super) fn new(ledger: &'static Ledger, mark: Vec<u8>) -> Charges {
+        let mut seen = HashSet::new();
+        // Of those that are here already nobody can share it.
+        descendants::arrivals(&mut seen);
+        Charges {
+            ledger,
+            mark,
+            seen,
+            looked: HashMap::new(),
+            held: HashMap::new(),
+            forked: Forked::default(),
+            beyond: 0,
+        }
+    }
+
+    pub(super) fn looked(&self) -> &Looked {
+        &self.looked
+    }
+
+    pub(super) fn beyond(&self) -> u64 {
+        self.beyond
+    }
+
+    /// A closer look is due at once.
+    pub(super) fn hurry(&mut self) {
+        self.forked.next = None;
+    }
+
+    /// Brings the rows up to date; what they are charged for together. Where there is much room, those who have done nothing are not
+    /// looked at.
+    pub(super) fn charge(&mut self, has_much_room: bool) -> u64 {
+        let mut charged = 0u64;
+        let mut given_back = 0u64;
+        self.beyond = 0;
+        for row in self.ledger.taken_rows() {
+            let Some(id) = row.id() else { continue };
+            let life = sys::proc::life_of(id.pid()).filter(|life| life.is_alive && life.start == id.start());
+            let Some(life) = life else {
+                if is_alive(id) {
+                    continue;
+                }
+                self.looked.remove(&id);
+                let taken = self.ledger.take_from(row, id, sys::clock::monotonic_ms()).unwrap_or(0);
+                given_back = given_back.saturating_add(taken);
+                continue;
+            };
+            let is_idle =
+                |(at, faults): &(Instant, u64)| *faults == life.faults && at.elapsed() < UNSEEN_AT_MOST;
+            if has_much_room && self.looked.get(&id).is_some_and(is_idle) {
+                charged = charged.saturating_add(row.charge().min(row.lease()));
+                continue;
+            }
+            self.looked.insert(id, (Instant::now(), life.faults));
+            let memory = sys::memory::memory_use_of(id.pid());
+            let Some(held) = memory.of(Measure::Resident) else { continue };
+            let seen =
+                Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };
+            self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
+            self.note_movement(id, held);
+            let share = || sys::memory::share_held_by(id.pid());
+            let due = if row.is_outside() {
+                let due = if held > 4 << 20 { share().unwrap_or(held).min(held) } else { held };
+                // It may be that it can ask by now, and has.
+                row.take_unused(1, || row.is_outside().then_some(due));
+                due
+            } else if row.charge() > row.lease().saturating_add(64 << 10) {
+                row.charge().min(share().unwrap_or(u64::MAX))
+            } else {
+                charged = charged.saturating_add(row.charge().min(row.lease()));
+                continue;
+            };
+            // The leases come to no more than they may; what is held above that is seen all the same.
+            self.ledger.charge(row, due);
+            charged = charged.saturating_add(due);
+            self.beyond = self.beyond.saturating_add(due.saturating_sub(row.lease()));
+        }
+        self.ledger.note_given_back(given_back, sys::clock::monotonic_ms());
+        charged
+    }
+
+    /// Whoever still fills what it was granted is not done with it: others wait on meanwhile.
+    fn note_movement(&mut self, id: Id, held: u64) {
+        let before = self.held.entry(id).or_insert(held);
+        if held >= before.saturating_add((self.ledger.permitted() / 64).max(1)) {
+            self.ledger.note_movement(sys::clock::monotonic_ms());
+            *before = held;
+        }
+        *before = held.min(*before);
+    }
+
+    /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
+    /// hold above their charge who were forked. To find that out is dear. How many pages they were given is not, and it can be
+    /// no more than that.
+    pub(super) fn held_beside(&mut self, charged: u64, race: &mut Race) -> u64 {
+        let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
+        if forked().next().is_none() {
+            self.forked = Forked { charged, ..Forked::default() };
+            return 0;
+        }
+        let given = forked().filter_map(|id| sys::proc::life_of(id.pid())).map(|life| life.faults);
+        let faults = given.fold(0, u64::saturating_add);
+        let lately = faults.saturating_sub(self.forked.faults).saturating_mul(sys::memory::page_bytes());
+        let at_most = self.forked.beside.saturating_add(lately);
+        let budget = self.ledger.budget();
+        // Whoever has left behind what others were charged for with it.
+        let orphaned = self.forked.charged.saturating_sub(charged);
+        let is_near = charged.saturating_add(at_most) > budget - budget / 8
+            || lately > budget / 8
+            || orphaned > budget / 8;
+        // What was found then may be gone since, with whoever held it.
+        let is_old = self.forked.beside > budget / 16;
+        let now = Instant::now();
+        let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
+            let together = self.held_together(race);
+            race.note_duration_of_look(now.elapsed());
+            // What has been touched since the look began is not beside it.
+            let charged = self.charge(false).max(charged);
+            let beside = together.saturating_sub(charged);
+            let next = Instant::now() + now.elapsed() * 4;
+            self.forked = Forked { next: Some(next), faults, beside, charged };
+            return beside;
+        } else if faults < self.forked.faults {
+            // Some have gone.
+            self.forked.faults = faults;
+        }
+        self.forked.charged = self.forked.charged.max(charged);
+        self.forked.beside
+    }
+
+    /// What all hold together, each shared page once.
+    fn held_together(&self, race: &mut Race) -> u64 {
+        let mut together = 0u64;
+        for row in self.ledger.taken_rows() {
+            let Some(id) = row.id() else { continue };
+            // To ask all of them takes so long that the container may be full by then.
+            race.hold_if_it_is_one(&self.looked);
+            let share = sys::memory::share_held_by(id.pid()).unwrap_or(row.charge());
+            together = together.saturating_add(share);
+        }
+        together
+    }
+
+    /// The same, where one comes while another goes: what each held before and after, so that nothing counts that was not
+    /// there in between. One that is gone holds nothing.
+    pub(super) fn held_throughout(&self) -> u64 {
+        let look = || -> HashMap<Id, u64> {
+            let held = |row: &Row| {
+                let id = row.id()?;
+                let share = sys::memory::share_held_by(id.pid());
+                is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
+            };
+            self.ledger.taken_rows().filter_map(held).collect()
+        };
+        let (before, after) = (look(), look());
+        let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
+        after.iter().map(least).fold(0, u64::saturating_add)
+    }
+
+    /// Gives those a row who have none: nothing of ours runs in them, and they are charged for what they hold.
+    pub(super) fn search(&mut self) {
+        let new = descendants::arrivals(&mut self.seen);
+        let own = sys::process::pid();
+        let mut members: HashSet<u32> =
+            self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
+        self.looked.retain(|id, _| members.contains(&id.pid()));
+        self.held.retain(|id, _| members.contains(&id.pid()));
+        for pid in new.into_iter().filter(|pid| *pid != own) {
+            let is_ours = members.contains(&pid)
+                || sys::proc::environment_has(pid, &self.mark)
+                || sys::proc::parent_of(pid).is_some_and(|parent| members.contains(&parent));
+            if !is_ours || !members.insert(pid) {
+                continue;
+            }
+            let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { continue };
+            let id = Id::new(pid, life.start);
+            self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes());
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Where a container fills faster than anybody could be asked to leave: those who write to what they share with their parent ask
+//! nobody, and four of them can fill it before one of them has so much as noticed. So they stand still until a look has found that
+//! there is room, or until somebody has left.
+
+use super::stillness::Stillness;
+use super::sys;
+use crate::cgroup::{Filling, UsageCounter, filling};
+use crate::contract::Measure;
+use crate::growth::is_alive;
+use crate::ledger::{Id, Ledger, Row};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// When each process was looked at last, and how many pages it had been given by then: who has got none since holds no more.
+pub(super) type Looked = HashMap<Id, (Instant, u64)>;
+
+pub(super) struct Race {
+    ledger: &'static Ledger,
+    pace: Pace,
+    /// What the container is charged, cheap to read.
+    usage: Option<UsageCounter>,
+    still: Stillness,
+    /// Since when somebody stands still.
+    since: Option<Instant>,
+    /// Who was asked to leave last, and is not held.
+    leaves: Option<Id>,
+}
+
+/// How fast the container fills.
+#[derive(Default)]
+struct Pace {
+    /// When it was looked last, what was needed of the container, and what it was charged.
+    last: Option<(Instant, Filling, u64)>,
+    /// In bytes a millisecond.
+    rate: u64,
+    /// Whether the last look found it fuller than the one before.
+    grows: bool,
+    /// How long it took to find out what all hold together, in milliseconds.
+    look_ms: u64,
+}
+
+impl Pace {
+    /// It is charged so much now.
+    fn note_charge(&mut self, charged: u64) {
+        let Some((at, _, before)) = self.last else { return };
+        self.rate = self.rate.max(charged.saturating_sub(before) / ms_since(at));
+    }
+
+    /// A look found it so full. Whoever fills it may have been held up a moment ago, and goes on.
+    fn note(&mut self, container: Option<Filling>, charged: u64) {
+        let grown = |(at, before, _): (Instant, Filling, u64)| {
+            container.map_or(0, |now| now.needed.saturating_sub(before.needed) / ms_since(at))
+        };
+        let rate = self.last.map_or(0, grown);
+        self.grows = rate > 0;
+        self.rate = rate.max(self.rate / 2);
+        self.last = container.map(|container| (Instant::now(), container, charged));
+    }
+
+    /// Whether so much of so large a container will be gone before one look more is over.
+    fn is_race(&self, left: u64, limit: u64) -> bool {
+        left < edge(limit).saturating_add(self.rate.saturating_mul(RACE_MS.max(4 * self.look_ms)))
+    }
+}
+
+fn ms_since(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// A container that will be full so soon at its pace does not wait for a look at those who fill it.
+const RACE_MS: u64 = 60;
+/// The same where such a look takes long.
+const MOST_RACE_MS: u64 = 300;
+/// So soon one has begun to leave who is asked to.
+const BEGINS_WITHIN_MS: u64 = 10;
+/// So long somebody stands still at most: one who was asked to leave is gone by then, or is none who can be made to.
+const STILL_AT_MOST: Duration = Duration::from_secs(5);
+
+impl Race {
+    pub(super) fn new(ledger: &'static Ledger) -> Race {
+        Race {
+            ledger,
+            pace: Pace::default(),
+            usage: None,
+            still: Stillness::default(),
+            since: None,
+            leaves: None,
+        }
+    }
+
+    /// Whether somebody stands still.
+    pub(super) fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// A look at the container: how full it is.
+    pub(super) fn look(&mut self) -> Option<Filling> {
+        let (filling, usage) = filling("").unzip();
+        self.usage = usage;
+        self.pace.note(filling, self.charged().unwrap_or(0));
+        filling
+    }
+
+    /// What the container is charged.
+    pub(super) fn charged(&self) -> Option<u64> {
+        self.usage.as_ref().and_then(UsageCounter::read)
+    }
+
+    /// What was left of it at the last look.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.pace.last.map(|(_, container, _)| container.left())
+    }
+
+    /// How much more is used of it by the time at which one who is asked to leave now has begun to.
+    pub(super) fn used_soon(&self) -> u64 {
+        self.pace.rate.saturating_mul(BEGINS_WITHIN_MS)
+    }
+
+    /// It took so long to find out what all hold together.
+    pub(super) fn note_duration_of_look(&mut self, duration: Duration) {
+        // It takes longer while others run.
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let before = self.pace.look_ms;
+        self.pace.look_ms = ms.min(MOST_RACE_MS / 4).max(before - before / 16);
+    }
+
+    /// Holds those who may be the reason, where nothing will be left in a moment. Whether it had to.
+    pub(super) fn hold_if_it_is_one(&mut self, looked: &Looked) -> bool {
+        self.left_in_a_race().is_some_and(|left| self.hold(left, looked))
+    }
+
+    /// What is left of the container, if that will be gone in a moment; nothing, as long as somebody stands still.
+    fn left_in_a_race(&mut self) -> Option<u64> {
+        if self.is_on() {
+            return Some(0);
+        }
+        let charged = self.charged()?;
+        self.pace.note_charge(charged);
+        let (_, before, charged_before) = self.pace.last?;
+        let left = before.left().saturating_sub(charged.saturating_sub(charged_before));
+        if !self.pace.is_race(left, before.limit) {
+            return None;
+        }
+        let (now, _) = filling("")?;
+        self.pace.is_race(now.left(), now.limit).then(|| now.left())
+    }
+
+    /// Holds those who may use what is left without asking, if they have begun to.
+    fn hold(&mut self, left: u64, looked: &Looked) -> bool {
+        let few_pages = if self.is_on() { 0 } else { 64 };
+        let heirs: Vec<(Id, &'static Row)> =
+            heirs(self.ledger).filter(|(id, _)| Some(*id) != self.leaves).collect();
+        let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
+        let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
+        if !have_begun || unasked < left {
+            return false;
+        }
+        heirs.iter().for_each(|(id, row)| self.still.hold(*id, row));
+        if !self.still.is_empty() {
+            self.since = self.since.or_else(|| Some(Instant::now()));
+        }
+        self.is_on()
+    }
+
+    /// After a look: lets those go on that stand still, one after the other as long as the container fills, and is fuller than it
+    /// should be: this process may have to wait for a processor.
+    pub(super) fn let_go_on(&mut self, somebody_leaves: bool) {
+        let Some(since) = self.since else { return };
+        let is_over = since.elapsed() > STILL_AT_MOST;
+        if somebody_leaves && !is_over {
+            return;
+        }
+        let is_full = self.pace.last.is_some_and(|(_, container, _)| {
+            let beyond = container.limit.saturating_sub(self.ledger.budget()).max(container.limit / 32);
+            container.left() < 2 * beyond
+        });
+        if self.pace.grows && is_full && !is_over {
+            self.still.next_goes_on();
+        } else {
+            self.still.go_on(None);
+            self.since = None;
+        }
+    }
+
+    /// Whether all have gone on who are to.
+    pub(super) fn have_gone_on(&mut self) -> bool {
+        self.still.finish()
+    }
+
+    /// That one was asked to leave, and goes on.
+    pub(super) fn spare(&mut self, id: Id) {
+        self.leaves = Some(id);
+        self.still.go_on(Some(id));
+    }
+}
+
+/// Those who were forked by one of ours that is still there.
+fn heirs(ledger: &'static Ledger) -> impl Iterator<Item = (Id, &'static Row)> {
+    let forked = ledger.taken_rows().filter(|row| row.base() > 0 && !row.is_outside());
+    forked.filter_map(|row| Some((row.id()?, row))).filter(|(_, row)| row.parent().is_some_and(is_alive))
+}
+
+fn has_got_pages(id: Id, looked: &Looked, few: u64) -> bool {
+    let before = looked.get(&id).map_or(0, |(_, faults)| *faults);
+    sys::proc::life_of(id.pid()).is_some_and(|life| life.faults > before.saturating_add(few))
+}
+
+/// What it shares with its parent, and what it has mapped and not touched.
+fn may_use_unasked(id: Id, row: &Row) -> u64 {
+    let memory = sys::memory::memory_use_of(id.pid());
+    let resident = memory.of(Measure::Resident).unwrap_or(0);
+    row.base().saturating_add(memory.data.unwrap_or(0).saturating_sub(resident))
+}
+
+/// With so little left the container is about to overflow.
+pub(super) fn edge(limit: u64) -> u64 {
+    (limit / 100).max(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_fills_fast_is_a_race_the_sooner_the_longer_a_look_takes() {
+        const LIMIT: u64 = 200 << 20;
+        let mut pace = Pace::default();
+        assert!(!pace.is_race(3 << 20, LIMIT) && pace.is_race(1 << 20, LIMIT));
+        let ago = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
+        let full = |needed| Filling { limit: LIMIT, used: needed, needed };
+        pace.last = Some((ago, full(0), 0));
+        pace.note(Some(full(100 << 20)), 100 << 20);
+        // A MiB in a millisecond, or less where this was held up.
+        assert!(
+            pace.grows
+                && pace.rate <= 1 << 20
+                && pace.last.is_some_and(|(_, now, _)| now.left() == 100 << 20)
+        );
+        pace.rate = 1 << 20;
+        assert!(pace.is_race(60 << 20, LIMIT) && !pace.is_race(80 << 20, LIMIT));
+        pace.look_ms = 40;
+        assert!(pace.is_race(80 << 20, LIMIT) && !pace.is_race(180 << 20, LIMIT));
+        // Who fills it was held up; that is forgotten soon, and not at once.
+        pace.note(Some(full(100 << 20)), 100 << 20);
+        assert!(!pace.grows && pace.rate == 1 << 19);
+    }
+}

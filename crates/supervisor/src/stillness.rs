@@ -1,0 +1,201 @@
+//! Processes that stand still for a moment. The thread that holds them is their tracer meanwhile (ptrace(2)): so no parent is told
+//! of it, as one is of a process that SIGSTOP stops; who is stopped or let go on by somebody else at that time is as he left it
+//! afterwards; and once that thread has ended, however it did, the kernel lets them go on. One that is followed has a tracer of ours
+//! already, which is told to hold it. Whoever somebody else traces, or may not be traced, is left alone.
+
+use super::sys;
+use super::sys::signals::Arrival;
+use crate::growth::is_alive;
+use crate::ledger::{Id, Row};
+use crate::overrun::STAND_STILL;
+
+#[derive(Default)]
+pub(super) struct Stillness {
+    /// Those that stand still, or are about to.
+    held: Vec<Held>,
+    /// Threads that were about to stand still when they were to go on.
+    leaving: Vec<u32>,
+}
+
+struct Held {
+    id: Id,
+    row: &'static Row,
+    /// Those of its threads that this one traces; none of one that is followed.
+    threads: Vec<u32>,
+}
+
+impl Stillness {
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Has a process stand still, which has that row, with all its threads. Nothing where it does so of itself.
+    pub(super) fn hold(&mut self, id: Id, row: &'static Row) {
+        let is_held = self.held.iter().any(|held| held.id == id);
+        if is_held || matches!(sys::proc::state_of(id.pid()), None | Some(b'T' | b't' | b'Z' | b'X')) {
+            return;
+        }
+        let threads = hold_threads_of(id.pid());
+        if !is_alive(id) {
+            // Its number is another one's by now.
+            self.leaving.extend(threads);
+        } else if !threads.is_empty() || has_tracer_hold(id, row) {
+            self.held.push(Held { id, row, threads });
+        }
+    }
+
+    /// Lets all go on, or that one.
+    pub(super) fn go_on(&mut self, only: Option<Id>) {
+        for held in self.held.extract_if(.., |held| only.is_none_or(|only| only == held.id)) {
+            if held.threads.is_empty() && held.row.id() == Some(held.id) {
+                held.row.hold_still_for(None);
+            }
+            self.leaving.extend(held.threads);
+        }
+        self.finish();
+    }
+
+    /// Lets the one go on that has stood still longest.
+    pub(super) fn next_goes_on(&mut self) {
+        let first = self.held.first().map(|held| held.id);
+        first.inspect(|first| self.go_on(Some(*first)));
+    }
+
+    /// Nobody can be let go who does not stand yet: whether all who are to go on have.
+    pub(super) fn finish(&mut self) -> bool {
+        self.leaving.retain(|tid| !sys::trace::let_go(*tid));
+        self.leaving.is_empty()
+    }
+}
+
+/// Those that may be held.
+fn hold_threads_of(pid: u32) -> Vec<u32> {
+    let mut threads: Vec<u32> = Vec::new();
+    // One that does not stand yet may start another.
+    loop {
+        let before = threads.len();
+        for tid in threads_of(pid) {
+            if !threads.contains(&tid) && sys::trace::hold(tid) {
+                threads.push(tid);
+            }
+        }
+        if threads.len() == before {
+            return threads;
+        }
+    }
+}
+
+/// Has a tracer of ours hold a process that it follows; false where there is none.
+fn has_tracer_hold(id: Id, row: &Row) -> bool {
+    let own = sys::process::pid();
+    let keeper = sys::proc::life_of(own).map(|life| Id::new(own, life.start));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", id.pid())).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok());
+    if tracer.is_none_or(|tracer| sys::proc::name_of(tracer).as_bytes() != b"oomguard-tracer") {
+        return false;
+    }
+    row.hold_still_for(keeper);
+    let told =
+        Arrival { signal: libc::SIGSTOP, code: libc::SI_QUEUE, sender: own, user: 0, value: STAND_STILL };
+    // Its tracer does not hand it on.
+    threads_of(id.pid()).filter(|tid| sys::signals::queue_to_thread(id.pid(), *tid, told).is_ok()).count() > 0
+}
+
+fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+    use std::time::{Duration, Instant};
+
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn start() -> Sleeper {
+            Sleeper(Command::new("sleep").arg("60").spawn().unwrap())
+        }
+
+        fn id(&self) -> Id {
+            Id::new(self.0.id(), sys::proc::life_of(self.0.id()).unwrap().start)
+        }
+
+        fn send(&self, signal: i32) {
+            sys::child::kill(self.0.id(), false, signal).unwrap();
+        }
+
+        fn state(&self) -> char {
+            sys::proc::state_of(self.0.id()).map_or('-', char::from)
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            self.0.kill().and_then(|()| self.0.wait()).unwrap();
+        }
+    }
+
+    /// Of no matter for those who have no tracer.
+    #[allow(unsafe_code)]
+    fn row() -> &'static Row {
+        // SAFETY: a row is made of integers.
+        Box::leak(unsafe { Box::<Row>::new_zeroed().assume_init() })
+    }
+
+    fn wait_for(sleepers: &[Sleeper], states: &str, still: &mut Stillness) {
+        let began = Instant::now();
+        loop {
+            still.finish();
+            let now: String = sleepers.iter().map(Sleeper::state).collect();
+            if now == states {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{now} rather than {states}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn those_who_stand_still_go_on_one_after_the_other() {
+        let (sleepers, mut still) = ([(); 3].map(|()| Sleeper::start()), Stillness::default());
+        sleepers.iter().for_each(|sleeper| still.hold(sleeper.id(), row()));
+        wait_for(&sleepers, "ttt", &mut still);
+        still.next_goes_on();
+        wait_for(&sleepers, "Stt", &mut still);
+        still.go_on(Some(sleepers[2].id()));
+        wait_for(&sleepers, "StS", &mut still);
+        still.go_on(None);
+        wait_for(&sleepers, "SSS", &mut still);
+        assert!(still.is_empty());
+    }
+
+    #[test]
+    fn they_go_on_when_the_thread_has_ended_that_holds_them() {
+        let sleepers = [(); 3].map(|()| Sleeper::start());
+        let hold = || {
+            let mut still = Stillness::default();
+            sleepers.iter().for_each(|sleeper| still.hold(sleeper.id(), row()));
+            wait_for(&sleepers, "ttt", &mut still);
+        };
+        std::thread::scope(|scope| drop(scope.spawn(hold)));
+        wait_for(&sleepers, "SSS", &mut Stillness::default());
+    }
+
+    #[test]
+    fn whoever_is_stopped_by_somebody_else_stays_so_and_a_signal_arrives() {
+        let (mut sleepers, mut still) = ([(); 3].map(|()| Sleeper::start()), Stillness::default());
+        sleepers[0].send(libc::SIGSTOP);
+        wait_for(&sleepers, "TSS", &mut still);
+        sleepers.iter().for_each(|sleeper| still.hold(sleeper.id(), row()));
+        wait_for(&sleepers, "Ttt", &mut still);
+        sleepers[1].send(libc::SIGSTOP);
+        sleepers[2].send(libc::SIGTERM);
+        still.go_on(None);
+        wait_for(&sleepers, "TTZ", &mut still);
+        assert_eq!(sleepers[2].0.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+}

@@ -1,0 +1,388 @@
+//! Who looks after a budget that processes share. Grants need nobody, but somebody looks whether what the ledger says is true: charges
+//! those who have taken memory without asking; compares all with what the container is charged, and takes what no row holds off
+//! the budget; and asks the greediest to leave before the kernel kills everybody. A few times a second, and the oftener the nearer.
+
+use super::charges::Charges;
+use super::look::{Over, send, tell};
+use super::race::{Race, edge};
+use super::sys;
+use super::sys::memory::MemoryUse;
+use crate::cgroup::Filling;
+use crate::contract::{Cause, LAST_WORDS_DEADLINE_MS};
+use crate::growth::is_alive;
+use crate::ledger::{Id, Ledger, Row};
+use crate::overrun::{AGAIN_MS, ASKED_TO_LEAVE, most};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What those who have a budget know of who looks after it.
+#[derive(Default)]
+pub(super) struct Notes {
+    state: Mutex<State>,
+    is_over: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_over: bool,
+    left: Vec<Over>,
+    /// Whom to tell that it gets short.
+    listeners: Vec<Listener>,
+}
+
+pub(super) type Listener = Box<dyn FnMut(Shortage) + Send>;
+
+impl Notes {
+    /// Nobody has the budget any more.
+    pub(super) fn end(&self) {
+        self.state.lock().is_over = true;
+        self.is_over.notify_all();
+    }
+
+    /// Those that were asked to leave so far.
+    pub(super) fn left(&self) -> Vec<Over> {
+        self.state.lock().left.clone()
+    }
+
+    pub(super) fn add_listener(&self, listener: Listener) {
+        self.state.lock().listeners.push(listener);
+    }
+}
+
+/// How a shared budget stands that gets short.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// What there is to share, in bytes; less where the container has no room for more.
+    pub permitted: u64,
+    /// What of it is leased.
+    pub leased: u64,
+    /// How many processes wait for others to give memory back.
+    pub waiting: usize,
+}
+
+struct Watch {
+    ledger: &'static Ledger,
+    /// What there is to share, here and now.
+    size: Box<dyn Fn() -> Option<u64> + Send>,
+    notes: Arc<Notes>,
+    charges: Charges,
+    race: Race,
+    /// Since when more is in use than there may be.
+    over_since: Option<Instant>,
+    /// When it was looked last, and what was in use.
+    last: Option<(Instant, u64)>,
+    next_search: Instant,
+    asked: Option<Asked>,
+    /// Those that could not be made to leave: another user's, or one that the kernel holds.
+    stay: HashSet<Id>,
+    /// It was short at the last look.
+    is_short: bool,
+    /// More than half of it was left.
+    has_much_room: bool,
+    processors: u64,
+}
+
+/// Somebody who was asked to leave.
+struct Asked {
+    id: Id,
+    pidfd: Option<OwnedFd>,
+    at: Instant,
+}
+
+/// How soon one who was asked to leave must have begun to.
+const OBEYS_WITHIN: Duration = Duration::from_millis(50);
+/// How long one may take that has begun to.
+const ENDS_WITHIN: Duration = Duration::from_millis(LAST_WORDS_DEADLINE_MS + 2000);
+const SEARCH_EVERY: Duration = Duration::from_millis(200);
+const SEARCH_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Where more than half of the budget is left.
+const LONGEST_PAUSE_WITH_ROOM: Duration = Duration::from_secs(2);
+const SHORTEST_PAUSE_MS: u64 = 5;
+/// Where they were held still, as they fill the container.
+const PAUSE_IN_A_RACE: Duration = Duration::from_millis(2);
+/// Where one of those is yet to go on.
+const PAUSE_TO_LET_GO: Duration = Duration::from_micros(200);
+/// The least time between two glances at what the container is charged.
+const SHORTEST_GLANCE: Duration = Duration::from_millis(4);
+
+/// What a look found, in bytes.
+struct Found {
+    /// What all rows together are charged for.
+    charged: u64,
+    /// What is in use that they are not charged for, as far as the tree is concerned.
+    beside: u64,
+    container: Option<Filling>,
+    /// So much more is used of it by the time at which one who is asked to leave now has begun to.
+    soon: u64,
+}
+
+impl Found {
+    /// Whether the container is about to overflow, and those who share the budget have a part in it: where others fill it,
+    /// nothing is gained by their end.
+    fn fills(&self, container: Filling) -> bool {
+        let own = self.charged.saturating_add(self.beside);
+        container.left() < self.edge(container) && own >= container.limit / 16
+    }
+
+    /// With so little left the container is about to overflow.
+    fn edge(&self, container: Filling) -> u64 {
+        edge(container.limit).saturating_add(self.soon)
+    }
+}
+
+/// Looks after that budget from now on, until it is told the end.
+pub(super) fn start(
+    ledger: &'static Ledger,
+    size: impl Fn() -> Option<u64> + Send + 'static,
+    mark: Vec<u8>,
+) -> io::Result<Arc<Notes>> {
+    let notes = Arc::new(Notes::default());
+    let watch = Watch {
+        ledger,
+        size: Box::new(size),
+        notes: Arc::clone(&notes),
+        charges: Charges::new(ledger, mark),
+        race: Race::new(ledger),
+        over_since: None,
+        last: None,
+        next_search: Instant::now(),
+        asked: None,
+        stay: HashSet::new(),
+        is_short: false,
+        has_much_room: false,
+        // Which reads files of the cgroup.
+        processors: std::thread::available_parallelism().map_or(1, |number| number.get() as u64),
+    };
+    let builder = std::thread::Builder::new().name("oomguard-budget".into()).stack_size(128 << 10);
+    builder.spawn(|| watch.run())?;
+    Ok(notes)
+}
+
+impl Watch {
+    /// Until nobody has the budget any more. Whoever stands still then goes on, as this thread ends.
+    fn run(mut self) {
+        loop {
+            let pause = self.look();
+            self.race.let_go_on(self.asked.is_some());
+            if self.rest(pause) {
+                return;
+            }
+        }
+    }
+
+    /// One look; how long it is until the next.
+    fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        if self.race.hold_if_it_is_one(self.charges.looked()) {
+            self.charges.hurry();
+        }
+        if now >= self.next_search {
+            self.charges.search();
+            // A two-hundredth of a processor at most, and a tenth of that where there is much room.
+            let times = if self.has_much_room { 2000 } else { 200 };
+            self.next_search =
+                Instant::now() + (now.elapsed() * times).clamp(SEARCH_EVERY, SEARCH_AT_LEAST_EVERY);
+            if let Some(budget) = (self.size)().filter(|bytes| *bytes != self.ledger.budget()) {
+                self.ledger.set_budget(budget);
+                self.ledger.note_movement(sys::clock::monotonic_ms());
+            }
+        }
+        let left_behind = self.ledger.left_behind();
+        let charged = self.charges.charge(self.has_much_room);
+        let beside = self.charges.held_beside(charged, &mut self.race);
+        let is_race = self.race.is_on() && charged.saturating_add(beside) > self.ledger.budget();
+        let soon = if is_race { self.race.used_soon() } else { 0 };
+        let found = Found { charged, beside, container: self.race.look(), soon };
+        self.set_ceiling(&found);
+        self.ledger.forget_left_behind(left_behind);
+        self.tell_if_short();
+        let room = self.room(&found);
+        self.has_much_room = !self.is_short && room.is_some_and(|room| room > self.ledger.budget() / 2);
+        let in_use = found.charged.saturating_add(found.beside);
+        let grown = self.last.map_or(0, |(at, before)| {
+            let ms = u64::try_from((now - at).as_millis()).unwrap_or(u64::MAX).max(1);
+            in_use.saturating_sub(before) / ms
+        });
+        self.last = Some((now, in_use));
+        if self.is_waiting_for_leave() {
+            self.over_since = None;
+            return Duration::from_millis(SHORTEST_PAUSE_MS);
+        }
+        let Some(room) = room else {
+            self.ledger.note_over(sys::clock::monotonic_ms());
+            if is_race {
+                self.over_since = self.over_since.or(Some(now));
+            }
+            if self.is_time_to_leave(&found) && self.is_over_indeed(&found) {
+                self.ask_the_greediest();
+                self.over_since = None;
+            } else if self.over_since.is_none() {
+                self.over_since = Some(now);
+            }
+            return Duration::from_millis(AGAIN_MS.min(SHORTEST_PAUSE_MS));
+        };
+        self.over_since = None;
+        if self.race.is_on() {
+            return PAUSE_IN_A_RACE;
+        }
+        // As with a single process's limit: they may begin at any moment to use what they have mapped, one on each processor,
+        // at some GiB a second.
+        let pause = room / (2 * grown).max(self.processors << 20);
+        let least = if grown == 0 { 20 } else { SHORTEST_PAUSE_MS };
+        // A thousandth of a processor, if that is not too seldom.
+        let longest = if self.has_much_room { now.elapsed() * 1000 } else { Duration::ZERO };
+        let longest = longest.clamp(LONGEST_PAUSE, LONGEST_PAUSE_WITH_ROOM);
+        Duration::from_millis(pause).clamp(Duration::from_millis(least), longest)
+    }
+
+    /// Waits for the next look, or until the container is charged so much more that it cannot wait. Whether it was the last.
+    fn rest(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let left = self.race.left().unwrap_or(u64::MAX);
+        // As fast as memory is written to, by one on each processor.
+        let glance = Duration::from_millis(left / (self.processors << 22)).max(SHORTEST_GLANCE);
+        let before = if glance < pause { self.race.charged() } else { None };
+        let mut state = self.notes.state.lock();
+        while !state.is_over {
+            let most = match before {
+                _ if !self.race.have_gone_on() => PAUSE_TO_LET_GO,
+                Some(_) => glance,
+                None => pause,
+            };
+            let _ = self.notes.is_over.wait_until(&mut state, until.min(Instant::now() + most));
+            let now = || self.race.charged();
+            let has_grown =
+                || before.zip(now()).is_some_and(|(before, now)| now.saturating_sub(before) > left / 4);
+            if Instant::now() >= until || has_grown() {
+                break;
+            }
+        }
+        state.is_over
+    }
+
+    /// Tells those who want to know that it has got short.
+    fn tell_if_short(&mut self) {
+        let (permitted, leased) = (self.ledger.permitted(), self.ledger.leased());
+        let waiting = self.ledger.taken_rows().filter(|row| row.waiting_since_ms() != 0).count();
+        let was_short = std::mem::replace(
+            &mut self.is_short,
+            waiting > 0 || permitted.saturating_sub(leased) < permitted / 16,
+        );
+        if !self.is_short || was_short {
+            return;
+        }
+        // Not under the lock, which whoever listens may want.
+        let mut listeners = std::mem::take(&mut self.notes.state.lock().listeners);
+        listeners.iter_mut().for_each(|tell| tell(Shortage { permitted, leased, waiting }));
+        let mut state = self.notes.state.lock();
+        listeners.append(&mut state.listeners);
+        state.listeners = listeners;
+    }
+
+    /// Takes what no row holds off what may be leased, and what rows hold above their leases: it is in use, and nobody else's to have.
+    fn set_ceiling(&self, found: &Found) {
+        let tree = self.ledger.budget().saturating_sub(found.beside).saturating_sub(self.charges.beyond());
+        let container = found.container.map_or(u64::MAX, |container| {
+            let free = container.free().saturating_sub(margin(container.limit));
+            found.charged.saturating_sub(self.charges.beyond()).saturating_add(free)
+        });
+        let uncovered =
+            found.container.map_or(found.beside, |container| container.used.saturating_sub(found.charged));
+        self.ledger.note_container(found.container.map(|container| container.limit), uncovered);
+        self.ledger.set_ceiling(tree.min(container));
+    }
+
+    /// What is left until somebody has to leave; `None`: somebody has to.
+    fn room(&self, found: &Found) -> Option<u64> {
+        let tree = most(self.ledger.budget()).checked_sub(found.charged.saturating_add(found.beside))?;
+        let container = match found.container {
+            Some(container) => container.left().checked_sub(found.edge(container))?,
+            None => u64::MAX,
+        };
+        Some(tree.min(container))
+    }
+
+    /// Whether somebody has to leave now: a container that is about to overflow does not wait, and neither does a tree that
+    /// is far over its budget, nor one in which some stand still, as it was about to be. One that is a little over has a moment to give something back.
+    fn is_time_to_leave(&self, found: &Found) -> bool {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let Some(since) = self.over_since else { return false };
+        if self.race.is_on() {
+            return true;
+        }
+        let budget = self.ledger.budget();
+        let is_far = found.charged.saturating_add(found.beside) > budget.saturating_add(budget / 8);
+        let is_full = found.container.is_some_and(|container| found.fills(container));
+        // As after it was made smaller: what is left there is not enough for a moment's growth.
+        let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
+        is_far || is_full || since.elapsed() >= if is_near { MOMENT / 10 } else { MOMENT }
+    }
+
+    /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
+    fn is_over_indeed(&self, found: &Found) -> bool {
+        found.container.is_some_and(|container| found.fills(container))
+            || self.charges.held_throughout() > most(self.ledger.budget())
+    }
+
+    /// Asks the process that holds most to leave.
+    fn ask_the_greediest(&mut self) {
+        // Of those that hold about the same, the youngest: not the one that the others are part of.
+        let step = (self.ledger.budget() / 16).max(1);
+        let by_use = |row: &&Row| {
+            let id = row.id();
+            let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
+            (share / step, id.map(Id::start), id.map(Id::pid))
+        };
+        let may_go = |row: &&Row| row.id().is_some_and(|id| !self.stay.contains(&id));
+        let Some(row) = self.ledger.taken_rows().filter(may_go).max_by_key(by_use) else { return };
+        let Some(id) = row.id().filter(|id| is_alive(*id)) else { return };
+        let pidfd = sys::child::pidfd(id.pid()).ok();
+        if !is_alive(id) {
+            return;
+        }
+        row.ask_to_leave(sys::clock::monotonic_ms());
+        let memory: MemoryUse = sys::memory::memory_use_of(id.pid());
+        let program = sys::proc::program_of(id.pid());
+        let over = Over {
+            cause: Cause::AskedToLeave,
+            pid: id.pid(),
+            program,
+            memory,
+            at_ms: sys::clock::monotonic_ms(),
+        };
+        self.notes.state.lock().left.push(over);
+        tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
+        self.race.spare(id);
+        self.asked = Some(Asked { id, pidfd, at: Instant::now() });
+    }
+
+    /// Whether one who was asked to leave is still there; it is made to, once it has had its time.
+    fn is_waiting_for_leave(&mut self) -> bool {
+        let Some(asked) = &self.asked else { return false };
+        if !is_alive(asked.id) {
+            self.asked = None;
+            return false;
+        }
+        if asked.at.elapsed() > 2 * ENDS_WITHIN {
+            self.stay.insert(asked.id);
+            self.asked = None;
+            return false;
+        }
+        let has_begun = self.ledger.taken_rows().any(|row| row.id() == Some(asked.id) && row.is_leaving());
+        if asked.at.elapsed() > if has_begun { ENDS_WITHIN } else { OBEYS_WITHIN } {
+            send(asked.pidfd.as_ref(), asked.id.pid(), libc::SIGKILL);
+        }
+        true
+    }
+}
+
+/// So much of a container's limit is never leased: between two looks, others in it take memory as well.
+fn margin(limit: u64) -> u64 {
+    (limit / 64).max(1 << 20)
+}
