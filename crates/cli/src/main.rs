@@ -30,28 +30,44 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// # Safety
-/// Called by the C library, with the arguments that the kernel made.
+/// Called by the C library, with the arguments and the environment that the kernel made.
 #[cfg(not(test))]
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
-    let count = usize::try_from(count).unwrap_or(0);
+pub unsafe extern "C" fn main(
+    count: c_int,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
     if count > 3 {
         // SAFETY: there are more than three arguments.
         unsafe { become_another(arguments) };
     }
-    let arguments = (0..count).map(|index| {
-        // SAFETY: there are `count` of them, by contract.
-        let argument = unsafe { arguments.add(index) };
-        // SAFETY: as above.
-        let argument = unsafe { argument.read() };
-        // SAFETY: a C string that lives as long as the process.
-        let argument = unsafe { CStr::from_ptr(argument) };
-        OsString::from_vec(argument.to_bytes().to_vec())
-    });
-    let code = act(arguments.collect());
+    // SAFETY: by contract; nothing has changed either yet.
+    let [arguments, environment] = [arguments, environment].map(|list| unsafe { texts(list) });
+    let code = act(arguments, environment);
     // Writes out what stdout still holds, which Rust's own start-up code would have done after `main`.
     std::process::exit(i32::from(code))
+}
+
+/// # Safety
+/// C strings up to a null pointer.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+unsafe fn texts(list: *const *const c_char) -> Vec<OsString> {
+    let mut texts = Vec::new();
+    loop {
+        // SAFETY: no further than the null pointer.
+        let text = unsafe { list.add(texts.len()) };
+        // SAFETY: as above.
+        let text = unsafe { text.read() };
+        if text.is_null() {
+            return texts;
+        }
+        // SAFETY: a C string, by contract.
+        let text = unsafe { CStr::from_ptr(text) };
+        texts.push(OsString::from_vec(text.to_bytes().to_vec()));
+    }
 }
 
 /// Becomes another program, if the first argument says so, before anything has been changed that it inherits. Comes back
@@ -74,7 +90,8 @@ unsafe fn become_another(arguments: *const *const c_char) {
     }
 }
 
-fn act(arguments: Vec<OsString>) -> u8 {
+/// `environment`: what the command is to find, to the letter.
+fn act(arguments: Vec<OsString>, environment: Vec<OsString>) -> u8 {
     fill_standard_numbers();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -85,7 +102,7 @@ fn act(arguments: Vec<OsString>) -> u8 {
         }
     };
     match arguments.task {
-        Task::Run(options) => run::run(options),
+        Task::Run(options) => run::run(options, environment),
         Task::Report(options) => report::report(&options),
         Task::Top(options) => top::top(&options),
         Task::Doctor(options) => doctor::doctor(&options),

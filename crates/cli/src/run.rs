@@ -34,9 +34,9 @@ struct Failure {
 }
 
 /// Runs the command to its end; the exit code is the contract's.
-pub fn run(mut options: Run) -> u8 {
+pub fn run(mut options: Run, environment: Vec<OsString>) -> u8 {
     options.quiet |= std::env::var_os(variable::QUIET).is_some_and(|value| value == "1");
-    match run_to_end(&options) {
+    match run_to_end(&options, environment) {
         Ok(code) => code,
         Err(failure) => {
             // Said even if it is to be quiet: nothing else would say it.
@@ -49,13 +49,13 @@ pub fn run(mut options: Run) -> u8 {
     }
 }
 
-fn run_to_end(options: &Run) -> Result<u8, Failure> {
+fn run_to_end(options: &Run, environment: Vec<OsString>) -> Result<u8, Failure> {
     let mut wishes = Wishes::of(options)?;
     let json = options.json.as_deref().map(|name| open(name, "--json")).transpose()?;
     if !options.quiet {
         misspelt().iter().for_each(|line| say(line));
     }
-    let command = command(options);
+    let command = command(options, environment);
     let entrance = Entrance::of(command.as_ref());
     if entrance == Entrance::Sanitized && wishes.limit != Limit::Off {
         wishes.limit = Limit::Off;
@@ -200,10 +200,10 @@ fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Resul
     asked(|name| std::env::var_os(name), name, read).map_err(|line| Failure { line, code: EXIT_CANNOT_GUARD })
 }
 
-fn command(options: &Run) -> Command {
+fn command(options: &Run, environment: Vec<OsString>) -> Command {
     let mut words = options.command.iter();
     let mut command = Command::new(words.next().map_or(OsStr::new(""), |word| word));
-    command.args(words);
+    command.args(words).env_entries(environment);
     if let Some(when) = &options.on_refusal {
         command.env(variable::ON_REFUSAL, when);
     }

@@ -61,7 +61,9 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
         None => None,
     };
     let fd = opened.as_ref().map_or(place.fd, Fd::number);
-    if fd <= libc::STDERR_FILENO || sys::memfd::sealed_inode(fd, FILE_BYTES) != Some(place.inode) {
+    // A stream of the program's is none; but where those are closed, what was opened here has such a number for a while.
+    let may_be_stream = opened.is_none() && fd <= libc::STDERR_FILENO;
+    if may_be_stream || sys::memfd::sealed_inode(fd, FILE_BYTES) != Some(place.inode) {
         return None;
     }
     // All of it is too much for a process that will not use it: address space counts.

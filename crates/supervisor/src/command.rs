@@ -140,18 +140,20 @@ impl Prepared {
         // would inherit them. What is the child's alone is closed here before another one is started.
         let _alone = STARTS.lock();
         let start = start;
-        // Who is followed waits for its tracer, in which time the thread that starts it could not be ended.
         match self.command.invocation()? {
-            Some(invocation) if start.joining.is_none() => self.start_by_clone(&start, &invocation),
-            _ => self.start_by_std(&start).map(Started::from),
+            Some(invocation) => self.start_by_clone(&start, &invocation),
+            None => self.start_by_std(&start).map(Started::from),
         }
     }
 
     fn start_by_clone(&self, start: &Start, invocation: &Invocation<'_>) -> io::Result<Started> {
+        // Who is followed waits for its tracer.
+        let is_followed = start.joining.is_some();
         let limits_itself = !start.hard
+            && !is_followed
             && start.soft_limit.is_some_and(|(measure, soft)| self.child_limits_itself(measure, soft));
         self.between.set(start, !limits_itself);
-        let started = invocation.start(&|| self.between.apply())?;
+        let started = invocation.start(&|| self.between.apply(), is_followed)?;
         if limits_itself {
             self.set_limits_after_exec(started.pid, start);
         }

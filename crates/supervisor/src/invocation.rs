@@ -5,7 +5,6 @@
 
 use super::sys;
 use super::sys::spawn::{Plan, Strings};
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -35,6 +34,8 @@ struct Parts {
     /// Without the null at its end.
     first_argument: Option<OsString>,
     is_environment_cleared: bool,
+    /// In place of this process's environment.
+    entries: Option<Vec<OsString>>,
     process_group: Option<i32>,
     /// Nothing that is said to the kernel can have one within.
     has_null: bool,
@@ -110,6 +111,7 @@ impl Command {
             stdio: [const { Stream::Inherited }; 3],
             first_argument: None,
             is_environment_cleared: false,
+            entries: None,
             process_group: None,
             has_null: false,
         };
@@ -170,6 +172,19 @@ impl Command {
             parts.is_environment_cleared = true;
         }
         self.std.env_clear();
+        self
+    }
+
+    /// Takes these for this process's environment, in their order: `NAME=value` as a rule, but execve(2) passes on any text,
+    /// and the same name twice. For a command of std's, only what is a variable.
+    pub fn env_entries(&mut self, entries: impl IntoIterator<Item = OsString>) -> &mut Command {
+        let entries: Vec<OsString> = entries.into_iter().collect();
+        match &mut self.parts {
+            Some(parts) => parts.entries = Some(entries),
+            None => {
+                self.std.env_clear().envs(entries.iter().filter_map(|entry| variable(entry)));
+            }
+        }
         self
     }
 
@@ -291,23 +306,27 @@ impl<'a> Invocation<'a> {
         if parts.has_null {
             return Err(has_null());
         }
-        let environment = environment(command, parts.is_environment_cleared);
+        let environment = environment(command, parts);
+        // getenv(3) finds the first.
+        let path = environment.iter().filter_map(|entry| variable(entry)).find(|(name, _)| *name == "PATH");
         let program = command.get_program();
         let first = parts.first_argument.as_deref().unwrap_or(program);
         let rest = || command.get_args().map(c_string);
         let of_script = [Ok(c"/bin/sh".into()), Ok(c"".into())].into_iter().chain(rest());
         Ok(Invocation {
-            files: files(program, environment.get(OsStr::new("PATH")).map(OsString::as_os_str))?,
+            files: files(program, path.map(|(_, path)| path))?,
             arguments: Strings::new([c_string(first)].into_iter().chain(rest()).collect::<io::Result<_>>()?),
             of_script: Strings::new(of_script.collect::<io::Result<_>>()?),
-            environment: Strings::new(entries(environment)?),
+            environment: Strings::new(
+                environment.iter().map(|entry| c_string(entry)).collect::<io::Result<_>>()?,
+            ),
             directory: command.get_current_dir().map(|at| c_string(at.as_os_str())).transpose()?,
             parts,
         })
     }
 
-    /// Starts it. `before_exec` is to keep what [`Plan`] says.
-    pub(super) fn start(&self, before_exec: &dyn Fn() -> io::Result<()>) -> io::Result<Started> {
+    /// Starts it. `before_exec` is to keep what [`Plan`] says; `waits`: for others.
+    pub(super) fn start(&self, before_exec: &dyn Fn() -> io::Result<()>, waits: bool) -> io::Result<Started> {
         let [stdin, stdout, stderr] = &self.parts.stdio;
         let [stdin, stdout, stderr] =
             [Ends::of(stdin, true)?, Ends::of(stdout, false)?, Ends::of(stderr, false)?];
@@ -320,6 +339,7 @@ impl<'a> Invocation<'a> {
             arguments: &self.arguments,
             environment: &self.environment,
             of_script: &self.of_script,
+            waits,
         })?;
         Ok(Started {
             pid,
@@ -369,28 +389,34 @@ impl Ends {
 
 const FIRST_ABOVE_STDIO: RawFd = 3;
 
-fn environment(command: &process::Command, is_cleared: bool) -> BTreeMap<OsString, OsString> {
-    let mut environment: BTreeMap<OsString, OsString> =
-        if is_cleared { BTreeMap::new() } else { std::env::vars_os().collect() };
+/// Entry by entry, in the order of what is inherited; what is set comes in the place of what it replaces, or last.
+fn environment(command: &process::Command, parts: &Parts) -> Vec<OsString> {
+    let mut entries = match &parts.entries {
+        _ if parts.is_environment_cleared => Vec::new(),
+        Some(entries) => entries.clone(),
+        None => std::env::vars_os().map(|(name, value)| entry(&name, &value)).collect(),
+    };
     for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => environment.insert(name.to_owned(), value.to_owned()),
-            None => environment.remove(name),
-        };
+        let is_it = |entry: &OsString| variable(entry).is_some_and(|(its, _)| its == name);
+        let place = entries.iter().position(is_it);
+        entries.retain(|entry| !is_it(entry));
+        if let Some(value) = value {
+            entries.insert(place.unwrap_or(entries.len()), entry(name, value));
+        }
     }
-    environment
+    entries
 }
 
-/// `NAME=value`.
-fn entries(environment: BTreeMap<OsString, OsString>) -> io::Result<Vec<CString>> {
-    let entry = |(name, value): (OsString, OsString)| {
-        let mut entry = name.into_vec();
-        entry.reserve_exact(value.len() + 2);
-        entry.push(b'=');
-        entry.extend(value.as_bytes());
-        CString::new(entry).map_err(|_| has_null())
-    };
-    environment.into_iter().map(entry).collect()
+fn entry(name: &OsStr, value: &OsStr) -> OsString {
+    OsString::from_vec([name.as_bytes(), b"=", value.as_bytes()].concat())
+}
+
+/// `NAME=value` in its parts; a name may begin with the sign, as std has it.
+fn variable(entry: &OsStr) -> Option<(&OsStr, &OsStr)> {
+    let bytes = entry.as_bytes();
+    let sign = bytes.iter().skip(1).position(|byte| *byte == b'=')? + 1;
+    let (name, value) = bytes.split_at_checked(sign)?;
+    Some((OsStr::from_bytes(name), OsStr::from_bytes(value.get(1..)?)))
 }
 
 /// As execvp(3) has it: a name with a slash as it is, any other in each directory of PATH, of which an empty one is the

@@ -1,7 +1,7 @@
 //! Who may speak: a wrapper that passes an end on, a descendant whose end was swallowed, a program that could not speak.
 
 use crate::add;
-use crate::started::{Seen, launcher, run_shell, seen, shell};
+use crate::started::{Seen, State, in_state, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::process::Command;
@@ -168,6 +168,24 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert_eq!((own.code, reports(&own)), (Some(code), 0), "{}", own.stderr);
             assert_eq!(told(&own)["last_refused"], 1 << 20);
             assert!(told(&own)["refusals"].as_u64() >= Some(1));
+        }
+    });
+    add(trials, "a_stream_that_is_closed_from_the_start_costs_the_verdict_nothing", || {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("told.json");
+        let json = format!("--json={}", file.display());
+        for closed in [&[0][..], &[1], &[2], &[0, 1, 2]] {
+            let options = ["-m", "64Mi", "--retries", "1", "--max-limit", "80Mi", &json];
+            let state = State { closed, ..State::default() };
+            let fallen = seen(in_state(&mut direct(&options, &["need", "200"]), state));
+            assert_eq!(fallen.code, Some(198), "{closed:?}: {}", fallen.stderr);
+            let told = std::fs::read_to_string(&file).unwrap();
+            let told: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+            assert_eq!(
+                (&told["outcome"], &told["tries"]),
+                (&"out_of_memory".into(), &2.into()),
+                "{closed:?}"
+            );
         }
     });
     add(trials, "who_has_closed_its_descriptors_is_spoken_for", || {

@@ -3,6 +3,7 @@
 use crate::add;
 use crate::started::{State, in_state, is_about, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
+use std::ffi::{CStr, CString, c_char};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -83,6 +84,36 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         ];
         assert_eq!(more, ours, "{}", with.stdout);
         assert_eq!(with.stdout.lines().count(), direct.stdout.lines().count() + ours.len());
+    });
+    add(trials, "the_environment_keeps_its_order_and_what_is_no_variable", || {
+        let itself = std::env::current_exe().unwrap();
+        let entries = |command: &[&str]| -> Vec<String> {
+            let mut from = crate::started::bare(&itself);
+            let told = seen(from.args(["role", "with-odd-entries"]).args(command));
+            assert_eq!(told.code, Some(0), "{}", told.stderr);
+            told.stdout.split_terminator('\0').map(str::to_owned).collect()
+        };
+        let cat = ["/bin/cat", "/proc/self/environ"];
+        let direct = entries(&cat);
+        assert_eq!(direct, ODD_ENTRIES.map(|entry| entry.to_str().unwrap()));
+        let mut readers = vec![(cat, &[][..]), (cat, &["--no-preload"]), (cat, &["--no-inherit"])];
+        let (directory, source) = (tempfile::tempdir().unwrap(), "show.c");
+        let [source, program] = [source, "show"].map(|name| directory.path().join(name));
+        std::fs::write(&source, SHOW).unwrap();
+        if let Some(compiler) = crate::c::c() {
+            crate::c::compile(
+                std::process::Command::new(compiler).arg("-static").arg("-o").arg(&program).arg(&source),
+            );
+            readers.push(([program.to_str().unwrap(), "x"], &[]));
+        }
+        for (reader, options) in readers {
+            let run =
+                [&[env!("CARGO_BIN_EXE_oomguard"), "run", "-m", "1Gi"], options, &["--"], &reader].concat();
+            let mut with = entries(&run);
+            // Ours come last.
+            with.truncate(direct.len());
+            assert_eq!(with, direct, "{reader:?} {options:?}");
+        }
     });
     add(trials, "a_limit_that_nobody_said_does_not_overrule_a_source", || {
         let script = "echo ${OOMGUARD_LIMIT-unsaid}";
@@ -176,6 +207,33 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
     });
 }
+
+/// What execve(2) passes on as it is.
+const ODD_ENTRIES: [&CStr; 8] =
+    [c"Z=1", c"no variable", c"A=1", c"A=2", c"=x", c"", c"C=", c"PATH=/bin:/usr/bin"];
+
+pub fn execute_with_odd_entries(command: &[String]) -> ! {
+    let words: Vec<CString> = command.iter().map(|word| CString::new(word.as_str()).unwrap()).collect();
+    let pointers = |texts: Vec<&CStr>| -> Vec<*const c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let arguments = pointers(words.iter().map(CString::as_c_str).collect());
+    let entries = pointers(ODD_ENTRIES.to_vec());
+    // SAFETY: C strings in lists that end with null, all of which outlive the call.
+    unsafe { libc::execve(arguments[0], arguments.as_ptr(), entries.as_ptr()) };
+    panic!("{}: {}", command[0], std::io::Error::last_os_error());
+}
+
+/// A static program has nothing of ours in it.
+const SHOW: &str = "\
+#include <stdio.h>
+extern char **environ;
+int main(void) {
+    for (char **entry = environ; *entry; entry++)
+        printf(\"%s%c\", *entry, 0);
+    return 0;
+}
+";
 
 const GREP: [&str; 3] = ["-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"];
 

@@ -149,6 +149,7 @@ fn play(arguments: &[String]) {
         }
         [role, marks, mib] if role == "hold-marked" => budget::hold(marks.as_ref(), mib.parse().unwrap()),
         [role] if role == "share" => resident::share(),
+        [role, command @ ..] if role == "with-odd-entries" => inheritance::execute_with_odd_entries(command),
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
         // Says so, and ends by a call that no library sees.

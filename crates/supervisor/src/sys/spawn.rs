@@ -1,5 +1,6 @@
 //! A child of this process that becomes another program, as posix_spawn(3) makes it: in the memory of this process until
 //! it does, so that no page table is copied, while the thread that starts it waits (CLONE_VM and CLONE_VFORK, clone(2)).
+//! That thread cannot even be killed meanwhile, so a child that waits for others before it executes gets a copy instead.
 //!
 //! It differs from posix_spawn(3) in what can be done between clone and exec. The rules are those of signal handlers, and
 //! one more: what the child writes, this process has written. So all that it needs is made before. Its descriptors,
@@ -11,7 +12,8 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use parking_lot::Mutex;
 use std::ffi::CString;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::AsRawFd;
 
 /// What the child does, in this order.
 pub(crate) struct Plan<'a> {
@@ -29,6 +31,8 @@ pub(crate) struct Plan<'a> {
     /// What comes after the name of a script without a first line, which `sh` is to run as execvp(3) has it: `sh`, room
     /// for the script's name, and the arguments behind the first.
     pub(crate) of_script: &'a Strings,
+    /// `before_exec` waits for others.
+    pub(crate) waits: bool,
 }
 
 /// C strings, and the list of pointers to them that ends with null.
@@ -60,17 +64,25 @@ pub(crate) fn start(plan: &Plan<'_>) -> io::Result<u32> {
     let stack = STACK.lock();
     // SAFETY: one past the end of the array.
     let top = unsafe { stack.0.get().cast::<u8>().add(STACK_BYTES) };
+    let (teller, told) = if plan.waits { Some(pipe()?) } else { None }.unzip();
     // No handler of this process's is to run in the child.
     let mask = signals::block_these(Signals::ALL);
-    let order = Order { plan, mask, error: Cell::new(0) };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the stack is ours until the lock is given back, and `order` lives on: this thread goes on when the child
-    // is another program, or no more. `child` does nothing that this process could not do meanwhile.
-    let pid = unsafe { libc::clone(child, top.cast(), flags, (&raw const order).cast_mut().cast()) };
+    let order = Order { plan, mask, error: Cell::new(0), told: told.as_ref().map(AsRawFd::as_raw_fd) };
+    let memory = if plan.waits { 0 } else { libc::CLONE_VM | libc::CLONE_VFORK };
+    // SAFETY: the stack is ours until the lock is given back, and so is `order`, or the child has copies of both: this
+    // thread goes on when the child is another program, or no more. `child` does nothing that this process could not do.
+    let pid = unsafe {
+        libc::clone(child, top.cast(), memory | libc::SIGCHLD, (&raw const order).cast_mut().cast())
+    };
     let refused = errno();
     signals::set_blocked(mask);
     drop(stack);
-    match (u32::try_from(pid), order.error.get()) {
+    drop(told);
+    let error = match teller {
+        Some(teller) if pid >= 0 => error_told(teller),
+        _ => order.error.get(),
+    };
+    match (u32::try_from(pid), error) {
         (Ok(pid), 0) => Ok(pid),
         (Ok(pid), error) => {
             // Ended by itself a moment ago. ECHILD where somebody else waits for all children.
@@ -78,6 +90,22 @@ pub(crate) fn start(plan: &Plan<'_>) -> io::Result<u32> {
             Err(io::Error::from_raw_os_error(error))
         }
         (Err(_), _) => Err(io::Error::from_raw_os_error(refused)),
+    }
+}
+
+/// Closed when the child executes: both ends are close-on-exec. Above the numbers that the child puts its streams under.
+fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    const ABOVE_STDIO: i32 = 3;
+    let (reader, writer) = io::pipe()?;
+    Ok((reader, super::child::move_up(writer.into(), ABOVE_STDIO).into()))
+}
+
+/// Waits until the child has executed, or has said what was in the way.
+fn error_told(mut teller: PipeReader) -> i32 {
+    let mut error = [0; size_of::<i32>()];
+    match teller.read_exact(&mut error) {
+        Ok(()) => i32::from_ne_bytes(error),
+        Err(_) => 0,
     }
 }
 
@@ -96,12 +124,18 @@ struct Order<'a> {
     mask: Signals,
     /// What came of it, written by the child; read when it is gone.
     error: Cell<i32>,
+    /// Where to say it, as the child has a copy of that.
+    told: Option<i32>,
 }
 
 extern "C" fn child(order: *mut c_void) -> c_int {
     // SAFETY: `start` hands over its own, and waits.
     let order = unsafe { &*order.cast::<Order<'_>>() };
-    order.error.set(become_program(order));
+    let error = become_program(order);
+    order.error.set(error);
+    if let Some(told) = order.told {
+        super::fd::write_patiently(told, &error.to_ne_bytes(), 0);
+    }
     super::process::exit_now(127)
 }
 
