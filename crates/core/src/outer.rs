@@ -3,7 +3,7 @@
 //! changes one of them has made it his own, and a variable that is out of date says nothing. Pure functions.
 
 use crate::contract::Measure;
-use crate::sys::memory::Rlimit;
+use crate::sys::memory::{Rlimit, is_marked};
 use crate::text::{parts, position, whole_number};
 
 /// Fields parted by blanks, the last of which may hold any bytes.
@@ -11,6 +11,8 @@ use crate::text::{parts, position, whole_number};
 pub struct Outer<'a> {
     /// `soft=data:SET:BEFORE`: a soft limit, and the one that it replaced.
     soft: Option<Soft>,
+    /// `data-below=BYTES`: the soft limit on data that the user set, below which one of ours moves.
+    data_below: Option<u64>,
     /// `limit=TEXT`: `OOMGUARD_LIMIT` was said on a command line.
     limit: Option<&'a [u8]>,
     /// `report=DEVICE:INODE:TARGET`: `OOMGUARD_REPORT`, and what its descriptor refers to.
@@ -43,6 +45,8 @@ impl<'a> Outer<'a> {
             let field = rest.get(..len).unwrap_or_default();
             if let Some(soft) = field.strip_prefix(b"soft=") {
                 outer.soft = Soft::parse(soft);
+            } else if let Some(bytes) = field.strip_prefix(b"data-below=") {
+                outer.data_below = whole_number(bytes);
             } else if let Some(limit) = field.strip_prefix(b"limit=") {
                 outer.limit = Some(limit);
             }
@@ -53,6 +57,11 @@ impl<'a> Outer<'a> {
 
     /// The soft limit that held before an outer one of ours, if `now` is that one; the outer `None`: it is not.
     pub fn replaced(&self, measure: Measure, now: Rlimit) -> Option<Option<u64>> {
+        if let (Measure::Data, Some(below)) = (measure, self.data_below)
+            && now.soft.is_some_and(is_marked)
+        {
+            return Some(Some(now.hard.map_or(below, |hard| below.min(hard))));
+        }
         let soft = self.soft.filter(|soft| soft.measure == measure && now.soft == Some(soft.set))?;
         // Nobody gets beyond the hard limit.
         Some(match (soft.before, now.hard) {

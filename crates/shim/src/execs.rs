@@ -194,6 +194,7 @@ unsafe fn become_it(
     // SAFETY: by contract.
     let Some((path, image)) = (unsafe { program(name, find) }) else { return exec(environment) };
     let lifted = lift_limit_before(image);
+    let heeds = heeds_environment(&path, image);
     let path = path.as_bytes().strip_suffix(b"\0").unwrap_or_default();
     // SAFETY: by contract.
     let whom = unsafe { whom(image, environment) };
@@ -228,10 +229,8 @@ unsafe fn become_it(
         }
         Image::Privileged => {
             record::note_becoming(Becoming::Unguarded, path);
-            // SAFETY: takes nothing and cannot fail.
-            let may_all = unsafe { libc::geteuid() } == 0;
             // SAFETY: by contract.
-            if may_all { exec(environment) } else { unsafe { without_library(environment, &exec) } }
+            if heeds { exec(environment) } else { unsafe { without_library(environment, &exec) } }
         }
     };
     set_back(lifted);
@@ -274,6 +273,10 @@ unsafe fn start_it(
         Some((_, Image::Preloads)) if !library_is_there() => unsafe {
             without_library(environment, &|environment| spawn(name, list, environment))
         },
+        // SAFETY: by contract.
+        Some((path, image)) if !heeds_environment(&path, image) => unsafe {
+            without_library(environment, &|environment| spawn(name, list, environment))
+        },
         Some((path, Image::Static | Image::CallsByItself)) if has_room_for_keeper() => {
             // SAFETY: by contract.
             let result = unsafe { by_keeper(&path, list, &|name, list| spawn(name, list, environment)) };
@@ -290,6 +293,14 @@ unsafe fn start_it(
         sys::errno::set_errno(errno);
     }
     result
+}
+
+/// Whether the program's dynamic linker loads what the environment says: to root, most set-user-ID programs are as any other.
+fn heeds_environment(path: &Path, image: Image) -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    let is_root = || unsafe { libc::geteuid() } == 0;
+    let changes = || CStr::from_bytes_until_nul(path.as_bytes()).is_ok_and(sys::image::changes_user);
+    image != Image::Privileged || is_root() && !changes()
 }
 
 /// Whether this library can be loaded from where the program will look for it: not after chroot(2), say.

@@ -5,7 +5,7 @@
 //! of a fork, and as the child of a command that is known in all its parts runs in this process's memory. For std's commands
 //! it is registered last, so the hooks that one came with run before it, and unlimited.
 
-use super::entrance;
+use super::entrance::{self, LD_PRELOAD};
 use super::foreground::{CHANGED, Found};
 use super::invocation::{Command, Invocation, Started};
 use super::joining::{self, Joining};
@@ -136,6 +136,7 @@ impl Prepared {
         for (name, value) in &start.variables {
             self.set_variable(name, value);
         }
+        self.heed_preloaded(&start);
         // One at a time: while the descriptors of one child are open to exec, no other worker may be started, or it
         // would inherit them. What is the child's alone is closed here before another one is started.
         let _alone = STARTS.lock();
@@ -144,6 +145,20 @@ impl Prepared {
             Some(invocation) => self.start_by_clone(&start, &invocation),
             None => self.start_by_std(&start).map(Started::from),
         }
+    }
+
+    /// A library of an outer launcher's has no business in a program that no library of ours gets into.
+    fn heed_preloaded(&mut self, start: &Start) {
+        let is_set = start.variables.iter().any(|(name, _)| *name == LD_PRELOAD);
+        let list = self.variable(LD_PRELOAD).map(OsStr::to_owned).or_else(|| std::env::var_os(LD_PRELOAD));
+        let Some(list) = list.filter(|_| !is_set) else { return };
+        if !matches!(self.entrance(), entrance::Entrance::Foreign | entrance::Entrance::Sanitized) {
+            return;
+        }
+        match entrance::without_ours(&list) {
+            rest if rest.is_empty() => self.command.env_remove(LD_PRELOAD),
+            rest => self.command.env(LD_PRELOAD, rest),
+        };
     }
 
     fn start_by_clone(&self, start: &Start, invocation: &Invocation<'_>) -> io::Result<Started> {
@@ -360,8 +375,17 @@ fn wanted_soft_limits(start: &Start) -> [u64; 2] {
     [Measure::AddressSpace, Measure::Data].map(|measure| match start.soft_limit {
         Some((limited, soft)) if limited == measure => soft.unwrap_or(TO_THE_HARD_LIMIT),
         // This process may have a guard that lowered the other limit for itself: not for its children.
-        Some(_) => sys::memory::replaced_soft_limit(measure)
-            .map_or(KEEP, |before| before.unwrap_or(TO_THE_HARD_LIMIT)),
+        Some(_) => before_ours(measure).map_or(KEEP, |before| before.unwrap_or(TO_THE_HARD_LIMIT)),
         None => KEEP,
+    })
+}
+
+/// The soft limit of this process that was there before one of ours, its guard's or an outer launcher's; the outer `None`: it is
+/// none of ours.
+pub(super) fn before_ours(measure: Measure) -> Option<Option<u64>> {
+    sys::memory::replaced_soft_limit(measure).or_else(|| {
+        let now = rlimit(measure.into());
+        let is_ours = measure == Measure::Data && now.soft.is_some_and(sys::memory::is_marked);
+        is_ours.then(|| sys::memory::ceiling_of(now))
     })
 }

@@ -33,6 +33,21 @@ pub enum Entrance {
     Unknown,
 }
 
+/// Libraries that the dynamic linker loads first: ld.so(8).
+pub(super) const LD_PRELOAD: &str = "LD_PRELOAD";
+
+/// Such a list without our library, as it is installed, or as a launcher provides it.
+pub(super) fn without_ours(list: &OsStr) -> OsString {
+    let is_ours = |path: &[u8]| {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        let rest = name.strip_prefix(b"liboomguard").and_then(|rest| rest.strip_suffix(b".so"));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+    };
+    let entries = list.as_bytes().split(|byte| matches!(byte, b':' | b' '));
+    let others: Vec<&[u8]> = entries.filter(|entry| !entry.is_empty() && !is_ours(entry)).collect();
+    OsStr::from_bytes(&others.join(&b':')).to_owned()
+}
+
 /// A script's interpreter may be a script, as far as the kernel follows it.
 const MOST_SCRIPTS: u32 = 5;
 
@@ -123,6 +138,19 @@ mod tests {
         assert_eq!(of("/bin/true"), Entrance::Preload);
         for none in ["no-such-program", "/no/such/program", "/etc/passwd", "/"] {
             assert_eq!(of(none), Entrance::Unknown, "{none}");
+        }
+    }
+
+    #[test]
+    fn only_our_library_is_taken_out_of_a_list() {
+        for (list, rest) in [
+            ("/var/tmp/oomguard-0/liboomguard-0a1b.so", ""),
+            ("/a/liboomguard.so:/usr/lib/libother.so", "/usr/lib/libother.so"),
+            ("libfirst.so /tmp/liboomguard-1.so libother.so", "libfirst.so:libother.so"),
+            ("/oomguard/libliboomguard.so:liboomguards.so", "/oomguard/libliboomguard.so:liboomguards.so"),
+            ("", ""),
+        ] {
+            assert_eq!(without_ours(OsStr::new(list)), rest);
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 /// The value of such a variable.
 pub(super) fn variable_value(
     soft: Option<(Measure, u64, Option<u64>)>,
+    data_below: Option<u64>,
     limit: Option<&str>,
     report: Option<(&(u64, u64), &OsStr)>,
 ) -> OsString {
@@ -17,6 +18,9 @@ pub(super) fn variable_value(
     if let Some((measure, set, before)) = soft {
         let before = before.map_or_else(|| "unlimited".to_owned(), |before| before.to_string());
         value.push(format!("soft={}:{set}:{before} ", measure.as_str()));
+    }
+    if let Some(below) = data_below {
+        value.push(format!("data-below={below} "));
     }
     if let Some(limit) = limit {
         value.push(format!("limit={limit} "));
@@ -78,12 +82,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let target = OsStr::new("/a b/report=1 soft=data:7:8");
-        let value = variable_value(Some((Measure::Data, 5, Some(6))), Some("auto"), Some((&(0, 9), target)));
+        let value =
+            variable_value(Some((Measure::Data, 5, Some(6))), None, Some("auto"), Some((&(0, 9), target)));
         let outer = Outer::parse(value.as_bytes());
         let now = Rlimit { soft: Some(5), hard: None };
         assert_eq!(outer.replaced(Measure::Data, now), Some(Some(6)));
         assert!(outer.says_limit(Some(b"auto")));
         assert_eq!(outer.file_of_report(Some(target.as_bytes())), Some((0, 9)));
-        assert_eq!(Outer::parse(variable_value(None, None, None).as_bytes()), Outer::default());
+        let value = variable_value(None, Some(7), None, None);
+        let outer = Outer::parse(value.as_bytes());
+        let marked = Rlimit { soft: Some(oomguard_core::sys::memory::marked(4, true)), hard: None };
+        assert_eq!(outer.replaced(Measure::Data, marked), Some(Some(7)));
+        assert_eq!(outer.replaced(Measure::Data, Rlimit { soft: Some(4096), hard: None }), None);
+        assert_eq!(Outer::parse(variable_value(None, None, None, None).as_bytes()), Outer::default());
     }
 }

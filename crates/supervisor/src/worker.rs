@@ -1,8 +1,8 @@
 //! What to start, and how.
 
-use super::command::{Prepared, SetLimit, Start};
+use super::command::{Prepared, SetLimit, Start, before_ours};
 use super::descendants::{Lifeline, OnLeftBehind};
-use super::entrance::Entrance;
+use super::entrance::{Entrance, LD_PRELOAD, without_ours};
 use super::followers::Followers;
 use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
@@ -37,7 +37,6 @@ use std::time::Duration;
 const FIRST_DESCRIPTOR: i32 = 100;
 
 /// The dynamic linker's variable (ld.so(8)).
-const LD_PRELOAD: &str = "LD_PRELOAD";
 
 /// What the report is to repeat.
 #[derive(Debug)]
@@ -299,6 +298,8 @@ impl Worker {
             Some(theirs) => Some(theirs.to_owned()),
             None => std::env::var_os(LD_PRELOAD),
         };
+        // An outer launcher's may lie where the worker cannot see it.
+        let theirs = theirs.map(|theirs| without_ours(&theirs));
         if let Some(theirs) = theirs.filter(|theirs| !theirs.is_empty()) {
             list.push(":");
             list.push(theirs);
@@ -441,7 +442,7 @@ impl Worker {
             };
             let told_to_end = foreground.as_ref().is_some_and(|foreground| foreground.told_to_end());
             let next = match &self.share {
-                Some(_) => self.next_limit_in_budget(&ended, ceiling),
+                Some(_) => self.next_limit_in_budget(&ended, limit, ceiling),
                 None => self.next_limit(&ended, ceiling).map(|next| Some(Limit::Bytes(next))),
             };
             match next {
@@ -469,14 +470,19 @@ impl Worker {
     }
 
     /// In a budget a try that others left no room is tried again as it was; one that met its own limit, with a larger one.
-    fn next_limit_in_budget(&self, ended: &Ended, ceiling: u64) -> Option<Option<Limit>> {
+    fn next_limit_in_budget(
+        &self,
+        ended: &Ended,
+        limit: Option<Limit>,
+        ceiling: u64,
+    ) -> Option<Option<Limit>> {
         let retry = self.retry.as_ref().filter(|retry| retry.is_due(ended))?;
         let by_budget = match &ended.outcome {
             Outcome::OutOfMemory(report) => report.limit_source() == Some(LimitSource::Budget),
             _ => false,
         };
-        if by_budget || self.limit.is_none_or(|limit| limit == Limit::Off) {
-            return Some(self.limit);
+        if by_budget || limit.is_none_or(|limit| limit == Limit::Off) {
+            return Some(limit);
         }
         let budget = self.share.as_ref().map_or(u64::MAX, SharedBudget::bytes);
         Some(Some(Limit::Bytes(retry.next(ended, ceiling.min(budget))?)))
@@ -535,7 +541,6 @@ impl Worker {
         let lifeline = self.watch_descendants.then(|| Lifeline::new(FIRST_DESCRIPTOR)).transpose()?;
         let (lifeline, childs_end) = lifeline.unzip();
         let measure = self.effective_measure();
-        let counted = self.counted_by_rlimit(measure);
         let limit = if self.share.is_some() { limit.or(Some(Limit::Off)) } else { limit };
         let own = limit.and_then(|limit| resolve(limit, ""));
         let budget = self.share.as_ref().map(SharedBudget::bytes);
@@ -544,6 +549,11 @@ impl Worker {
             (own, budget) => own.or(budget),
         };
         let bytes = bytes.map(|bytes| self.most_bytes(measure).map_or(bytes, |most| bytes.min(most)));
+        let counted = match self.counted_by_rlimit(measure) {
+            // Nobody will move what an outer launcher has set.
+            Measure::Resident if bytes.is_none() && self.keep_lower_limit => Measure::Data,
+            counted => counted,
+        };
         let soft_limit = self.soft_limit(limit, bytes, counted).map(|(_, soft)| match soft {
             // A limit of the user's on data stays in force.
             Some(soft)
@@ -705,7 +715,7 @@ impl Worker {
         limit?;
         match bytes {
             None if self.keep_lower_limit => {
-                let before = sys::memory::replaced_soft_limit(measure)?;
+                let before = before_ours(measure)?;
                 Some((measure, before))
             }
             bytes => Some((measure, bytes)),
@@ -798,13 +808,15 @@ impl Worker {
         // Under the measure `resident` a guard sets it, and marks it.
         let soft_limit = soft_limit.filter(|(measure, _)| *measure != Measure::Resident);
         let soft = soft_limit.and_then(|(measure, set)| Some((measure, set?, soft_of_the_users(measure))));
+        let data_below = soft_of_the_users(Measure::Data)
+            .filter(|_| soft.is_none() && self.has_limit_of_the_users_on_data());
         let inherited = if self.report.is_none() { outer::inherited_report() } else { None };
         let report = self.report.as_ref().or(inherited.as_ref());
         let report = report.map(|(target, file)| (file, target.as_os_str()));
         if let Some((_, target)) = report {
             variables.push((variable::REPORT, target.to_owned()));
         }
-        let outer = outer::variable_value(soft, said.as_deref(), report);
+        let outer = outer::variable_value(soft, data_below, said.as_deref(), report);
         if !outer.is_empty() {
             variables.push((variable::OUTER, outer));
         }

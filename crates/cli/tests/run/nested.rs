@@ -3,11 +3,17 @@
 use crate::add;
 use crate::started::{is_about, launcher, run_shell, seen, shell};
 use libtest_mimic::Trial;
+use std::process::Command;
 
 const OOMGUARD: &str = env!("CARGO_BIN_EXE_oomguard");
 
 /// Prints the soft limit of data in KiB.
 const ULIMIT: &str = "sh -c 'ulimit -S -d'";
+
+/// Eats 100 MiB, and ends with 5 where it does not get them.
+const EAT: &str = "#include <stdlib.h>\n#include <string.h>\nint main(void) {\n\
+    for (int i = 0; i < 100; i++) {\n        char *block = malloc(1 << 20);\n        if (!block) return 5;\n\
+        memset(block, 1, 1 << 20);\n    }\n    return 0;\n}\n";
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "an_inner_launcher_may_give_more_than_the_outer_one_has", || {
@@ -23,6 +29,33 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let script = format!("{OOMGUARD} run {inner} -- {ULIMIT}");
             let seen = seen(&mut run_shell(&["-m", "150Mi"], &script));
             assert!(is_about(&seen.stdout, kib), "{inner}: {} {}", seen.stdout, seen.stderr);
+        }
+    });
+    add(trials, "an_inner_launcher_may_give_more_to_a_program_that_no_library_gets_into", || {
+        let directory = tempfile::tempdir().unwrap();
+        let [source, program] = ["eat.c", "eat"].map(|name| directory.path().join(name));
+        std::fs::write(&source, EAT).unwrap();
+        let Some(compiler) = crate::c::c() else { return };
+        crate::c::compile(Command::new(compiler).arg("-static").arg("-o").arg(&program).arg(&source));
+        let program = program.display();
+        for (outer, inner, code) in [
+            ("", "-m 300Mi", 0),
+            ("", "-m 300Mi --no-infer", 0),
+            ("", "-m 300Mi --measure data", 0),
+            ("", "-m 300Mi --measure address-space", 0),
+            ("", "-m off", 0),
+            ("--measure data", "-m 300Mi", 0),
+            ("--measure data", "-m off", 0),
+            // Twins: less than it needs.
+            ("", "-m 70Mi", 198),
+            ("--measure data", "-m 70Mi", 198),
+        ] {
+            let mut options = vec!["-m", "50Mi"];
+            options.extend(outer.split_ascii_whitespace());
+            let seen = seen(&mut run_shell(&options, &format!("{OOMGUARD} run {inner} -- {program}")));
+            assert_eq!(seen.code, Some(code), "{outer} / {inner}: {}", seen.stderr);
+            let limit = "limit: 70 MiB (73400320 bytes)";
+            assert!(code == 0 || seen.stderr.contains(limit), "{outer} / {inner}: {}", seen.stderr);
         }
     });
     add(trials, "of_three_launchers_the_innermost_is_as_free", || {

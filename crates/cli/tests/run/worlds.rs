@@ -4,6 +4,7 @@
 use crate::add;
 use crate::started::{is_about, run_shell, seen, shell};
 use libtest_mimic::Trial;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -64,6 +65,15 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_program_with_a_sanitizer_below_the_command_runs_and_sees_nothing_of_us", || {
         check(SOURCE, &["-fsanitize=address"], false);
     });
+    add(trials, "a_set_user_id_program_below_the_command_sees_nothing_of_us", || {
+        let directory = tempfile::tempdir().unwrap();
+        let program = build(directory.path(), SOURCE, &[]);
+        if std::os::unix::fs::chown(&program, Some(65534), None).is_err() {
+            return crate::skip::skipped("a program of another user's: not root");
+        }
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+        check_built(&program, false);
+    });
     add(trials, "a_program_with_a_sanitizer_runs_without_a_limit", || {
         let directory = tempfile::tempdir().unwrap();
         let program = build(directory.path(), SOURCE, &["-fsanitize=address"]);
@@ -123,6 +133,15 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             );
         }
     });
+    add(trials, "a_library_of_an_outer_launcher_is_in_nobodys_way", || {
+        let directory = tempfile::tempdir().unwrap();
+        let program = build(directory.path(), SOURCE, &["-fsanitize=address"]);
+        let oomguard = env!("CARGO_BIN_EXE_oomguard");
+        let script = format!("{oomguard} run --quiet -- {program}");
+        let seen = seen(&mut run_shell(&["-m", "1Gi"], &script));
+        assert_eq!((seen.code, seen.stderr.as_str()), (Some(3), ""));
+        assert!(!seen.stdout.contains("LD_PRELOAD"), "{}", seen.stdout);
+    });
     add(trials, "without_inheritance_what_the_command_executes_has_no_limit_of_ours", || {
         let ulimit = "sh -c 'ulimit -S -d'";
         for way in [
@@ -156,9 +175,12 @@ fn check(source: &str, options: &[&str], sees: bool) {
 
 fn check_built_by(compiler: &str, source: &str, options: &[&str], sees: bool) {
     let directory = tempfile::tempdir().unwrap();
-    let program = build_by(compiler, directory.path(), source, options);
+    check_built(&build_by(compiler, directory.path(), source, options), sees);
+}
+
+fn check_built(program: &str, sees: bool) {
     for way in WAYS {
-        let script = way.replace("PROGRAM", &program);
+        let script = way.replace("PROGRAM", program);
         let seen = seen(&mut run_shell(&["-m", "1Gi"], &script));
         assert_eq!((seen.code, seen.stderr.as_str()), (Some(3), ""), "{way}");
         let sees_us = seen.stdout.contains("OOMGUARD_") || seen.stdout.contains("liboomguard");

@@ -82,6 +82,18 @@ fn is_privileged(file: &Fd) -> bool {
     by_mode || unsafe { libc::fgetxattr(file.number(), name, core::ptr::null_mut(), 0) } > 0
 }
 
+/// Whether the kernel gives the program at `path` another user or group than this process's own: then its dynamic linker heeds no
+/// environment, whoever starts it (AT_SECURE: getauxval(3)).
+pub fn changes_user(path: &CStr) -> bool {
+    let Some(stat) = open(path).and_then(|file| fd::stat_of(file.number())) else { return false };
+    // SAFETY: takes nothing and cannot fail.
+    let user = unsafe { libc::getuid() };
+    // SAFETY: as above.
+    let group = unsafe { libc::getgid() };
+    stat.st_mode & libc::S_ISUID != 0 && stat.st_uid != user
+        || stat.st_mode & libc::S_ISGID != 0 && stat.st_gid != group
+}
+
 /// The program that the kernel starts for the script that begins so. What `env` would look for is found in PATH by `env`
 /// itself, so `env` is looked at, which shares its C library with what it starts, as a rule.
 pub fn interpreter_of_script(start: &[u8]) -> Option<&[u8]> {

@@ -109,7 +109,7 @@ fn error_told(mut teller: PipeReader) -> i32 {
     }
 }
 
-/// Enough for what is below, and for an `execve` that a preloaded library has put before the C library's.
+/// Enough for what is below.
 const STACK_BYTES: usize = 128 << 10;
 
 #[repr(align(16))]
@@ -210,8 +210,9 @@ fn execute(plan: &Plan<'_>) -> i32 {
     found
 }
 
+/// By the raw call: a library of an outer launcher's would set the limit that holds for what its own program executes.
 fn execve(file: *const c_char, arguments: &Strings, environment: &Strings) -> i32 {
     // SAFETY: a C string, and two lists of C strings that end with null, all of which outlive the call.
-    unsafe { libc::execve(file, arguments.as_ptr(), environment.as_ptr()) };
+    unsafe { libc::syscall(libc::SYS_execve, file, arguments.as_ptr(), environment.as_ptr()) };
     errno()
 }
