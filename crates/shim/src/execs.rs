@@ -216,13 +216,13 @@ unsafe fn become_it(
         }
         Image::Static | Image::CallsByItself => {
             record::note_becoming(Becoming::Unguarded, path);
-            record::ask_to_be_followed();
+            ask_to_be_followed();
             exec(environment)
         }
         Image::OtherLinker | Image::Foreign => {
             record::note_becoming(Becoming::Unguarded, path);
             if image == Image::OtherLinker {
-                record::ask_to_be_followed();
+                ask_to_be_followed();
             }
             // SAFETY: by contract.
             unsafe { without_library(environment, &exec) }
@@ -277,7 +277,9 @@ unsafe fn start_it(
         Some((path, image)) if !heeds_environment(&path, image) => unsafe {
             without_library(environment, &|environment| spawn(name, list, environment))
         },
-        Some((path, Image::Static | Image::CallsByItself)) if has_room_for_keeper() => {
+        Some((path, Image::Static | Image::CallsByItself))
+            if is_to_be_followed() && has_room_for_keeper() =>
+        {
             // SAFETY: by contract.
             let result = unsafe { by_keeper(&path, list, &|name, list| spawn(name, list, environment)) };
             asks_by_keeper = result.is_some();
@@ -293,6 +295,17 @@ unsafe fn start_it(
         sys::errno::set_errno(errno);
     }
     result
+}
+
+/// What has no limit of ours is none of our business.
+fn is_to_be_followed() -> bool {
+    !LIFTS_LIMIT.load(Ordering::Relaxed)
+}
+
+fn ask_to_be_followed() {
+    if is_to_be_followed() {
+        record::ask_to_be_followed();
+    }
 }
 
 /// Whether the program's dynamic linker loads what the environment says: to root, most set-user-ID programs are as any other.

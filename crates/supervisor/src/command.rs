@@ -159,6 +159,12 @@ impl Prepared {
             rest if rest.is_empty() => self.command.env_remove(LD_PRELOAD),
             rest => self.command.env(LD_PRELOAD, rest),
         };
+        // Its search for leaks is a tracer, and would wait for ever where an outer launcher's tracer is there already.
+        if self.entrance() == entrance::Entrance::Sanitized && is_traced() {
+            let mut options = std::env::var_os(LSAN_OPTIONS).unwrap_or_default();
+            options.push(":detect_leaks=0");
+            self.command.env(LSAN_OPTIONS, options);
+        }
     }
 
     fn start_by_clone(&self, start: &Start, invocation: &Invocation<'_>) -> io::Result<Started> {
@@ -345,6 +351,14 @@ impl BetweenForkAndExec {
         }
         Ok(())
     }
+}
+
+const LSAN_OPTIONS: &str = "LSAN_OPTIONS";
+
+fn is_traced() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    lines.any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
 }
 
 /// Sets the soft limit as far as the hard one lets it, and leaves that one as it is, unless it is to be the same.

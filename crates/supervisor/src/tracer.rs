@@ -11,7 +11,7 @@ use super::refusals::{Access, End, Moment, Outcome, Refusals, Sought, enough};
 use super::room::{Answer, Room, SharedLedger, Wait};
 use super::sys;
 use super::sys::locale::NO_MEMORY_BYTES;
-use super::sys::memory::{HeapUse, MemoryUse, Rlimit, rlimit, set_rlimit};
+use super::sys::memory::{HeapUse, MemoryUse, Mover, Rlimit, marked_standing, mover_of, rlimit, set_rlimit};
 use super::sys::trace::{CallStop, Event, MappingCall, Origin, Unlimited, Waited};
 use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::growth::laid_over;
@@ -952,7 +952,7 @@ impl Facts {
         let asked = Asked { bytes, writable, by_allocator: true };
         let first = terms.measure;
         let limit_of = |measure: Measure| match (first, measure) {
-            (_, Measure::Resident) => terms.resident_limit,
+            (_, Measure::Resident) => terms.resident_limit.filter(|limit| !has_another(pid, *limit)),
             // What is moved as the program goes says nothing of data.
             (Measure::Resident, Measure::Data) => sys::memory::standing_limit_of(pid),
             _ => sys::memory::soft_limit_of(pid, measure.into()),
@@ -961,6 +961,12 @@ impl Facts {
         (self.measure, self.limit) = (full.measure, Some(full.limit));
         true
     }
+}
+
+/// Whether a program that nobody moves the limit of has another one than this: from an inner launcher.
+fn has_another(pid: u32, limit: u64) -> bool {
+    let soft = sys::memory::soft_limit_on_data_of(pid);
+    mover_of(soft) == Mover::Nobody && soft != Some(marked_standing(limit))
 }
 
 impl Call {

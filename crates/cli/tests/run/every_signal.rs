@@ -19,6 +19,23 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert_eq!(told, table, "measured:\n{table}");
         }
     });
+    add(trials, "the_tests_that_the_documents_name_exist", || {
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run");
+        let sources: String = std::fs::read_dir(here)
+            .unwrap()
+            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+            .collect();
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/launcher.md");
+        let document = std::fs::read_to_string(document).unwrap();
+        let (_, rest) = document.split_once("<!-- each of these tests exists").unwrap();
+        let (table, _) = rest.split_once("<!-- end of these tests -->").unwrap();
+        let names: Vec<&str> =
+            table.lines().filter_map(|row| row.strip_suffix("` |")?.rsplit('`').next()).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(sources.contains(&format!("add(trials, \"{name}\"")), "{name}");
+        }
+    });
     add(trials, "a_value_that_was_queued_with_a_signal_arrives_with_it", || {
         let mut catcher = catcher(&[]);
         for value in [1234, 5] {

@@ -10,7 +10,8 @@ use std::process::Stdio;
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "signal_mask_and_dispositions_are_as_they_were", || {
         use libc::{
-            SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGRTMAX, SIGTERM, SIGTSTP, SIGUSR1, SIGWINCH,
+            SIGCHLD, SIGHUP, SIGILL, SIGINT, SIGPIPE, SIGQUIT, SIGRTMAX, SIGSEGV, SIGTERM, SIGTSTP, SIGTTIN,
+            SIGTTOU, SIGUSR1, SIGWINCH,
         };
         let states = [
             State::default(),
@@ -19,6 +20,12 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             State { ignored: &[SIGHUP, SIGINT, SIGQUIT, SIGTERM], ..State::default() },
             State { ignored: &[SIGTSTP, SIGWINCH], ..State::default() },
             State { blocked: &[SIGUSR1, SIGTERM, SIGPIPE, SIGCHLD, SIGRTMAX()], ..State::default() },
+            // As tini's test has it.
+            State {
+                ignored: &[SIGTTOU, SIGSEGV, SIGINT],
+                blocked: &[SIGTTIN, SIGILL, SIGTERM],
+                ..State::default()
+            },
         ];
         for (index, state) in states.into_iter().enumerate() {
             // The shell would change dispositions of its own.

@@ -12,6 +12,10 @@ use std::process::Command;
 const SOURCE: &str = "#include <stdio.h>\nextern char **environ;\nint main(void) {\n\
     for (char **e = environ; *e; e++) puts(*e);\n    return 3;\n}\n";
 
+/// Holds 100 MiB for a while, and ends with 3.
+const HOLDS: &str = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\nint main(void) {\n\
+    memset(malloc(100 << 20), 1, 100 << 20);\n    usleep(700000);\n    return 3;\n}\n";
+
 /// Eats what there is, says so and ends with 5; or gets over a refusal, and ends with 7 for another reason.
 const HUNGRY: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <sys/wait.h>\n#include <unistd.h>\n\
     int main(int count, char **words) {\n    int status;\n\
@@ -131,6 +135,18 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 "{}",
                 seen.stdout
             );
+        }
+    });
+    add(trials, "without_inheritance_nobody_looks_at_what_the_command_executes", || {
+        let directory = tempfile::tempdir().unwrap();
+        for options in [&[][..], &["-static"]] {
+            let program = build(directory.path(), HOLDS, options);
+            // Twin: without the option it does not come to its end.
+            for (inherit, code) in [(&["--no-inherit"][..], 3), (&[], 198)] {
+                let options = [&["-m", "50Mi"], inherit].concat();
+                let seen = seen(&mut run_shell(&options, &format!("{program}; exit $?")));
+                assert_eq!(seen.code, Some(code), "{options:?} {inherit:?}: {}", seen.stderr);
+            }
         }
     });
     add(trials, "a_library_of_an_outer_launcher_is_in_nobodys_way", || {
