@@ -36,8 +36,6 @@ use std::time::Duration;
 /// The child finds its descriptors from this number on, where no program expects any.
 const FIRST_DESCRIPTOR: i32 = 100;
 
-/// The dynamic linker's variable (ld.so(8)).
-
 /// What the report is to repeat.
 #[derive(Debug)]
 enum Token {
