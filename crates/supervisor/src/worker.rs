@@ -806,8 +806,7 @@ impl Worker {
         // Under the measure `resident` a guard sets it, and marks it.
         let soft_limit = soft_limit.filter(|(measure, _)| *measure != Measure::Resident);
         let soft = soft_limit.and_then(|(measure, set)| Some((measure, set?, soft_of_the_users(measure))));
-        let data_below = soft_of_the_users(Measure::Data)
-            .filter(|_| soft.is_none() && self.has_limit_of_the_users_on_data());
+        let data_below = soft_of_the_users(Measure::Data).filter(|_| self.has_limit_of_the_users_on_data());
         let inherited = if self.report.is_none() { outer::inherited_report() } else { None };
         let report = self.report.as_ref().or(inherited.as_ref());
         let report = report.map(|(target, file)| (file, target.as_os_str()));
