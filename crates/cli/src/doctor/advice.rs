@@ -34,8 +34,7 @@ pub fn on(found: &Examination) -> Vec<Advice> {
 }
 
 fn obstacles(found: &Examination) -> Vec<Advice> {
-    let bad = [found.asked_limit.as_ref().err(), found.asked_measure.as_ref().err()];
-    let mut all: Vec<String> = bad.into_iter().flatten().chain(&found.bad).cloned().collect();
+    let mut all: Vec<String> = bad_values(found).cloned().collect();
     if found.here.data_limit_is_ignored && found.run.measure != Measure::AddressSpace {
         all.push(
             "neither resident nor data can be limited, as /sys/module/kernel/parameters/ignore_rlimit_data is on: use \
@@ -73,11 +72,16 @@ fn no_limit(found: &Examination) -> Option<String> {
     )
 }
 
+fn bad_values(found: &Examination) -> impl Iterator<Item = &String> {
+    let bad = [found.asked_limit.as_ref().err(), found.asked_measure.as_ref().err()];
+    bad.into_iter().flatten().chain(&found.bad)
+}
+
 /// Variables are for guards, and limit nothing by themselves.
 fn heeded_by_nobody(found: &Examination) -> Option<String> {
     let names = found.variables.join(", ");
     // One thing after the other: what is wrong is told already.
-    let is_good = found.asked_limit.is_ok();
+    let is_good = bad_values(found).next().is_none();
     (!names.is_empty() && is_good && !found.preloads_us).then(|| {
         format!(
             "set here: {names}; that alone limits nothing: heeded by oomguard run, by programs with a guard of their own, and \
@@ -233,7 +237,11 @@ mod tests {
     fn a_machine_that_ignores_the_data_limit_keeps_from_running_unless_it_is_not_asked_for() {
         let ignore = |here: &mut Surroundings| here.data_limit_is_ignored = true;
         one(&advice(POD, &[], ignore), "ignore_rlimit_data", true);
-        assert_eq!(advice(POD, &[("OOMGUARD_MEASURE", "address-space")], ignore), []);
+        one(
+            &advice(POD, &[("OOMGUARD_MEASURE", "address-space")], ignore),
+            "that alone limits nothing",
+            false,
+        );
     }
 
     #[test]
