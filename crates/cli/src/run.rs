@@ -337,6 +337,9 @@ fn share(options: &Run) -> Result<Option<SharedBudget>, Failure> {
             ),
             code: EXIT_CANNOT_GUARD,
         }),
+        _ if !Path::new("/proc/self/status").exists() => {
+            Err(Failure { line: NOTHING_TO_SEE.to_owned(), code: EXIT_CANNOT_GUARD })
+        }
         _ => Ok(Some(share)),
     }
 }
@@ -347,6 +350,8 @@ fn has_size(budget: Limit) -> bool {
 }
 
 const DEFAULT_PATIENCE: Duration = Duration::from_millis(DEFAULT_PATIENCE_MS);
+
+const NOTHING_TO_SEE: &str = "--budget cannot be held here: it counts what is resident, which /proc tells, and there is none; mount one, or give each process a --limit";
 
 const NOTHING_TO_SHARE: &str = "nothing is shared: --budget auto is 90% of the container's limit, and there is none here; say how much, as --budget 2Gi";
 

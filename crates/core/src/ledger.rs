@@ -140,6 +140,9 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(u64);
 
+/// So often somebody else takes a row for the same process at the same moment.
+const MOST_TRIES: u32 = 8;
+
 /// Whoever is yet to have a row that is being made up for it. No process has the number zero.
 const NOBODY: Id = Id(1);
 
@@ -333,8 +336,6 @@ impl Ledger {
 
     /// The row that this process has, or a new one: its place. `None`: there are too many.
     pub fn take_row(&self, id: Id) -> Option<usize> {
-        /// So often another thread comes at the same moment.
-        const MOST_TRIES: u32 = 8;
         for _ in 0..MOST_TRIES {
             if let Some(place) = self.find(id) {
                 return Some(place);
@@ -360,18 +361,22 @@ impl Ledger {
     }
 
     /// A row for a process in which nothing of ours runs, by somebody else: a look charges it. Nothing where it has one. Nobody finds
-    /// the row before it is complete, and the process itself either finds it or takes one, and this is gone.
+    /// the row before it is complete, and the process itself either finds it or takes one, and this is gone. Of two that do this at
+    /// once both may give way, and try again.
     pub fn take_row_outside(&self, id: Id, name: &[u8]) {
-        if self.find(id).is_some() {
-            return;
-        }
-        let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(NOBODY)));
-        let Some(row) = place.and_then(|place| self.row(place)) else { return };
-        row.begin();
-        row.set_outside();
-        row.set_name(name);
-        row.id.store(id.0, ONE);
-        if self.others_of(id, row).next().is_some() {
+        for _ in 0..MOST_TRIES {
+            if self.find(id).is_some() {
+                return;
+            }
+            let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(NOBODY)));
+            let Some(row) = place.and_then(|place| self.row(place)) else { return };
+            row.begin();
+            row.set_outside();
+            row.set_name(name);
+            row.id.store(id.0, ONE);
+            if self.others_of(id, row).next().is_none() {
+                return;
+            }
             self.take_back(row, id);
         }
     }

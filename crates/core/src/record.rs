@@ -35,7 +35,7 @@ pub const FILE_BYTES: usize = HEAD_BYTES + PROFILE_BYTES;
 const WORDS: usize = RECORD_BYTES / 8;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomguard");
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 /// A longer path is none.
 pub const PATH_MAX_BYTES: usize = (at::PARENT - at::PATH - 1) * 8;

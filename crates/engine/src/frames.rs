@@ -11,6 +11,9 @@ use oomguard_core::sys;
 /// its hook, or `abort`, has been seen to take up to 20.
 const MOST_FRAMES: usize = 256;
 
+/// So long another thread is waited for that reads what is loaded.
+const LONGEST_REFRESH_MS: u64 = 500;
+
 /// The program and its libraries, as they were when a stack was last walked that did not end in one of them.
 static FILES: Files = Files::new();
 
@@ -33,7 +36,7 @@ fn is_called_from(code: &Range<usize>, registers: Registers) -> bool {
     };
     match look() {
         (false, true) => {
-            FILES.refresh_surely();
+            FILES.refresh_within(LONGEST_REFRESH_MS);
             look().0
         }
         (is_found, _) => is_found,
@@ -108,7 +111,7 @@ pub(super) fn describes(code: &Range<usize>) -> bool {
     let Some(start) = code.start.checked_add(1) else { return false };
     let is_described = || unwind::is_described(start, &FILES);
     is_described() || {
-        FILES.refresh_surely();
+        FILES.refresh_within(LONGEST_REFRESH_MS);
         is_described()
     }
 }

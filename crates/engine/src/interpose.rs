@@ -329,7 +329,8 @@ pub unsafe fn create_thread(
         // Another thread has given memory back meanwhile.
         result = create();
     }
-    if result == 0 {
+    // What failed without a system call has left it as it was.
+    if result == 0 || sys::errno::errno() == 0 {
         sys::errno::set_errno(errno);
     }
     // What was refused meanwhile may be what the new thread itself asked for: that stands.

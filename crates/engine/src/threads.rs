@@ -66,7 +66,7 @@ pub(super) fn note_started() -> bool {
 }
 
 /// Whether no thread was started since one was refused, which this process has to answer for.
-pub(super) fn is_none_started_since() -> bool {
+pub fn is_none_started_since() -> bool {
     refused_stack().is_some() && !IS_STARTED_SINCE.load(Ordering::Relaxed)
 }
 

@@ -9,8 +9,8 @@ use oomguard_core::contract::Cause;
 use oomguard_core::message::{ANOTHER_ERROR, Message, Story};
 use oomguard_core::sys;
 use oomguard_engine::call_real;
-use oomguard_engine::notes;
 use oomguard_engine::real::Real;
+use oomguard_engine::{notes, threads};
 
 macro_rules! words {
     ($(
@@ -107,7 +107,9 @@ fn read_id(text: *const c_char, found: *mut c_char) {
 /// Whether an error number tells that memory was refused.
 pub(super) fn is_of_memory(number: c_int) -> bool {
     number == libc::ENOMEM
-        || number == libc::EAGAIN && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread)
+        || number == libc::EAGAIN
+            && notes::requested().is_some_and(|noted| noted.cause == Cause::Thread)
+            && threads::is_none_started_since()
 }
 
 /// What an error number is called.

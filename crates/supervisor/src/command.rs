@@ -161,8 +161,10 @@ impl Prepared {
         };
         // Its search for leaks is a tracer, and would wait for ever where an outer launcher's tracer is there already.
         if self.entrance() == entrance::Entrance::Sanitized && is_traced() {
-            let mut options = std::env::var_os(LSAN_OPTIONS).unwrap_or_default();
-            options.push(":detect_leaks=0");
+            let said =
+                self.variable(LSAN_OPTIONS).map(OsStr::to_owned).or_else(|| std::env::var_os(LSAN_OPTIONS));
+            let mut options = said.unwrap_or_default();
+            options.push(if options.is_empty() { "detect_leaks=0" } else { ":detect_leaks=0" });
             self.command.env(LSAN_OPTIONS, options);
         }
     }

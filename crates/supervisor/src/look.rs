@@ -7,7 +7,7 @@
 
 use super::descendants;
 use super::sys;
-use super::sys::memory::{MemoryUse, Resource, Untouched, settled};
+use super::sys::memory::{MemoryUse, Mover, Resource, Untouched, is_marked, marked_standing, settled};
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
@@ -45,14 +45,10 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// `mark`: a variable that all descendants have in their environment, or nothing. `ours`: those by which a process that has
-    /// got its limit from somebody else is known. `only_marked`: nobody else is held, as what the worker executes has no limit.
     pub(super) fn start(
         worker: u32,
         limit: u64,
-        mark: Text<80>,
-        only_marked: bool,
-        ours: Vec<(&'static str, OsString)>,
+        whose: Whose,
         record: OwnedFd,
         shares_budget: bool,
     ) -> std::io::Result<Look> {
@@ -62,9 +58,7 @@ impl Look {
             worker,
             limit: Arc::clone(&limit),
             has_changed: false,
-            mark,
-            only_marked,
-            ours,
+            whose,
             record,
             shares_budget,
             shared: Arc::clone(&shared),
@@ -116,14 +110,34 @@ enum Standing {
     Gone,
 }
 
+/// Which processes are this one's to hold.
+pub(super) struct Whose {
+    /// A variable that all descendants have in their environment, or nothing.
+    pub(super) mark: Text<80>,
+    /// What the worker executes has no limit: nobody without that variable is held.
+    pub(super) only_marked: bool,
+    /// The variables by which a process that has got its limit from somebody else is known.
+    pub(super) ours: Vec<(&'static str, OsString)>,
+}
+
+impl Whose {
+    /// Whether its limit is not for this one to hold: it is below a launcher or a supervisor in the worker's tree, or has another
+    /// one by the user's own word; or it was executed where what is executed has none. What was only forked has that still,
+    /// whatever became of its environment: it is marked as ours.
+    fn is_left_alone(&self, pid: u32) -> bool {
+        let soft = sys::memory::soft_limit_on_data_of(pid);
+        let was_executed =
+            || !soft.is_some_and(is_marked) && !sys::proc::environment_has(pid, self.mark.as_bytes());
+        self.only_marked && was_executed() || has_another_limit(pid, &self.ours)
+    }
+}
+
 struct Looker {
     worker: u32,
     limit: Arc<AtomicU64>,
     /// It is another one than at the start.
     has_changed: bool,
-    mark: Text<80>,
-    only_marked: bool,
-    ours: Vec<(&'static str, OsString)>,
+    whose: Whose,
     record: OwnedFd,
     /// The soft limits are as the leases are, and not to be moved here.
     shares_budget: bool,
@@ -188,8 +202,8 @@ impl Looker {
                 let is_ours = self.tree.contains_key(&parent)
                     || is_orphan
                         && *pid != own
-                        && !self.mark.as_bytes().is_empty()
-                        && sys::proc::environment_has(*pid, self.mark.as_bytes());
+                        && !self.whose.mark.as_bytes().is_empty()
+                        && sys::proc::environment_has(*pid, self.whose.mark.as_bytes());
                 if is_ours {
                     self.tree.entry(*pid).or_insert_with(Member::new);
                 }
@@ -230,7 +244,10 @@ impl Looker {
             if !self.shares_budget {
                 move_soft_limit(pid, limit, &member.untouched);
             }
-            if self.has_changed {
+            let soft = sys::memory::soft_limit_on_data_of(pid);
+            let stands_elsewhere =
+                sys::memory::mover_of(soft) == Mover::Nobody && soft != Some(marked_standing(limit));
+            if self.has_changed && stands_elsewhere && !self.whose.is_left_alone(pid) {
                 let moved = |now| sys::memory::standing(now, limit);
                 let _ = sys::memory::change_soft_limit(pid, Resource::Data, moved);
             }
@@ -250,9 +267,7 @@ impl Looker {
             Finding::Over => {}
         }
         let asked = Instant::now();
-        let is_left_alone = self.only_marked && !sys::proc::environment_has(pid, self.mark.as_bytes());
-        if is_left_alone || has_another_limit(pid, &self.ours) {
-            // Below a launcher or a supervisor in the worker's tree, or by the user's own word: theirs to hold.
+        if self.whose.is_left_alone(pid) {
             member.suspicion.clear();
             member.due = now + SEARCH_AT_LEAST_EVERY;
             return;

@@ -166,9 +166,10 @@ impl Running {
             if let Some(look) = &self.look {
                 look.set_limit(bytes);
             }
-            // A program without a guard has a limit on data. What it has started by now gets the new one at a look.
-            sys::memory::change_soft_limit(self.pid, Resource::Data, |now| sys::memory::standing(now, bytes))
-                .map_err(io::Error::from_raw_os_error)?;
+            // A program without a guard has a limit on data; a guard, and all that it has started by now, get the new one at a look.
+            // Another user's is moved by its guard alone (prlimit(2), EPERM).
+            let moved = |now| sys::memory::standing(now, bytes);
+            let _ = sys::memory::change_soft_limit(self.pid, Resource::Data, moved);
             if let Some(inference) = &self.inference {
                 inference.set_limit(bytes)?;
             }

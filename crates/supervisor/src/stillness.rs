@@ -68,6 +68,13 @@ impl Stillness {
     }
 }
 
+/// Whom its own tracer holds, that goes on as well when the thread has ended that had it do so.
+impl Drop for Stillness {
+    fn drop(&mut self) {
+        self.go_on(None);
+    }
+}
+
 /// Those that may be held.
 fn hold_threads_of(pid: u32) -> Vec<u32> {
     let mut threads: Vec<u32> = Vec::new();

@@ -170,6 +170,8 @@ impl Watch {
         loop {
             let pause = self.look();
             self.race.let_go_on(self.asked.is_some());
+            // It may take its time: nobody stands still for it who need not.
+            self.tell_if_short();
             if self.rest(pause) {
                 return;
             }
@@ -201,7 +203,6 @@ impl Watch {
         let found = Found { charged, beside, container: self.race.look(), soon };
         self.set_ceiling(&found);
         self.ledger.forget_left_behind(left_behind);
-        self.tell_if_short();
         let room = self.room(&found);
         self.has_much_room = !self.is_short && room.is_some_and(|room| room > self.ledger.budget() / 2);
         let in_use = found.charged.saturating_add(found.beside);

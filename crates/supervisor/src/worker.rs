@@ -8,7 +8,7 @@ use super::foreground::Foreground;
 use super::inference::{InferRefusals, Inference, process_numbers};
 use super::invocation::Command;
 use super::kernel_kills::Before;
-use super::look::Look;
+use super::look::{Look, Whose};
 use super::outcome::{Ended, Outcome};
 use super::outer;
 use super::output::KEPT_BYTES;
@@ -622,7 +622,8 @@ impl Worker {
             (Measure::Resident, Some(limit)) => record
                 .try_clone()
                 .and_then(|record| {
-                    Look::start(child.pid, limit, mark, only_marked, ours, record, self.share.is_some())
+                    let whose = Whose { mark, only_marked, ours };
+                    Look::start(child.pid, limit, whose, record, self.share.is_some())
                 })
                 .ok(),
             _ => None,

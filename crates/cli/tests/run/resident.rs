@@ -86,6 +86,16 @@ const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 /// Uses so many MiB that RLIMIT_DATA does not see, or maps them and uses little.
+/// As programs do that show what they are at in the list of processes: setproctitle(3).
+fn overwrite_environment() {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // proc_pid_stat(5): env_start and env_end.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+    let [start, end]: [usize; 2] = [fields[47], fields[48]].map(|field| field.parse().unwrap());
+    // SAFETY: the environment as the kernel made it, in memory that may be written to; nobody reads a variable any more.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(start).write_bytes(0, end - start) };
+}
+
 pub fn hold(kind: &str, mib: usize) {
     let bytes = mib * MIB;
     match kind {
@@ -94,6 +104,10 @@ pub fn hold(kind: &str, mib: usize) {
                 map(32 * MIB, BOTH, PRIVATE, -1);
             }
             return println!("mapped");
+        }
+        "later-by-another-name" => {
+            overwrite_environment();
+            return hold("later", mib);
         }
         "later" => {
             let blocks: Vec<*mut u8> =
@@ -276,6 +290,9 @@ time.sleep(20)
             let seen = seen(command.arg(std::env::current_exe().unwrap()));
             assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "300\n"), "{script}: {}", seen.stderr);
         }
+        // The command itself has one, whatever it does to its environment.
+        let command = seen(&mut run(&["--no-inherit"], &["hold", "later-by-another-name", "300"]));
+        assert_eq!(command.code, Some(198), "{}", command.stderr);
     });
     add(trials, "without_proc_the_limit_holds_as_one_on_data", || {
         let without_proc =
@@ -289,6 +306,9 @@ time.sleep(20)
         let full = seen(&mut shell(&without_proc(&words)));
         assert_eq!((full.code, full.stdout.as_str()), (Some(198), ""), "{}", full.stderr);
         assert!(full.stderr.contains("of data"), "{}", full.stderr);
+        let budget = seen(&mut shell(&without_proc(&format!("{oomguard} run --budget 100Mi -- true"))));
+        assert_eq!(budget.code, Some(125), "{}", budget.stderr);
+        assert!(budget.stderr.contains("--budget cannot be held here"), "{}", budget.stderr);
         // Where only the command has none, the launcher looks.
         let words = format!("{} role hold untouched 2048", program.display());
         let mut outside = launcher();

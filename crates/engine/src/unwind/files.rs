@@ -134,9 +134,8 @@ impl Files {
 
     /// The same for whoever has to know: where another thread is doing so, it is waited for, and not for long, as this one
     /// may have interrupted it.
-    pub(crate) fn refresh_surely(&self) {
-        const LONGEST_MS: u64 = 500;
-        let until_ms = sys::clock::monotonic_ms() + LONGEST_MS;
+    pub(crate) fn refresh_within(&self, longest_ms: u64) {
+        let until_ms = sys::clock::monotonic_ms() + longest_ms;
         while !self.refresh(None) && sys::clock::monotonic_ms() < until_ms {
             sys::bare::sleep_ms(1);
         }
@@ -315,7 +314,7 @@ mod tests {
             let (files, begin) = (Files::new(), std::sync::Barrier::new(2));
             let find = || {
                 begin.wait();
-                files.refresh_surely();
+                files.refresh_within(60_000);
                 files.find(here).is_some()
             };
             let found = std::thread::scope(|scope| {
