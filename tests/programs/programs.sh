@@ -22,7 +22,7 @@ need p7zip-full 7z
 need openssl openssl
 need curl curl
 need ffmpeg ffmpeg
-need imagemagick convert
+need imagemagick /usr/bin/convert
 need zsh zsh
 need jq jq
 need gdb gdb
@@ -721,7 +721,7 @@ program FFmpeg ffmpeg
 # With too little memory it sleeps for ever, under a plain rlimit, too.
 own 'G ffmpeg -v error -i missing -f null -'
 generous 'G ffmpeg -v error -f lavfi -i testsrc=size=320x200:rate=5 -t 1 -f rawvideo - | cksum'
-program ImageMagick convert
+program ImageMagick /usr/bin/convert
 own 'MAGICK_THREAD_LIMIT=2 G /usr/bin/convert missing.png a.png'
 generous 'MAGICK_THREAD_LIMIT=2 G /usr/bin/convert -size 200x200 gradient: rgb:-'
 program Ghostscript gs

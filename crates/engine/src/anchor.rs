@@ -125,9 +125,10 @@ fn leave_note() {
             ".4byte 1",
             ".asciz \"oomguard\"",
             ".balign 4",
-            ".4byte 1",
+            ".4byte {layout}",
             ".popsection",
             ".endif",
+            layout = const oomguard_core::record::NOTE_LAYOUT,
             options(nomem, nostack, preserves_flags)
         );
     }
