@@ -160,6 +160,7 @@ impl Prepared {
             rest => self.command.env(LD_PRELOAD, rest),
         };
         // Its search for leaks is a tracer, and would wait for ever where an outer launcher's tracer is there already.
+        let is_traced = || sys::proc::tracer_of(sys::process::pid()).is_some();
         if self.entrance() == entrance::Entrance::Sanitized && is_traced() {
             let said =
                 self.variable(LSAN_OPTIONS).map(OsStr::to_owned).or_else(|| std::env::var_os(LSAN_OPTIONS));
@@ -356,12 +357,6 @@ impl BetweenForkAndExec {
 }
 
 const LSAN_OPTIONS: &str = "LSAN_OPTIONS";
-
-fn is_traced() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut lines = status.lines();
-    lines.any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
-}
 
 /// Sets the soft limit as far as the hard one lets it, and leaves that one as it is, unless it is to be the same.
 /// Async-signal-safe.

@@ -125,9 +125,8 @@ impl Whose {
     /// one by the user's own word; or it was executed where what is executed has none. What was only forked has that still,
     /// whatever became of its environment: it is marked as ours.
     fn is_left_alone(&self, pid: u32) -> bool {
-        let soft = sys::memory::soft_limit_on_data_of(pid);
-        let was_executed =
-            || !soft.is_some_and(is_marked) && !sys::proc::environment_has(pid, self.mark.as_bytes());
+        let is_ours = || sys::memory::soft_limit_on_data_of(pid).is_some_and(is_marked);
+        let was_executed = || !is_ours() && !sys::proc::environment_has(pid, self.mark.as_bytes());
         self.only_marked && was_executed() || has_another_limit(pid, &self.ours)
     }
 }
@@ -244,10 +243,7 @@ impl Looker {
             if !self.shares_budget {
                 move_soft_limit(pid, limit, &member.untouched);
             }
-            let soft = sys::memory::soft_limit_on_data_of(pid);
-            let stands_elsewhere =
-                sys::memory::mover_of(soft) == Mover::Nobody && soft != Some(marked_standing(limit));
-            if self.has_changed && stands_elsewhere && !self.whose.is_left_alone(pid) {
+            if self.has_changed && stands_elsewhere(pid, limit) && !self.whose.is_left_alone(pid) {
                 let moved = |now| sys::memory::standing(now, limit);
                 let _ = sys::memory::change_soft_limit(pid, Resource::Data, moved);
             }
@@ -312,6 +308,12 @@ impl Member {
 /// refused for that meanwhile, it asks again.
 fn move_soft_limit(pid: u32, limit: u64, untouched: &Untouched) {
     let _ = sys::memory::change_soft_limit(pid, Resource::Data, |now| settled(now, untouched, limit));
+}
+
+/// Whether a limit of ours that nobody moves is another one than this.
+fn stands_elsewhere(pid: u32, limit: u64) -> bool {
+    let soft = sys::memory::soft_limit_on_data_of(pid);
+    sys::memory::mover_of(soft) == Mover::Nobody && soft != Some(marked_standing(limit))
 }
 
 /// Whether a process was started with other values of these variables.

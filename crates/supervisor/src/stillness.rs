@@ -96,9 +96,9 @@ fn hold_threads_of(pid: u32) -> Vec<u32> {
 fn has_tracer_hold(id: Id, row: &Row) -> bool {
     let own = sys::process::pid();
     let keeper = sys::proc::life_of(own).map(|life| Id::new(own, life.start));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", id.pid())).unwrap_or_default();
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok());
-    if tracer.is_none_or(|tracer| sys::proc::name_of(tracer).as_bytes() != b"oomguard-tracer") {
+    if sys::proc::tracer_of(id.pid())
+        .is_none_or(|tracer| sys::proc::name_of(tracer).as_bytes() != b"oomguard-tracer")
+    {
         return false;
     }
     row.hold_still_for(keeper);

@@ -210,6 +210,20 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     stat_of(pid, FIELD).and_then(|parent| u32::try_from(parent).ok())
 }
 
+/// Who traces process `pid`: proc_pid_status(5), TracerPid.
+pub fn tracer_of(pid: u32) -> Option<u32> {
+    let path = proc_path(pid, "status");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    let mut lines = super::fd::Lines::<128>::open(path)?;
+    while let Some(line) = lines.next() {
+        if let Some(tracer) = line.strip_prefix(b"TracerPid:") {
+            let tracer = whole_number(tracer.trim_ascii()).and_then(|tracer| u32::try_from(tracer).ok());
+            return tracer.filter(|tracer| *tracer != 0);
+        }
+    }
+    None
+}
+
 /// A field of proc_pid_stat(5) behind the name, counted as there.
 fn stat_of(pid: u32, field: usize) -> Option<u64> {
     let path = proc_path(pid, "stat");
