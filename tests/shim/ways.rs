@@ -233,6 +233,9 @@ const KNOWN_BY: [(&str, &str, End); 10] = [
     ("uncaught in noexcept", "exact", SIGABRT),
 ];
 
+/// The alignment that was asked for.
+const ALIGNED: [(&str, u64); 2] = [("aligned_alloc", 64), ("posix_memalign", 64)];
+
 /// How a program comes to the library.
 #[derive(Clone)]
 enum Join {
@@ -335,6 +338,10 @@ fn add(
                 let record = report::read(content)?;
                 if record["cause"] != cause || record["pid"] != remains.pid {
                     return Err(format!("wanted cause {cause}: {content}").into());
+                }
+                let align = ALIGNED.into_iter().find(|(known, _)| *known == way).map(|(_, align)| align);
+                if record["align"].as_u64() != align {
+                    return Err(format!("wanted align {align:?}: {content}").into());
                 }
                 if let Some((_, evidence, own)) = KNOWN_BY.into_iter().find(|(known, ..)| *known == way) {
                     let (code, signal) = match own {

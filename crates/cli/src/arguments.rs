@@ -1,10 +1,12 @@
 //! The command line.
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Gives a program a memory limit of its own. When it runs out, it says so and exits with 198, before the kernel kills
@@ -53,26 +55,26 @@ pub const JSON_ON_STDERR: &str = "fd:2";
 #[derive(Args)]
 pub struct Run {
     /// The memory limit of the command, and of each process that it starts [default: $OOMGUARD_LIMIT, else auto]
-    #[arg(short = 'm', long, value_name = "LIMIT", value_parser = limit)]
+    #[arg(short = 'm', long, value_name = "LIMIT", value_parser = text(limit), allow_negative_numbers = true)]
     pub limit: Option<Limit>,
 
     /// What the command and all that it starts may have together: each takes what it needs, waits where others have it, and is
     /// refused once nothing moves; --limit is then the most that one process may have [default: $OOMGUARD_BUDGET; below another
     /// launcher with a budget, that one]
-    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    #[arg(long, value_name = "LIMIT", value_parser = text(limit), allow_negative_numbers = true)]
     pub budget: Option<Limit>,
 
     /// In a budget, how long a request waits for others to give memory back before it is refused: 0, 500ms, 5s, 2min [default:
     /// $OOMGUARD_PATIENCE, else 1s]
-    #[arg(long, value_name = "TIME", value_parser = patience)]
+    #[arg(long, value_name = "TIME", value_parser = text(patience), allow_negative_numbers = true)]
     pub patience: Option<Duration>,
 
     /// What the limit counts: resident (memory in use), data (private writable memory) or address-space [default: $OOMGUARD_MEASURE, else resident]
-    #[arg(long, value_name = "MEASURE", value_parser = measure)]
+    #[arg(long, value_name = "MEASURE", value_parser = text(measure))]
     pub measure: Option<Measure>,
 
     /// The exit code that means out of memory, 1-255 [default: $OOMGUARD_EXIT_CODE, else 198]
-    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "CODE", value_parser = text(exit_code), allow_negative_numbers = true)]
     pub exit_code: Option<u8>,
 
     /// What becomes of a request that is refused: deferred (the command gets null, and is ended if it does not cope) or
@@ -87,7 +89,7 @@ pub struct Run {
 
     /// End a command that is refused memory again and again and gets nowhere for so long: 10s, 2min, or off [default:
     /// $OOMGUARD_STALL, else 10s]
-    #[arg(long, value_name = "TIME|off", value_parser = stall)]
+    #[arg(long, value_name = "TIME|off", value_parser = text(stall), allow_negative_numbers = true)]
     pub stall: Option<String>,
 
     /// Append the report, a line of JSON, to a file, or write it to an open descriptor (fd:N)
@@ -100,7 +102,7 @@ pub struct Run {
 
     /// Which evidence suffices for 198: likely (any), or exact (only what nothing but such a death does); on any other the
     /// command ends as it would without a guard, and --json alone tells what was found [default: $OOMGUARD_VERDICT, else likely]
-    #[arg(long, value_name = "EVIDENCE", value_parser = sufficient)]
+    #[arg(long, value_name = "EVIDENCE", value_parser = text(sufficient))]
     pub verdict: Option<Sufficient>,
 
     /// Leave with 198, and try again, when any descendant ran out of memory, even if the command did not pass that on
@@ -108,15 +110,15 @@ pub struct Run {
     pub any_descendant: bool,
 
     /// Start the command again with more memory when it ran out, up to so many times
-    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    #[arg(long, value_name = "TIMES", default_value_t = 0, value_parser = text(number::<u32>), allow_negative_numbers = true)]
     pub retries: u32,
 
     /// Multiply the limit by this for each retry; above 1
-    #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = factor)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = text(factor), allow_negative_numbers = true)]
     pub grow: f64,
 
     /// The largest limit to retry with [default: the container's limit, or the machine's memory]
-    #[arg(long, value_name = "LIMIT", value_parser = limit)]
+    #[arg(long, value_name = "LIMIT", value_parser = text(limit), allow_negative_numbers = true)]
     pub max_limit: Option<Limit>,
 
     /// Write what is left of each death into a directory of its own in DIR: record, profile, report, flame graph; turns
@@ -169,7 +171,7 @@ pub struct Report {
     pub file: PathBuf,
 
     /// Show so many of the places that allocated
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = text(number::<usize>))]
     pub top: usize,
 
     /// Show stacks whole: with the allocator at one end, what runs before main at the other, and all steps of a recursion
@@ -181,11 +183,11 @@ pub struct Report {
     pub list: bool,
 
     /// Show the last death of this process
-    #[arg(long, value_name = "PID", conflicts_with = "number")]
+    #[arg(long, value_name = "PID", conflicts_with = "number", value_parser = text(number::<u32>))]
     pub pid: Option<u32>,
 
     /// Show the death with this number in the list
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = text(number::<usize>))]
     pub number: Option<usize>,
 
     /// Write a flame graph, whose widths are live bytes
@@ -244,6 +246,13 @@ pub struct Doctor {
     pub json: bool,
 }
 
+/// What is not UTF-8 is read as what it is not: the message has the option, then, and what would be accepted.
+fn text<T: Clone + Send + Sync + 'static>(
+    read: fn(&str) -> Result<T, String>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |value| read(&value.to_string_lossy()))
+}
+
 /// `--limit` and `OOMGUARD_LIMIT`.
 pub fn limit(text: &str) -> Result<Limit, String> {
     text.parse().map_err(|error: oomguard::ParseLimitError| error.for_text(text))
@@ -293,6 +302,10 @@ pub fn stall(text: &str) -> Result<String, String> {
     } else {
         Err("not a span of time; accepted: off, or a whole number above zero with ms, s, min or h, such as 500ms, 10s or 2min".into())
     }
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "not a number, or too large a one; accepted: a whole number, such as 3".into())
 }
 
 fn factor(text: &str) -> Result<f64, String> {

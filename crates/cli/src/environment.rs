@@ -11,6 +11,8 @@ pub fn asked<T>(
     read: fn(&str) -> Result<T, String>,
 ) -> Asked<T> {
     let Some(value) = environment(name) else { return Ok(None) };
-    let read = value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(read);
-    read.map(Some).map_err(|error| format!("{name}={value:?} in the environment: {error}"))
+    // What is not UTF-8 is nothing that anybody reads.
+    read(&value.to_string_lossy())
+        .map(Some)
+        .map_err(|error| format!("{name}={value:?} in the environment: {error}"))
 }

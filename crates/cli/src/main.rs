@@ -20,6 +20,7 @@ mod screen;
 mod shim;
 mod target;
 mod top;
+mod usage;
 
 use arguments::{Arguments, Task};
 use clap::{CommandFactory, Parser};
@@ -96,8 +97,11 @@ fn act(arguments: Vec<OsString>, environment: Vec<OsString>) -> u8 {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // What cannot be printed cannot be helped: the code still says it.
-            let _ = error.print();
+            match usage::line(&error) {
+                Some(line) => screen::say(&line),
+                // What cannot be printed cannot be helped: the code still says it.
+                None => drop(error.print()),
+            }
             return if error.use_stderr() { EXIT_CANNOT_GUARD } else { 0 };
         }
     };

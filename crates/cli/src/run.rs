@@ -103,13 +103,14 @@ fn run_to_end(options: &Run, environment: Vec<OsString>) -> Result<u8, Failure> 
     if !options.quiet {
         line.as_ref().inspect(|line| say(line));
     }
+    let unguarded = ended.could_not_guard.as_ref().map(|why| format!("cannot guard this process: {why}"));
     if let Outcome::OutOfMemory(report) = &ended.outcome {
         speak_for_the_command(report, target.as_ref(), options);
     }
     keep(&ended);
     if let Some(json) = json {
-        let error = line.filter(|_| verdict.died_while_loading);
-        json.write_or_say_why(&json_line(&verdict.json(&ended, &wishes, error)));
+        let error = line.filter(|_| verdict.died_while_loading).or(unguarded);
+        json.write_or_say_why(&json_line(&verdict.json(&ended, error)));
     }
     Ok(verdict.code)
 }
@@ -399,7 +400,7 @@ fn keeper(
     Ok(move |ended: &Ended| {
         if let Some(postmortem) = &postmortem {
             let verdict = Verdict::of(ended, &wishes);
-            postmortem.write(ended, verdict.json(ended, &wishes, None));
+            postmortem.write(ended, verdict.json(ended, None));
         }
     })
 }
@@ -453,7 +454,9 @@ impl Verdict {
     fn of(ended: &Ended, wishes: &Wishes) -> Verdict {
         let died_while_loading = ended.could_not_load;
         let (code, word) = match &ended.outcome {
-            _ if died_while_loading => (i32::from(EXIT_CANNOT_GUARD), CANNOT_START),
+            _ if died_while_loading || ended.could_not_guard.is_some() => {
+                (i32::from(EXIT_CANNOT_GUARD), CANNOT_START)
+            }
             Outcome::Success => (0, "success"),
             Outcome::OutOfMemory(_) => (i32::from(wishes.exit_code), "out_of_memory"),
             Outcome::OomKilled(_) => (EXIT_SIGNAL + libc::SIGKILL, "oom_killed"),
@@ -482,7 +485,7 @@ impl Verdict {
         }
     }
 
-    fn json(&self, ended: &Ended, wishes: &Wishes, error: Option<String>) -> Value {
+    fn json(&self, ended: &Ended, error: Option<String>) -> Value {
         let signal = match ended.outcome {
             Outcome::Signaled(signal) => Some(signal),
             Outcome::OomKilled(_) => Some(libc::SIGKILL),
@@ -500,7 +503,7 @@ impl Verdict {
             "pid": ended.pid,
             "tries": ended.tries,
             "limit": ended.limit,
-            "measure": wishes.measure.report_word(),
+            "measure": ended.measure.report_word(),
             "resident_peak": ended.resident_peak,
             "ran_for_ms": u64::try_from(ended.ran_for.as_millis()).unwrap_or(u64::MAX),
             "inferred": matches!(&ended.outcome, Outcome::OutOfMemory(report) if report.is_inferred()),

@@ -39,7 +39,7 @@ pub const LEDGER_BYTES: usize = size_of::<Ledger>();
 const LITTLE_BYTES: u64 = 8 << 20;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 5;
+const LAYOUT: u64 = 6;
 
 #[repr(C)]
 pub struct Ledger {
@@ -103,6 +103,8 @@ pub struct Row {
     base: AtomicU64,
     /// What it held when somebody looked last, that of others included.
     held: AtomicU64,
+    /// What of that was its own part, each shared page divided among those who have it, when that was looked at last: for reports.
+    share: AtomicU64,
     /// What it has mapped and not touched for a while; the least that was so since a moment, and that moment.
     untouched: AtomicU64,
     lately_untouched: AtomicU64,
@@ -586,8 +588,8 @@ impl Ledger {
         let mut greatest = [None::<Holder>; N];
         for row in self.taken_rows() {
             let Some(id) = row.id() else { continue };
-            let mut candidate =
-                Some(Holder { pid: id.pid(), name: row.name(), bytes: row.lease().max(row.charge()) });
+            let bytes = row.lease().max(row.charge()).max(row.share());
+            let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes });
             for place in &mut greatest {
                 let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
                 if bytes(&candidate) > bytes(place) {
@@ -664,6 +666,7 @@ impl Row {
         for word in [
             &self.base,
             &self.held,
+            &self.share,
             &self.untouched,
             &self.lately_untouched,
             &self.lately_since_ms,
@@ -859,6 +862,16 @@ impl Row {
 
     pub fn held(&self) -> u64 {
         self.held.load(ANY)
+    }
+
+    /// Its part of what it shares was found to be so much.
+    pub fn note_share(&self, bytes: u64) {
+        self.share.store(bytes, ANY);
+    }
+
+    /// No more than it was found to hold since.
+    fn share(&self) -> u64 {
+        self.share.load(ANY).min(self.held())
     }
 
     /// Of what it was found to hold, what nobody else is charged for.
@@ -1063,6 +1076,20 @@ mod tests {
         // Whatever moves, it ends: a moment that has not come is none.
         ledger.note_movement(u64::MAX);
         assert_eq!(is_refused(1000 + 60 * 100), [true; 3]);
+    }
+
+    #[test]
+    fn who_has_written_to_what_it_was_forked_with_is_told_with_all_that_it_holds() {
+        let ledger = ledger(1000);
+        row(&ledger, 1).note_held(300);
+        let child = row(&ledger, 2);
+        child.set_base(300, row(&ledger, 1).id());
+        child.note_held(310);
+        child.note_share(290);
+        let told = || ledger.greatest::<2>().map(|holder| holder.map(|holder| (holder.pid, holder.bytes)));
+        assert_eq!(told(), [Some((1, 300)), Some((2, 290))]);
+        child.note_held(20);
+        assert_eq!(told(), [Some((1, 300)), Some((2, 20))], "it has given back the rest");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub const PATH_MAX_BYTES: usize = (at::PARENT - at::PATH - 1) * 8;
 pub const LIMIT_NOW_AT: usize = at::LIMIT_NOW * 8;
 const PROGRAM_MAX_BYTES: usize = 64;
 const THREAD_MAX_BYTES: usize = 16;
+/// A longer reason is cut.
+const TROUBLE_MAX_BYTES: usize = (at::PARENT - at::TROUBLE - 1) * 8;
 
 /// Where each value lies.
 // One layout, whichever side uses which of it.
@@ -86,6 +88,8 @@ mod at {
     pub(super) const PAST: usize = 31;
     /// Texts: the length plus one, then the bytes.
     pub(super) const PROGRAM: usize = 32;
+    /// In the place of all texts: why there is no guard.
+    pub(super) const TROUBLE: usize = PROGRAM;
     pub(super) const THREAD: usize = 48;
     pub(super) const TOKEN: usize = 56;
     /// The refusal that is open, of which the words below tell; zero where there is none.
@@ -141,6 +145,8 @@ const DOUBTFUL: u64 = 2;
 
 const ARMED: u64 = 1;
 const EXHAUSTED: u64 = 2;
+/// The guard could not be set up, and the process ends: nothing is known but the reason.
+const UNGUARDED: u64 = 3;
 
 /// The value of `OOMGUARD_RECORD` for a record that the child finds as descriptor `fd`.
 #[cfg(any(feature = "alloc", not(feature = "shim")))]
@@ -287,6 +293,13 @@ impl Head {
     }
 }
 
+/// Why the guard of the process that filled this copy of a page could not be set up.
+pub fn trouble(copy: &[u8; RECORD_BYTES]) -> Option<Text<TROUBLE_MAX_BYTES>> {
+    let copy = Copied(copy);
+    let is_one = copy.word(at::MAGIC) == MAGIC && copy.word(at::LAYOUT) == LAYOUT;
+    if is_one && copy.word(at::STATE) == UNGUARDED { copy.text(at::TROUBLE) } else { None }
+}
+
 /// The page of one process, as that sees it.
 #[repr(C)]
 pub struct Page {
@@ -348,6 +361,14 @@ impl Page {
         self.store(at::INNOCENT, 0);
         self.store(at::BECOMING, 0);
         self.store_state(ARMED);
+    }
+
+    /// The guard cannot be set up, and the process ends.
+    pub fn write_trouble(&self, reason: &[u8]) {
+        self.store(at::MAGIC, MAGIC);
+        self.store(at::LAYOUT, LAYOUT);
+        self.write_text(at::TROUBLE, reason.get(..TROUBLE_MAX_BYTES).unwrap_or(reason));
+        self.store_state(UNGUARDED);
     }
 
     /// A refusal is open from now on, until it is closed or the process is gone. That of a mapping, which is often a

@@ -276,10 +276,10 @@ family! {
         bytes bytes, align Some(align);
     /// valloc(3).
     valloc(bytes: usize) c"valloc", linked || None, before before::oomguard_libc_valloc,
-        bytes bytes, align None;
+        bytes bytes, align Some(sys::memory::page_bytes() as usize);
     /// pvalloc(3).
     pvalloc(bytes: usize) c"pvalloc", linked || None, before before::oomguard_libc_pvalloc,
-        bytes bytes, align None;
+        bytes bytes, align Some(sys::memory::page_bytes() as usize);
 }
 
 type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;

@@ -146,6 +146,7 @@ impl Since {
 struct Note {
     /// Plus one; zero where there is none.
     bytes: AtomicU64,
+    align: Align,
     is_thread: AtomicBool,
     is_rusts: AtomicBool,
     tid: AtomicU32,
@@ -168,6 +169,7 @@ impl Note {
     const fn new() -> Self {
         Note {
             bytes: AtomicU64::new(0),
+            align: Align::new(),
             is_thread: AtomicBool::new(false),
             is_rusts: AtomicBool::new(false),
             tid: AtomicU32::new(0),
@@ -203,7 +205,24 @@ impl Note {
             () if self.is_thread.load(Relaxed) => Cause::Thread,
             () => Cause::Heap,
         };
-        Some((cause, Request { bytes, align: None }))
+        Some((cause, Request { bytes, align: self.align.get() }))
+    }
+}
+
+/// The alignment that was asked for; zero where nobody asked for one.
+struct Align(AtomicU64);
+
+impl Align {
+    const fn new() -> Self {
+        Align(AtomicU64::new(0))
+    }
+
+    fn set(&self, align: Option<u64>) {
+        self.0.store(align.unwrap_or(0), Relaxed);
+    }
+
+    fn get(&self) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|align| *align != 0)
     }
 }
 
@@ -221,6 +240,7 @@ pub struct Noted {
     pub cause: Cause,
     pub(super) asker: Asker,
     pub bytes: u64,
+    pub align: Option<u64>,
     pub tid: u32,
     /// The time since then, in milliseconds.
     pub ms_since: u64,
@@ -231,7 +251,7 @@ pub struct Noted {
 
 impl Noted {
     pub fn request(&self) -> Request {
-        Request { bytes: self.bytes, align: None }
+        Request { bytes: self.bytes, align: self.align }
     }
 }
 
@@ -275,6 +295,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
         return;
     }
     let note = if cause == Cause::Mapping { &MAPPED } else { &REQUESTED };
+    note.align.set(request.align);
     note.is_thread.store(cause == Cause::Thread, Relaxed);
     note.is_rusts.store(asker == Asker::Rust, Relaxed);
     note.tid.store(sys::process::tid(), Relaxed);
@@ -530,6 +551,7 @@ fn is_gone_on(note: &Note) -> bool {
 pub struct Kept {
     /// Plus one; zero where there is none.
     bytes: AtomicU64,
+    align: Align,
     /// Its place in `CAUSES`.
     cause: AtomicU32,
 }
@@ -538,11 +560,12 @@ const CAUSES: [Cause; 3] = [Cause::Heap, Cause::Thread, Cause::Mapping];
 
 impl Kept {
     pub const fn new() -> Self {
-        Kept { bytes: AtomicU64::new(0), cause: AtomicU32::new(0) }
+        Kept { bytes: AtomicU64::new(0), align: Align::new(), cause: AtomicU32::new(0) }
     }
 
     pub fn set(&self, refused: Option<(Cause, Request)>) {
         let place = |cause| CAUSES.iter().position(|known| *known == cause).unwrap_or(0) as u32;
+        self.align.set(refused.and_then(|(_, request)| request.align));
         self.cause.store(refused.map_or(0, |(cause, _)| place(cause)), Relaxed);
         self.bytes.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
     }
@@ -550,7 +573,7 @@ impl Kept {
     pub fn get(&self) -> Option<(Cause, Request)> {
         let bytes = self.bytes.load(Relaxed).checked_sub(1)?;
         let cause = CAUSES.get(self.cause.load(Relaxed) as usize).copied()?;
-        Some((cause, Request { bytes, align: None }))
+        Some((cause, Request { bytes, align: self.align.get() }))
     }
 }
 
@@ -645,6 +668,7 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         cause,
         asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
         bytes,
+        align: note.align.get(),
         tid: note.tid.load(Relaxed),
         ms_since: since.ms,
         since,

@@ -36,6 +36,14 @@ pub(super) fn attach(value: Option<&[u8]>, armed: &Armed, profiles: bool) {
     write_armed(page, armed);
 }
 
+/// The guard cannot be set up, and the process ends.
+pub(super) fn note_trouble(value: Option<&[u8]>, reason: &[u8]) {
+    let named = value.and_then(record::from_variable);
+    if let Some(page) = named.and_then(|named| take_over(named, false)) {
+        page.write_trouble(reason);
+    }
+}
+
 /// The limit is another one now.
 #[cfg(feature = "shim")]
 pub fn note_armed(armed: &Armed) {

@@ -165,7 +165,7 @@ pub unsafe fn set_up(
             stand_aside(&trouble);
             None
         }
-        Err(trouble) => refuse_to_start(&trouble),
+        Err(trouble) => refuse_to_start(&trouble, environment.of(variable::RECORD)),
     }
 }
 
@@ -388,7 +388,7 @@ fn check_that_the_allocator_starts(
     trial: fn() -> bool,
 ) -> Result<(), Trouble<'static>> {
     let starts = trial::run(trial, limit.bytes, measure, |bytes, measure| {
-        refuse_to_start(&Trouble::AllocatorDoesNotStart { bytes, measure })
+        refuse_to_start(&Trouble::AllocatorDoesNotStart { bytes, measure }, None)
     });
     if starts { Ok(()) } else { Err(Trouble::AllocatorDoesNotStart { bytes: limit.bytes, measure }) }
 }
@@ -604,9 +604,12 @@ fn push_bytes(line: &mut Text<1024>, bytes: u64) {
     }
 }
 
-/// The end of a process whose guard cannot be set up: one line, exit 125.
-fn refuse_to_start(trouble: &Trouble<'_>) -> ! {
+/// The end of a process whose guard cannot be set up: one line, here and in the record, if there is one; exit 125.
+fn refuse_to_start(trouble: &Trouble<'_>, record: Option<&[u8]>) -> ! {
     complain(trouble, "");
+    let mut reason = Text::new();
+    trouble.describe(&mut reason);
+    record::note_trouble(record, reason.as_bytes());
     sys::process::exit_now(EXIT_CANNOT_GUARD)
 }
 

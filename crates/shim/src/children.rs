@@ -8,9 +8,9 @@
 
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use libc::pid_t;
-use oomguard_core::record::Child;
+use oomguard_core::record::{Child, passes_on};
 use oomguard_core::sys;
 use oomguard_core::sys::bare;
 use oomguard_core::text::{parts, whole_number};
@@ -198,10 +198,21 @@ unsafe fn told(status: *mut c_int, wait: impl FnOnce(*mut c_int) -> pid_t) -> pi
     child
 }
 
+/// How the child failed that was waited for last, and when. Relaxed: of two at once, either is one.
+static FAILED_STATUS: AtomicI32 = AtomicI32::new(0);
+static FAILED_AT_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a program that exits with `code` may pass on how a child failed that it has waited for since that moment.
+pub(super) fn is_passed_on(code: u8, since_ms: u64) -> bool {
+    FAILED_AT_MS.load(Relaxed) >= since_ms && passes_on(i32::from(code) << 8, FAILED_STATUS.load(Relaxed))
+}
+
 /// A child has ended, or stopped, with this status. Signal-safe.
 fn note_end(child: Child, status: c_int) {
     if status != 0 && (libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {
         let errno = sys::errno::errno();
+        FAILED_STATUS.store(status, Relaxed);
+        FAILED_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
         record::note_failed_child(child, status);
         sys::errno::set_errno(errno);
     }

@@ -146,6 +146,7 @@ fn of_this_thread(mut noted: notes::Noted) -> notes::Noted {
         && noted.ms_since <= judge::UNSAID_MS
     {
         noted.cause = Cause::Heap;
+        noted.align = request.align;
         noted.bytes = request.bytes;
         noted.tid = here;
     }

@@ -180,8 +180,9 @@ impl Charges {
             let Some(id) = row.id() else { continue };
             // To ask all of them takes so long that the container may be full by then.
             race.hold_if_it_is_one(&self.looked);
-            let share = sys::memory::share_held_by(id.pid()).unwrap_or(row.charge());
-            together = together.saturating_add(share);
+            let share = sys::memory::share_held_by(id.pid());
+            share.inspect(|share| row.note_share(*share));
+            together = together.saturating_add(share.unwrap_or(row.charge()));
         }
         together
     }

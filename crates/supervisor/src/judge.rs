@@ -190,7 +190,10 @@ impl Seen<'_> {
             cause: open.map_or(claims.cause, |open| open.cause),
             refusals: claims.refusals.max(1),
             thread: Text::from_bytes(if claims.tid == claims.pid { b"main" } else { b"?" }),
-            request: open.map(|open| Request { bytes: open.bytes, align: None }),
+            request: open.map(|open| {
+                let noted = claims.request.filter(|request| request.bytes == open.bytes);
+                noted.unwrap_or(Request { bytes: open.bytes, align: None })
+            }),
             limit_refused: Some(true),
             evidence: Some(Evidence::Outside),
             own_exit_code: small(code),

@@ -3,7 +3,7 @@
 use super::descendants::LeftBehind;
 use super::kernel_kills::OomKill;
 use super::report::{LastLook, Report};
-use crate::contract::EXIT_OUT_OF_MEMORY;
+use crate::contract::{EXIT_OUT_OF_MEMORY, Measure};
 use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -92,6 +92,8 @@ pub struct Ended {
     pub pid: u32,
     /// The soft limit that the worker was started with, in bytes; `None` where it was given none.
     pub limit: Option<u64>,
+    /// What that limit counted; [`Resident`](Measure::Resident) is counted as [`Data`](Measure::Data) where there is no `/proc`.
+    pub measure: Measure,
     /// The most that was ever resident, in bytes, as the kernel counts it (getrusage(2)): of the worker and of those
     /// children that it waited for, whichever was largest. Known for every program.
     pub resident_peak: u64,
@@ -103,6 +105,8 @@ pub struct Ended {
     /// The worker's program ended while it was being loaded, with the guard that is preloaded: there was no room for it
     /// under the limit, and there would be without.
     pub could_not_load: bool,
+    /// Why the worker's guard could not do its job (exit code 125), as it said on stderr: nothing of the program ran.
+    pub could_not_guard: Option<String>,
     /// How many requests were refused, to the worker and to those descendants that are known; with an outcome other
     /// than memory, they were survived.
     pub refusals: u64,

@@ -16,8 +16,10 @@ use super::report::{LastLook, Report};
 use super::sharing::SharedBudget;
 use super::sys;
 use super::sys::memory::Resource;
-use crate::contract::{Cause, LimitSource, Measure, Sufficient};
-use crate::record::{Claims, Failed, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State, passes_on};
+use crate::contract::{Cause, EXIT_CANNOT_GUARD, LimitSource, Measure, Sufficient};
+use crate::record::{
+    Claims, Failed, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State, passes_on, trouble,
+};
 use crate::text::Text;
 use oomguard_core::profile::PROFILE_BYTES;
 use std::ffi::OsString;
@@ -405,6 +407,14 @@ impl Running {
             && program.is_some_and(|program| self.has_no_room_for(loaded, program))
     }
 
+    /// What the worker's guard says that kept it from its job.
+    fn could_not_guard(&self, status: ExitStatus) -> Option<String> {
+        let mut copy = [0; RECORD_BYTES];
+        sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).ok()?;
+        let reason = trouble(&copy).filter(|_| status.code() == Some(EXIT_CANNOT_GUARD.into()))?;
+        Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
+    }
+
     /// The descendant that ended so last, if the worker passed that on.
     fn unloaded(&self, status: ExitStatus, descendants: &[Claims]) -> Option<Claims> {
         let loaded = self.loaded.as_ref()?;
@@ -520,6 +530,7 @@ impl Running {
             status,
             pid: self.pid,
             limit: self.limit,
+            measure: self.measure,
             resident_peak: reaped.resident_peak,
             last_look: claims.map(|claims| LastLook::new(claims, profile)),
             descendants: descendants
@@ -528,6 +539,7 @@ impl Running {
                 .map(Report::new)
                 .collect(),
             could_not_load,
+            could_not_guard: self.could_not_guard(status),
             refusals,
             last_refused,
             doubtful,

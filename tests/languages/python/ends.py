@@ -139,6 +139,17 @@ if way == "d-told-by-main":
             return code
 
     sys.exit(tell())
+if way in ("h-told-then-childs", "d-told-then-child-tidied"):
+
+    def tell_and_start(command):
+        try:
+            bytearray(1 << 30)
+        except MemoryError:
+            print("job 1: ran out of memory", file=sys.stderr)
+        return os.system(command) >> 8
+
+    # The child's code, which is passed on; or one of its own.
+    sys.exit(tell_and_start(f"exit {code}" if way.startswith("h-") else "exit 0") or code)
 # It was got over long before those words were said.
 if way == "h-told-after-work":
     handled()

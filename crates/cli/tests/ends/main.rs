@@ -121,7 +121,7 @@ fn expect(command: &mut Command, code: i32, evidence: Option<&str>) -> Result<()
 fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
     // Way, code, evidence.
     const OWN: Option<&str> = None;
-    const ENDS: [(&str, i32, Option<&str>); 42] = [
+    const ENDS: [(&str, i32, Option<&str>); 44] = [
         ("d-exit-at-once", 198, Some("exact")),
         ("d-exit-word", 198, Some("exact")),
         ("d-exit-raised", 198, Some("exact")),
@@ -160,6 +160,8 @@ fn add_ends(trials: &mut Vec<Trial>, python: &Python) {
         ("d-raised-again", 198, Some("exact")),
         ("d-told-by-main", 198, Some("said")),
         ("h-told-after-work", 3, OWN),
+        ("h-told-then-childs", 3, OWN),
+        ("d-told-then-child-tidied", 198, Some("said")),
         ("h-logged-and-ended", 3, OWN),
         ("h-raised", 1, OWN),
         ("h-full-raised", 1, OWN),

@@ -3,7 +3,9 @@
 use crate::add;
 use crate::started::{Seen, launcher, seen};
 use libtest_mimic::Trial;
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::Command;
 
@@ -14,7 +16,7 @@ const TABLE: &[Row] = &[
     (&["--help"], 0, "Usage: oomguard", ""),
     (&["--version"], 0, "oomguard 0.", ""),
     (&["run", "--help"], 0, "198", ""),
-    (&[], 125, "", "Usage: oomguard"),
+    (HELP_HELPS, 125, "", "Usage: oomguard"),
     (&["fly"], 125, "", "fly"),
     (&["run"], 125, "", "COMMAND"),
     (&["run", "--"], 125, "", "COMMAND"),
@@ -32,14 +34,25 @@ const TABLE: &[Row] = &[
     (&["run", "-m", "1Gi", "--hard", "--no-infer", "--die-with-parent", "--", "echo", "x"], 0, "x\n", ""),
     (&["run", "--postmortem", "/dev/null/x", "--", "echo", "x"], 125, "", "cannot make \"/dev/null/x\""),
     (&["run", "--limit", "0", "--", "echo", "x"], 125, "", "zero"),
-    (&["run", "--max-limit", "x", "--", "echo", "x"], 125, "", "--max-limit"),
+    (&["run", "--max-limit", "x", "--", "echo", "x"], 125, "", "--max-limit \"x\": not a number"),
+    (&["run", "-m"], 125, "", "--limit needs a value"),
+    (&["run", "-m", "-1", "--", "echo", "x"], 125, "", "did you mean off?"),
+    (&["run", "-m", "5\nUsage: 6", "--", "echo", "x"], 125, "", "--limit \"5\\nUsage: 6\""),
+    (&["run", "-m", "1Gi", "-m", "2Gi", "--", "echo", "x"], 125, "", "--limit is given more than once"),
+    (&["run", "--lim", "1Gi", "--", "echo", "x"], 125, "", "'--limit'"),
+    (&["run", "--quiet=1", "--", "echo", "x"], 125, "", "--quiet"),
+    (&["run", "--patience", "5", "--", "echo", "x"], 125, "", "500ms, 5s or 2min"),
     (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space, data or resident"),
-    (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code"),
+    (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code \"0\""),
+    (&["run", "--exit-code", "+7", "--", "echo", "x"], 125, "", "1 to 255"),
     (&["run", "--exit-code", "256", "--", "echo", "x"], 125, "", "255"),
     (&["run", "--grow", "1", "--", "echo", "x"], 125, "", "above 1"),
     (&["run", "--on-refusal", "never", "--", "echo", "x"], 125, "", "immediate"),
     (&["run", "--on-refusal", "deferred", "--", "echo", "x"], 0, "x\n", ""),
-    (&["run", "--retries", "-1", "--", "echo", "x"], 125, "", "-1"),
+    (&["run", "--on-refusal", "--", "echo", "x"], 125, "", "--on-refusal needs a value; accepted: deferred"),
+    (&["run", "--retries", "-1", "--", "echo", "x"], 125, "", "--retries \"-1\": not a number"),
+    (&["report", "--pid", "x", "file"], 125, "", "--pid \"x\": not a number"),
+    (&["report", "--pid", "1", "--number", "2", "file"], 125, "", "cannot be used with"),
     (&["run", "--report", "fd:77", "--", "echo", "x"], 125, "", "fd:77"),
     (
         &["run", "--report", "/no/such/directory/report", "--", "echo", "x"],
@@ -61,6 +74,9 @@ const TABLE: &[Row] = &[
     (&["completions", "fish"], 0, "oomguard", ""),
     (&["completions", "none"], 125, "", "none"),
 ];
+
+/// What nobody asked for is told in more than a line.
+const HELP_HELPS: &[&str] = &[];
 
 /// A variable, its bad value, and what stderr has in it.
 const BAD_VARIABLES: &[(&str, &str, &str)] = &[
@@ -91,7 +107,12 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let seen = seen_but_for_that(launcher().args(*arguments));
             let has =
                 |text: &str, part: &str| if part.is_empty() { text.is_empty() } else { text.contains(part) };
-            if seen.code != Some(*code) || !has(&seen.stdout, stdout) || !has(&seen.stderr, stderr) {
+            let is_short = stderr.is_empty() || *arguments == HELP_HELPS || seen.stderr.lines().count() == 1;
+            if seen.code != Some(*code)
+                || !has(&seen.stdout, stdout)
+                || !has(&seen.stderr, stderr)
+                || !is_short
+            {
                 wrong.push(format!("{arguments:?}: {:?} {:?} {:?}", seen.code, seen.stdout, seen.stderr));
             }
         }
@@ -125,6 +146,16 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             for part in [name, value, part] {
                 assert!(seen.stderr.contains(part), "{part}: {}", seen.stderr);
             }
+        }
+    });
+    add(trials, "a_value_that_is_not_utf8_is_told_like_any_other", || {
+        let value = OsStr::from_bytes(b"5\xff");
+        let option = seen(launcher().args(["run", "-m"]).arg(value).args(["--", "echo", "started"]));
+        let variable = seen(launcher().env("OOMGUARD_LIMIT", value).args(["run", "--", "echo", "started"]));
+        for (seen, name) in [(option, "--limit \"5"), (variable, "OOMGUARD_LIMIT=\"5\\xFF\"")] {
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+            assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
+            assert!([name, "512Mi"].iter().all(|part| seen.stderr.contains(part)), "{}", seen.stderr);
         }
     });
     add(trials, "who_reads_reports_from_a_named_pipe_sees_no_end_before_there_is_one", || {

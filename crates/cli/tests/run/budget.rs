@@ -532,6 +532,33 @@ except MemoryError:
             );
         }
     });
+    add(trials, "who_has_to_leave_for_what_it_wrote_to_is_told_with_that", || {
+        let program = "
+import os, signal
+block = bytearray(b'1') * (80 << 20)
+children = []
+for turn in range(3):
+    children.append(os.fork())
+    if children[-1] == 0:
+        for at in range(0, len(block), 4096):
+            block[at] = 2
+        signal.pause()
+left = os.wait()
+for child in children:
+    if child != left[0]:
+        os.kill(child, signal.SIGKILL)
+print(left[0], left[1] >> 8)
+";
+        let seen = seen(&mut run(&["--budget", "200Mi"], &["python3", "-c", program]));
+        let (pid, code) = seen.stdout.trim().split_once(' ').unwrap_or_else(|| panic!("{}", seen.stderr));
+        assert_eq!(code, "198", "{}", seen.stderr);
+        let lines = seen.stderr.lines().skip_while(|line| !line.contains(&format!("(pid {pid})")));
+        let line = lines.clone().find(|line| line.contains("about to overflow: "));
+        let line = line.unwrap_or_else(|| panic!("{}", seen.stderr));
+        // Of all four, the parent and its children, each holds a part.
+        assert!(line.contains(&format!("python3 ({pid}) ")), "{line}");
+        assert!(line.matches(" MiB").count() >= 4 && !line.contains("KiB"), "{line}");
+    });
     add(trials, "who_waits_is_refused_before_somebody_has_to_leave", || {
         // The child writes to what it has from its parent: nobody asks for that.
         let program = "

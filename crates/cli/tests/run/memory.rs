@@ -289,6 +289,23 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 "{told}"
             );
         }
+        // The guard in the command says why it cannot guard.
+        for (options, name, value, what) in [
+            (&["-m", "4k"][..], "OOMGUARD_TOKEN", "", "4000 bytes"),
+            (&["-m", "1Gi"], "OOMGUARD_RESERVE", "much", "OOMGUARD_RESERVE=\"much\""),
+            (&["-m", "1Gi", "--measure", "data"], "OOMGUARD_QUIET", "loud", "OOMGUARD_QUIET=\"loud\""),
+        ] {
+            let options = [&["--json"], options].concat();
+            let seen = seen(run_shell(&options, "exit 0").env(name, value));
+            let told = last_line(&seen);
+            assert_eq!((seen.code, &told["exit_code"]), (Some(125), &125.into()), "{}", seen.stderr);
+            assert_eq!(told["outcome"], "cannot_start", "{told}");
+            let error = told["error"].as_str().unwrap();
+            assert!(error.contains(what), "{error}");
+            assert_eq!(seen.stderr.lines().next().unwrap(), format!("oomguard: {error}"));
+        }
+        let own = seen(&mut run_shell(&["-m", "1Gi", "--json"], "exit 125"));
+        assert_eq!((own.code, &last_line(&own)["outcome"]), (Some(125), &"exited".into()), "{}", own.stderr);
         // The dynamic linker itself has no room.
         let seen = seen(&mut run_shell(&["--json", "--measure", "data", "-m", "8Ki"], "exit 0"));
         let told = last_line(&seen);

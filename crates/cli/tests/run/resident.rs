@@ -302,10 +302,16 @@ time.sleep(20)
         }
         let oomguard = env!("CARGO_BIN_EXE_oomguard");
         let program = std::env::current_exe().unwrap();
-        let words = format!("{oomguard} run -m 100Mi -- {} role hold heap 300", program.display());
+        let words = format!("{oomguard} run -m 100Mi --json -- {} role hold heap 300", program.display());
         let full = seen(&mut shell(&without_proc(&words)));
         assert_eq!((full.code, full.stdout.as_str()), (Some(198), ""), "{}", full.stderr);
         assert!(full.stderr.contains("of data"), "{}", full.stderr);
+        let told: Value = serde_json::from_str(full.stderr.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&told["measure"], &told["report"]["measure"]),
+            (&"data".into(), &"data".into()),
+            "{told}"
+        );
         let budget = seen(&mut shell(&without_proc(&format!("{oomguard} run --budget 100Mi -- true"))));
         assert_eq!(budget.code, Some(125), "{}", budget.stderr);
         assert!(budget.stderr.contains("--budget cannot be held here"), "{}", budget.stderr);

@@ -23,7 +23,7 @@ mod ignored;
 mod interpreter;
 mod raised;
 
-use super::uncaught;
+use super::{children, uncaught};
 use chain::Chain;
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -408,7 +408,11 @@ pub(super) fn answer(code: u8, has_said_so: impl Fn() -> bool) -> Answer {
     match last {
         LEFT_FOR_MEMORY | DIED_OF_MEMORY => Answer::Memory(guilt(Evidence::Exact)),
         // A `main` that logs what went wrong, and whose result is the code: the exception is gone by then.
-        LEFT if is_alone && has_just_said() && !CODES_OF_SIGNALS.contains(&code) => {
+        LEFT if is_alone
+            && has_just_said()
+            && !CODES_OF_SIGNALS.contains(&code)
+            && !children::is_passed_on(code, SAID_AT_MS.load(Relaxed)) =>
+        {
             Answer::Memory(guilt(Evidence::Said))
         }
         LEFT | DIED_OF_OTHER if is_alone => Answer::Other,
