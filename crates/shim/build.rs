@@ -3,6 +3,8 @@
 //! version of any function, no code of the compiler's that runs at the start. So one file serves glibc and musl, old and
 //! new: what is not in all of them is looked for when the library is loaded.
 
+use std::path::Path;
+
 /// Functions of glibc's that the shared library looks up, and that not every C library has.
 const IN_STATIC_PROGRAMS: [&str; 12] = [
     "_IO_fflush",
@@ -21,7 +23,9 @@ const IN_STATIC_PROGRAMS: [&str; 12] = [
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,liboomguard.so.{}", env!("CARGO_PKG_VERSION_MAJOR"));
+    let name = concat!("liboomguard.so.", env!("CARGO_PKG_VERSION_MAJOR"));
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,{name}");
+    name_beside_the_library(name);
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     for option in ["-nostdlib", "-nostartfiles"] {
         println!("cargo::rustc-cdylib-link-arg={option}");
@@ -41,4 +45,16 @@ fn main() {
     for name in IN_STATIC_PROGRAMS {
         println!("cargo::rustc-cdylib-link-arg=-Wl,--defsym={name}=0");
     }
+}
+
+/// What is linked with the library where cargo puts it looks for the name that it remembers there, too.
+fn name_beside_the_library(name: &str) {
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets it");
+    // PROFILE/build/PACKAGE/out
+    let Some(profile) = Path::new(&out).ancestors().nth(3) else { return };
+    // There from an earlier build, or nobody may write there: then only who links it there misses it.
+    #[cfg(unix)]
+    let _ = std::os::unix::fs::symlink("liboomguard.so", profile.join(name));
+    #[cfg(not(unix))]
+    let _ = profile.join(name);
 }

@@ -23,10 +23,6 @@ pub fn build() -> PathBuf {
         .status()
         .expect("cargo can be started");
     assert!(status.success(), "the shim does not build: {status}");
-    // A linked program asks for it by its versioned name.
-    let named = target.join("shim/liboomguard.so.0");
-    let _ = std::fs::remove_file(&named);
-    std::os::unix::fs::symlink("liboomguard.so", &named).expect("a link beside the library");
     target.join("shim/liboomguard.so")
 }
 
