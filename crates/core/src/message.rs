@@ -267,6 +267,9 @@ fn is_all_of(line: &[u8]) -> bool {
 const CHAINS: Phrases =
     phrases!["during handling of the above exception", "the above exception was the direct cause"];
 
+/// Behind Lua's error that nobody caught.
+const ERROR_BEHIND: &[u8] = b"stack traceback:";
+
 /// What has fewer letters is no message: a line's end, a number, a sign of progress.
 const LEAST_LETTERS: usize = 8;
 
@@ -332,6 +335,8 @@ impl Story {
             if self.last != Some(Message::OtherDeath) {
                 *self = Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() };
             }
+        } else if self.goes_on && says(line, ERROR_BEHIND) {
+            *self = Story { last: Some(Message::OtherDeath), ..Story::default() };
         } else if says_much(line) {
             self.fails_otherwise |=
                 matches!(self.last, None | Some(Message::Unrelated)) && may_fail_otherwise(line);
@@ -590,8 +595,16 @@ pub fn is_of_backtrace(text: &[u8]) -> bool {
 /// Whether a line belongs to the message before it: its causes, advice, a backtrace.
 #[inline(never)]
 fn goes_on(line: &[u8]) -> bool {
-    const BEGINNINGS: Phrases =
-        phrases!["note:", "help:", "caused by", "location:", "backtrace", "stack backtrace", "run with"];
+    const BEGINNINGS: Phrases = phrases![
+        "note:",
+        "help:",
+        "caused by",
+        "location:",
+        "backtrace",
+        "stack backtrace",
+        "stack traceback",
+        "run with"
+    ];
     let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
     is_indented || BEGINNINGS.any(&mut |beginning| begins(line, beginning))
 }
@@ -800,6 +813,12 @@ mod tests {
                 false,
             ),
             ("out of memory\ngiving up now\n", OutOfMemory, true),
+            (
+                "skipped: not enough memory\nlua: job.lua:7: other\nstack traceback:\n\t[C]: in ?\n",
+                OtherDeath,
+                false,
+            ),
+            ("lua: job.lua:7: not enough memory\nstack traceback:\n\t[C]: in ?\n", OutOfMemory, false),
             ("Uncaught TypeError: x is not a function\n", OtherDeath, false),
             ("TypeError: out of memory is not a function\n", OtherDeath, false),
             ("KeyError: 'MemoryError'\n", OtherDeath, false),
