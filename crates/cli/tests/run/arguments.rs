@@ -107,7 +107,8 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let seen = seen_but_for_that(launcher().args(*arguments));
             let has =
                 |text: &str, part: &str| if part.is_empty() { text.is_empty() } else { text.contains(part) };
-            let is_short = stderr.is_empty() || *arguments == HELP_HELPS || seen.stderr.lines().count() == 1;
+            let lines = seen.stderr.lines().filter(|line| !line.starts_with('{')).count();
+            let is_short = stderr.is_empty() || *arguments == HELP_HELPS || lines == 1;
             if seen.code != Some(*code)
                 || !has(&seen.stdout, stdout)
                 || !has(&seen.stderr, stderr)
