@@ -7,11 +7,16 @@ before the kernel kills the whole container.
     oomguard.arm("512Mi")
 """
 
+from typing import TYPE_CHECKING, Any, List
+
 from ._arm import Status, arm, set_limit, status, task
-from ._executor import BrokenProcessPool, ProcessPoolExecutor
-from ._launcher import launcher
-from ._outcome import EXIT_CANNOT_GUARD, EXIT_OUT_OF_MEMORY, CannotGuard, OutOfMemory, Outcome
-from ._run import Popen, run
+from ._errors import EXIT_CANNOT_GUARD, EXIT_OUT_OF_MEMORY, CannotGuard, OutOfMemory
+
+if TYPE_CHECKING:
+    from ._executor import BrokenProcessPool, ProcessPoolExecutor
+    from ._launcher import launcher
+    from ._outcome import Outcome
+    from ._run import Popen, run
 
 __version__ = "0.1.0"
 
@@ -32,3 +37,26 @@ __all__ = [
     "status",
     "task",
 ]
+
+# A worker that is armed, or forked, has no use for these and what they import: they come when they are asked for.
+_WHERE = {
+    "BrokenProcessPool": "_executor",
+    "Outcome": "_outcome",
+    "Popen": "_run",
+    "ProcessPoolExecutor": "_executor",
+    "launcher": "_launcher",
+    "run": "_run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *_WHERE})

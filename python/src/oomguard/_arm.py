@@ -15,12 +15,11 @@ import sys
 import threading
 import time
 import types
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from . import _celery
+from ._errors import EXIT_OUT_OF_MEMORY, Report
 from ._limit import Limit, resolve, size, text_of
-from ._outcome import EXIT_OUT_OF_MEMORY, Report
 
 try:
     import ctypes
@@ -37,8 +36,7 @@ _TOKEN_MAX_BYTES = 64
 _NO_LIMIT = resource.RLIM_INFINITY
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """How near this process is to its limit. What is not known, or does not exist, is None."""
 
     #: Whether a guard holds this process: `arm` was called, or the launcher started it.
@@ -186,6 +184,14 @@ def status() -> Status:
     return Status(_state.armed, limit, _state.source, _state.measure, in_use, headroom, None, _state.task)
 
 
+def refusals() -> Optional[int]:
+    """Returns how many requests were refused so far; None where nobody counts them."""
+    library = _library()
+    if library is None or library.oomguard_status(_told_here, ctypes.sizeof(_told)) != 0:
+        return None
+    return int(_told.refusals)
+
+
 # ---- The library, where it is in this process --------------------------------------------------------------------------
 
 if ctypes is not None:
@@ -206,6 +212,10 @@ if ctypes is not None:
             ("budget", ctypes.c_uint64),
             ("lease", ctypes.c_uint64),
         )
+
+    # Made once: it is asked for each task.
+    _told = _CStatus()
+    _told_here = ctypes.byref(_told)
 
 
 _found: Any = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable
 
-from ._outcome import OutOfMemory
+from ._errors import OutOfMemory
 
 
 def adapt(compose_report: Callable[[], Any]) -> None:

@@ -19,9 +19,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Deque, Dict, List, Optional, Tuple
 
 from ._arm import is_guarded_by_library
+from ._errors import EXIT_OUT_OF_MEMORY, OutOfMemory, Report
 from ._limit import resolve
 from ._nursery import Nursery
-from ._outcome import EXIT_OUT_OF_MEMORY, OutOfMemory, Report
 from ._pool import Item, KeeperThread, Pool
 from ._protocol import (
     CANNOT_FORK,

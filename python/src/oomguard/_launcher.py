@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any, Dict, List, NoReturn, Optional, Sequence
 
+from ._errors import CannotGuard
 from ._limit import text_of
-from ._outcome import CannotGuard
 
 _CARRIED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bin", "oomguard")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from fractions import Fraction
 from typing import Optional, Tuple, Union
 
 Limit = Union[int, str]
@@ -51,9 +50,19 @@ def _is_limit(text: str) -> bool:
         return 0 < int(text) <= _MOST
     size = _SIZE.fullmatch(text)
     if size:
-        return 1 <= Fraction(size.group(1)) * _UNITS[size.group(2)] <= _MOST
+        over, under = _fraction(size.group(1))
+        return under <= over * _UNITS[size.group(2)] <= under * _MOST
     percent = _PERCENT.fullmatch(text)
-    return percent is not None and 0 < Fraction(percent.group(1)) <= 100
+    if percent is None:
+        return False
+    over, under = _fraction(percent.group(1))
+    return 0 < over <= under * 100
+
+
+def _fraction(number: str) -> Tuple[int, int]:
+    """Returns a decimal number as it is: what is over the line, and what is under it."""
+    whole, _, part = number.partition(".")
+    return int(whole + part), 10 ** len(part)
 
 
 def resolve(limit: Limit, what: str = "limit") -> Tuple[Optional[int], bool]:
@@ -68,11 +77,12 @@ def resolve(limit: Limit, what: str = "limit") -> Tuple[Optional[int], bool]:
         return int(text), False
     size = _SIZE.fullmatch(text)
     if size:
-        return int(Fraction(size.group(1)) * _UNITS[size.group(2)]), False
-    share = Fraction(text[:-1]) / 100
+        over, under = _fraction(size.group(1))
+        return over * _UNITS[size.group(2)] // under, False
+    over, under = _fraction(text[:-1])
     container = container_limit()
     whole = machine_memory() if container is None else container
-    return int(whole * share), container is not None
+    return whole * over // (under * 100), container is not None
 
 
 def machine_memory() -> int:

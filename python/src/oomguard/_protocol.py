@@ -9,8 +9,8 @@ millisecond, and tell how they ended.
 
 from __future__ import annotations
 
+import os
 import pickle
-import socket
 import struct
 import traceback
 from multiprocessing.reduction import ForkingPickler
@@ -83,28 +83,38 @@ def load_error(body: Any) -> BaseException:
     return exception
 
 
-def receive_exactly(stream: socket.socket, length: int) -> Optional[memoryview]:
+def receive_exactly(stream: int, length: int) -> Optional[Any]:
     """Returns so many bytes, or None where the stream ends before them. Waits."""
-    whole = memoryview(bytearray(length))
-    done = 0
-    while done < length:
-        try:
-            got = stream.recv_into(whole[done:])
-        except ConnectionResetError:
-            # It went without having read all.
-            return None
-        if got == 0:
-            return None
-        done += got
+    try:
+        part = os.read(stream, length)
+        if len(part) == length:
+            return part
+        whole = memoryview(bytearray(length))
+        done = len(part)
+        whole[:done] = part
+        while done < length:
+            if not part:
+                return None
+            part = os.read(stream, length - done)
+            whole[done : done + len(part)] = part
+            done += len(part)
+    except ConnectionResetError:
+        # It went without having read all.
+        return None
     return whole
 
 
-def send_frame(stream: socket.socket, what: int, task: int, body: Any = b"") -> None:
+def send_frame(stream: int, what: int, task: int, body: Any = b"") -> None:
     """Sends a frame. Waits."""
-    view = memoryview(body)
-    header = FRAME.pack(what, task, 0, view.nbytes)
-    if view.nbytes < 1 << 16:
-        stream.sendall(header + bytes(view))
+    view = memoryview(body).cast("B")
+    header = FRAME.pack(what, task, 0, len(view))
+    if len(view) < 1 << 16:
+        _write(stream, memoryview(header + bytes(view)))
     else:
-        stream.sendall(header)
-        stream.sendall(view)
+        _write(stream, memoryview(header))
+        _write(stream, view)
+
+
+def _write(stream: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(stream, view) :]

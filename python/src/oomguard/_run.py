@@ -10,13 +10,13 @@ import errno
 import os
 import stat
 import subprocess
-import tempfile
 import time
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
+from ._errors import CannotGuard, OutOfMemory
 from ._launcher import command_line, take_options
 from ._limit import Limit, container_limit, machine_memory, resolve, text_of
-from ._outcome import CannotGuard, OutOfMemory, Outcome, read_outcome
+from ._outcome import Outcome, read_outcome
 
 Command = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", Sequence[Any]]
 
@@ -293,6 +293,8 @@ def file_in_memory() -> int:
             return os.memfd_create("oomguard-json", os.MFD_CLOEXEC)
         except OSError:
             pass
+    import tempfile
+
     descriptor, path = tempfile.mkstemp(prefix="oomguard-")
     os.unlink(path)
     return descriptor

@@ -114,7 +114,10 @@ def nurse(
     os.environ.pop("OOMGUARD_REPORT", None)
     # Done here, it is done for all workers.
     util._close_stdin()
-    _arm.is_guarded_by_library()
+    if _arm.is_guarded_by_library():
+        _arm.refusals()
+    # The library may have a bare thread here, which takes no lock of Python's.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
     # What is here stays, and is shared with the workers as long as nobody writes to it.
     gc.freeze()
     workers: Dict[int, int] = {}
@@ -138,7 +141,8 @@ def nurse(
             message = b""
         elif control.fileno() in ready:
             try:
-                message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1)
+                # What the tasks start has no use for it.
+                message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:
                 # It went without having read all.
                 message = b""
@@ -186,14 +190,11 @@ def _send(control: socket.socket, what: int, worker: int = 0, pid: int = 0, stat
 
 
 def _fork(control: socket.socket, worker: int) -> int:
-    with warnings.catch_warnings():
-        # The library may have a bare thread here, which takes no lock of Python's.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            return os.fork()
-        except OSError as error:
-            _send(control, CANNOT_FORK, worker, 0, error.errno or 0)
-            return -1
+    try:
+        return os.fork()
+    except OSError as error:
+        _send(control, CANNOT_FORK, worker, 0, error.errno or 0)
+        return -1
 
 
 def _tell_the_dead(control: socket.socket, workers: Dict[int, int]) -> None:
@@ -225,9 +226,6 @@ def _begin_worker(
     try:
         signal.set_wakeup_fd(-1)
         _handle(signal.SIGCHLD, signal.SIG_DFL)
-        stream = socket.socket(fileno=fd)
-        # It was received, and would be passed on to programs that the tasks start.
-        stream.set_inheritable(False)
         me = process.current_process()
         me.name = f"OomguardWorker-{worker}"
         me._config.pop("daemon", None)
@@ -250,7 +248,7 @@ def _begin_worker(
             # It cannot be preloaded here, or this was forked off a program without it.
             os.environ["OOMGUARD_LIMIT"] = limit
             _arm.arm(limit, measure=measure)
-        code = _work(stream, initializer)
+        code = _work(fd, initializer)
     except BaseException as exception:
         _leave_if_memory(exception, None, 0)
         traceback.print_exc()
@@ -263,7 +261,7 @@ def _begin_worker(
     raise AssertionError("unreachable")
 
 
-def _work(stream: socket.socket, initializer: Initializer) -> int:
+def _work(stream: int, initializer: Initializer) -> int:
     if initializer is not None:
         function, arguments = initializer
         try:
@@ -290,7 +288,7 @@ def _work(stream: socket.socket, initializer: Initializer) -> int:
     return 0
 
 
-def _receive_task(stream: socket.socket) -> Optional[Tuple[int, int, int]]:
+def _receive_task(stream: int) -> Optional[Tuple[int, int, int]]:
     header = receive_exactly(stream, FRAME.size)
     if header is None:
         return None
@@ -306,8 +304,8 @@ def _set_limit(limit: int) -> bool:
     return True
 
 
-def _do_one(stream: socket.socket, task: int, length: int) -> bool:
-    refused = _refusals()
+def _do_one(stream: int, task: int, length: int) -> bool:
+    refused = _arm.refusals()
     try:
         _handle(signal.SIGINT, signal.default_int_handler)
         body = receive_exactly(stream, length)
@@ -336,17 +334,13 @@ def _do_one(stream: socket.socket, task: int, length: int) -> bool:
     return True
 
 
-def _refusals() -> Optional[int]:
-    return _arm.status().refusals if _arm.is_guarded_by_library() else None
-
-
 def _leave_if_memory(
-    exception: BaseException, stream: Optional[socket.socket], task: int, refused: Optional[int] = 0
+    exception: BaseException, stream: Optional[int], task: int, refused: Optional[int] = 0
 ) -> None:
     """Ends this process if it was refused memory and this is what came of it. Called where the exception is handled."""
     if not _arm.comes_from_memory(exception):
         return
-    now = _refusals()
+    now = _arm.refusals()
     if now is not None and refused is not None and now <= refused:
         return
     if _tells_itself:
