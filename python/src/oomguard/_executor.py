@@ -10,13 +10,20 @@ import threading
 import weakref
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
 from ._keeper import begin_to_keep
 from ._launcher import require_options
 from ._limit import Limit, text_of
 from ._pool import Pool
 from ._run import check_retry
+
+if TYPE_CHECKING:
+    # Type checkers have it; nobody else needs it.
+    from typing_extensions import ParamSpec
+
+    _Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 # What `oomguard run` can be told that makes sense for workers.
 _OPTIONS = ("measure", "patience", "on_refusal", "stall")
@@ -101,7 +108,9 @@ class ProcessPoolExecutor(Executor):
         self._finalizer = weakref.finalize(self, Pool.begin_shutdown, self._pool, False)
         self._finalizer.atexit = False
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+    def submit(
+        self, fn: "Callable[_Given, _Result]", /, *args: "_Given.args", **kwargs: "_Given.kwargs"
+    ) -> "Future[_Result]":
         """Has `fn(*args, **kwargs)` done by a worker; returns its future."""
         pool = self._pool
         with pool.lock:
@@ -119,12 +128,12 @@ class ProcessPoolExecutor(Executor):
 
     def map(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., _Result],
         *iterables: Iterable[Any],
         timeout: Optional[float] = None,
         chunksize: int = 1,
         **named: Any,
-    ) -> Iterator[Any]:
+    ) -> Iterator[_Result]:
         """As concurrent.futures: `chunksize` items make one task, which runs out of memory as a whole."""
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")

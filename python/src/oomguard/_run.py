@@ -27,7 +27,7 @@ _BY_PLACE = (
 ).split()
 
 
-class Popen(subprocess.Popen):  # type: ignore[type-arg]
+class Popen(subprocess.Popen[Any]):
     """As subprocess.Popen, for a command with a memory limit.
 
     Takes what subprocess.Popen takes, and by name:
