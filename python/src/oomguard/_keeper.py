@@ -23,28 +23,7 @@ from ._errors import EXIT_OUT_OF_MEMORY, OutOfMemory, Report
 from ._limit import resolve
 from ._nursery import Nursery
 from ._pool import Item, KeeperThread, Pool
-from ._protocol import (
-    CANNOT_FORK,
-    CANNOT_PREPARE,
-    ENDED,
-    ERROR,
-    FRAME,
-    INITIALIZED,
-    LIMIT_TOO_LOW,
-    MESSAGE,
-    MESSAGE_MAX_BYTES,
-    OUT_OF_MEMORY,
-    QUIT,
-    READY,
-    RESULT,
-    START,
-    STARTED,
-    STOP,
-    TASK,
-    dumps,
-    load_error,
-    words_of,
-)
+from ._protocol import Frame, Message, dumps, load_error, words_of
 from ._run import next_limit
 
 # So many workers in a row may end before they are ready, or not be forked at all.
@@ -71,7 +50,7 @@ class _Worker:
         self.report: Optional[Report] = None
         # What is being received: the header, then the body.
         self.header: Optional[Tuple[int, int, int, int]] = None
-        self.buffer = bytearray(FRAME.size)
+        self.buffer = bytearray(Frame.LAYOUT.size)
         self.received = 0
         # What could not be sent yet.
         self.unsent: Deque[memoryview] = deque()
@@ -173,7 +152,7 @@ class _Keeper:
             self._stop(worker)
         if not self.has_quit:
             self.has_quit = True
-            self._tell(QUIT, 0, None)
+            self._tell(Message.QUIT, 0, None)
         return not self.workers
 
     def _end(self) -> None:
@@ -246,10 +225,10 @@ class _Keeper:
             base = resolve(self.pool.limit)[0] if item.limit is None else item.limit
             limit = base or 0
             worker.limit = item.limit
-        self._send(worker, TASK, item.id, limit, body)
+        self._send(worker, Frame.TASK, item.id, limit, body)
 
     def _send(self, worker: _Worker, what: int, task: int, limit: int, body: Any) -> None:
-        header = FRAME.pack(what, task, limit, len(body))
+        header = Frame.LAYOUT.pack(what, task, limit, len(body))
         if len(body) <= 1 << 15:
             worker.unsent.append(memoryview(header + bytes(body)))
         else:
@@ -280,7 +259,7 @@ class _Keeper:
             worker.is_stopping = True
             if worker in self.idle:
                 self.idle.remove(worker)
-            self._send(worker, STOP, 0, 0, b"")
+            self._send(worker, Frame.STOP, 0, 0, b"")
 
     # ---- What workers say ----------------------------------------------------------------------------------------------
 
@@ -306,7 +285,7 @@ class _Keeper:
             if worker.received < len(worker.buffer):
                 continue
             if worker.header is None:
-                worker.header = FRAME.unpack(worker.buffer)
+                worker.header = Frame.LAYOUT.unpack(worker.buffer)
                 length = worker.header[3]
                 try:
                     worker.buffer, worker.received = bytearray(length), 0
@@ -316,7 +295,7 @@ class _Keeper:
                 if length:
                     continue
             (what, task, _, _), body = worker.header, worker.buffer
-            worker.header, worker.buffer, worker.received = None, bytearray(FRAME.size), 0
+            worker.header, worker.buffer, worker.received = None, bytearray(Frame.LAYOUT.size), 0
             self._hear(worker, what, task, body)
             # It says nothing more before it is given something.
             return
@@ -330,38 +309,38 @@ class _Keeper:
 
     def _hear(self, worker: _Worker, what: int, task: int, body: bytearray) -> None:
         item = worker.item
-        if what == OUT_OF_MEMORY:
+        if what == Frame.OUT_OF_MEMORY:
             # It ends now, and is done with then.
             worker.report = json.loads(bytes(body))
             return
-        if what == INITIALIZED:
+        if what == Frame.INITIALIZED:
             worker.is_ready = True
             self.false_starts = 0
             self._be_idle(worker)
             return
         if item is None:
-            if what == ERROR and not worker.is_ready:
+            if what == Frame.ERROR and not worker.is_ready:
                 error = load_error(body)
                 self.why = f"the initializer raised {type(error).__name__}: {words_of(error)}\n{error.__cause__}"
             return
         if item.id != task:
             return
         worker.item = None
-        if what == LIMIT_TOO_LOW:
+        if what == Frame.LIMIT_TOO_LOW:
             item.tries -= 1
             self._put_back(item)
             self._stop(worker)
             return
         # Before the result is told: whoever waits for it may look at what is left to do.
         self._be_idle(worker)
-        if what == RESULT:
+        if what == Frame.RESULT:
             try:
                 result = pickle.loads(body)
             except BaseException as error:
                 item.future.set_exception(error)
             else:
                 item.future.set_result(result)
-        elif what == ERROR:
+        elif what == Frame.ERROR:
             item.future.set_exception(load_error(body))
 
     def _be_idle(self, worker: _Worker) -> None:
@@ -384,12 +363,12 @@ class _Keeper:
         self.workers[worker.id] = worker
         self.selector.register(ours, selectors.EVENT_READ, worker)
         try:
-            self._tell(START, worker.id, theirs.fileno())
+            self._tell(Message.START, worker.id, theirs.fileno())
         finally:
             theirs.close()
 
     def _tell(self, what: int, worker: int, fd: Optional[int]) -> None:
-        message = MESSAGE.pack(what, worker, 0, 0)
+        message = Message.LAYOUT.pack(what, worker, 0, 0)
         control = self.nursery.control
         control.setblocking(True)
         try:
@@ -407,7 +386,7 @@ class _Keeper:
         """Takes what the nursery says; whether it is still there."""
         while True:
             try:
-                message = self.nursery.control.recv(MESSAGE_MAX_BYTES)
+                message = self.nursery.control.recv(Message.MAX_BYTES)
             except BlockingIOError:
                 return True
             except ConnectionResetError:
@@ -417,19 +396,19 @@ class _Keeper:
                 message = b""
             if not message:
                 return self.has_quit and not self.workers
-            what, number, pid, status = MESSAGE.unpack_from(message)
+            what, number, pid, status = Message.LAYOUT.unpack_from(message)
             worker = self.workers.get(number)
-            if what == READY:
+            if what == Message.READY:
                 self.is_ready = True
-            elif what == CANNOT_PREPARE:
-                text = message[MESSAGE.size :].decode("utf-8", "replace")
+            elif what == Message.CANNOT_PREPARE:
+                text = message[Message.LAYOUT.size :].decode("utf-8", "replace")
                 self.why = f"the workers cannot be started:\n{text}"
-            elif worker is not None and what == STARTED:
+            elif worker is not None and what == Message.STARTED:
                 worker.pid = pid
-            elif worker is not None and what == ENDED:
+            elif worker is not None and what == Message.ENDED:
                 worker.pid = pid
                 self._bury(worker, status)
-            elif worker is not None and what == CANNOT_FORK:
+            elif worker is not None and what == Message.CANNOT_FORK:
                 self._bury(worker, None, f"no process could be had: {os.strerror(status)}")
 
     def _close(self, worker: _Worker) -> None:

@@ -16,15 +16,22 @@ import traceback
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Optional
 
-# Between executor and nursery: what, which worker, its process, its wait status.
-MESSAGE = struct.Struct("<BQqq")
-READY, START, STARTED, ENDED, CANNOT_FORK, QUIT, CANNOT_PREPARE = range(7)
-#: The longest message: CANNOT_PREPARE has a text behind it.
-MESSAGE_MAX_BYTES = 16384
 
-# Between executor and worker: what, which task, a limit or zero, the bytes that follow.
-FRAME = struct.Struct("<BQQQ")
-TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW = range(7)
+class Message:
+    """What executor and nursery say to each other: what, which worker, its process, its wait status."""
+
+    READY, START, STARTED, ENDED, CANNOT_FORK, QUIT, CANNOT_PREPARE = range(7)
+    LAYOUT = struct.Struct("<BQqq")
+    #: The longest one: CANNOT_PREPARE has a text behind it.
+    MAX_BYTES = 16384
+
+
+class Frame:
+    """What executor and worker say to each other: what, which task, a limit or zero, the bytes that follow."""
+
+    TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW = range(7)
+    LAYOUT = struct.Struct("<BQQQ")
+
 
 _TEXT = struct.Struct("<I")
 
@@ -107,7 +114,7 @@ def receive_exactly(stream: int, length: int) -> Optional[Any]:
 def send_frame(stream: int, what: int, task: int, body: Any = b"") -> None:
     """Sends a frame. Waits."""
     view = memoryview(body).cast("B")
-    header = FRAME.pack(what, task, 0, len(view))
+    header = Frame.LAYOUT.pack(what, task, 0, len(view))
     if len(view) < 1 << 16:
         _write(stream, memoryview(header + bytes(view)))
     else:

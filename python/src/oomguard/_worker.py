@@ -20,28 +20,7 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
 from . import _arm
 from ._limit import resolve
-from ._protocol import (
-    CANNOT_FORK,
-    CANNOT_PREPARE,
-    ENDED,
-    ERROR,
-    FRAME,
-    INITIALIZED,
-    LIMIT_TOO_LOW,
-    MESSAGE,
-    MESSAGE_MAX_BYTES,
-    OUT_OF_MEMORY,
-    QUIT,
-    READY,
-    RESULT,
-    START,
-    STARTED,
-    TASK,
-    dump_error,
-    dumps,
-    receive_exactly,
-    send_frame,
-)
+from ._protocol import Frame, Message, dump_error, dumps, receive_exactly, send_frame
 
 # What multiprocessing does in its own children, by names that it does not promise; all of 3.9 to 3.14 have them.
 process: Any = mp_process
@@ -85,7 +64,7 @@ def main(control_fd: int, length: int, tracker_fd: int) -> None:
 
 def _tell_that_it_cannot(control: socket.socket) -> None:
     text = traceback.format_exc().encode("utf-8", "replace")
-    control.send(MESSAGE.pack(CANNOT_PREPARE, 0, 0, 0) + text[: MESSAGE_MAX_BYTES - MESSAGE.size])
+    control.send(Message.LAYOUT.pack(Message.CANNOT_PREPARE, 0, 0, 0) + text[: Message.MAX_BYTES - Message.LAYOUT.size])
 
 
 def nurse(
@@ -121,7 +100,7 @@ def nurse(
     # What is here stays, and is shared with the workers as long as nobody writes to it.
     gc.freeze()
     workers: Dict[int, int] = {}
-    _send(control, READY)
+    _send(control, Message.READY)
     quits = False
     poll = select.poll()
     poll.register(woken, select.POLLIN)
@@ -142,7 +121,7 @@ def nurse(
         elif control.fileno() in ready:
             try:
                 # What the tasks start has no use for it.
-                message, fds, _, _ = socket.recv_fds(control, MESSAGE.size, 1, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _, _ = socket.recv_fds(control, Message.LAYOUT.size, 1, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:
                 # It went without having read all.
                 message = b""
@@ -153,11 +132,11 @@ def nurse(
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
             os._exit(0)
-        what, worker, _, _ = MESSAGE.unpack(message)
-        if what == QUIT:
+        what, worker, _, _ = Message.LAYOUT.unpack(message)
+        if what == Message.QUIT:
             quits = True
             poll.unregister(control)
-        elif what == START:
+        elif what == Message.START:
             pid = _fork(control, worker)
             if pid == 0:
                 for ours in (woken, wakes, executor):
@@ -168,7 +147,7 @@ def nurse(
             os.close(fds[0])
             if pid > 0:
                 workers[pid] = worker
-                _send(control, STARTED, worker, pid)
+                _send(control, Message.STARTED, worker, pid)
     os._exit(0)
 
 
@@ -183,7 +162,7 @@ def _descriptor_of(pid: int) -> int:
 
 def _send(control: socket.socket, what: int, worker: int = 0, pid: int = 0, status: int = 0) -> None:
     try:
-        control.send(MESSAGE.pack(what, worker, pid, status))
+        control.send(Message.LAYOUT.pack(what, worker, pid, status))
     except OSError:
         # Gone: read as the end of the stream.
         pass
@@ -193,7 +172,7 @@ def _fork(control: socket.socket, worker: int) -> int:
     try:
         return os.fork()
     except OSError as error:
-        _send(control, CANNOT_FORK, worker, 0, error.errno or 0)
+        _send(control, Message.CANNOT_FORK, worker, 0, error.errno or 0)
         return -1
 
 
@@ -207,7 +186,7 @@ def _tell_the_dead(control: socket.socket, workers: Dict[int, int]) -> None:
             return
         worker = workers.pop(pid, None)
         if worker is not None:
-            _send(control, ENDED, worker, pid, status)
+            _send(control, Message.ENDED, worker, pid, status)
 
 
 def _begin_worker(
@@ -268,9 +247,9 @@ def _work(stream: int, initializer: Initializer) -> int:
             function(*arguments)
         except BaseException as exception:
             _leave_if_memory(exception, stream, 0)
-            send_frame(stream, ERROR, 0, dump_error(exception))
+            send_frame(stream, Frame.ERROR, 0, dump_error(exception))
             return 1
-    send_frame(stream, INITIALIZED, 0)
+    send_frame(stream, Frame.INITIALIZED, 0)
     while True:
         _handle(signal.SIGINT, signal.SIG_IGN)
         header = _receive_task(stream)
@@ -280,7 +259,7 @@ def _work(stream: int, initializer: Initializer) -> int:
         if limit and not _set_limit(limit):
             # More is in use than the next task may have: somebody else does it.
             if receive_exactly(stream, length) is not None:
-                send_frame(stream, LIMIT_TOO_LOW, task)
+                send_frame(stream, Frame.LIMIT_TOO_LOW, task)
             continue
         if not _do_one(stream, task, length):
             break
@@ -289,11 +268,11 @@ def _work(stream: int, initializer: Initializer) -> int:
 
 
 def _receive_task(stream: int) -> Optional[Tuple[int, int, int]]:
-    header = receive_exactly(stream, FRAME.size)
+    header = receive_exactly(stream, Frame.LAYOUT.size)
     if header is None:
         return None
-    what, task, limit, length = FRAME.unpack(header)
-    return (task, limit, length) if what == TASK else None
+    what, task, limit, length = Frame.LAYOUT.unpack(header)
+    return (task, limit, length) if what == Frame.TASK else None
 
 
 def _set_limit(limit: int) -> bool:
@@ -313,12 +292,12 @@ def _do_one(stream: int, task: int, length: int) -> bool:
             return False
         function, arguments, named = pickle.loads(body)
         del body
-        what, answer = RESULT, dumps(function(*arguments, **named))
+        what, answer = Frame.RESULT, dumps(function(*arguments, **named))
         del function, arguments, named
     except BaseException as exception:
         _leave_if_memory(exception, stream, task, refused)
         try:
-            what, answer = ERROR, dump_error(exception)
+            what, answer = Frame.ERROR, dump_error(exception)
         except MemoryError as refusal:
             _leave_if_memory(refusal, stream, task, refused)
             raise
@@ -347,7 +326,7 @@ def _leave_if_memory(
         _arm._lend_reserve()
         report = _arm.compose_report()
         if stream is not None:
-            send_frame(stream, OUT_OF_MEMORY, task, json.dumps(report).encode())
+            send_frame(stream, Frame.OUT_OF_MEMORY, task, json.dumps(report).encode())
         _flush()
         os._exit(report["exit_code"])
     _flush()
