@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -227,3 +228,9 @@ def armed_square(number: int) -> int:
 def armed_eat(mib: int) -> int:
     oomguard.arm("300Mi")
     return eat(mib)
+
+
+def descriptors_of_a_command() -> str:
+    """What a command has open that inherits all that can be inherited."""
+    listed = "import os\nfor fd in os.listdir('/proc/self/fd'):\n try: print(os.readlink('/proc/self/fd/' + fd))\n except OSError: pass"
+    return subprocess.run([sys.executable, "-c", listed], close_fds=False, stdout=subprocess.PIPE, text=True, check=True).stdout

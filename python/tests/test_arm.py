@@ -185,3 +185,13 @@ def test_the_library_counts_refusals(script: Any) -> None:
     )
     assert ended.stdout == "0\n1 environment\n", ended
     assert os.environ.get("LD_PRELOAD") is None
+
+
+def test_what_a_worker_has_no_use_for_is_imported_when_it_is_asked_for(script: Any) -> None:
+    ended = script(
+        "import sys, oomguard\noomguard.arm('1Gi')\nprint({'concurrent.futures', 'dataclasses', 'tempfile'} & {*sys.modules})\n"
+        "print({*oomguard.__all__} - {*dir(oomguard)}, [oomguard.run, oomguard.Popen] and 'dataclasses' in sys.modules)\n"
+        "from oomguard import *\nprint(ProcessPoolExecutor, hasattr(oomguard, 'nothing'))\n"
+    )
+    told = "set()\nset() True\n<class 'oomguard._executor.ProcessPoolExecutor'> False\n"
+    assert (ended.code, ended.stdout) == (0, told), ended

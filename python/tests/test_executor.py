@@ -328,6 +328,17 @@ def test_an_argument_larger_than_the_limit_is_out_of_memory(way: Any) -> None:
         assert result(pool.submit(tasks.square, 2)) == 4
 
 
+def test_what_a_task_starts_has_nothing_of_its_worker(pool: ProcessPoolExecutor) -> None:
+    assert "socket:" not in pool.submit(tasks.descriptors_of_a_command).result(DEADLINE_S)
+
+
+def test_what_is_large_goes_there_and_back_in_pieces(pool: ProcessPoolExecutor) -> None:
+    for length in (0, (1 << 16) - 100, 1 << 16, 20 << 20):
+        block = os.urandom(1 << 10) * (length >> 10)
+        assert pool.submit(bytes, block).result(DEADLINE_S) == block
+
+
+
 def test_many_threads_submit(pool: ProcessPoolExecutor) -> None:
     sums = []
 

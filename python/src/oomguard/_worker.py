@@ -120,8 +120,7 @@ def nurse(
             message = b""
         elif control.fileno() in ready:
             try:
-                # What the tasks start has no use for it.
-                message, fds, _, _ = socket.recv_fds(control, Message.LAYOUT.size, 1, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _, _ = socket.recv_fds(control, Message.LAYOUT.size, 1)
             except ConnectionResetError:
                 # It went without having read all.
                 message = b""
@@ -205,6 +204,8 @@ def _begin_worker(
     try:
         signal.set_wakeup_fd(-1)
         _handle(signal.SIGCHLD, signal.SIG_DFL)
+        # It was received, and would be passed on to programs that the tasks start.
+        os.set_inheritable(fd, False)
         me = process.current_process()
         me.name = f"OomguardWorker-{worker}"
         me._config.pop("daemon", None)
