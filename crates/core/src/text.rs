@@ -24,6 +24,19 @@ fn append(text: &mut Cuttable<[u8]>, bytes: &[u8]) {
     text.cut |= bytes.len() > room.len();
 }
 
+/// As [`Text::push_foreign`]; one function for every length, too.
+#[inline(never)]
+fn append_foreign(text: &mut Cuttable<[u8]>, bytes: &[u8]) {
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            append(text, harmless(character).encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        if !chunk.invalid().is_empty() {
+            append(text, "\u{fffd}".as_bytes());
+        }
+    }
+}
+
 impl<const N: usize> Text<N> {
     pub const fn new() -> Self {
         Text(Cuttable { len: 0, cut: false, bytes: [0; N] })
@@ -74,14 +87,7 @@ impl<const N: usize> Text<N> {
     /// Bytes that somebody else chose, made harmless for a terminal: see [`harmless`]; and what is not UTF-8 becomes
     /// U+FFFD.
     pub fn push_foreign(&mut self, bytes: &[u8]) {
-        for chunk in bytes.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                self.push(harmless(character).encode_utf8(&mut [0; 4]));
-            }
-            if !chunk.invalid().is_empty() {
-                self.push("\u{fffd}");
-            }
-        }
+        append_foreign(&mut self.0, bytes);
     }
 }
 

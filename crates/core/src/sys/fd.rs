@@ -309,12 +309,15 @@ fn wait_for_reader(fd: i32, patience_ms: i32) -> bool {
 
 /// Reads a file line by line through a buffer of `N` bytes. A longer line comes in its first `N` bytes; its rest is
 /// skipped.
-pub struct Lines<const N: usize> {
+pub struct Lines<const N: usize>(Buffered<[u8; N]>);
+
+/// The same of any length.
+struct Buffered<B: ?Sized> {
     fd: Fd,
-    buffer: [u8; N],
     start: usize,
     end: usize,
     skipping: bool,
+    buffer: B,
 }
 
 /// How many bytes were read of files by their lines. Relaxed: a number that stands by itself.
@@ -326,11 +329,18 @@ pub fn bytes_of_lines() -> u64 {
 
 impl<const N: usize> Lines<N> {
     pub fn open(path: &CStr) -> Option<Self> {
-        Some(Lines { fd: open_to_read(path)?, buffer: [0; N], start: 0, end: 0, skipping: false })
+        Some(Lines(Buffered { fd: open_to_read(path)?, start: 0, end: 0, skipping: false, buffer: [0; N] }))
     }
 
     /// The next line without its newline.
     pub fn next(&mut self) -> Option<&[u8]> {
+        let lines: &mut Buffered<[u8]> = &mut self.0;
+        lines.next()
+    }
+}
+
+impl Buffered<[u8]> {
+    fn next(&mut self) -> Option<&[u8]> {
         loop {
             let pending = self.buffer.get(self.start..self.end)?;
             if let Some(len) = position(pending, b'\n') {
@@ -342,7 +352,7 @@ impl<const N: usize> Lines<N> {
                 return self.buffer.get(from..from + len);
             }
             let len = pending.len();
-            if len == N {
+            if len == self.buffer.len() {
                 let first_part = !core::mem::replace(&mut self.skipping, true);
                 (self.start, self.end) = (0, 0);
                 if first_part {
