@@ -48,11 +48,11 @@ pub struct Profile {
 pub struct Site {
     /// Return addresses, from the allocation outwards. Empty for what could not be told apart any more.
     pub frames: Vec<u64>,
-    /// What is live of it, estimated.
+    /// How many bytes of it are live, estimated.
     pub live_bytes: u64,
     /// How many live samples that rests on.
     pub live_samples: u64,
-    /// What was ever allocated there, estimated.
+    /// How many bytes were ever allocated there, estimated.
     pub total_bytes: u64,
     /// How many samples that rests on.
     pub total_samples: u64,
@@ -64,11 +64,11 @@ pub struct Site {
 pub struct Module {
     /// Its file; `None` where the path was too long to be kept.
     pub path: Option<PathBuf>,
-    /// Where it was loaded.
+    /// The address of its first byte.
     pub start: u64,
-    /// One behind its last byte.
+    /// The address behind its last byte.
     pub end: u64,
-    /// What its own addresses were moved by: an address less this is one of the file's.
+    /// By how many bytes it was moved: an address in the process less this is the file's own.
     pub bias: u64,
     /// The linker's build-id; empty where it has none.
     pub build_id: Vec<u8>,
@@ -78,9 +78,9 @@ pub struct Module {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Moment {
-    /// Since the profile began.
+    /// The time since the profile began.
     pub at: Duration,
-    /// Bytes live.
+    /// How many bytes were live.
     pub live_bytes: u64,
 }
 
@@ -88,21 +88,21 @@ pub struct Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Method {
-    /// Steps by the files' unwind tables: exact.
+    /// How many steps were taken by the files' unwind tables: exact.
     pub frames_by_table: u64,
-    /// Steps by frame pointers, where there was no table: code that does not keep them is skipped, or ends the stack.
+    /// How many were taken by frame pointers, where there was no table: code that does not keep them is skipped, or ends the stack.
     pub frames_by_pointer: u64,
-    /// Stacks that went on beyond the 48 frames that are kept.
+    /// How many stacks went on beyond the 48 frames that are kept.
     pub stacks_cut: u64,
 }
 
-/// What is missing in a profile.
+/// What is missing in a profile: how many of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lost {
     /// Samples whose release could not have been noticed, as more were live than the 32 768 that there is room for.
     pub live_samples: u64,
-    /// What they stood for.
+    /// The bytes that those stood for.
     pub live_bytes: u64,
     /// Samples that share the site without a stack, as there was no room for their own.
     pub without_site: u64,

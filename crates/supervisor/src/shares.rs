@@ -15,17 +15,17 @@ use std::path::PathBuf;
 pub struct Shares {
     /// What all may have together, in bytes.
     pub budget: u64,
-    /// What of it may be leased, as the container has no room for more.
+    /// What of it may be leased, in bytes: less than all of it where the container has no room for more.
     pub permitted: u64,
-    /// All leases together.
+    /// All leases together, in bytes.
     pub leased: u64,
-    /// The limit of the container, if it has one.
+    /// The limit of the container in bytes, if it has one.
     pub container: Option<u64>,
-    /// What is in use there that no lease covers.
+    /// What is in use there that no lease covers, in bytes.
     pub uncovered: u64,
     /// How long a request waits, in milliseconds.
     pub patience_ms: u64,
-    /// The process that looks after it.
+    /// The pid of the launcher or supervisor that looks after it.
     pub keeper: Option<u32>,
     /// Those who share it, who has most first.
     pub processes: Vec<Share>,
@@ -45,11 +45,11 @@ pub struct Share {
     pub command: String,
     /// What it holds, in bytes, that of others included where it was forked.
     pub resident: u64,
-    /// What it may have for now.
+    /// What it may have for now, in bytes.
     pub lease: u64,
     /// How long it has been waiting, in milliseconds.
     pub waiting_ms: Option<u64>,
-    /// What it waits for, or was refused last.
+    /// What it waits for, or was refused last, in bytes.
     pub wanted: Option<u64>,
     /// How often it was refused.
     pub refusals: u64,
