@@ -434,13 +434,30 @@ fn interrupted() {
     // SAFETY: takes no pointer.
     let bytes = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize;
     writer.write_all(&vec![b' '; bytes]).unwrap();
-    let mut start = start("be interrupted").env("OOMGUARD_LIMIT", "64Mi");
-    start.command.stdin(reader.try_clone().unwrap()).stderr(writer);
-    let remains = start.run_with_stderr_as_it_is().unwrap();
-    assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
+    let (mut signals, told) = std::io::pipe().unwrap();
+    let Start { mut command, directory: _there } = start("be interrupted").env("OOMGUARD_LIMIT", "64Mi");
+    let mut child = command.stdout(told).stderr(writer).spawn().unwrap();
+    // Its ends of the pipes are closed here, so that both end with it.
+    drop(command);
+    signals.read_exact(&mut [0]).unwrap();
+    for _ in 0..10 {
+        while is_awake(child.id()) {
+            std::thread::yield_now();
+        }
+        // SAFETY: takes no pointer; nobody has waited for the child yet.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGUSR1) };
+        signals.read_exact(&mut [0]).expect("it goes on waiting for the reader");
+    }
     let mut lines = String::new();
     reader.read_to_string(&mut lines).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(198));
     assert!(lines.ends_with("exit code 198\n"), "{:?}", lines.trim());
+}
+
+/// Whether it runs, by proc_pid_stat(5); what has ended sleeps.
+fn is_awake(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R'))
 }
 
 fn out_of_reach() {

@@ -23,7 +23,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run");
         let sources: String = std::fs::read_dir(here)
             .unwrap()
-            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| std::fs::read_to_string(path).unwrap())
             .collect();
         let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/launcher.md");
         let document = std::fs::read_to_string(document).unwrap();

@@ -7,14 +7,16 @@ use libtest_mimic::Trial;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 /// Prints its environment, and ends with 3.
 const SOURCE: &str = "#include <stdio.h>\nextern char **environ;\nint main(void) {\n\
     for (char **e = environ; *e; e++) puts(*e);\n    return 3;\n}\n";
 
-/// Holds 100 MiB for a while, and ends with 3.
-const HOLDS: &str = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\nint main(void) {\n\
-    memset(malloc(100 << 20), 1, 100 << 20);\n    usleep(700000);\n    return 3;\n}\n";
+/// Holds 100 MiB for so many microseconds, or for ever, and ends with 3.
+const HOLDS: &str = "#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\nint main(int count, char **words) {\n\
+    memset(malloc(100 << 20), 1, 100 << 20);\n    if (count > 1) usleep(atoi(words[1])); else for (;;) pause();\n\
+    return 3;\n}\n";
 
 /// Eats what there is, says so and ends with 5; or gets over a refusal, and ends with 7 for another reason.
 const HUNGRY: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <sys/wait.h>\n#include <unistd.h>\n\
@@ -141,12 +143,14 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let directory = tempfile::tempdir().unwrap();
         for options in [&[][..], &["-static"]] {
             let program = build(directory.path(), HOLDS, options);
-            // Twin: without the option it does not come to its end.
-            for (inherit, code) in [(&["--no-inherit"][..], 3), (&[], 198)] {
-                let options = [&["-m", "50Mi"], inherit].concat();
-                let seen = seen(&mut run_shell(&options, &format!("{program}; exit $?")));
-                assert_eq!(seen.code, Some(code), "{options:?} {inherit:?}: {}", seen.stderr);
-            }
+            // Twin: without the option it does not come to its end, and shows how soon somebody looks.
+            let start = Instant::now();
+            let twin = seen(&mut run_shell(&["-m", "50Mi"], &format!("{program}; exit $?")));
+            assert_eq!(twin.code, Some(198), "{options:?}: {}", twin.stderr);
+            let much_longer = start.elapsed().as_micros() * 3;
+            let script = format!("{program} {much_longer}; exit $?");
+            let seen = seen(&mut run_shell(&["-m", "50Mi", "--no-inherit"], &script));
+            assert_eq!(seen.code, Some(3), "{options:?}: {}", seen.stderr);
         }
     });
     add(trials, "a_library_of_an_outer_launcher_is_in_nobodys_way", || {
