@@ -40,7 +40,8 @@ fn main() {
         ("64 B, global, by symbol", global("std"), 2000, 1),
         ("realloc by doubling, global, by symbol, per call", global("vec"), 200, 11),
         ("a line on stderr", global("line"), 1000, 1),
-        ("a line on stderr, after a refusal that was survived", global("line-later"), 1000, 1),
+        ("a line on stderr, straight after a refusal that was survived", global("line-heard"), 15, 1),
+        ("a line on stderr, 32 lines after a refusal that was survived", global("line-later"), 1000, 1),
     ]
     .into_iter()
     .map(|(name, [(bare, bare_arguments), (guarded, guarded_arguments)], times, calls)| {

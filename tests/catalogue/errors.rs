@@ -48,6 +48,33 @@ pub const ROLES: &[Role] = &[
         std::panic::set_hook(Box::new(|_| {}));
         drop(large_file().unwrap());
     }),
+    Role::new("a panic hook that says nothing, in a thread, and main gives up", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        if thread::spawn(|| drop(large_file().unwrap())).join().is_err() {
+            exit(1);
+        }
+    })
+    .says(""),
+    Role::exits(
+        "a file is too large, then a panic about something else that a hook keeps silent",
+        101,
+        || {
+            std::panic::set_hook(Box::new(|_| {}));
+            assert!(large_file().is_err());
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
+    Role::exits("a file is too large, then a panic of one text that a hook keeps silent", 101, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        assert!(large_file().is_err());
+        panic!("there is no such row");
+    })
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
     Role::new("a panic hook of the program's own ends it over a large file", OUT_OF_HEAP, || {
         ends_with_hook(7);
         drop(large_file().unwrap());

@@ -13,6 +13,7 @@ pub fn run_as_told() {
         "vec" => growing_vectors,
         "batch" => batches,
         "line" => lines,
+        "line-heard" => lines_at_once_after_a_refusal,
         "line-later" => lines_after_a_refusal,
         other => panic!("no such work: {other}"),
     };
@@ -81,6 +82,14 @@ fn lines(times: u64) {
     for row in 0..times {
         eprintln!("row {}", row % 10);
     }
+}
+
+/// The same straight after memory was refused: as many as are listened to, at most.
+#[inline(never)]
+fn lines_at_once_after_a_refusal(times: u64) {
+    let refused = Vec::<u8>::new().try_reserve(black_box(1 << 40));
+    assert!(refused.is_err());
+    lines(times);
 }
 
 /// The same in a program that was refused memory, and has got over it.

@@ -4,6 +4,7 @@ use super::anchor;
 use super::c_heap;
 use super::interface::{Guard, Source};
 use super::notes;
+use super::panics;
 use super::profile;
 use super::real;
 use super::refusal;
@@ -76,6 +77,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
             && !block.is_null()
         {
             notes::count(bytes);
+            panics::note_block(block, bytes);
         }
     }
 

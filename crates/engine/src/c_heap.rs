@@ -13,7 +13,7 @@
 use super::armed::armed;
 use super::notes::{self, Asker};
 use super::real::Real;
-use super::{library, refusal, rust, unchecked};
+use super::{library, panics, refusal, rust, unchecked};
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -201,6 +201,7 @@ macro_rules! family {
                     let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
                     if !block.is_null() {
                         notes::count($bytes);
+                        panics::note_block(block.cast(), $bytes);
                     }
                     block
                 }

@@ -95,7 +95,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
         return tell_by_record_alone(armed, verdict);
     }
     std_line::forget();
-    written::listen(true);
+    written::listen_closely();
     // A reader that has gone, or a file that may not grow, must not change the way we leave.
     sys::signals::block(libc::SIGPIPE);
     sys::signals::block(libc::SIGXFSZ);

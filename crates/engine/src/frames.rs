@@ -73,14 +73,6 @@ pub(super) fn was_in_alloc_error(code: &Range<usize>, registers: Registers) -> b
     is_called_from(code, registers)
 }
 
-/// Whether the calling thread is inside `std::process::exit`: the program's own decision, and no panic's.
-#[inline(never)]
-pub(super) fn is_in_process_exit() -> bool {
-    // Where it is described; a shorter one would be part of its caller.
-    let code = super::rust::exit_start().and_then(sys::symbols::code_of_function);
-    code.is_some_and(|code| is_called_from(&code, unwind::here()))
-}
-
 /// The code of the C library's function that registers a thread-local's destructor: it allocates, and aborts where
 /// that is refused. Empty where it was not found.
 static THREAD_EXIT_CODE: OnceNonZeroUsize = OnceNonZeroUsize::new();

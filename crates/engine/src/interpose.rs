@@ -38,7 +38,7 @@ static GET_STACK_SIZE: Real = Real::new(c"pthread_attr_getstacksize");
 
 /// Asks the dynamic linker at start-up, so that nobody has to later.
 pub(super) fn resolve_real_functions() {
-    written::begin(listening_write, hear);
+    written::begin(listening_write, closely_listening_write, hear);
     if super::real::FINDS_HIDDEN {
         for hidden in [&ABORT, &PTHREAD_CREATE] {
             let _ = hidden.address();
@@ -90,7 +90,7 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) -> bool {
             },
             Standing::Alive => {
                 verdict::note_std_line();
-                written::listen(true);
+                written::listen_closely();
             }
             Standing::Outlived if rust::is_panicking() || verdict::is_in_alloc_error(armed) => {
                 standing::park(armed)
@@ -105,19 +105,56 @@ fn look_at_beginning(fd: c_int, bytes: *const c_void, len: usize) -> bool {
     is_held
 }
 
-/// `write` after a refusal.
+/// `write` after a refusal: a line of a program that goes on costs next to nothing here. It must not read what it is given
+/// before the kernel has, which tells of a bad address.
 ///
 /// # Safety
 /// That of write(2).
 unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    if fd != libc::STDERR_FILENO || rust::is_panicking() || std_line::is_held() {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        return unsafe { closely_listening_write(fd, bytes, len) };
+    }
+    // SAFETY: as above.
+    let written = unsafe { written::write_on(fd, bytes, len) };
+    if len == 0 || written != len as isize {
+        // SAFETY: as above.
+        unsafe { hear_written(bytes, len, written, false) };
+        return written;
+    }
+    // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
+    let text = unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), len) };
+    if text.starts_with(STD_LINE) || !said::keep(text) {
+        heard_something_else(text);
+    }
+    written
+}
+
+/// A line that begins as std's own does, all at once, as a future std may write it; or the last one that is listened to.
+#[cold]
+#[inline(never)]
+fn heard_something_else(text: &[u8]) {
+    if text.starts_with(STD_LINE) {
+        look_at_beginning(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+        hear(text);
+    } else {
+        listen_no_more();
+    }
+}
+
+/// The same once a thread panics, says std's own line, or is dying.
+///
+/// # Safety
+/// That of write(2).
+unsafe extern "C-unwind" fn closely_listening_write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
     if std_line::is_held()
         && let Some(written) = go_on_with_std_line(fd, bytes, len)
     {
         return written;
     }
-    let is_stdout = fd == libc::STDOUT_FILENO && len != 0 && said::takes_in_stdout(refused::count_here() > 0);
+    let is_stdout = fd == libc::STDOUT_FILENO && len != 0 && said::takes_in_stdout();
     if fd != libc::STDERR_FILENO && !is_stdout || len == 0 {
-        if !said::note_write_elsewhere(refused::count_here() > 0) {
+        if !said::note_write_elsewhere() {
             listen_no_more();
         }
         // SAFETY: the arguments are the caller's, whose contract is the same.
@@ -128,9 +165,19 @@ unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len
     }
     // SAFETY: as above.
     let written = unsafe { written::real_write(fd, bytes, len) };
+    // SAFETY: as above.
+    unsafe { hear_written(bytes, len, written, is_stdout) };
+    written
+}
+
+/// # Safety
+/// That of write(2), which has returned `written`.
+#[inline(never)]
+unsafe fn hear_written(bytes: *const c_void, len: usize, written: isize, is_stdout: bool) {
     let errno = sys::errno::errno();
     // What the kernel could read can be read; where it did not come to that, it has to be found out.
     let text = match usize::try_from(written) {
+        Ok(0) => None,
         Ok(written) => {
             // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
             Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), written.min(SHOWN_BYTES)) })
@@ -138,13 +185,18 @@ unsafe extern "C-unwind" fn listening_write(fd: c_int, bytes: *const c_void, len
         // SAFETY: the caller's for the length of the call.
         Err(_) => unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) },
     };
-    if let Some(text) = text
-        && !(is_stdout && !rust::is_panicking() && said::is_beside_the_point(text))
-    {
-        hear(text);
+    let goes_on = match text {
+        Some(text) if is_stdout && !rust::is_panicking() => said::keep_from_stdout(text),
+        Some(text) => {
+            hear(text);
+            true
+        }
+        None => true,
+    };
+    if !goes_on {
+        listen_no_more();
     }
     sys::errno::set_errno(errno);
-    written
 }
 
 /// This thread holds a line back: what its next `write` gives, if that belongs to it.
@@ -195,13 +247,14 @@ fn listen_no_more() {
 fn hear(text: &[u8]) {
     verdict::hear_size(text);
     if rust::is_panicking() {
+        written::listen_closely();
         panics::hear(text, refused::count_here());
         if panics::of_this_thread().0.has(oomguard_core::message::PanicWords::THREAD) {
             standstill::watch();
         }
     } else {
         panics::is_over_here();
-        if !said::keep(text, refused::count_here() > 0) {
+        if !said::keep(text) {
             listen_no_more();
         }
     }

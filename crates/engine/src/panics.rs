@@ -2,7 +2,7 @@
 //! panic hook is the program's.
 
 use super::notes::{self, Kept};
-use super::{judge, standstill, threads};
+use super::{judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use oomguard_core::contract::Cause;
@@ -49,21 +49,28 @@ static CAUGHT: AtomicU8 = AtomicU8::new(0);
 
 /// Something was refused to this thread, which does not panic: panics before that were about something else. Another thread's
 /// that is on its way is not: what takes its time is the backtrace, and what is refused meanwhile may be what that has used up.
-pub(super) fn forget() {
+/// Whether none is left.
+pub(super) fn forget() -> bool {
     const ON_ITS_WAY_MS: u64 = 1000;
     here().words.set(0);
+    last_block().bytes.set(0);
     let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
     if is_anothers && last(ON_ITS_WAY_MS).is_some() {
-        return;
+        return false;
     }
     LAST.store(0, Relaxed);
     CAUGHT.store(0, Relaxed);
     LAST_REFUSED.set(None);
+    true
 }
 
 /// Takes in what a panicking thread has written.
 pub(super) fn hear(text: &[u8], refusals_here: u32) {
-    hear_piece(text, refusals_here);
+    hear_piece(&PanicPiece::of(text), refusals_here);
+}
+
+fn hear_piece(piece: &PanicPiece<'_>, refusals_here: u32) {
+    note_words(piece, refusals_here);
     here().at_ms.set(sys::clock::monotonic_ms());
     if LAST_TID.load(Relaxed) == sys::process::tid() {
         // Its backtrace may have taken so much that nothing is counted any more.
@@ -73,9 +80,99 @@ pub(super) fn hear(text: &[u8], refusals_here: u32) {
     }
 }
 
-fn hear_piece(text: &[u8], refusals_here: u32) {
+/// The last block that this thread has got while it panicked, and its size; zeros where there is none since something was refused.
+struct Block {
+    at: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+// SAFETY: cells of numbers; nothing to drop.
+unsafe impl Zeroed for Block {}
+
+oomguard_core::thread_own!(fn last_block() -> Block, "oomguard_panic_block_here");
+
+/// A block of so many bytes, which this thread has got since something was refused.
+#[inline(always)]
+pub(super) fn note_block(block: *const u8, bytes: usize) {
+    if rust::is_panicking() {
+        note_block_of_panic(block as usize, bytes);
+    }
+}
+
+/// std puts the message into a box, to be caught, and then makes the block that is thrown. By then the program's panic hook has
+/// run: where that has said nothing, the message still tells why.
+#[cold]
+#[inline(never)]
+fn note_block_of_panic(block: usize, bytes: usize) {
+    let last = last_block();
+    let errno = sys::errno::errno();
+    if let Some(text) = message_in(last.at.get(), last.bytes.get()).filter(|_| !has_spoken()) {
+        hear_unsaid(text);
+    }
+    sys::errno::set_errno(errno);
+    last.at.set(block);
+    last.bytes.set(bytes);
+}
+
+fn has_spoken() -> bool {
+    here().words.get() != 0
+}
+
+fn hear_unsaid(text: &[u8]) {
+    written::listen_closely();
+    hear_piece(&PanicPiece { begins: true, says: text, ends: true }, refused::count_here());
+}
+
+/// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What was made of its message lies in a block
+/// that is larger; one that has got no block has a text of the program's own, and is about no error.
+pub(super) fn hear_unboxed() {
+    const MOST_BYTES: usize = 1024;
+    // valgrind would tell of what is read behind the message.
+    if has_spoken() || sys::valgrind::is_running() {
+        return;
+    }
+    let (block, bytes) = (last_block().at.get(), last_block().bytes.get());
+    // SAFETY: what is read there is there, whatever it holds: this thread has got it in this panic.
+    let text = unsafe { sys::memory::readable(block, bytes, MOST_BYTES) };
+    hear_unsaid(text.unwrap_or(b"panicked"));
+}
+
+/// Whether this thread has panicked since it was refused something, and nothing is known of what that said.
+pub(super) fn is_unread() -> bool {
+    last_block().bytes.get() != 0 && !has_spoken()
+}
+
+/// The text that a box holds: a `String`, or a `&'static str`. Other blocks of that size hold neither, as a rule: nothing is found
+/// there, or nothing that speaks of memory.
+fn message_in<'a>(block: usize, bytes: usize) -> Option<&'a [u8]> {
+    const WORD: usize = size_of::<usize>();
+    const MOST_BYTES: usize = 1024;
+    const MOST_CAPACITY: usize = 1 << 20;
+    if bytes != 2 * WORD && bytes != 3 * WORD {
+        return None;
+    }
+    // SAFETY: what this thread has just got, and what std has put there: neither is given back before this panic is caught.
+    let words = unsafe { sys::memory::readable(block, bytes, bytes) }?;
+    let word = |index: usize| words.get(index * WORD..)?.first_chunk().copied().map(usize::from_ne_bytes);
+    // Where the text is, its length, and its capacity, in whatever order.
+    let words = [word(0)?, word(1)?, word(2).unwrap_or(MOST_CAPACITY)];
+    let start = words.into_iter().max()?;
+    let len = words.into_iter().min()?;
+    if words.into_iter().filter(|word| *word <= MOST_CAPACITY).count() != 2 {
+        return None;
+    }
+    // SAFETY: as above, or a text of the program's own, which is there as long as the program.
+    let text = unsafe { sys::memory::readable(start, len, MOST_BYTES) }?;
+    match core::str::from_utf8(text) {
+        Ok(_) => Some(text),
+        // It is cut within a character.
+        Err(error) if error.error_len().is_none() => Some(text),
+        Err(_) => None,
+    }
+}
+
+fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {
     let here = here();
-    let piece = PanicPiece::of(text);
     if piece.begins {
         here.is_over.set(false);
         // A thread without its signal stack does not get over that panic: the next one is only how it ends.
@@ -84,7 +181,7 @@ fn hear_piece(text: &[u8], refusals_here: u32) {
     }
     if here.is_over.get() {
         // std's own last line comes behind the backtrace.
-        if PanicWords::of(text).has(PanicWords::NOT_STARTED) {
+        if PanicWords::of(piece.says).has(PanicWords::NOT_STARTED) {
             here.words.set(here.words.get() | PanicWords::NOT_STARTED.0);
         }
         return;

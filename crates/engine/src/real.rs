@@ -39,13 +39,19 @@ impl Real {
         Real { name: bytes_of(name), address: AtomicUsize::new(UNKNOWN), linked: Some(linked) }
     }
 
+    /// Its address, if it was found before.
+    #[inline(always)]
+    pub(super) fn known_address(&self) -> Option<usize> {
+        // Relaxed, here and below: code is there from the start, and two threads find the same.
+        Some(self.address.load(Ordering::Relaxed)).filter(|address| FINDS_HIDDEN && *address > NOWHERE)
+    }
+
     /// Its address. `None`: there is none, or its being looked up is what made this call.
     #[inline(never)]
     pub fn address(&self) -> Option<usize> {
         if !FINDS_HIDDEN {
             return None;
         }
-        // Relaxed, here and below: code is there from the start, and two threads find the same.
         match self.address.load(Ordering::Relaxed) {
             UNKNOWN => self.look_up(),
             NOWHERE => None,

@@ -217,10 +217,12 @@ fn listen() {
     }
     // What a panic needs for its last words is no new refusal to speak of.
     if !rust::is_panicking() {
-        panics::forget();
         said::begin();
+        if panics::forget() {
+            return written::listen(true);
+        }
     }
-    written::listen(true);
+    written::listen_closely();
 }
 
 /// Only one thread gives memory back at a time.

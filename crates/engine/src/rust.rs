@@ -34,11 +34,6 @@ mod standard {
         Some(std::alloc::handle_alloc_error as fn(Layout) -> ! as *const () as usize)
     }
 
-    /// Where `std::process::exit` begins.
-    pub(crate) fn exit_start() -> Option<usize> {
-        Some(std::process::exit as fn(i32) -> ! as *const () as usize)
-    }
-
     /// By the program's allocator, as the program does. The facts are not known yet, so that a refusal is nothing but null.
     pub(crate) fn can_allocate() -> bool {
         const LAYOUT: Layout = Layout::new::<[u64; 8]>();
@@ -74,16 +69,12 @@ mod standard {
         None
     }
 
-    pub(crate) fn exit_start() -> Option<usize> {
-        None
-    }
-
     pub(crate) fn can_allocate() -> bool {
         true
     }
 }
 
-pub(super) use standard::{IS_THERE, call, can_allocate, exit_start, idle_threads, is_panicking};
+pub(super) use standard::{IS_THERE, call, can_allocate, idle_threads, is_panicking};
 
 /// Where a function's code is not described, its first bytes.
 const ASSUMED_CODE_BYTES: usize = 32;

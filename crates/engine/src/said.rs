@@ -1,9 +1,10 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use super::threads;
+use super::{refused, threads};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use oomguard_core::busy::Busy;
 use oomguard_core::message::{
     LastWord, Message, claims_failure_for_memory, drop_colours, has_backtrace as has_backtrace_in, last_word,
@@ -14,17 +15,24 @@ use oomguard_core::sys;
 /// So many lines after a refusal may be about it. A formatted line can be several writes.
 const LISTENED_LINES: u32 = 32;
 
-const KEPT_BYTES: usize = 4096;
+/// So many words of eight bytes are kept, and so much of them is read.
+const KEPT_WORDS: usize = 1024;
+const READ_BYTES: usize = 4096;
 
 /// So much of one write is kept.
 const KEPT_OF_ONE: usize = 256;
 
+/// A piece of a line that is shorter is taken in without a look at the clock: a number, a separator.
+const SHORT_BYTES: usize = 8;
+
 // Relaxed throughout: text of two threads may mix, as it does on the screen, and it decides nothing without a refusal
 // that is still open.
-static TEXT: [AtomicU8; KEPT_BYTES] = [const { AtomicU8::new(0) }; KEPT_BYTES];
+/// What was written, each piece from a new word on, the rest of its last one filled up with zeros.
+static TEXT: [AtomicU64; KEPT_WORDS] = [const { AtomicU64::new(0) }; KEPT_WORDS];
+/// In words.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 static LINES_LEFT: AtomicU32 = AtomicU32::new(0);
-/// When something was kept last, in monotonic milliseconds.
+/// When something was kept last that is no mere number or separator, in monotonic milliseconds.
 static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
 /// How long the rest of a story may take, a backtrace or the way out, in milliseconds.
 const STORY_MS: u64 = 1000;
@@ -37,12 +45,14 @@ static BEGAN_AT_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Something was refused: what is said from now on may be about it.
 pub(super) fn begin() {
-    BEGAN_AT_MS.store(sys::clock::coarse_ms(), Relaxed);
+    let now_ms = sys::clock::coarse_ms();
+    BEGAN_AT_MS.store(now_ms, Relaxed);
+    SAID_AT_MS.store(now_ms, Relaxed);
     LEN.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
-    IS_CLAIMED_ON_STDOUT.store(false, Relaxed);
+    ON_STDOUT.iter().for_each(|piece| piece.store(0, Relaxed));
     IS_OF_ANOTHER_CALL.store(false, Relaxed);
 }
 
@@ -53,32 +63,23 @@ static IS_OF_ANOTHER_CALL: AtomicBool = AtomicBool::new(false);
 const WRITES_ON_STDOUT: u32 = 4;
 static WRITES_ON_STDOUT_LEFT: AtomicU32 = AtomicU32::new(0);
 
-/// Whether what a thread writes to stdout now is to be kept.
-pub(super) fn takes_in_stdout(by_refused: bool) -> bool {
-    by_refused && WRITES_ON_STDOUT_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+/// Whether what this thread writes to stdout now is to be kept.
+pub(super) fn takes_in_stdout() -> bool {
+    refused::count_here() > 0
+        && WRITES_ON_STDOUT_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
-/// Whether it was on stdout that the program said that memory is gone.
-static IS_CLAIMED_ON_STDOUT: AtomicBool = AtomicBool::new(false);
-
-/// Whether this text, which went to stdout, takes nothing back of what stderr was told: that memory is gone. Many tools say
-/// there what failed, and print their summary here.
-pub(super) fn is_beside_the_point(text: &[u8]) -> bool {
-    if claims_failure_for_memory(text) {
-        IS_CLAIMED_ON_STDOUT.store(true, Relaxed);
-        return false;
-    }
-    !IS_CLAIMED_ON_STDOUT.load(Relaxed) && last().is_some_and(|last| last.message == Message::OutOfMemory)
-}
+/// The words of `TEXT` that went to stdout: the first one, and the one behind the last, in half a word each; zero for none.
+static ON_STDOUT: [AtomicU64; WRITES_ON_STDOUT as usize] =
+    [const { AtomicU64::new(0) }; WRITES_ON_STDOUT as usize];
 
 /// So many writes elsewhere, and a program that says nothing to a person has gone on.
 const WRITES_ELSEWHERE: u32 = 64;
 static WRITES_ELSEWHERE_LEFT: AtomicU32 = AtomicU32::new(0);
 
-/// Something was written that is not for stderr, by a thread that was refused something or by another one; whether there
-/// is still something to be listened to.
-pub(super) fn note_write_elsewhere(by_refused: bool) -> bool {
-    if !tells_of_going_on(by_refused) {
+/// This thread has written something that is not for stderr; whether there is still something to be listened to.
+pub(super) fn note_write_elsewhere() -> bool {
+    if !tells_of_going_on() {
         return true;
     }
     WRITES_ELSEWHERE_LEFT
@@ -86,27 +87,65 @@ pub(super) fn note_write_elsewhere(by_refused: bool) -> bool {
         .is_ok_and(|left| left > 1)
 }
 
-fn tells_of_going_on(by_refused: bool) -> bool {
-    by_refused || sys::clock::coarse_ms().saturating_sub(BEGAN_AT_MS.load(Relaxed)) > OTHERS_MS
+/// Whether what this thread writes tells that the refused one has gone on.
+fn tells_of_going_on() -> bool {
+    refused::count_here() > 0 || sys::clock::coarse_ms().saturating_sub(BEGAN_AT_MS.load(Relaxed)) > OTHERS_MS
+}
+
+/// Takes in a short piece of a line: in few instructions, as most of what programs write comes in such pieces.
+#[inline(always)]
+fn keep_short(text: &[u8]) {
+    let word = text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    if let Some(slot) = TEXT.get(LEN.fetch_add(1, Relaxed)) {
+        slot.store(word, Relaxed);
+    }
 }
 
 /// Takes in what was written; whether there is more to be listened to.
-pub(super) fn keep(text: &[u8], by_refused: bool) -> bool {
-    let text = text.get(..text.len().min(KEPT_OF_ONE)).unwrap_or(&[]);
-    let start = LEN.fetch_add(text.len(), Relaxed);
-    for (byte, slot) in text.iter().zip(TEXT.get(start..).unwrap_or(&[])) {
-        slot.store(*byte, Relaxed);
+#[inline(always)]
+pub(super) fn keep(text: &[u8]) -> bool {
+    if text.len() < SHORT_BYTES {
+        keep_short(text);
+        text.last() != Some(&b'\n') || note_line()
+    } else {
+        keep_long(text)
     }
-    let lines = u32::from(text.ends_with(b"\n"));
-    if by_refused && threads::is_of_another_call() {
+}
+
+#[inline(never)]
+fn keep_long(text: &[u8]) -> bool {
+    let (whole, rest) = text.get(..KEPT_OF_ONE).unwrap_or(text).as_chunks::<8>();
+    let start = LEN.fetch_add(whole.len(), Relaxed);
+    for (word, slot) in whole.iter().zip(TEXT.get(start..).unwrap_or(&[])) {
+        slot.store(u64::from_le_bytes(*word), Relaxed);
+    }
+    keep_short(rest);
+    if threads::is_of_another_call() && refused::count_here() > 0 {
         IS_OF_ANOTHER_CALL.store(true, Relaxed);
     }
-    SAID_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
-    if !tells_of_going_on(by_refused) {
+    SAID_AT_MS.store(sys::clock::coarse_ms(), Relaxed);
+    !text.ends_with(b"\n") || note_line()
+}
+
+/// A line has come to its end.
+#[inline(never)]
+fn note_line() -> bool {
+    if !tells_of_going_on() {
         return true;
     }
-    let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(lines));
-    left.is_ok_and(|left| left > lines) && start.saturating_add(text.len()) < KEPT_BYTES
+    let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+    left.is_ok_and(|left| left > 1) && LEN.load(Relaxed) < KEPT_WORDS
+}
+
+/// The same of what went to stdout, where it may only be beside the point: see `read`.
+pub(super) fn keep_from_stdout(text: &[u8]) -> bool {
+    let kept = LEN.load(Relaxed);
+    let goes_on = keep(text);
+    let kept = (kept as u64) << 32 | LEN.load(Relaxed) as u64;
+    if let Some(free) = ON_STDOUT.iter().find(|piece| piece.load(Relaxed) == 0) {
+        free.store(kept, Relaxed);
+    }
+    goes_on
 }
 
 /// What was said last, as far as it bears on a death. A program that goes on after more words than are listened to has
@@ -131,23 +170,64 @@ pub(super) fn has_backtrace() -> bool {
 }
 
 /// What is looked at: not on the stack, which may be a signal handler's of a few KiB.
-struct Scratch(UnsafeCell<[u8; KEPT_BYTES]>);
+struct Scratch(UnsafeCell<[u8; READ_BYTES]>);
 
 // SAFETY: used by the one thread that `READING` lets through.
 unsafe impl Sync for Scratch {}
 
-static SCRATCH: Scratch = Scratch(UnsafeCell::new([0; KEPT_BYTES]));
+static SCRATCH: Scratch = Scratch(UnsafeCell::new([0; READ_BYTES]));
 static READING: Busy = Busy::new();
 
 /// `None` where another thread is reading, which is dying then.
+///
+/// What went to stdout takes nothing back of what stderr was told, that memory is gone, unless stdout was told so before: many
+/// tools say on stderr what failed, and print their summary on stdout.
 fn read<T>(look: fn(&[u8]) -> T) -> Option<T> {
     let _inside = READING.try_enter()?;
     // SAFETY: one thread at a time, by `READING`.
-    let text = unsafe { &mut *SCRATCH.0.get() };
-    for (byte, slot) in text.iter_mut().zip(&TEXT) {
-        *byte = slot.load(Relaxed);
+    let scratch = unsafe { &mut *SCRATCH.0.get() };
+    let mut text = Collected { text: scratch, len: 0 };
+    let (mut done, mut is_claimed_on_stdout) = (0, false);
+    for piece in &ON_STDOUT {
+        let piece = piece.load(Relaxed);
+        let (start, end) = ((piece >> 32) as usize, (piece & u64::from(u32::MAX)) as usize);
+        if piece == 0 || start < done {
+            continue;
+        }
+        text.take(done..start);
+        let before = text.len;
+        let says_of_memory =
+            last_word(text.so_far()).is_some_and(|last| last.message == Message::OutOfMemory);
+        text.take(start..end);
+        is_claimed_on_stdout |= claims_failure_for_memory(text.so_far().get(before..).unwrap_or(&[]));
+        if says_of_memory && !is_claimed_on_stdout {
+            text.len = before;
+        }
+        done = end;
     }
-    let text = text.get_mut(..LEN.load(Relaxed).min(KEPT_BYTES)).unwrap_or_default();
-    let len = drop_colours(text);
-    Some(look(text.get(..len).unwrap_or(&[])))
+    text.take(done..LEN.load(Relaxed));
+    Some(look(text.so_far()))
+}
+
+/// What was kept, without colours.
+struct Collected<'a> {
+    text: &'a mut [u8],
+    len: usize,
+}
+
+impl Collected<'_> {
+    fn so_far(&self) -> &[u8] {
+        self.text.get(..self.len).unwrap_or(&[])
+    }
+
+    fn take(&mut self, words: Range<usize>) {
+        let start = self.len;
+        let words = TEXT.get(words.start..words.end.min(KEPT_WORDS)).unwrap_or(&[]);
+        let bytes = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).filter(|byte| *byte != 0);
+        for (byte, slot) in bytes.zip(self.text.get_mut(start..).unwrap_or_default()) {
+            *slot = byte;
+            self.len += 1;
+        }
+        self.len = start + drop_colours(self.text.get_mut(start..self.len).unwrap_or_default());
+    }
 }

@@ -108,7 +108,7 @@ pub(super) fn begin(armed: &Armed, text: &[u8]) -> Fate {
     }
     here().set(Said::Beginning);
     HOLDING.fetch_add(1, Ordering::Relaxed);
-    written::listen(true);
+    written::listen_closely();
     match rest {
         [] => Fate::Held,
         rest => match go_on(rest) {

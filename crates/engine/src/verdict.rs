@@ -105,6 +105,9 @@ const TELLING_BYTES: usize = 64 << 10;
 
 /// A panic that ends in an abort: it cannot unwind, or it is the second one.
 fn of_panic(armed: &Armed) -> Option<Guilt> {
+    if cfg!(panic = "abort") && written::has_write() {
+        panics::hear_unboxed();
+    }
     let (words, refusals_before) = panics::of_this_thread();
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
@@ -191,6 +194,9 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let said = said::last();
     // A panic hook of the program's own may end it.
     let is_panicking = rust::is_panicking();
+    if is_panicking && written::has_write() {
+        panics::hear_unboxed();
+    }
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
         of_words(armed, said).or_else(|| of_ended_thread(said)).or_else(|| of_caught_panic(said))
@@ -200,7 +206,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
-    } else if said.is_none() && written::has_write() && (is_panicking || !frames::is_in_process_exit()) {
+    } else if said.is_none() && written::has_write() && panics::is_unread() {
         // Where `write` is not ours, every panic is silent.
         threads::is_why(PanicWords::default()).or_else(|| judge::of_silent_panic(armed))
     } else {

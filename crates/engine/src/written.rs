@@ -1,8 +1,9 @@
 //! Where `write` goes: one comparison and one jump, until something is refused.
 //!
 //! ```text
-//!  oomguard_write_entry:  real ◀──has listened enough────┐
-//!                         └──a refusal, the end──▶ listening
+//!  oomguard_write_entry:  real ──a refusal──▶ listening ──a panic, std's own line, the end──▶ listening closely
+//!                          ▲                     │                                              │
+//!                          └─────────────────────┴────────── has listened enough ───────────────┘
 //! ```
 
 use super::hook::Hook;
@@ -43,13 +44,15 @@ unsafe extern "C" {
     safe static oomguard_write_entry: AtomicPtr<c_void>;
 }
 
-/// `write` while it is listened to, and what takes in a text that was written some other way.
+/// `write` while it is listened to, and closely; and what takes in a text that was written some other way.
 static LISTENING: Hook<Write> = Hook::new();
+static CLOSELY: Hook<Write> = Hook::new();
 static HEAR: Hook<fn(&[u8])> = Hook::new();
 
 /// Before `main`: who listens.
-pub(super) fn begin(listening: Write, hear: fn(&[u8])) {
+pub(super) fn begin(listening: Write, closely: Write, hear: fn(&[u8])) {
     LISTENING.set(listening);
+    CLOSELY.set(closely);
     HEAR.set(hear);
     if FINDS_HIDDEN {
         let _ = WRITE.address();
@@ -59,11 +62,19 @@ pub(super) fn begin(listening: Write, hear: fn(&[u8])) {
 
 /// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
 pub(super) fn listen(on: bool) {
+    go_to(if on { LISTENING.get() } else { None });
+}
+
+/// It is, and each word matters.
+pub(super) fn listen_closely() {
+    go_to(CLOSELY.get());
+}
+
+fn go_to(listening: Option<Write>) {
     if !rust::IS_THERE {
         return;
     }
-    let real = call_real!(WRITE, Write).unwrap_or(real_write);
-    let entry = LISTENING.get().filter(|_| on).unwrap_or(real);
+    let entry = listening.or_else(|| call_real!(WRITE, Write)).unwrap_or(real_write);
     oomguard_write_entry.store(entry as *mut c_void, Ordering::Relaxed);
 }
 
@@ -77,6 +88,20 @@ pub(super) unsafe fn pass_on(fd: c_int, bytes: *const c_void, len: usize) -> isi
     let entry: Write = unsafe { core::mem::transmute(entry) };
     // SAFETY: the arguments are the caller's, whose contract is the same.
     unsafe { entry(fd, bytes, len) }
+}
+
+/// The C library's, in few instructions.
+///
+/// # Safety
+/// That of write(2).
+#[inline(always)]
+pub(super) unsafe fn write_on(fd: c_int, bytes: *const c_void, len: usize) -> isize {
+    let known = WRITE.known_address().map(|address| {
+        // SAFETY: the C library's function of this name has this signature.
+        unsafe { core::mem::transmute::<usize, Write>(address) }
+    });
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { known.unwrap_or(real_write)(fd, bytes, len) }
 }
 
 /// # Safety
