@@ -33,8 +33,9 @@ static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 
 /// The C library's heap has refused a block, and the refusal is passed on.
 pub(super) fn watch() {
-    // Acquire and Release: the handler comes after what it reads.
-    if IS_WATCHING.swap(true, Ordering::AcqRel) {
+    // Relaxed: it only elects. What the handler reads is there before the system call that installs it, which other threads
+    // meet in the kernel.
+    if IS_WATCHING.swap(true, Ordering::Relaxed) {
         return;
     }
     let before = sys::signals::disposition(libc::SIGSEGV);

@@ -105,7 +105,12 @@ fn has_tracer_hold(id: Id, row: &Row) -> bool {
     let told =
         Arrival { signal: libc::SIGSTOP, code: libc::SI_QUEUE, sender: own, user: 0, value: STAND_STILL };
     // Its tracer does not hand it on.
-    threads_of(id.pid()).filter(|tid| sys::signals::queue_to_thread(id.pid(), *tid, told).is_ok()).count() > 0
+    let tell = |tid: &u32| sys::signals::queue_to_thread(id.pid(), *tid, told).is_ok();
+    let is_told = threads_of(id.pid()).filter(tell).count() > 0;
+    if !is_told {
+        row.hold_still_for(None);
+    }
+    is_told
 }
 
 fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
