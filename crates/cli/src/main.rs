@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod screen;
 mod shim;
+mod stderr;
 mod target;
 mod top;
 mod usage;
@@ -27,6 +28,7 @@ use clap::{CommandFactory, Parser};
 use oomguard::contract::{BECOME, EXIT_CANNOT_GUARD};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::{CStr, OsString, c_char, c_int};
+use std::io::IsTerminal;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStringExt;
 
@@ -99,6 +101,9 @@ fn act(arguments: Vec<OsString>, environment: Vec<OsString>) -> u8 {
         Err(error) => {
             match usage::line(&error) {
                 Some(line) => screen::say(&line),
+                None if error.use_stderr() && !std::io::stderr().is_terminal() => {
+                    stderr::write_patiently(error.render().to_string().as_bytes())
+                }
                 // What cannot be printed cannot be helped: the code still says it.
                 None => drop(error.print()),
             }

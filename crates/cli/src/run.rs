@@ -5,6 +5,7 @@ use crate::environment::asked;
 use crate::input::Input;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
+use crate::stderr::write_patiently;
 use crate::target::{Door, Target};
 use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
@@ -15,7 +16,7 @@ use oomguard::supervisor::{
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -429,7 +430,7 @@ fn cannot_start(options: &Run, program: &str, error: &io::Error) -> Failure {
 /// Says what the process has not said itself: one without a guard, or one that had closed its stderr by then.
 fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run) {
     if !options.quiet && !report.has_told_lines() {
-        let _ = io::stderr().lock().write_all(format!("{report}\n").as_bytes());
+        write_patiently(format!("{report}\n").as_bytes());
     }
     let Some(target) = target.filter(|_| !report.has_told_record()) else { return };
     match target.open("the report") {

@@ -1,7 +1,8 @@
 //! Text for people on one screen, and lines for them on stderr.
 
+use crate::stderr::write_patiently;
 use serde_json::Value;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 pub use oomguard::supervisor::printable;
 
@@ -50,9 +51,9 @@ pub fn is_coloured() -> bool {
     io::stdout().is_terminal() && !is_forbidden
 }
 
-/// One line on stderr, as one write. Nobody may be listening any more.
+/// One line on stderr, as one write.
 pub fn say(line: &str) {
-    let _ = io::stderr().lock().write_all(format!("oomguard: {}\n", printable(line)).as_bytes());
+    write_patiently(format!("oomguard: {}\n", printable(line)).as_bytes());
 }
 
 /// A line of JSON. What JSON allows in a text and a terminal obeys, DEL and U+0080 to U+009F, is escaped as well.

@@ -2,6 +2,7 @@
 //! so that it is an error only here: a descendant may have closed the descriptor, or see other files.
 
 use crate::screen::say;
+use crate::stderr;
 use oomguard::contract::variable;
 use oomguard::supervisor::{Worker, inherits_report};
 use std::ffi::{OsStr, OsString};
@@ -79,12 +80,8 @@ impl Door {
     }
 
     pub fn write_or_say_why(self, line: &str) {
-        let written = match self.file {
-            Some(file) => write_patiently(file, line.as_bytes()),
-            // Nobody may be listening any more.
-            None => io::stderr().lock().write_all(line.as_bytes()).or(Ok(())),
-        };
-        if let Err(error) = written {
+        let Some(file) = self.file else { return stderr::write_patiently(line.as_bytes()) };
+        if let Err(error) = write_patiently(file, line.as_bytes()) {
             say(&format!("cannot write to {}: {error}", self.name.display()));
         }
     }

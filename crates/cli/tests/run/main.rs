@@ -20,6 +20,7 @@ mod signals;
 #[path = "../../../../tests/common/skip.rs"]
 mod skip;
 mod started;
+mod stderr;
 mod terminal;
 #[path = "../../../../tests/common/trials.rs"]
 mod trials;
@@ -47,6 +48,7 @@ fn main() {
     outside::add_to(&mut trials);
     resident::add_to(&mut trials);
     signals::add_to(&mut trials);
+    stderr::add_to(&mut trials);
     terminal::add_to(&mut trials);
     worlds::add_to(&mut trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
