@@ -11,7 +11,7 @@ use crate::{arguments, hints, shim};
 use oomguard::contract::{DEFAULT_PATIENCE_MS, EXIT_CANNOT_GUARD, variable};
 use oomguard::supervisor::{
     Command, Ended, Entrance, Foreground, InferRefusals, OnSupervisorDeath, Outcome, Report, Retry,
-    SharedBudget, Sufficient, Surroundings, Worker, misspelt_variables, size,
+    SharedBudget, Sufficient, Surroundings, Worker, inherits_limit, misspelt_variables, size,
 };
 use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
@@ -107,6 +107,10 @@ fn run_to_end(options: &Run, environment: Vec<OsString>) -> Result<u8, Failure> 
     let unguarded = ended.could_not_guard.as_ref().map(|why| format!("cannot guard this process: {why}"));
     if let Outcome::OutOfMemory(report) = &ended.outcome {
         speak_for_the_command(report, target.as_ref(), options);
+        // It was the outer launcher's limit, and more of it may help.
+        if options.limit.is_none() && options.budget.is_none() && inherits_limit() {
+            report.pass_on();
+        }
     }
     keep(&ended);
     if let Some(json) = json {

@@ -139,6 +139,11 @@ pub fn inherits_report() -> bool {
     outer::inherited_report().is_some()
 }
 
+/// Returns whether `OOMGUARD_LIMIT` is what an outer launcher was told on its command line.
+pub fn inherits_limit() -> bool {
+    outer::inherits_limit()
+}
+
 /// A size for people: `512 MiB`.
 pub fn size(bytes: u64) -> String {
     let mut text = crate::text::Text::<32>::new();

@@ -1,8 +1,11 @@
 //! What an outer launcher or supervisor says of what it set: written for descendants, and read for this process.
 
+use super::sys::memfd;
 use super::sys::memory::{note_replaced_soft_limit, replaced_soft_limit, rlimit};
 use crate::Limit;
 use crate::contract::{Measure, variable};
+use crate::record::{self, Armed, Claims, Told};
+use crate::text::Text;
 use oomguard_core::outer::Outer;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -38,6 +41,34 @@ pub(super) fn inherited_report() -> Option<(OsString, (u64, u64))> {
     let target = std::env::var_os(variable::REPORT)?;
     let file = Outer::parse(value.as_bytes()).file_of_report(Some(target.as_bytes()))?;
     Some((target, file))
+}
+
+/// Whether `OOMGUARD_LIMIT` is what an outer launcher was told.
+pub(super) fn inherits_limit() -> bool {
+    let said = |name| std::env::var_os(name);
+    let (outer, limit) = (said(variable::OUTER).unwrap_or_default(), said(variable::LIMIT));
+    Outer::parse(outer.as_bytes()).says_limit(limit.as_deref().map(OsStrExt::as_bytes))
+}
+
+/// Tells an outer launcher how a process below this one ended. `None`: there is no outer one to be told.
+pub(super) fn pass_on(claims: &Claims) -> Option<()> {
+    let place = record::from_variable(std::env::var_os(variable::RECORD)?.as_bytes())?;
+    let head = memfd::head_at(place)?;
+    let page = head.claim_for(claims.pid)?;
+    page.write_armed(&Armed {
+        program: claims.program.as_bytes(),
+        token: claims.token.as_ref().map(Text::as_bytes),
+        limit: claims.limit,
+        limit_source: claims.limit_source,
+        measure: claims.measure,
+        exit_code: claims.exit_code,
+    });
+    page.write_parent(super::sys::process::pid());
+    page.write_last_words(&claims.snapshot());
+    // By this process, if not by that one.
+    page.write_told(Told { lines: true, record: true });
+    head.count_end(page);
+    Some(())
 }
 
 /// Takes note of soft limits of this process that an outer launcher or supervisor set: they are not the user's word.

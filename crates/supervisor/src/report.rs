@@ -1,5 +1,6 @@
 //! What a guarded worker said of itself: read from the record, owned, and in the two forms of the contract.
 
+use super::outer;
 use super::profile::Profile;
 use super::read_back::{self, ParseReportError};
 use crate::contract::{Cause, Evidence, LimitSource, Measure, REPORT_MAX_BYTES};
@@ -50,6 +51,12 @@ pub enum Profiling {
 impl Report {
     pub(crate) fn new(claims: Claims) -> Report {
         Report { claims: Box::new(claims), profile: None }
+    }
+
+    /// Tells a launcher above this process, if there is one. Where this process passes the exit code on, that is then
+    /// [out of memory](super::Outcome::OutOfMemory) there, too, and tried again, if the launcher was told to.
+    pub fn pass_on(&self) {
+        let _ = outer::pass_on(&self.claims);
     }
 
     pub(super) fn attach_profile(&mut self, profile: Option<Arc<Profile>>) {

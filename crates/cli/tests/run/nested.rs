@@ -78,6 +78,38 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "19900\n"), "{}", seen.stderr);
         assert!(seen.stderr.contains("starting again with 360 MiB"), "{}", seen.stderr);
     });
+    add(trials, "an_outer_launcher_tries_again_what_ends_of_its_limit_below_an_inner_one", || {
+        let hungry = format!("{} role need 100", std::env::current_exe().unwrap().display());
+        for (inner, code, tries) in [
+            ("", 0, 3),
+            ("--no-preload", 0, 3),
+            // More of the outer one's would not help.
+            ("-m 30Mi", 198, 1),
+            ("-m 1Gi", 0, 1),
+        ] {
+            for script in [
+                format!("exec {OOMGUARD} run {inner} -- {hungry}"),
+                format!("{OOMGUARD} run {inner} -- {hungry}; exit $?"),
+            ] {
+                let seen = seen(&mut run_shell(&["-m", "40Mi", "--retries", "3", "--json"], &script));
+                let told: serde_json::Value =
+                    serde_json::from_str(seen.stderr.lines().last().unwrap()).unwrap();
+                assert_eq!(
+                    (seen.code, &told["tries"]),
+                    (Some(code), &tries.into()),
+                    "{script}: {}",
+                    seen.stderr
+                );
+                let lines = seen.stderr.lines().filter(|line| line.starts_with("oomguard: out of memory: "));
+                assert_eq!(
+                    lines.count(),
+                    if inner == "-m 30Mi" { 1 } else { tries - 1 },
+                    "{script}: {}",
+                    seen.stderr
+                );
+            }
+        }
+    });
     add(trials, "what_the_user_lowers_in_between_stays", || {
         for (measure, between, inner, kib) in [
             ("data", "ulimit -S -d 102400;", "-m 200Mi", "102400"),

@@ -1,6 +1,7 @@
 //! Pages that two processes share, from the side that makes them: memfd_create(2).
 
 use super::errno::errno;
+use crate::record::{FILE_BYTES, HEAD_BYTES, Head, Place};
 use core::ffi::CStr;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, pread, retry_on_intr};
@@ -25,6 +26,24 @@ pub(crate) fn create_sealed(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
 pub(crate) fn owned(fd: super::fd::Fd) -> OwnedFd {
     // SAFETY: an open descriptor, which nobody else closes any more.
     unsafe { OwnedFd::from_raw_fd(fd.into_number()) }
+}
+
+/// The pages of a record that another process has made, mapped for good.
+pub(crate) fn head_at(place: Place) -> Option<&'static Head> {
+    let is_it = |fd: i32| sealed_inode(fd, FILE_BYTES) == Some(place.inode);
+    let opened = match place.pid {
+        Some(pid) => Some(
+            open_of(pid, place.fd)
+                .filter(|fd| is_it(fd.number()))
+                .or_else(|| ask_for(ASKS_FOR_THE_RECORD, place.inode))?,
+        ),
+        None => None,
+    };
+    let fd = opened.as_ref().map_or(place.fd, super::fd::Fd::number);
+    let at = if is_it(fd) { map_for_ever(fd, HEAD_BYTES)? } else { return None };
+    // SAFETY: a mapping of the head's size that is never unmapped and, being sealed, cannot shrink; its words are atomics, so
+    // that others may write to it.
+    Some(unsafe { &*at.cast::<Head>() })
 }
 
 /// Sends a descriptor to whoever asked for the record.
