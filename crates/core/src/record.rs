@@ -249,7 +249,8 @@ impl Head {
             if is_of_child && is_at_once && passes_on(status, before.status) {
                 passed_on = Some((place, before.child, before.of));
             }
-            if before.status == status {
+            // What a namespace's first process has told of, its parent knows by another number.
+            if before.status == status && (!before.is_of_init() || before.parent == parent) {
                 like_it = Some(place);
             }
             if before.at_ms < oldest_ms {
@@ -578,6 +579,11 @@ pub fn may_be(known: u32, pid: u32) -> bool {
 }
 
 impl Failed {
+    /// It was told of by the first process of a PID namespace, which its own parent knows by another number.
+    pub fn is_of_init(&self) -> bool {
+        self.parent == 1 && self.above == 0
+    }
+
     /// What stands in a copy of the worker's page. Of two that were written at once the words may be mixed: no process has all
     /// of that.
     pub fn read_all(copy: &[u8; RECORD_BYTES]) -> impl Iterator<Item = Failed> {

@@ -106,21 +106,34 @@ impl Followers {
     }
 
     /// Why the worker died, if it passed on the end of one that was followed. `failed`: the child whose end that would be, as
-    /// far as is known. `tells`: it would have told of it.
+    /// far as is known, and the one whose end the first process of a PID namespace would have passed on. `tells`: it would have
+    /// told of it.
     pub(super) fn verdict(
         &self,
         worker: u32,
         status: ExitStatus,
         at_ms: u64,
-        failed: Option<Failed>,
+        [failed, of_init]: [Option<Failed>; 2],
         tells: bool,
     ) -> Option<Claims> {
+        let is_childs = |inference: &Inference, failed: Failed| match failed.child {
+            Child::Number(child) => inference.is_for(child),
+            Child::DeadAfter(ms) => inference.has_fallen_after(ms, failed.of),
+        };
+        let is_of_init = |inference: &Inference| of_init.is_some_and(|failed| is_childs(inference, failed));
         let is_it = |inference: &&Inference| {
+            let namespace = inference.namespace();
             inference.is_for(worker)
-                || failed.map_or(!tells, |failed| match failed.child {
-                    Child::Number(child) => inference.is_for(child),
-                    Child::DeadAfter(ms) => inference.has_fallen_after(ms, failed.of),
-                })
+                || match failed {
+                    // Bubblewrap's first process hands the code over, and is not waited for.
+                    Some(failed) => {
+                        let is_it = |(init, above)| [init, above].map(Child::Number).contains(&failed.child);
+                        is_childs(inference, failed) || namespace.is_some_and(is_it) && is_of_init(inference)
+                    }
+                    None => {
+                        !tells || namespace.is_some_and(|(_, above)| above == worker) && is_of_init(inference)
+                    }
+                }
         };
         self.followed
             .iter()

@@ -56,6 +56,8 @@ pub(super) struct Inference {
     childs_ends: Option<(UnixStream, PipeWriter)>,
     /// The numbers of the descendant that it is for, where it is not for the worker: one in each PID namespace.
     descendant: Vec<u32>,
+    /// The first process of the PID namespace that it is in, where that is not the supervisor's, and who has started it.
+    namespace: Option<(u32, u32)>,
     is_inferring: bool,
 }
 
@@ -75,6 +77,7 @@ impl Inference {
             joined: Some(joined),
             childs_ends: Some((childs, result)),
             descendant: Vec::new(),
+            namespace: None,
             is_inferring: false,
         })
     }
@@ -92,6 +95,7 @@ impl Inference {
             joined: None,
             childs_ends: None,
             descendant: numbers_of(pid),
+            namespace: namespace_of(pid),
             is_inferring: true,
         };
         stream.write_all(&tracer.to_ne_bytes())?;
@@ -125,6 +129,11 @@ impl Inference {
     /// Whether it is for process `pid`, a descendant, as somebody calls it.
     pub(super) fn is_for(&self, pid: u32) -> bool {
         self.descendant.contains(&pid)
+    }
+
+    /// The first process of the PID namespace that it is in, where that is another one, and who has started it.
+    pub(super) fn namespace(&self) -> Option<(u32, u32)> {
+        self.namespace
     }
 
     /// Whether the one that last died of what it was refused, or one that passed that on, was a child of process `parent` and
@@ -232,6 +241,20 @@ fn numbers_of(pid: u32) -> Vec<u32> {
     let numbers = numbers.unwrap_or_default().split(u8::is_ascii_whitespace);
     let number = |text| u32::try_from(crate::text::whole_number(text)?).ok();
     std::iter::once(pid).chain(numbers.filter_map(number)).collect()
+}
+
+/// The ancestor of process `pid` that is the first one in its PID namespace, and the parent of that.
+fn namespace_of(pid: u32) -> Option<(u32, u32)> {
+    const MOST: usize = 1000;
+    let own = numbers_of(pid).len();
+    // Its own number, as this process has it, and once more.
+    if own <= 2 {
+        return None;
+    }
+    let above = |(_, parent): &(u32, u32)| Some((*parent, sys::proc::parent_of(*parent)?));
+    std::iter::successors(above(&(0, pid)), above)
+        .take(MOST)
+        .find(|(_, parent)| numbers_of(*parent).len() < own)
 }
 
 fn explain([step, error]: JoinResult) -> io::Error {

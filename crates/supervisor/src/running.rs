@@ -373,13 +373,19 @@ impl Running {
         Claims::read(&copy)
     }
 
-    /// The failed child that the worker has waited for last, of those whose end it may have passed on.
-    fn failed_child(&self, status: ExitStatus) -> Option<Failed> {
+    /// The failed child that the worker has waited for last, of those whose end it may have passed on; and the one that the first
+    /// process of a PID namespace has waited for last.
+    fn failed_children(&self, status: ExitStatus) -> [Option<Failed>; 2] {
         let mut copy = [0; RECORD_BYTES];
-        sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).ok()?;
-        let is_it =
-            |failed: &Failed| failed.parent == self.pid && passes_on(status.into_raw(), failed.status);
-        Failed::read_all(&copy).filter(is_it).max_by_key(|failed| failed.at_ms)
+        if sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).is_err() {
+            return [None, None];
+        }
+        let last = |is_it: &dyn Fn(&Failed) -> bool| {
+            Failed::read_all(&copy)
+                .filter(|failed| passes_on(status.into_raw(), failed.status) && is_it(failed))
+                .max_by_key(|failed| failed.at_ms)
+        };
+        [last(&|failed| failed.parent == self.pid), last(&Failed::is_of_init)]
     }
 
     fn descendants(&self) -> Vec<Claims> {
@@ -464,10 +470,11 @@ impl Running {
         let status = ExitStatus::from_raw(reaped.raw_status);
         let inferred = self.inference.as_ref().and_then(|inference| inference.verdict(status, at_ms));
         let followers = self.followers.as_ref();
-        let failed = self.failed_child(status);
+        let [failed, of_init] = self.failed_children(status);
         // One that tells of its children has told of none that failed so: it ends of nothing but its own.
         let tells = claims.as_ref().is_some_and(|claims| claims.state == State::Armed);
-        let inferred = inferred.or_else(|| followers?.verdict(self.pid, status, at_ms, failed, tells));
+        let inferred =
+            inferred.or_else(|| followers?.verdict(self.pid, status, at_ms, [failed, of_init], tells));
         let mut descendants = self.descendants();
         let own = claims.as_ref().map_or(self.pid, |claims| claims.pid);
         let fallen = followers.map(Followers::fallen).unwrap_or_default();

@@ -259,6 +259,32 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert_eq!(below(wrapper, &program, "own 7").code, Some(7), "{wrapper}");
         }
     });
+    add(trials, "who_is_in_another_pid_namespace_is_seen_from_outside", || {
+        let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
+        let [die, own] = ["die", "own 5"].map(|words| format!("{} {words}", program.display()));
+        let bubblewrap = "bwrap --unshare-pid --dev-bind / / --proc /proc";
+        for wrapper in ["unshare -U -r -p -f", "unshare -U -r -p -f --mount-proc", bubblewrap] {
+            if shell_code(&format!("{wrapper} true")) != Some(0) {
+                skipped(format!("{wrapper}: not there, or not allowed here"));
+                continue;
+            }
+            assert_eq!(below(wrapper, &program, "die").code, Some(198), "{wrapper}");
+            for (script, code) in [
+                (format!("{die}; exit $?"), 198),
+                (format!("sh -c \"{die}; exit \\$?\"; exit $?"), 198),
+                // Twins: it got over that one, and ends for its own reason, or as another child does.
+                (format!("{die}; exit 7"), 7),
+                (format!("{die}; {own}; exit $?"), 5),
+            ] {
+                let whole = format!("{wrapper} sh -c '{script}'");
+                let ends = [(format!("exec {whole}"), code), (format!("{whole}; exit $?"), code)];
+                for (script, code) in ends.into_iter().chain([(format!("{whole}; {own}; exit $?"), 5)]) {
+                    let seen = seen(&mut run_shell(&["-m", "64Mi"], &script));
+                    assert_eq!(seen.code, Some(code), "{script}: {}", seen.stderr);
+                }
+            }
+        }
+    });
     add(trials, "what_is_spawned_is_seen_from_outside", || {
         let Some((_directory, program)) = eat("cc", &["-static"]) else { return };
         // Python has posix_spawn(3) by its name.
