@@ -29,11 +29,15 @@ static uint64_t number(uint64_t page) {
     return z ^ (z >> 31);
 }
 
+static void cope(void) {
+    static int has_said; /* of two threads one */
+    if (__atomic_exchange_n(&has_said, 1, __ATOMIC_SEQ_CST)) pause();
+    if (write(1, "refused\n", 8) < 0) _exit(9);
+    _exit(COPED);
+}
+
 static void refused(void) {
-    if (!strcmp(end, "copes")) {
-        if (write(1, "refused\n", 8) < 0) _exit(9);
-        _exit(COPED);
-    }
+    if (!strcmp(end, "copes")) cope();
     fprintf(stderr, "job: out of memory\n");
     if (!strcmp(end, "aborts")) abort();
     exit(1);
@@ -42,10 +46,8 @@ static void refused(void) {
 /* What another process of this job ended with. */
 static void heed(int status) {
     if (status == 0) return;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 198) { /* as a parent that copes */
-        if (write(1, "refused\n", 8) < 0) _exit(9);
-        _exit(COPED);
-    }
+    /* As a parent that copes; what one that was spawned has said of it was for us. */
+    if (WIFEXITED(status) && (WEXITSTATUS(status) == 198 || WEXITSTATUS(status) == COPED)) cope();
     if (WIFEXITED(status)) _exit(WEXITSTATUS(status));
     fprintf(stderr, "job: a child ended by signal %d\n", WTERMSIG(status));
     if (WTERMSIG(status) == SIGKILL) _exit(LEFT);
