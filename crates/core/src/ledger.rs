@@ -90,7 +90,7 @@ struct Death {
 
 #[repr(C, align(64))]
 pub struct Row {
-    /// The process: `Id`; zero for nobody.
+    /// The process: `Id`; zero for nobody. While somebody else makes the row up for it, that one, and `IS_MAKER`.
     id: AtomicU64,
     /// `LEASE_BITS` for its bytes, and above them the number that goes up with whatever is done by it.
     lease: AtomicU64,
@@ -145,24 +145,24 @@ pub struct Id(u64);
 /// So often somebody else takes a row for the same process at the same moment.
 const MOST_TRIES: u32 = 8;
 
-/// Whoever is yet to have a row that is being made up for it. No process has the number zero.
-const NOBODY: Id = Id(1);
-
 /// The number of a process has 22 bits at most: PID_MAX_LIMIT in the kernel's threads.h.
-const START_BITS: u32 = 42;
+const PID_SHIFT: u32 = 42;
+/// Beside an `Id`: it is not the process whose row it is, and makes that up.
+const IS_MAKER: u64 = 1 << 41;
+const START_MASK: u64 = IS_MAKER - 1;
 
 impl Id {
     /// `start` is the 22nd field of proc_pid_stat(5).
     pub fn new(pid: u32, start: u64) -> Id {
-        Id(u64::from(pid) << START_BITS | start & ((1 << START_BITS) - 1))
+        Id(u64::from(pid) << PID_SHIFT | start & START_MASK)
     }
 
     pub fn start(self) -> u64 {
-        self.0 & ((1 << START_BITS) - 1)
+        self.0 & START_MASK
     }
 
     pub fn pid(self) -> u32 {
-        (self.0 >> START_BITS) as u32
+        (self.0 >> PID_SHIFT) as u32
     }
 }
 
@@ -342,7 +342,8 @@ impl Ledger {
             if let Some(place) = self.find(id) {
                 return Some(place);
             }
-            let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(id)))?;
+            let place =
+                self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(id.0)))?;
             let row = self.row(place)?;
             row.begin();
             let mut has_two = false;
@@ -362,15 +363,17 @@ impl Ledger {
         None
     }
 
-    /// A row for a process in which nothing of ours runs, by somebody else: a look charges it. Nothing where it has one. Nobody finds
+    /// A row for a process in which nothing of ours runs, by another one: a look charges it. Nothing where it has one. Nobody finds
     /// the row before it is complete, and the process itself either finds it or takes one, and this is gone. Of two that do this at
-    /// once both may give way, and try again.
-    pub fn take_row_outside(&self, id: Id, name: &[u8]) {
+    /// once both may give way, and try again. Should the maker die meanwhile, the row is free again (`take_from_the_dead`).
+    pub fn take_row_outside(&self, id: Id, name: &[u8], maker: Id) {
+        let being_made = maker.0 | IS_MAKER;
         for _ in 0..MOST_TRIES {
             if self.find(id).is_some() {
                 return;
             }
-            let place = self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(NOBODY)));
+            let place =
+                self.places_of(id).find(|place| self.row(*place).is_some_and(|row| row.take(being_made)));
             let Some(row) = place.and_then(|place| self.row(place)) else { return };
             row.begin();
             row.set_outside();
@@ -486,6 +489,9 @@ impl Ledger {
         let left_behind = self.left_behind();
         if now_ms.saturating_sub(self.head.left_behind_ms.load(ONE)) > KEPT_MS {
             self.forget_left_behind(left_behind);
+        }
+        for row in &self.rows {
+            row.free_if_its_maker(|maker| !is_alive(maker));
         }
         let mut found = None::<u64>;
         for row in self.taken_rows() {
@@ -653,8 +659,16 @@ impl Ledger {
 
 impl Row {
     /// Takes a row that is nobody's. What the one before has claimed there counts until it begins, which is more and never less.
-    fn take(&self, id: Id) -> bool {
-        self.id.compare_exchange(0, id.0, ONE, ONE).is_ok()
+    fn take(&self, id: u64) -> bool {
+        self.id.compare_exchange(0, id, ONE, ONE).is_ok()
+    }
+
+    /// Whoever was making it up is dead: it has no lease, and is nobody's.
+    fn free_if_its_maker(&self, is_dead: impl FnOnce(Id) -> bool) {
+        let id = self.id.load(ONE);
+        if id & IS_MAKER != 0 && is_dead(Id(id & !IS_MAKER)) {
+            let _ = self.id.compare_exchange(id, 0, ONE, ONE);
+        }
     }
 
     /// The process has nothing yet; or it has become another program, and nothing of the old one is left.
@@ -691,7 +705,8 @@ impl Row {
     }
 
     pub fn id(&self) -> Option<Id> {
-        Some(Id(self.id.load(ONE))).filter(|id| id.pid() != 0)
+        let id = self.id.load(ONE);
+        Some(Id(id)).filter(|id| id.pid() != 0 && id.0 & IS_MAKER == 0)
     }
 
     pub fn lease(&self) -> u64 {
@@ -771,6 +786,11 @@ impl Row {
     fn in_shared_to_come(&self, now_ms: u64) -> u64 {
         let is_old = now_ms.saturating_sub(self.in_shared_at_ms.load(ANY)) >= UNTOUCHED_MS;
         if is_old { 0 } else { self.in_shared_to_come.load(ANY) }
+    }
+
+    /// What of shared memory it was found to use.
+    pub fn in_shared(&self) -> u64 {
+        self.in_shared.load(ANY)
     }
 
     /// It has got so much more shared memory, and will use it.
@@ -1053,6 +1073,16 @@ mod tests {
         let row = ledger.row(ledger.find(Id::new(9, 1)).unwrap()).unwrap();
         assert_eq!(ledger.take_back(row, Id::new(9, 1)), Some(0));
         assert!(ledger.take_row(Id::new(1 << 20, 1)).is_some());
+    }
+
+    #[test]
+    fn a_row_whose_maker_died_is_free_again() {
+        let (ledger, maker, other) = (ledger(100), Id::new(6, 1), Id::new(7, 1));
+        assert!(ledger.row(0).unwrap().take(maker.0 | IS_MAKER) && ledger.row(0).unwrap().id().is_none());
+        ledger.take_from_the_dead(0, |_| true);
+        assert!(!ledger.row(0).unwrap().take(other.0));
+        ledger.take_from_the_dead(0, |id| id != maker);
+        assert!(ledger.row(0).unwrap().take(other.0));
     }
 
     #[test]

@@ -132,8 +132,9 @@ fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
 pub fn note_outside(pid: u32) {
     let Some(ledger) = ledger().filter(|_| filter::may_ask()) else { return };
     let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { return };
-    let id = Id::new(pid, life.start);
-    ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes());
+    let own = sys::process::pid();
+    let Some(maker) = sys::proc::life_of(own).map(|life| Id::new(own, life.start)) else { return };
+    ledger.take_row_outside(Id::new(pid, life.start), sys::proc::name_of(pid).as_bytes(), maker);
 }
 
 /// This process, a child that was just forked, holds what its parent held: its parent is charged for that.

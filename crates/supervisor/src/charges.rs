@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(super) struct Charges {
     ledger: &'static Ledger,
+    own: Id,
     /// The variable that all have in their environment who share it, as long as they do not change that.
     mark: Vec<u8>,
     /// The processes that were there at the last search.
@@ -44,11 +45,13 @@ const UNSEEN_AT_MOST: Duration = Duration::from_secs(30);
 
 impl Charges {
     pub(super) fn new(ledger: &'static Ledger, mark: Vec<u8>) -> Charges {
+        let own = sys::process::pid();
         let mut seen = HashSet::new();
         // Of those that are here already nobody can share it.
         descendants::arrivals(&mut seen);
         Charges {
             ledger,
+            own: Id::new(own, sys::proc::life_of(own).map_or(0, |life| life.start)),
             mark,
             seen,
             looked: HashMap::new(),
@@ -206,12 +209,11 @@ impl Charges {
     /// Gives those a row who have none: nothing of ours runs in them, and they are charged for what they hold.
     pub(super) fn search(&mut self) {
         let new = descendants::arrivals(&mut self.seen);
-        let own = sys::process::pid();
         let mut members: HashSet<u32> =
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
         self.looked.retain(|id, _| members.contains(&id.pid()));
         self.held.retain(|id, _| members.contains(&id.pid()));
-        for pid in new.into_iter().filter(|pid| *pid != own) {
+        for pid in new.into_iter().filter(|pid| *pid != self.own.pid()) {
             let is_ours = members.contains(&pid)
                 || sys::proc::environment_has(pid, &self.mark)
                 || sys::proc::parent_of(pid).is_some_and(|parent| members.contains(&parent));
@@ -220,7 +222,7 @@ impl Charges {
             }
             let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { continue };
             let id = Id::new(pid, life.start);
-            self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes());
+            self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes(), self.own);
         }
     }
 }

@@ -24,6 +24,10 @@ mod ledger {
             row.and_then(|row| self.take_back(row, id)).unwrap_or(0)
         }
 
+        pub(crate) fn all_are_free(&self) -> bool {
+            self.rows.iter().all(|row| row.id.peek() == 0)
+        }
+
         /// What all together have claimed, seen by nobody.
         pub(crate) fn peek_claims(&self) -> u64 {
             self.rows.iter().filter(|row| row.id.peek() != 0).map(|row| row.claim.peek()).sum()
@@ -298,7 +302,7 @@ fn what_is_left_behind_just_now_is_not_forgotten_as_old() {
 fn a_row_is_its_process_s_own_whoever_looks_at_that_moment() {
     in_many_orders(|| {
         let ledger = ledger(100);
-        let looks = process(&ledger, |ledger| ledger.take_row_outside(id(1), b"name"));
+        let looks = process(&ledger, |ledger| ledger.take_row_outside(id(1), b"name", id(9)));
         let asks = process(&ledger, |ledger| {
             // As the guard settles.
             let place = ledger.take_row(id(1)).unwrap();
@@ -315,6 +319,21 @@ fn a_row_is_its_process_s_own_whoever_looks_at_that_moment() {
         let row = ledger.row(place).unwrap();
         assert_eq!((row.id(), row.is_outside(), row.base(), row.lease()), (Some(id(1)), false, 20, 30));
         assert_eq!((ledger.taken_rows().count(), ledger.find(id(1))), (1, Some(place)));
+    });
+}
+
+/// A look dies while it makes up a row for a process that it has found.
+#[test]
+fn no_row_is_lost_with_whoever_makes_it_up() {
+    in_many_orders(|| {
+        let ledger = ledger(100);
+        let accesses = shuttle::rand::thread_rng().gen_range(0..60);
+        let looks = killed_after(accesses, &ledger, |ledger| ledger.take_row_outside(id(1), b"name", id(9)));
+        let buries = process(&ledger, |ledger| ledger.take_from_the_dead(2, |other| other != id(1)));
+        looks.join().unwrap();
+        buries.join().unwrap();
+        ledger.take_from_the_dead(2, |_| false);
+        assert!(ledger.all_are_free());
     });
 }
 
