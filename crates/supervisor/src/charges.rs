@@ -61,8 +61,11 @@ impl Charges {
         }
     }
 
-    pub(super) fn looked(&self) -> &Looked {
-        &self.looked
+    /// Has those stand still that fill the container, where nothing will be left in a moment. A closer look is due then.
+    pub(super) fn hold_if_it_is_a_race(&mut self, race: &mut Race) {
+        if race.hold_if_it_is_one(&self.looked) {
+            self.hurry();
+        }
     }
 
     pub(super) fn beyond(&self) -> u64 {
@@ -70,18 +73,20 @@ impl Charges {
     }
 
     /// A closer look is due at once.
-    pub(super) fn hurry(&mut self) {
+    fn hurry(&mut self) {
         self.forked.next = None;
     }
 
     /// Brings the rows up to date; what they are charged for together. Where there is much room, those who have done nothing are not
     /// looked at.
-    pub(super) fn charge(&mut self, has_much_room: bool) -> u64 {
+    pub(super) fn charge(&mut self, has_much_room: bool, race: &mut Race) -> u64 {
         let mut charged = 0u64;
         let mut given_back = 0u64;
         self.beyond = 0;
         for row in self.ledger.taken_rows() {
             let Some(id) = row.id() else { continue };
+            // To look at all of them takes so long that the container may be full by then.
+            self.hold_if_it_is_a_race(race);
             let life = sys::proc::life_of(id.pid()).filter(|life| life.is_alive && life.start == id.start());
             let Some(life) = life else {
                 if is_alive(id) {
@@ -163,7 +168,7 @@ impl Charges {
             let together = self.held_together(race);
             race.note_duration_of_look(now.elapsed());
             // What has been touched since the look began is not beside it.
-            let charged = self.charge(false).max(charged);
+            let charged = self.charge(false, race).max(charged);
             let beside = together.saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
             self.forked = Forked { next: Some(next), faults, beside, charged };
@@ -178,12 +183,19 @@ impl Charges {
 
     /// What all hold together, each shared page once.
     fn held_together(&self, race: &mut Race) -> u64 {
+        let rows = || self.ledger.taken_rows();
+        let parents: HashSet<Id> = rows().filter_map(Row::parent).collect();
+        let has_unknown = rows().any(Row::is_outside);
+        // Nobody shares what it was just found to hold: it was not forked, has forked nobody, and uses no shared memory.
+        let is_alone = |row: &Row, id: &Id| {
+            !has_unknown && row.base() == 0 && row.in_shared() == 0 && !parents.contains(id)
+        };
         let mut together = 0u64;
-        for row in self.ledger.taken_rows() {
+        for row in rows() {
             let Some(id) = row.id() else { continue };
-            // To ask all of them takes so long that the container may be full by then.
             race.hold_if_it_is_one(&self.looked);
-            let share = sys::memory::share_held_by(id.pid());
+            let share =
+                if is_alone(row, &id) { Some(row.held()) } else { sys::memory::share_held_by(id.pid()) };
             share.inspect(|share| row.note_share(*share));
             together = together.saturating_add(share.unwrap_or(row.charge()));
         }

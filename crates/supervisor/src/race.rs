@@ -33,10 +33,10 @@ struct Pace {
     last: Option<(Instant, Filling, u64)>,
     /// In bytes a millisecond.
     rate: u64,
-    /// Whether the last look found it fuller than the one before.
-    grows: bool,
     /// How long it took to find out what all hold together, in milliseconds.
     look_ms: u64,
+    /// So many may write at the same time.
+    processors: u64,
 }
 
 impl Pace {
@@ -52,14 +52,16 @@ impl Pace {
             container.map_or(0, |now| now.needed.saturating_sub(before.needed) / ms_since(at))
         };
         let rate = self.last.map_or(0, grown);
-        self.grows = rate > 0;
         self.rate = rate.max(self.rate / 2);
         self.last = container.map(|container| (Instant::now(), container, charged));
     }
 
-    /// Whether so much of so large a container will be gone before one look more is over.
+    /// Whether so much of so large a container will be gone before one look more is over; or could be within a moment, whatever
+    /// its pace was.
     fn is_race(&self, left: u64, limit: u64) -> bool {
-        left < edge(limit).saturating_add(self.rate.saturating_mul(RACE_MS.max(4 * self.look_ms)))
+        let in_a_moment = (self.processors << 22).min(limit / 16);
+        let soon = self.rate.saturating_mul(RACE_MS.max(4 * self.look_ms));
+        left < edge(limit).saturating_add(soon.max(in_a_moment))
     }
 }
 
@@ -77,15 +79,20 @@ const BEGINS_WITHIN_MS: u64 = 10;
 const STILL_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Race {
-    pub(super) fn new(ledger: &'static Ledger) -> Race {
+    pub(super) fn new(ledger: &'static Ledger, processors: u64) -> Race {
         Race {
             ledger,
-            pace: Pace::default(),
+            pace: Pace { processors, ..Pace::default() },
             usage: None,
             still: Stillness::default(),
             since: None,
             leaves: None,
         }
+    }
+
+    /// Whether there is anybody who could write to what it shares with its parent.
+    pub(super) fn may_begin(&self) -> bool {
+        heirs(self.ledger).next().is_some()
     }
 
     /// Whether somebody stands still.
@@ -113,7 +120,8 @@ impl Race {
 
     /// How much more is used of it by the time at which one who is asked to leave now has begun to.
     pub(super) fn used_soon(&self) -> u64 {
-        self.pace.rate.saturating_mul(BEGINS_WITHIN_MS)
+        let most = self.pace.last.map_or(0, |(_, container, _)| container.limit / 16);
+        self.pace.rate.saturating_mul(BEGINS_WITHIN_MS).min(most)
     }
 
     /// It took so long to find out what all hold together.
@@ -148,8 +156,9 @@ impl Race {
     /// Holds those who may use what is left without asking, if they have begun to.
     fn hold(&mut self, left: u64, looked: &Looked) -> bool {
         let few_pages = if self.is_on() { 0 } else { 64 };
-        let heirs: Vec<(Id, &'static Row)> =
-            heirs(self.ledger).filter(|(id, _)| Some(*id) != self.leaves).collect();
+        // Whoever stands still already does nothing.
+        let may_go_on = |id: &Id| Some(*id) != self.leaves && !self.still.holds(*id);
+        let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger).filter(|(id, _)| may_go_on(id)).collect();
         let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
         let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
         if !have_begun || unasked < left {
@@ -162,22 +171,24 @@ impl Race {
         self.is_on()
     }
 
-    /// After a look: lets those go on that stand still, one after the other as long as the container fills, and is fuller than it
-    /// should be: this process may have to wait for a processor.
-    pub(super) fn let_go_on(&mut self, somebody_leaves: bool) {
+    /// After a look: lets those go on that stand still, unless there is no room for them yet; one after the other as long as the
+    /// container is fuller than it should be: this process may have to wait for a processor.
+    pub(super) fn let_go_on(&mut self, is_to_wait: bool) {
         let Some(since) = self.since else { return };
         let is_over = since.elapsed() > STILL_AT_MOST;
-        if somebody_leaves && !is_over {
+        if is_to_wait && !is_over {
             return;
         }
         let is_full = self.pace.last.is_some_and(|(_, container, _)| {
             let beyond = container.limit.saturating_sub(self.ledger.budget()).max(container.limit / 32);
             container.left() < 2 * beyond
         });
-        if self.pace.grows && is_full && !is_over {
+        if is_full && !is_over {
             self.still.next_goes_on();
         } else {
             self.still.go_on(None);
+        }
+        if self.still.is_empty() {
             self.since = None;
         }
     }
@@ -224,24 +235,22 @@ mod tests {
     #[test]
     fn a_container_that_fills_fast_is_a_race_the_sooner_the_longer_a_look_takes() {
         const LIMIT: u64 = 200 << 20;
-        let mut pace = Pace::default();
-        assert!(!pace.is_race(3 << 20, LIMIT) && pace.is_race(1 << 20, LIMIT));
+        let mut pace = Pace { processors: 2, ..Pace::default() };
+        assert!(!pace.is_race(10 << 20, LIMIT) && pace.is_race(9 << 20, LIMIT));
+        pace.processors = 100;
+        assert!(!pace.is_race(15 << 20, LIMIT) && pace.is_race(14 << 20, LIMIT));
         let ago = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
         let full = |needed| Filling { limit: LIMIT, used: needed, needed };
         pace.last = Some((ago, full(0), 0));
         pace.note(Some(full(100 << 20)), 100 << 20);
         // A MiB in a millisecond, or less where this was held up.
-        assert!(
-            pace.grows
-                && pace.rate <= 1 << 20
-                && pace.last.is_some_and(|(_, now, _)| now.left() == 100 << 20)
-        );
+        assert!(pace.rate <= 1 << 20 && pace.last.is_some_and(|(_, now, _)| now.left() == 100 << 20));
         pace.rate = 1 << 20;
         assert!(pace.is_race(60 << 20, LIMIT) && !pace.is_race(80 << 20, LIMIT));
         pace.look_ms = 40;
         assert!(pace.is_race(80 << 20, LIMIT) && !pace.is_race(180 << 20, LIMIT));
         // Who fills it was held up; that is forgotten soon, and not at once.
         pace.note(Some(full(100 << 20)), 100 << 20);
-        assert!(!pace.grows && pace.rate == 1 << 19);
+        assert_eq!(pace.rate, 1 << 19);
     }
 }

@@ -29,10 +29,13 @@ impl Stillness {
         self.held.is_empty()
     }
 
+    pub(super) fn holds(&self, id: Id) -> bool {
+        self.held.iter().any(|held| held.id == id)
+    }
+
     /// Has a process stand still, which has that row, with all its threads. Nothing where it does so of itself.
     pub(super) fn hold(&mut self, id: Id, row: &'static Row) {
-        let is_held = self.held.iter().any(|held| held.id == id);
-        if is_held || matches!(sys::proc::state_of(id.pid()), None | Some(b'T' | b't' | b'Z' | b'X')) {
+        if self.holds(id) || matches!(sys::proc::state_of(id.pid()), None | Some(b'T' | b't' | b'Z' | b'X')) {
             return;
         }
         let threads = hold_threads_of(id.pid());

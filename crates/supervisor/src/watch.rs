@@ -110,6 +110,8 @@ const PAUSE_IN_A_RACE: Duration = Duration::from_millis(2);
 const PAUSE_TO_LET_GO: Duration = Duration::from_micros(200);
 /// The least time between two glances at what the container is charged.
 const SHORTEST_GLANCE: Duration = Duration::from_millis(4);
+/// The same where some may write to what they share with their parent.
+const SHORTEST_GLANCE_AT_HEIRS: Duration = Duration::from_millis(1);
 
 /// What a look found, in bytes.
 struct Found {
@@ -143,12 +145,14 @@ pub(super) fn start(
     mark: Vec<u8>,
 ) -> io::Result<Arc<Notes>> {
     let notes = Arc::new(Notes::default());
+    // Which reads files of the cgroup.
+    let processors = std::thread::available_parallelism().map_or(1, |number| number.get() as u64);
     let watch = Watch {
         ledger,
         size: Box::new(size),
         notes: Arc::clone(&notes),
         charges: Charges::new(ledger, mark),
-        race: Race::new(ledger),
+        race: Race::new(ledger, processors),
         over_since: None,
         last: None,
         next_search: Instant::now(),
@@ -156,8 +160,7 @@ pub(super) fn start(
         stay: HashSet::new(),
         is_short: false,
         has_much_room: false,
-        // Which reads files of the cgroup.
-        processors: std::thread::available_parallelism().map_or(1, |number| number.get() as u64),
+        processors,
     };
     let builder = std::thread::Builder::new().name("oomguard-budget".into()).stack_size(128 << 10);
     builder.spawn(|| watch.run())?;
@@ -167,9 +170,10 @@ pub(super) fn start(
 impl Watch {
     /// Until nobody has the budget any more. Whoever stands still then goes on, as this thread ends.
     fn run(mut self) {
+        sys::process::take_short_turns();
         loop {
             let pause = self.look();
-            self.race.let_go_on(self.asked.is_some());
+            self.race.let_go_on(self.asked.is_some() || self.over_since.is_some());
             // It may take its time: nobody stands still for it who need not.
             self.tell_if_short();
             if self.rest(pause) {
@@ -181,9 +185,7 @@ impl Watch {
     /// One look; how long it is until the next.
     fn look(&mut self) -> Duration {
         let now = Instant::now();
-        if self.race.hold_if_it_is_one(self.charges.looked()) {
-            self.charges.hurry();
-        }
+        self.charges.hold_if_it_is_a_race(&mut self.race);
         if now >= self.next_search {
             self.charges.search();
             // A two-hundredth of a processor at most, and a tenth of that where there is much room.
@@ -196,10 +198,9 @@ impl Watch {
             }
         }
         let left_behind = self.ledger.left_behind();
-        let charged = self.charges.charge(self.has_much_room);
+        let charged = self.charges.charge(self.has_much_room, &mut self.race);
         let beside = self.charges.held_beside(charged, &mut self.race);
-        let is_race = self.race.is_on() && charged.saturating_add(beside) > self.ledger.budget();
-        let soon = if is_race { self.race.used_soon() } else { 0 };
+        let soon = if self.race.is_on() { self.race.used_soon() } else { 0 };
         let found = Found { charged, beside, container: self.race.look(), soon };
         self.set_ceiling(&found);
         self.ledger.forget_left_behind(left_behind);
@@ -217,15 +218,14 @@ impl Watch {
         }
         let Some(room) = room else {
             self.ledger.note_over(sys::clock::monotonic_ms());
-            if is_race {
-                self.over_since = self.over_since.or(Some(now));
-            }
-            if self.is_time_to_leave(&found) && self.is_over_indeed(&found) {
+            let is_time = self.is_time_to_leave(&found);
+            let is_over = is_time && self.is_over_indeed(&found);
+            if is_over {
                 self.ask_the_greediest();
-                self.over_since = None;
-            } else if self.over_since.is_none() {
-                self.over_since = Some(now);
             }
+            // Nobody stands still for what was counted twice.
+            let is_decided = is_over || is_time && self.race.is_on();
+            self.over_since = if is_decided { None } else { self.over_since.or(Some(now)) };
             return Duration::from_millis(AGAIN_MS.min(SHORTEST_PAUSE_MS));
         };
         self.over_since = None;
@@ -235,7 +235,8 @@ impl Watch {
         // As with a single process's limit: they may begin at any moment to use what they have mapped, one on each processor,
         // at some GiB a second.
         let pause = room / (2 * grown).max(self.processors << 20);
-        let least = if grown == 0 { 20 } else { SHORTEST_PAUSE_MS };
+        let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
+        let least = if grown == 0 && !is_near { 20 } else { SHORTEST_PAUSE_MS };
         // A thousandth of a processor, if that is not too seldom.
         let longest = if self.has_much_room { now.elapsed() * 1000 } else { Duration::ZERO };
         let longest = longest.clamp(LONGEST_PAUSE, LONGEST_PAUSE_WITH_ROOM);
@@ -247,7 +248,8 @@ impl Watch {
         let until = Instant::now() + pause;
         let left = self.race.left().unwrap_or(u64::MAX);
         // As fast as memory is written to, by one on each processor.
-        let glance = Duration::from_millis(left / (self.processors << 22)).max(SHORTEST_GLANCE);
+        let shortest = if self.race.may_begin() { SHORTEST_GLANCE_AT_HEIRS } else { SHORTEST_GLANCE };
+        let glance = Duration::from_millis(left / (self.processors << 22)).max(shortest);
         let before = if glance < pause { self.race.charged() } else { None };
         let mut state = self.notes.state.lock();
         while !state.is_over {
@@ -310,15 +312,18 @@ impl Watch {
     }
 
     /// Whether somebody has to leave now: a container that is about to overflow does not wait, and neither does a tree that
-    /// is far over its budget, nor one in which some stand still, as it was about to be. One that is a little over has a moment to give something back.
+    /// is far over its budget. One that is a little over has a moment to give something back; a short one, where some stand still.
     fn is_time_to_leave(&self, found: &Found) -> bool {
         const MOMENT: Duration = Duration::from_secs(1);
-        let Some(since) = self.over_since else { return false };
+        const MOMENT_IN_A_RACE: Duration = Duration::from_millis(40);
+        let (budget, in_use) = (self.ledger.budget(), found.charged.saturating_add(found.beside));
         if self.race.is_on() {
-            return true;
+            let is_full = found.container.is_some_and(|container| container.left() < edge(container.limit));
+            let is_old = self.over_since.is_some_and(|since| since.elapsed() >= MOMENT_IN_A_RACE);
+            return in_use > budget || is_full || is_old;
         }
-        let budget = self.ledger.budget();
-        let is_far = found.charged.saturating_add(found.beside) > budget.saturating_add(budget / 8);
+        let Some(since) = self.over_since else { return false };
+        let is_far = in_use > budget.saturating_add(budget / 8);
         let is_full = found.container.is_some_and(|container| found.fills(container));
         // As after it was made smaller: what is left there is not enough for a moment's growth.
         let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
