@@ -3,6 +3,7 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, write};
+use rustix::net::{SendFlags, send};
 use rustix::stdio::stderr;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,8 @@ pub fn write_patiently(mut rest: &[u8]) {
     while !rest.is_empty() {
         let piece = rest.get(..at_once).unwrap_or(rest);
         match write_if_ready(piece, kind, until.saturating_duration_since(Instant::now())) {
+            // As some devices do, for ever.
+            Ok(0) => return,
             Ok(written) => rest = rest.get(written..).unwrap_or(&[]),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
@@ -55,6 +58,10 @@ fn write_if_ready(piece: &[u8], kind: FileType, patience: Duration) -> rustix::i
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             result => return result,
         }
+    }
+    // One has no errors to ask for before it is written to, and room for less than this.
+    if kind == FileType::Socket {
+        return send(stderr, piece, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
     write(stderr, piece)
 }

@@ -90,21 +90,16 @@ def load_error(body: Any) -> BaseException:
     return exception
 
 
-def receive_exactly(stream: int, length: int) -> Optional[Any]:
+def receive_exactly(stream: int, length: int) -> Optional[memoryview]:
     """Returns so many bytes, or None where the stream ends before them. Waits."""
+    whole = memoryview(bytearray(length))
+    done = 0
     try:
-        part = os.read(stream, length)
-        if len(part) == length:
-            return part
-        whole = memoryview(bytearray(length))
-        done = len(part)
-        whole[:done] = part
         while done < length:
-            if not part:
+            got = os.readv(stream, [whole[done:]])
+            if got == 0:
                 return None
-            part = os.read(stream, length - done)
-            whole[done : done + len(part)] = part
-            done += len(part)
+            done += got
     except ConnectionResetError:
         # It went without having read all.
         return None

@@ -4,7 +4,8 @@ use crate::add;
 use crate::started::{Started, launcher};
 use libtest_mimic::Trial;
 use std::io::{PipeReader, PipeWriter, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_stderr_that_nobody_reads_holds_up_no_launcher", || {
@@ -27,13 +28,20 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "a_stderr_whose_reader_is_gone_ends_no_launcher", || {
         for (arguments, code) in [(["-m", "4g", "--", "true"], 125), (["-m", "1Gi", "--", "/nowhere"], 127)] {
-            let (reader, gone) = std::io::pipe().unwrap();
-            drop(reader);
-            let mut launcher = launcher();
-            let started = Started::new(launcher.arg("run").args(arguments).stderr(gone));
-            assert_eq!(started.end().0, Some(code), "{arguments:?}");
+            for stderr in without_reader() {
+                let mut launcher = launcher();
+                let started = Started::new(launcher.arg("run").args(arguments).stderr(stderr));
+                assert_eq!(started.end().0, Some(code), "{arguments:?}");
+            }
         }
     });
+}
+
+/// A pipe, and a socket, as a service has.
+fn without_reader() -> [OwnedFd; 2] {
+    let (_, pipe) = std::io::pipe().unwrap();
+    let (_, socket) = UnixStream::pair().unwrap();
+    [pipe.into(), socket.into()]
 }
 
 /// A pipe whose next write waits for ever.
