@@ -59,7 +59,7 @@ fn write_if_ready(piece: &[u8], kind: FileType, patience: Duration) -> rustix::i
             result => return result,
         }
     }
-    // One has no errors to ask for before it is written to, and room for less than this.
+    // poll(2) tells neither that its reader is gone, nor how much there is room for.
     if kind == FileType::Socket {
         return send(stderr, piece, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
