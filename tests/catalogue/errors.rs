@@ -4,6 +4,7 @@
 use super::own_fate::work;
 use super::{ABORTED, OUT_OF_HEAP, Role, fill};
 use std::ffi::c_void;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::process::{abort, exit};
@@ -73,6 +74,50 @@ pub const ROLES: &[Role] = &[
         panic!("there is no such row");
     })
     .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
+    Role::exits(
+        "a hook keeps what was told last, of memory, and the panic is about something else",
+        101,
+        || {
+            let error = Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap_err().to_string();
+            std::panic::set_hook(Box::new(move |_| {
+                let line = error.clone();
+                let kept = black_box(vec![line]);
+                std::mem::forget((kept, black_box(Box::new([7u8; 80]))));
+            }));
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
+    Role::exits(
+        "a panic over a large file is caught, then one about something else, a hook keeps both silent",
+        101,
+        || {
+            std::panic::set_hook(Box::new(|_| {}));
+            assert!(std::panic::catch_unwind(|| drop(large_file().unwrap())).is_err());
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .needs_unwinding()
+    .handling()
+    .says(""),
+    Role::exits("a silent hook ends it, in a block where an error of memory was told before", 7, || {
+        let tell = |what: &dyn std::fmt::Display| {
+            let mut line = String::with_capacity(black_box(200));
+            write!(line, "{what}").unwrap();
+            black_box(line);
+        };
+        std::panic::set_hook(Box::new(move |panic| {
+            tell(panic);
+            exit(7);
+        }));
+        let error = Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap_err();
+        tell(&format_args!("{:>100}: {error}", "the rows of the table are not kept"));
+        panic!("no row {}", black_box(7));
+    })
     .handling()
     .says(""),
     Role::new("a panic hook of the program's own ends it over a large file", OUT_OF_HEAP, || {

@@ -71,13 +71,14 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     /// While it matters what is allocated after a refusal: the C library's heap counts by itself, another allocator
     /// not.
     #[inline(always)]
-    fn count(&self, block: *mut u8, bytes: usize) {
+    fn count(&self, block: *mut u8, bytes: usize, is_new: bool) {
         if !(Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>())
             && notes::is_watching()
             && !block.is_null()
         {
             notes::count(bytes);
-            panics::note_block(block, bytes);
+            // SAFETY: on its way to the program.
+            unsafe { panics::note_block(block, bytes, is_new) };
         }
     }
 
@@ -89,7 +90,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     unsafe fn inner_alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
         let block = self.ask(layout, false).unwrap_or_else(|| unsafe { self.inner.alloc(layout) });
-        self.count(block, layout.size());
+        self.count(block, layout.size(), true);
         block
     }
 
@@ -99,7 +100,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     unsafe fn inner_alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is the same.
         let block = self.ask(layout, true).unwrap_or_else(|| unsafe { self.inner.alloc_zeroed(layout) });
-        self.count(block, layout.size());
+        self.count(block, layout.size(), true);
         block
     }
 
@@ -114,7 +115,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is the same.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        self.count(moved, new_size);
+        self.count(moved, new_size, false);
         moved
     }
 

@@ -132,7 +132,7 @@ macro_rules! family {
     ($(
         $(#[$doc:meta])*
         $name:ident($($argument:ident: $type:ty),*) $symbol:literal, linked $linked:expr, before $before:expr,
-        bytes $bytes:expr, align $align:expr;
+        bytes $bytes:expr, align $align:expr, is_new $is_new:expr;
     )*) => {
         $(
             pub(super) mod $name {
@@ -201,7 +201,8 @@ macro_rules! family {
                     let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
                     if !block.is_null() {
                         notes::count($bytes);
-                        panics::note_block(block.cast(), $bytes);
+                        // SAFETY: on its way to the program.
+                        unsafe { panics::note_block(block.cast(), $bytes, $is_new) };
                     }
                     block
                 }
@@ -259,28 +260,28 @@ macro_rules! family {
 family! {
     /// malloc(3).
     malloc(bytes: usize) c"malloc", linked linked::malloc, before before::oomguard_libc_malloc,
-        bytes bytes, align None;
+        bytes bytes, align None, is_new true;
     /// calloc(3).
     calloc(number: usize, size: usize) c"calloc", linked linked::calloc, before before::oomguard_libc_calloc,
-        bytes number.saturating_mul(size), align None;
+        bytes number.saturating_mul(size), align None, is_new true;
     /// realloc(3). Of no bytes it frees the block, and null is no refusal.
     realloc(block: *mut c_void, bytes: usize) c"realloc", linked linked::realloc, before before::oomguard_libc_realloc,
-        bytes if bytes == 0 { usize::MAX } else { bytes }, align None;
+        bytes if bytes == 0 { usize::MAX } else { bytes }, align None, is_new block.is_null();
     /// reallocarray(3).
     reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", linked || None, before before::REALLOCARRAY,
-        bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None;
+        bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None, is_new block.is_null();
     /// memalign(3).
     memalign(align: usize, bytes: usize) c"memalign", linked linked::memalign, before before::oomguard_libc_memalign,
-        bytes bytes, align Some(align);
+        bytes bytes, align Some(align), is_new true;
     /// aligned_alloc(3).
     aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", linked || None, before before::oomguard_libc_memalign,
-        bytes bytes, align Some(align);
+        bytes bytes, align Some(align), is_new true;
     /// valloc(3).
     valloc(bytes: usize) c"valloc", linked || None, before before::oomguard_libc_valloc,
-        bytes bytes, align Some(sys::memory::page_bytes() as usize);
+        bytes bytes, align Some(sys::memory::page_bytes() as usize), is_new true;
     /// pvalloc(3).
     pvalloc(bytes: usize) c"pvalloc", linked || None, before before::oomguard_libc_pvalloc,
-        bytes bytes, align Some(sys::memory::page_bytes() as usize);
+        bytes bytes, align Some(sys::memory::page_bytes() as usize), is_new true;
 }
 
 type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;

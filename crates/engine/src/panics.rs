@@ -16,6 +16,8 @@ struct Here {
     words: Cell<u8>,
     /// The message is over: what follows are the names of functions.
     is_over: Cell<bool>,
+    /// What these words are of has been thrown: who throws next has another message.
+    is_thrown: Cell<bool>,
     /// The refusals of this thread when the message began.
     refusals_before: Cell<u32>,
     /// When it said something last, in monotonic milliseconds.
@@ -91,27 +93,50 @@ unsafe impl Zeroed for Block {}
 
 oomguard_core::thread_own!(fn last_block() -> Block, "oomguard_panic_block_here");
 
+/// So much of a block may hold a message.
+const MESSAGE_BYTES: usize = 1024;
+
 /// A block of so many bytes, which this thread has got since something was refused.
+///
+/// # Safety
+/// It is the caller's, and nobody has written to it if it is new.
 #[inline(always)]
-pub(super) fn note_block(block: *const u8, bytes: usize) {
+pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, is_new: bool) {
     if rust::is_panicking() {
-        note_block_of_panic(block as usize, bytes);
+        // SAFETY: by contract.
+        unsafe { note_block_of_panic(block, bytes, is_new) }
     }
 }
 
-/// std puts the message into a box, to be caught, and then makes the block that is thrown. By then the program's panic hook has
-/// run: where that has said nothing, the message still tells why.
+/// std puts the message into a box, to be caught, and then makes the block that is thrown, with nothing between the two. By then the
+/// program's panic hook has run: where that has said nothing, the message still tells why.
+///
+/// # Safety
+/// That of `note_block`.
 #[cold]
 #[inline(never)]
-fn note_block_of_panic(block: usize, bytes: usize) {
-    let last = last_block();
+unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, is_new: bool) {
+    /// `Exception` in std's panic_unwind. Where it is another size nothing is read.
+    const THROWN_BYTES: usize = 7 * size_of::<usize>();
+    let (last, here) = (last_block(), here());
+    // realloc(3) of no bytes counts as one of all that there are.
+    let size = if bytes == usize::MAX { 0 } else { bytes };
     let errno = sys::errno::errno();
-    if let Some(text) = message_in(last.at.get(), last.bytes.get()).filter(|_| !has_spoken()) {
-        hear_unsaid(text);
+    if is_new && bytes == THROWN_BYTES {
+        let is_unheard = !has_spoken() || here.is_thrown.get();
+        if let Some(text) = message_in(last.at.get(), last.bytes.get()).filter(|_| is_unheard) {
+            hear_unsaid(text);
+        }
+        here.is_thrown.set(true);
     }
     sys::errno::set_errno(errno);
-    last.at.set(block);
-    last.bytes.set(bytes);
+    if is_new {
+        // What lay there before is not taken for a message.
+        // SAFETY: within the block, which nobody has written to, by contract.
+        unsafe { block.write_bytes(0, size.min(MESSAGE_BYTES)) };
+    }
+    last.at.set(block as usize);
+    last.bytes.set(size);
 }
 
 fn has_spoken() -> bool {
@@ -126,14 +151,13 @@ fn hear_unsaid(text: &[u8]) {
 /// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What was made of its message lies in a block
 /// that is larger; one that has got no block has a text of the program's own, and is about no error.
 pub(super) fn hear_unboxed() {
-    const MOST_BYTES: usize = 1024;
-    // valgrind would tell of what is read behind the message.
+    // valgrind would tell of a block that the program has given back.
     if has_spoken() || sys::valgrind::is_running() {
         return;
     }
     let (block, bytes) = (last_block().at.get(), last_block().bytes.get());
     // SAFETY: what is read there is there, whatever it holds: this thread has got it in this panic.
-    let text = unsafe { sys::memory::readable(block, bytes, MOST_BYTES) };
+    let text = unsafe { sys::memory::readable(block, bytes, MESSAGE_BYTES) };
     hear_unsaid(text.unwrap_or(b"panicked"));
 }
 
@@ -146,7 +170,6 @@ pub(super) fn is_unread() -> bool {
 /// there, or nothing that speaks of memory.
 fn message_in<'a>(block: usize, bytes: usize) -> Option<&'a [u8]> {
     const WORD: usize = size_of::<usize>();
-    const MOST_BYTES: usize = 1024;
     const MOST_CAPACITY: usize = 1 << 20;
     if bytes != 2 * WORD && bytes != 3 * WORD {
         return None;
@@ -162,7 +185,7 @@ fn message_in<'a>(block: usize, bytes: usize) -> Option<&'a [u8]> {
         return None;
     }
     // SAFETY: as above, or a text of the program's own, which is there as long as the program.
-    let text = unsafe { sys::memory::readable(start, len, MOST_BYTES) }?;
+    let text = unsafe { sys::memory::readable(start, len, MESSAGE_BYTES) }?;
     match core::str::from_utf8(text) {
         Ok(_) => Some(text),
         // It is cut within a character.
@@ -175,6 +198,7 @@ fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {
     let here = here();
     if piece.begins {
         here.is_over.set(false);
+        here.is_thrown.set(false);
         // A thread without its signal stack does not get over that panic: the next one is only how it ends.
         here.words.set(here.words.get() & PanicWords::SIGNAL_STACK.0);
         here.refusals_before.set(refusals_here);
