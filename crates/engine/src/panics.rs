@@ -158,6 +158,8 @@ pub(super) fn hear_unboxed() {
     let (block, bytes) = (last_block().at.get(), last_block().bytes.get());
     // SAFETY: what is read there is there, whatever it holds: this thread has got it in this panic.
     let text = unsafe { sys::memory::readable(block, bytes, MESSAGE_BYTES) };
+    // What is no text comes from the hook, and tells nothing.
+    let text = text.filter(|text| text.iter().any(u8::is_ascii_alphabetic));
     hear_unsaid(text.unwrap_or(b"panicked"));
 }
 
