@@ -120,6 +120,27 @@ pub const ROLES: &[Role] = &[
     })
     .handling()
     .says(""),
+        "a panic over memory is caught, then one of something else; a hook keeps both silent",
+        101,
+        || {
+            std::panic::set_hook(Box::new(|_| {}));
+            let large = || Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap();
+            assert!(std::panic::catch_unwind(large).is_err());
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .where_panics_abort(OUT_OF_HEAP)
+    .handling()
+    .says(""),
+    Role::new("C is refused, goes through its rows, and says so", OUT_OF_HEAP, || {
+        assert!(c_block().is_null());
+        for _ in 0..64 {
+            drop(black_box(vec![1_u8; 2 << 20]));
+        }
+        eprintln!("Error: out of memory");
+        exit(1);
+    })
+    .says("out of memory"),
     Role::new("a panic hook of the program's own ends it over a large file", OUT_OF_HEAP, || {
         ends_with_hook(7);
         drop(large_file().unwrap());

@@ -264,11 +264,14 @@ pub(super) fn comes_straight_from_refusal() -> bool {
 
 /// Whether as much would be refused again right now, possible or not, and there is a limit that may be why.
 pub fn would_be_refused(noted: &Noted) -> bool {
+    is_missing(noted.bytes)
+}
+
+pub(super) fn is_missing(bytes: u64) -> bool {
     let is_limited = |measure: Measure| sys::memory::rlimit(measure.into()).soft.is_some();
     // A filter of the program's own may kill it for the question.
     (filter::is_the_programs() || is_limited(Measure::AddressSpace) || is_limited(Measure::Data))
-        && usize::try_from(noted.bytes.saturating_add(LEAST_STEP_BYTES))
-            .map_or(true, resident::would_be_refused)
+        && usize::try_from(bytes.saturating_add(LEAST_STEP_BYTES)).map_or(true, resident::would_be_refused)
 }
 
 pub fn guilt(noted: &Noted, evidence: Evidence) -> Guilt {

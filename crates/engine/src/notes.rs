@@ -580,16 +580,20 @@ impl Kept {
 /// What the program got over last, by work: it may have been no more than a backtrace.
 static CLOSED: Kept = Kept::new();
 static CLOSED_AT_MS: AtomicU64 = AtomicU64::new(0);
+/// By work alone: it has not got as much in another way.
+static IS_CLOSED_BY_WORK: AtomicBool = AtomicBool::new(false);
 
 /// Words that follow at once may still be about it.
 fn keep_closed(note: &Note) {
     CLOSED.set(note.refused());
+    IS_CLOSED_BY_WORK.store(false, Relaxed);
     CLOSED_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
 }
 
 fn close() {
     if let Some(note) = [&REQUESTED, &MAPPED].into_iter().find(|note| note.refused().is_some()) {
         keep_closed(note);
+        IS_CLOSED_BY_WORK.store(true, Relaxed);
     }
     // What another thread was refused in this very moment stands.
     for note in [&REQUESTED, &MAPPED] {
@@ -620,6 +624,11 @@ pub fn open_or_just_closed() -> Option<(Cause, Request)> {
         let is_young = sys::clock::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
         CLOSED.get().filter(|_| is_young && owner::is_guarded())
     })
+}
+
+/// What the program has worked on without for a moment, and not got in any other way.
+pub(super) fn worked_on_without() -> Option<(Cause, Request)> {
+    open_or_just_closed().filter(|_| IS_CLOSED_BY_WORK.load(Relaxed))
 }
 
 /// The bytes that have been counted so far.

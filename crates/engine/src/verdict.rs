@@ -163,12 +163,15 @@ fn is_thread_without_its_signal_stack() -> bool {
     std_wants_one && sys::process::tid() != sys::process::pid() && !sys::signals::has_alternate_stack()
 }
 
-/// The refusal that the last words are about.
+/// The refusal that the last words are about. Who notes it, goes through the rest of its rows, and says so only then, as
+/// SQLite does, still lacks it.
 fn refusal_of_words() -> Option<Guilt> {
     if let Some(noted) = notes::requested().or_else(notes::mapped) {
         return Some(judge::guilt(&noted, Evidence::Said));
     }
-    let (cause, request) = notes::open_or_just_closed().filter(|_| said::has_backtrace())?;
+    let still_missing = || notes::worked_on_without().filter(|(_, request)| judge::is_missing(request.bytes));
+    let (cause, request) =
+        notes::open_or_just_closed().filter(|_| said::has_backtrace()).or_else(still_missing)?;
     Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
