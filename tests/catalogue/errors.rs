@@ -141,6 +141,27 @@ pub const ROLES: &[Role] = &[
         exit(1);
     })
     .says("out of memory"),
+    Role::exits("C is refused, says so, goes through its rows, and ends for another reason", 3, || {
+        assert!(c_block().is_null());
+        eprintln!("Error: out of memory");
+        for _ in 0..64 {
+            drop(black_box(vec![1_u8; 2 << 20]));
+        }
+        exit(3);
+    })
+    .handling()
+    .says("out of memory"),
+    Role::exits("C is refused, says so, goes through its rows, and tells of the next", 3, || {
+        assert!(c_block().is_null());
+        eprintln!("Error: out of memory");
+        for _ in 0..64 {
+            drop(black_box(vec![1_u8; 2 << 20]));
+        }
+        eprintln!("ready for more rows");
+        exit(3);
+    })
+    .handling()
+    .says("ready"),
     Role::new("a panic hook of the program's own ends it over a large file", OUT_OF_HEAP, || {
         ends_with_hook(7);
         drop(large_file().unwrap());

@@ -261,6 +261,7 @@ pub fn begin() {
     LEFT_OUT_PAGES.store(0, Relaxed);
     owner::begin();
     CLOSED.set(None);
+    IS_CLOSED_BY_WORK.store(false, Relaxed);
     record::begin();
     forget();
 }
@@ -314,6 +315,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     // Release: pairs with the Acquire in `close`, so that who sees this refusal does not take the one before for it.
     note.bytes.store(request.bytes.saturating_add(1), Release);
     CLOSED.set(None);
+    IS_CLOSED_BY_WORK.store(false, Relaxed);
     // Rust's allocator has a function of its own for those who cannot go on.
     if asker == Asker::Other {
         let counted =
@@ -626,9 +628,9 @@ pub fn open_or_just_closed() -> Option<(Cause, Request)> {
     })
 }
 
-/// What the program has worked on without for a moment, and not got in any other way.
-pub(super) fn worked_on_without() -> Option<(Cause, Request)> {
-    open_or_just_closed().filter(|_| IS_CLOSED_BY_WORK.load(Relaxed))
+/// Whether the program has worked on without what it was refused, and not got it in any other way.
+pub(super) fn is_worked_on_without() -> bool {
+    IS_CLOSED_BY_WORK.load(Relaxed)
 }
 
 /// The bytes that have been counted so far.

@@ -1,7 +1,7 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use super::{refused, threads};
+use super::{notes, refused, threads};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -31,6 +31,8 @@ const SHORT_BYTES: usize = 8;
 static TEXT: [AtomicU64; KEPT_WORDS] = [const { AtomicU64::new(0) }; KEPT_WORDS];
 /// In words.
 static LEN: AtomicUsize = AtomicUsize::new(0);
+/// Where that begins which was said after more work than who dies of a refusal does, plus one; zero for nothing.
+static AFTER_WORK: AtomicUsize = AtomicUsize::new(0);
 static LINES_LEFT: AtomicU32 = AtomicU32::new(0);
 /// When something was kept last that is no mere number or separator, in monotonic milliseconds.
 static SAID_AT_MS: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +51,7 @@ pub(super) fn begin() {
     BEGAN_AT_MS.store(now_ms, Relaxed);
     SAID_AT_MS.store(now_ms, Relaxed);
     LEN.store(0, Relaxed);
+    AFTER_WORK.store(0, Relaxed);
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
@@ -120,6 +123,9 @@ fn keep_long(text: &[u8]) -> bool {
         slot.store(u64::from_le_bytes(*word), Relaxed);
     }
     keep_short(rest);
+    if AFTER_WORK.load(Relaxed) == 0 && notes::is_worked_on_without() {
+        AFTER_WORK.store(start + 1, Relaxed);
+    }
     if threads::is_of_another_call() && refused::count_here() > 0 {
         IS_OF_ANOTHER_CALL.store(true, Relaxed);
     }
@@ -154,6 +160,12 @@ pub(super) fn last() -> Option<LastWord> {
     if is_recent() { read(last_word).flatten() } else { None }
 }
 
+/// The same of what was said after more work.
+pub(super) fn last_after_work() -> Option<LastWord> {
+    let start = AFTER_WORK.load(Relaxed).checked_sub(1).filter(|_| is_recent())?;
+    read_from(start, last_word).flatten()
+}
+
 /// Who ends for what it says does so at once; who does not has gone on.
 fn is_recent() -> bool {
     sys::clock::monotonic_ms().saturating_sub(SAID_AT_MS.load(Relaxed)) <= STORY_MS
@@ -183,11 +195,15 @@ static READING: Busy = Busy::new();
 /// What went to stdout takes nothing back of what stderr was told, that memory is gone, unless stdout was told so before: many
 /// tools say on stderr what failed, and print their summary on stdout.
 fn read<T>(look: fn(&[u8]) -> T) -> Option<T> {
+    read_from(0, look)
+}
+
+fn read_from<T>(start: usize, look: fn(&[u8]) -> T) -> Option<T> {
     let _inside = READING.try_enter()?;
     // SAFETY: one thread at a time, by `READING`.
     let scratch = unsafe { &mut *SCRATCH.0.get() };
     let mut text = Collected { text: scratch, len: 0 };
-    let (mut done, mut is_claimed_on_stdout) = (0, false);
+    let (mut done, mut is_claimed_on_stdout) = (start, false);
     for piece in &ON_STDOUT {
         let piece = piece.load(Relaxed);
         let (start, end) = ((piece >> 32) as usize, (piece & u64::from(u32::MAX)) as usize);

@@ -169,9 +169,13 @@ fn refusal_of_words() -> Option<Guilt> {
     if let Some(noted) = notes::requested().or_else(notes::mapped) {
         return Some(judge::guilt(&noted, Evidence::Said));
     }
-    let still_missing = || notes::worked_on_without().filter(|(_, request)| judge::is_missing(request.bytes));
-    let (cause, request) =
-        notes::open_or_just_closed().filter(|_| said::has_backtrace()).or_else(still_missing)?;
+    let (cause, request) = notes::open_or_just_closed()?;
+    let is_said_after_work =
+        || said::last_after_work().is_some_and(|said| said.message == Message::OutOfMemory);
+    let is_still_missing = || notes::is_worked_on_without() && judge::is_missing(request.bytes);
+    if !said::has_backtrace() && !(is_said_after_work() && is_still_missing()) {
+        return None;
+    }
     Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
