@@ -173,10 +173,8 @@ fn refusal_of_words() -> Option<Guilt> {
     let is_said_after_work =
         || said::last_after_work().is_some_and(|said| said.message == Message::OutOfMemory);
     let is_still_missing = || notes::is_worked_on_without() && judge::is_missing(request.bytes);
-    if !said::has_backtrace() && !(is_said_after_work() && is_still_missing()) {
-        return None;
-    }
-    Some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
+    let is_about_it = said::has_backtrace() || is_said_after_work() && is_still_missing();
+    is_about_it.then_some(Guilt { cause, request: Some(request), evidence: Evidence::Said })
 }
 
 /// The refusal that the last panic was about.
