@@ -120,18 +120,6 @@ pub const ROLES: &[Role] = &[
     })
     .handling()
     .says(""),
-        "a panic over memory is caught, then one of something else; a hook keeps both silent",
-        101,
-        || {
-            std::panic::set_hook(Box::new(|_| {}));
-            let large = || Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap();
-            assert!(std::panic::catch_unwind(large).is_err());
-            panic!("no row {}", black_box(7));
-        },
-    )
-    .where_panics_abort(OUT_OF_HEAP)
-    .handling()
-    .says(""),
     Role::new("C is refused, goes through its rows, and says so", OUT_OF_HEAP, || {
         assert!(c_block().is_null());
         for _ in 0..64 {

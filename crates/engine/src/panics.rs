@@ -151,8 +151,10 @@ fn hear_unsaid(text: &[u8]) {
 /// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What was made of its message lies in a block
 /// that is larger; one that has got no block has a text of the program's own, and is about no error.
 pub(super) fn hear_unboxed() {
+    // What was thrown was an earlier one's.
+    let has_spoken = has_spoken() && !here().is_thrown.get();
     // valgrind would tell of a block that the program has given back.
-    if has_spoken() || sys::valgrind::is_running() {
+    if has_spoken || sys::valgrind::is_running() {
         return;
     }
     let (block, bytes) = (last_block().at.get(), last_block().bytes.get());
