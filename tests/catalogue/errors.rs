@@ -104,6 +104,17 @@ pub const ROLES: &[Role] = &[
     .needs_unwinding()
     .handling()
     .says(""),
+    Role::exits("a file is too large, a long row of dots, then a word about something else", 1, || {
+        assert!(large_file().is_err());
+        eprintln!("not kept: out of memory");
+        for _ in 0..2000 {
+            eprint!(".");
+        }
+        eprintln!("cannot find the table: no such file or directory");
+        exit(1);
+    })
+    .handling()
+    .says(""),
     Role::exits("a silent hook ends it, in a block where an error of memory was told before", 7, || {
         let tell = |what: &dyn std::fmt::Display| {
             let mut line = String::with_capacity(black_box(200));

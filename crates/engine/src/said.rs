@@ -15,9 +15,13 @@ use oomguard_core::sys;
 /// So many lines after a refusal may be about it. A formatted line can be several writes.
 const LISTENED_LINES: u32 = 32;
 
-/// So many words of eight bytes are kept, and so much of them is read.
+/// So many words of eight bytes are kept: the first half of them as they came first, the others as they came last. What is between
+/// the two is nothing that a program ends for.
 const KEPT_WORDS: usize = 1024;
-const READ_BYTES: usize = 4096;
+const FIRST_WORDS: usize = KEPT_WORDS / 2;
+
+/// A program that says so many has gone on, though it has ended no line: it counts, or draws a bar.
+const LISTENED_WORDS: usize = 8 * KEPT_WORDS;
 
 /// So much of one write is kept.
 const KEPT_OF_ONE: usize = 256;
@@ -29,7 +33,7 @@ const SHORT_BYTES: usize = 8;
 // that is still open.
 /// What was written, each piece from a new word on, the rest of its last one filled up with zeros.
 static TEXT: [AtomicU64; KEPT_WORDS] = [const { AtomicU64::new(0) }; KEPT_WORDS];
-/// In words.
+/// In words, those included that have been lost.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 /// Where that begins which was said after more work than who dies of a refusal does, plus one; zero for nothing.
 static AFTER_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -50,13 +54,17 @@ pub(super) fn begin() {
     let now_ms = sys::clock::coarse_ms();
     BEGAN_AT_MS.store(now_ms, Relaxed);
     SAID_AT_MS.store(now_ms, Relaxed);
-    LEN.store(0, Relaxed);
-    AFTER_WORK.store(0, Relaxed);
+    forget();
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
-    ON_STDOUT.iter().for_each(|piece| piece.store(0, Relaxed));
     IS_OF_ANOTHER_CALL.store(false, Relaxed);
+}
+
+fn forget() {
+    LEN.store(0, Relaxed);
+    AFTER_WORK.store(0, Relaxed);
+    ON_STDOUT.iter().for_each(|piece| piece.store(0, Relaxed));
 }
 
 /// Whether the refused thread has said something after another call of its own gave EAGAIN.
@@ -95,32 +103,53 @@ fn tells_of_going_on() -> bool {
     refused::count_here() > 0 || sys::clock::coarse_ms().saturating_sub(BEGAN_AT_MS.load(Relaxed)) > OTHERS_MS
 }
 
-/// Takes in a short piece of a line: in few instructions, as most of what programs write comes in such pieces.
+/// Where the word of that number is kept, until a later one takes its place.
 #[inline(always)]
-fn keep_short(text: &[u8]) {
+fn slot(number: usize) -> &'static AtomicU64 {
+    let index = if number < KEPT_WORDS { number } else { FIRST_WORDS + number % FIRST_WORDS };
+    // It is within, whatever the number, which the compiler sees.
+    &TEXT[index]
+}
+
+/// Takes in a short piece of a line: in few instructions, as most of what programs write comes in such pieces. Its number.
+#[inline(always)]
+fn keep_short(text: &[u8]) -> usize {
     let word = text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    if let Some(slot) = TEXT.get(LEN.fetch_add(1, Relaxed)) {
-        slot.store(word, Relaxed);
-    }
+    let number = LEN.fetch_add(1, Relaxed);
+    slot(number).store(word, Relaxed);
+    number
 }
 
 /// Takes in what was written; whether there is more to be listened to.
 #[inline(always)]
 pub(super) fn keep(text: &[u8]) -> bool {
     if text.len() < SHORT_BYTES {
-        keep_short(text);
+        if keep_short(text) >= LISTENED_WORDS {
+            return note_long_story();
+        }
         text.last() != Some(&b'\n') || note_line()
     } else {
         keep_long(text)
     }
 }
 
+/// A program has said so much that what it said first is no reason to end any more; whether there is more to be listened to.
+#[cold]
+#[inline(never)]
+fn note_long_story() -> bool {
+    let has_gone_on = tells_of_going_on();
+    if has_gone_on {
+        forget();
+    }
+    !has_gone_on
+}
+
 #[inline(never)]
 fn keep_long(text: &[u8]) -> bool {
     let (whole, rest) = text.get(..KEPT_OF_ONE).unwrap_or(text).as_chunks::<8>();
     let start = LEN.fetch_add(whole.len(), Relaxed);
-    for (word, slot) in whole.iter().zip(TEXT.get(start..).unwrap_or(&[])) {
-        slot.store(u64::from_le_bytes(*word), Relaxed);
+    for (number, word) in (start..).zip(whole) {
+        slot(number).store(u64::from_le_bytes(*word), Relaxed);
     }
     keep_short(rest);
     if AFTER_WORK.load(Relaxed) == 0 && notes::is_worked_on_without() {
@@ -130,6 +159,9 @@ fn keep_long(text: &[u8]) -> bool {
         IS_OF_ANOTHER_CALL.store(true, Relaxed);
     }
     SAID_AT_MS.store(sys::clock::coarse_ms(), Relaxed);
+    if start >= LISTENED_WORDS {
+        return note_long_story();
+    }
     !text.ends_with(b"\n") || note_line()
 }
 
@@ -140,7 +172,7 @@ fn note_line() -> bool {
         return true;
     }
     let left = LINES_LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-    left.is_ok_and(|left| left > 1) && LEN.load(Relaxed) < KEPT_WORDS
+    left.is_ok_and(|left| left > 1)
 }
 
 /// The same of what went to stdout, where it may only be beside the point: see `read`.
@@ -182,12 +214,12 @@ pub(super) fn has_backtrace() -> bool {
 }
 
 /// What is looked at: not on the stack, which may be a signal handler's of a few KiB.
-struct Scratch(UnsafeCell<[u8; READ_BYTES]>);
+struct Scratch(UnsafeCell<[u8; KEPT_WORDS * 8]>);
 
 // SAFETY: used by the one thread that `READING` lets through.
 unsafe impl Sync for Scratch {}
 
-static SCRATCH: Scratch = Scratch(UnsafeCell::new([0; READ_BYTES]));
+static SCRATCH: Scratch = Scratch(UnsafeCell::new([0; KEPT_WORDS * 8]));
 static READING: Busy = Busy::new();
 
 /// `None` where another thread is reading, which is dying then.
@@ -238,8 +270,12 @@ impl Collected<'_> {
 
     fn take(&mut self, words: Range<usize>) {
         let start = self.len;
-        let words = TEXT.get(words.start..words.end.min(KEPT_WORDS)).unwrap_or(&[]);
-        let bytes = words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).filter(|byte| *byte != 0);
+        // The first of those that came last, and have not been lost.
+        let last = LEN.load(Relaxed).saturating_sub(FIRST_WORDS).max(FIRST_WORDS);
+        let first = words.start..words.end.min(FIRST_WORDS);
+        let words = first.chain(words.start.max(last)..words.end);
+        let bytes =
+            words.flat_map(|number| slot(number).load(Relaxed).to_le_bytes()).filter(|byte| *byte != 0);
         for (byte, slot) in bytes.zip(self.text.get_mut(start..).unwrap_or_default()) {
             *slot = byte;
             self.len += 1;

@@ -22,6 +22,8 @@ pub(super) struct Race {
     still: Stillness,
     /// Since when somebody stands still.
     since: Option<Instant>,
+    /// When it was looked for more of them last, and whether somebody had to be held.
+    sought: Option<(Instant, bool)>,
     /// Who was asked to leave last, and is not held.
     leaves: Option<Id>,
 }
@@ -33,6 +35,8 @@ struct Pace {
     last: Option<(Instant, Filling, u64)>,
     /// In bytes a millisecond.
     rate: u64,
+    /// Whether the last look found it no fuller than the one before.
+    is_still: bool,
     /// How long it took to find out what all hold together, in milliseconds.
     look_ms: u64,
     /// So many may write at the same time.
@@ -53,6 +57,9 @@ impl Pace {
         };
         let rate = self.last.map_or(0, grown);
         self.rate = rate.max(self.rate / 2);
+        self.is_still = self.last.zip(container).is_some_and(|((_, _, before), now)| {
+            charged > 0 && charged.saturating_sub(before) <= now.left() / 64
+        });
         self.last = container.map(|container| (Instant::now(), container, charged));
     }
 
@@ -78,6 +85,9 @@ const BEGINS_WITHIN_MS: u64 = 10;
 /// So long somebody stands still at most: one who was asked to leave is gone by then, or is none who can be made to.
 const STILL_AT_MOST: Duration = Duration::from_secs(5);
 
+/// Those who were forked meanwhile are sought so often.
+const SEEK_EVERY: Duration = Duration::from_millis(1);
+
 impl Race {
     pub(super) fn new(ledger: &'static Ledger, processors: u64) -> Race {
         Race {
@@ -86,13 +96,14 @@ impl Race {
             usage: None,
             still: Stillness::default(),
             since: None,
+            sought: None,
             leaves: None,
         }
     }
 
     /// Whether there is anybody who could write to what it shares with its parent.
     pub(super) fn may_begin(&self) -> bool {
-        heirs(self.ledger).next().is_some()
+        heirs(self.ledger, |_| true).next().is_some()
     }
 
     /// Whether somebody stands still.
@@ -118,6 +129,11 @@ impl Race {
         self.pace.last.map(|(_, container, _)| container.left())
     }
 
+    /// Whether the container is hardly fuller than at the look before.
+    pub(super) fn is_still(&self) -> bool {
+        self.pace.is_still
+    }
+
     /// How much more is used of it by the time at which one who is asked to leave now has begun to.
     pub(super) fn used_soon(&self) -> u64 {
         let most = self.pace.last.map_or(0, |(_, container, _)| container.limit / 16);
@@ -134,7 +150,15 @@ impl Race {
 
     /// Holds those who may be the reason, where nothing will be left in a moment. Whether it had to.
     pub(super) fn hold_if_it_is_one(&mut self, looked: &Looked) -> bool {
-        self.left_in_a_race().is_some_and(|left| self.hold(left, looked))
+        // A look asks at each of a thousand rows.
+        let lately = self.sought.filter(|(at, _)| self.is_on() && at.elapsed() < SEEK_EVERY);
+        if let Some((_, held)) = lately {
+            return held;
+        }
+        let Some(left) = self.left_in_a_race() else { return false };
+        let holds = self.hold(left, looked);
+        self.sought = Some((Instant::now(), holds));
+        holds
     }
 
     /// What is left of the container, if that will be gone in a moment; nothing, as long as somebody stands still.
@@ -158,7 +182,7 @@ impl Race {
         let few_pages = if self.is_on() { 0 } else { 64 };
         // Whoever stands still already does nothing.
         let may_go_on = |id: &Id| Some(*id) != self.leaves && !self.still.holds(*id);
-        let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger).filter(|(id, _)| may_go_on(id)).collect();
+        let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger, may_go_on).collect();
         let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
         let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
         if !have_begun || unasked < left {
@@ -205,10 +229,14 @@ impl Race {
     }
 }
 
-/// Those who were forked by one of ours that is still there.
-fn heirs(ledger: &'static Ledger) -> impl Iterator<Item = (Id, &'static Row)> {
+/// Those of them who were forked by one of ours that is still there.
+fn heirs(
+    ledger: &'static Ledger,
+    are_meant: impl Fn(&Id) -> bool,
+) -> impl Iterator<Item = (Id, &'static Row)> {
     let forked = ledger.taken_rows().filter(|row| row.base() > 0 && !row.is_outside());
-    forked.filter_map(|row| Some((row.id()?, row))).filter(|(_, row)| row.parent().is_some_and(is_alive))
+    let meant = forked.filter_map(|row| Some((row.id()?, row))).filter(move |(id, _)| are_meant(id));
+    meant.filter(|(_, row)| row.parent().is_some_and(is_alive))
 }
 
 fn has_got_pages(id: Id, looked: &Looked, few: u64) -> bool {
@@ -251,6 +279,8 @@ mod tests {
         assert!(pace.is_race(80 << 20, LIMIT) && !pace.is_race(180 << 20, LIMIT));
         // Who fills it was held up; that is forgotten soon, and not at once.
         pace.note(Some(full(100 << 20)), 100 << 20);
-        assert_eq!(pace.rate, 1 << 19);
+        assert!(pace.rate == 1 << 19 && pace.is_still);
+        pace.note(Some(full(110 << 20)), 110 << 20);
+        assert!(!pace.is_still);
     }
 }

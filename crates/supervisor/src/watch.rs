@@ -236,7 +236,9 @@ impl Watch {
         // at some GiB a second.
         let pause = room / (2 * grown).max(self.processors << 20);
         let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
-        let least = if grown == 0 && !is_near { 20 } else { SHORTEST_PAUSE_MS };
+        // A glance finds soon enough that a container fills that has not of late.
+        let is_quiet = grown == 0 && (!is_near || self.race.is_still());
+        let least = if is_quiet { 20 } else { SHORTEST_PAUSE_MS };
         // A thousandth of a processor, if that is not too seldom.
         let longest = if self.has_much_room { now.elapsed() * 1000 } else { Duration::ZERO };
         let longest = longest.clamp(LONGEST_PAUSE, LONGEST_PAUSE_WITH_ROOM);
