@@ -45,6 +45,17 @@ fn add_special(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
     };
     let shim = shim.to_owned();
 
+    // The compiler may leave out a malloc whose block is not used.
+    let room = library::compile(cc, "room.c", "room", &["-fno-builtin"]);
+    let library = shim.clone();
+    add(
+        "a refused large block leaves small ones the room that they had",
+        Box::new(move || {
+            let remains = preloaded(&library, &room).env("OOMGUARD_MEASURE", "data").run()?;
+            is(&remains, End::Exit(0), "")
+        }),
+    );
+
     let early = library::compile(cc, "early.c", "early", &["-pthread", "-ldl"]);
     let modules: Vec<PathBuf> = (0..40).map(|number| thread_local_library(cc, number)).collect();
     let (library, all) = (shim.clone(), modules);

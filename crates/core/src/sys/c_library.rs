@@ -61,11 +61,15 @@ pub fn set_malloc_option(option: c_int, value: c_int) {
     }
 }
 
-/// malloc_trim(3).
+/// What glibc takes for its heap beyond what is asked for, and keeps at its end when it trims by itself: M_TOP_PAD.
+const TOP_PAD: usize = 128 << 10;
+
+/// malloc_trim(3), as far as glibc goes by itself. With nothing left at the heap's end the next small block would need that
+/// much below the limit, and be refused while there is room for it and for all that is mapped: Ruby hangs then.
 pub fn trim_malloc() {
     if let Some(trim) = call_weak!(oomguard_libc_malloc_trim, unsafe extern "C" fn(usize) -> c_int) {
         // SAFETY: thread-safe, and takes no pointer.
-        unsafe { trim(0) };
+        unsafe { trim(TOP_PAD) };
     }
 }
 
