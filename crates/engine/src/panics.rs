@@ -68,6 +68,8 @@ pub(super) fn forget() -> bool {
 
 /// Takes in what a panicking thread has written.
 pub(super) fn hear(text: &[u8], refusals_here: u32) {
+    // Of what a backtrace allocates some blocks look like what is thrown; behind that nothing more is said.
+    here().is_thrown.set(false);
     hear_piece(&PanicPiece::of(text), refusals_here);
 }
 
@@ -116,15 +118,16 @@ pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, is_new: bool) {
 #[cold]
 #[inline(never)]
 unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, is_new: bool) {
-    /// `Exception` in std's panic_unwind. Where it is another size nothing is read.
-    const THROWN_BYTES: usize = 7 * size_of::<usize>();
+    /// `Exception` in std's panic_unwind, which is aligned to two words since 1.100. Where it is another size nothing is read.
+    const THROWN_BYTES: [usize; 2] = [7 * size_of::<usize>(), 8 * size_of::<usize>()];
     let (last, here) = (last_block(), here());
     // realloc(3) of no bytes counts as one of all that there are.
     let size = if bytes == usize::MAX { 0 } else { bytes };
     let errno = sys::errno::errno();
-    if is_new && bytes == THROWN_BYTES {
-        let is_unheard = !has_spoken() || here.is_thrown.get();
-        if let Some(text) = message_in(last.at.get(), last.bytes.get()).filter(|_| is_unheard) {
+    let text =
+        message_in(last.at.get(), last.bytes.get()).filter(|_| is_new && THROWN_BYTES.contains(&bytes));
+    if let Some(text) = text {
+        if !has_spoken() || here.is_thrown.get() {
             hear_unsaid(text);
         }
         here.is_thrown.set(true);
