@@ -95,6 +95,8 @@ unsafe impl Zeroed for Block {}
 
 oomguard_core::thread_own!(fn last_block() -> Block, "oomguard_panic_block_here");
 
+const WORD: usize = size_of::<usize>();
+
 /// So much of a block may hold a message.
 const MESSAGE_BYTES: usize = 1024;
 
@@ -119,7 +121,7 @@ pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, is_new: bool) {
 #[inline(never)]
 unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, is_new: bool) {
     /// `Exception` in std's panic_unwind, which is aligned to two words since 1.100. Where it is another size nothing is read.
-    const THROWN_BYTES: [usize; 2] = [7 * size_of::<usize>(), 8 * size_of::<usize>()];
+    const THROWN_BYTES: [usize; 2] = [7 * WORD, 8 * WORD];
     let (last, here) = (last_block(), here());
     // realloc(3) of no bytes counts as one of all that there are.
     let size = if bytes == usize::MAX { 0 } else { bytes };
@@ -176,7 +178,6 @@ pub(super) fn is_unread() -> bool {
 /// The text that a box holds: a `String`, or a `&'static str`. Other blocks of that size hold neither, as a rule: nothing is found
 /// there, or nothing that speaks of memory.
 fn message_in<'a>(block: usize, bytes: usize) -> Option<&'a [u8]> {
-    const WORD: usize = size_of::<usize>();
     const MOST_CAPACITY: usize = 1 << 20;
     if bytes != 2 * WORD && bytes != 3 * WORD {
         return None;
