@@ -179,7 +179,9 @@ fn note_line() -> bool {
 pub(super) fn keep_from_stdout(text: &[u8]) -> bool {
     let kept = LEN.load(Relaxed);
     let goes_on = keep(text);
-    let kept = (kept as u64) << 32 | LEN.load(Relaxed) as u64;
+    let end = LEN.load(Relaxed);
+    // It may have been forgotten just now.
+    let kept = if end > kept { (kept as u64) << 32 | end as u64 } else { 0 };
     if let Some(free) = ON_STDOUT.iter().find(|piece| piece.load(Relaxed) == 0) {
         free.store(kept, Relaxed);
     }
