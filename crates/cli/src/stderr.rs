@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a reader may take to make room.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// As much as fits into a pipe that has any room: PIPE_BUF of pipe(7).
 const AT_ONCE_BYTES: usize = 4096;

@@ -2,7 +2,7 @@
 //! so that it is an error only here: a descendant may have closed the descriptor, or see other files.
 
 use crate::screen::say;
-use crate::stderr;
+use crate::stderr::{self, PATIENCE};
 use oomguard::contract::variable;
 use oomguard::supervisor::{Worker, inherits_report};
 use std::ffi::{OsStr, OsString};
@@ -94,9 +94,6 @@ fn open(path: &Path) -> io::Result<File> {
     how.append(true).custom_flags(libc::O_NONBLOCK);
     if is_pipe { how.read(true) } else { how.create(true) }.open(path)
 }
-
-/// How long a reader may take to make room.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 fn write_patiently(mut file: File, mut rest: &[u8]) -> io::Result<()> {
     let until = Instant::now() + PATIENCE;

@@ -109,6 +109,14 @@ impl Looks {
         self.dead.note_attempt(now_ms, end_ms);
         found.is_some()
     }
+
+    /// A row for that process: as [`Ledger::take_row`], and where all are taken, of the dead.
+    pub fn take_row(&self, ledger: &Ledger, id: Id) -> Option<usize> {
+        ledger.take_row(id).or_else(|| {
+            self.take_from_the_dead(ledger);
+            ledger.take_row(id)
+        })
+    }
 }
 
 impl Growth<'_> {
@@ -241,6 +249,11 @@ fn counted_for_others(pid: u32, seen: Seen) -> u64 {
 /// Somebody else is at it, for some instructions as a rule.
 fn pause(tries: u32) {
     if tries < 8 { core::hint::spin_loop() } else { sys::process::yield_now() }
+}
+
+/// The process that has this number now, dead ones that nobody has waited for included: proc_pid_stat(5). `None` where there is none.
+pub fn id_of(pid: u32) -> Option<Id> {
+    sys::proc::life_of(pid).map(|life| Id::new(pid, life.start))
 }
 
 pub fn is_alive(id: Id) -> bool {

@@ -11,7 +11,9 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 #[cfg(feature = "shim")]
 use oomguard_core::contract::Measure;
 use oomguard_core::growth::{self, Grant, Growth, Looks, Use};
-use oomguard_core::ledger::{Id, LEDGER_BYTES, Ledger, Row, Seen};
+#[cfg(feature = "shim")]
+use oomguard_core::ledger::Id;
+use oomguard_core::ledger::{LEDGER_BYTES, Ledger, Row, Seen};
 use oomguard_core::record;
 use oomguard_core::report::Holder;
 use oomguard_core::sys;
@@ -111,12 +113,8 @@ fn row() -> Option<&'static Row> {
 
 /// Finds this process's row, or takes one.
 fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
-    let id = Id::new(pid, sys::proc::life_of(pid)?.start);
-    let place = ledger.take_row(id).or_else(|| {
-        // All are taken: some may be of the dead.
-        LOOKS.take_from_the_dead(ledger);
-        ledger.take_row(id)
-    })?;
+    let id = growth::id_of(pid)?;
+    let place = LOOKS.take_row(ledger, id)?;
     let row = ledger.row(place)?;
     if row.is_outside() {
         // A look was there first.
@@ -132,8 +130,7 @@ fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
 pub fn note_outside(pid: u32) {
     let Some(ledger) = ledger().filter(|_| filter::may_ask()) else { return };
     let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { return };
-    let own = sys::process::pid();
-    let Some(maker) = sys::proc::life_of(own).map(|life| Id::new(own, life.start)) else { return };
+    let Some(maker) = growth::id_of(sys::process::pid()) else { return };
     ledger.take_row_outside(Id::new(pid, life.start), sys::proc::name_of(pid).as_bytes(), maker);
 }
 

@@ -159,7 +159,7 @@ pub(super) fn hear_unboxed() {
     // What was thrown was an earlier one's.
     let has_spoken = has_spoken() && !here().is_thrown.get();
     // valgrind would tell of a block that the program has given back.
-    if has_spoken || sys::valgrind::is_running() {
+    if has_spoken || !written::has_write() || sys::valgrind::is_running() {
         return;
     }
     let (block, bytes) = (last_block().at.get(), last_block().bytes.get());

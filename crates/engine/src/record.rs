@@ -14,7 +14,6 @@ use oomguard_core::record::{Becoming, Child};
 use oomguard_core::report::{Request, Snapshot};
 use oomguard_core::sys;
 use oomguard_core::sys::fd::Fd;
-use oomguard_core::sys::memfd::ASKS_FOR_THE_RECORD;
 use oomguard_core::sys::memory::MemoryUse;
 use oomguard_core::text::Text;
 
@@ -65,7 +64,7 @@ fn write_armed(page: &Page, armed: &Armed) {
 
 fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
     let opened = match place.pid {
-        Some(pid) => Some(open_or_ask(pid, place)?),
+        Some(pid) => Some(sys::memfd::record_of(pid, place.fd, place.inode, FILE_BYTES)?),
         None => None,
     };
     let fd = opened.as_ref().map_or(place.fd, Fd::number);
@@ -101,14 +100,6 @@ fn take_over(place: Place, profiles: bool) -> Option<&'static Page> {
         TABLES.store(whole.wrapping_add(HEAD_BYTES).cast(), Ordering::Relaxed);
     }
     Some(&head.own)
-}
-
-/// The record of another process. Another user may not open it, and in another PID namespace it is not found.
-fn open_or_ask(pid: u32, place: Place) -> Option<Fd> {
-    let is_it = |fd: &Fd| sys::memfd::sealed_inode(fd.number(), FILE_BYTES) == Some(place.inode);
-    sys::memfd::open_of(pid, place.fd)
-        .filter(is_it)
-        .or_else(|| sys::memfd::ask_for(ASKS_FOR_THE_RECORD, place.inode))
 }
 
 fn head() -> Option<&'static Head> {

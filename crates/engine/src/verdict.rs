@@ -105,7 +105,7 @@ const TELLING_BYTES: usize = 64 << 10;
 
 /// A panic that ends in an abort: it cannot unwind, or it is the second one.
 fn of_panic(armed: &Armed) -> Option<Guilt> {
-    if cfg!(panic = "abort") && written::has_write() {
+    if cfg!(panic = "abort") {
         panics::hear_unboxed();
     }
     let (words, refusals_before) = panics::of_this_thread();
@@ -199,7 +199,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let said = said::last();
     // A panic hook of the program's own may end it.
     let is_panicking = rust::is_panicking();
-    if is_panicking && written::has_write() {
+    if is_panicking {
         panics::hear_unboxed();
     }
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {

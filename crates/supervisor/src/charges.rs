@@ -5,7 +5,7 @@ use super::descendants;
 use super::race::{Looked, Race};
 use super::sys;
 use crate::contract::Measure;
-use crate::growth::is_alive;
+use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Ledger, Row, Seen};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl Charges {
         descendants::arrivals(&mut seen);
         Charges {
             ledger,
-            own: Id::new(own, sys::proc::life_of(own).map_or(0, |life| life.start)),
+            own: id_of(own).unwrap_or(Id::new(own, 0)),
             mark,
             seen,
             looked: HashMap::new(),

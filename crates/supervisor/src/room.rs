@@ -12,8 +12,8 @@ use super::sys::memory::{
     MemoryUse, Mover, Resource, Rlimit, marked_followed, marked_standing, mover_of, with_refusal,
 };
 use crate::contract::Measure;
-use crate::growth::{Grant, Growth, Looks, Use, is_alive, unasked};
-use crate::ledger::{Id, Ledger, Row, Seen};
+use crate::growth::{Grant, Growth, Looks, Use, id_of, is_alive, unasked};
+use crate::ledger::{Ledger, Row, Seen};
 use crate::shortage::LEAST_STEP_BYTES;
 
 /// What came of a question.
@@ -123,7 +123,7 @@ impl Room {
         if let Some(row) = self.row(pid) {
             let held = sys::memory::memory_use_of(pid).of(Measure::Resident).unwrap_or(0);
             begin(row, pid);
-            row.set_base(held, sys::proc::life_of(parent).map(|life| Id::new(parent, life.start)));
+            row.set_base(held, id_of(parent));
             row.note_held(held);
             self.leave_what_is_free(pid);
         }
@@ -141,16 +141,12 @@ impl Room {
     /// The row of a process, which gets one if it has none. `None`: it shares no budget, or too many do.
     fn row(&self, pid: u32) -> Option<&'static Row> {
         let ledger = self.ledger()?;
-        let id = Id::new(pid, sys::proc::life_of(pid)?.start);
+        let id = id_of(pid)?;
         let found = ledger.find(id).and_then(|place| ledger.row(place));
         if let Some(row) = found.filter(|row| !row.is_outside()) {
             return Some(row);
         }
-        let place = ledger.take_row(id).or_else(|| {
-            // All are taken: some may be of the dead.
-            LOOKS.take_from_the_dead(ledger);
-            ledger.take_row(id)
-        })?;
+        let place = LOOKS.take_row(ledger, id)?;
         let row = ledger.row(place)?;
         begin(row, pid);
         Some(row)
@@ -158,8 +154,7 @@ impl Room {
 
     /// Whether process `pid` is to stand still for somebody who is there.
     pub(super) fn is_to_stand_still(&self, pid: u32) -> bool {
-        let id = sys::proc::life_of(pid).map(|life| Id::new(pid, life.start));
-        let find = || self.ledger().and_then(|ledger| ledger.row(ledger.find(id?)?));
+        let find = || self.ledger().and_then(|ledger| ledger.row(ledger.find(id_of(pid)?)?));
         find().and_then(Row::stands_still_for).is_some_and(is_alive)
     }
 
@@ -172,8 +167,7 @@ impl Room {
     pub(super) fn end_pledge(&self, pid: u32, bytes: u64) {
         let Some(ledger) = self.ledger() else { return };
         // A process that is gone is not to get a row anew.
-        let id = sys::proc::life_of(pid).map(|life| Id::new(pid, life.start));
-        let row = id.and_then(|id| ledger.find(id)).and_then(|place| ledger.row(place));
+        let row = id_of(pid).and_then(|id| ledger.find(id)).and_then(|place| ledger.row(place));
         row.inspect(|row| row.end_pledge(bytes));
     }
 

@@ -367,19 +367,21 @@ impl Running {
         Some(copy)
     }
 
-    fn claims(&self) -> Option<Claims> {
+    /// A copy of the page of the worker's own.
+    fn page(&self) -> Option<[u8; RECORD_BYTES]> {
         let mut copy = [0; RECORD_BYTES];
         sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).ok()?;
-        Claims::read(&copy)
+        Some(copy)
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        Claims::read(&self.page()?)
     }
 
     /// The failed child that the worker has waited for last, of those whose end it may have passed on; and the one that the first
     /// process of a PID namespace has waited for last.
     fn failed_children(&self, status: ExitStatus) -> [Option<Failed>; 2] {
-        let mut copy = [0; RECORD_BYTES];
-        if sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).is_err() {
-            return [None, None];
-        }
+        let Some(copy) = self.page() else { return [None, None] };
         let last = |is_it: &dyn Fn(&Failed) -> bool| {
             Failed::read_all(&copy)
                 .filter(|failed| passes_on(status.into_raw(), failed.status) && is_it(failed))
@@ -415,9 +417,10 @@ impl Running {
 
     /// What the worker's guard says that kept it from its job.
     fn could_not_guard(&self, status: ExitStatus) -> Option<String> {
-        let mut copy = [0; RECORD_BYTES];
-        sys::memfd::read_at(self.record.as_fd(), &mut copy, 0).ok()?;
-        let reason = trouble(&copy).filter(|_| status.code() == Some(EXIT_CANNOT_GUARD.into()))?;
+        if status.code() != Some(EXIT_CANNOT_GUARD.into()) {
+            return None;
+        }
+        let reason = trouble(&self.page()?)?;
         Some(String::from_utf8_lossy(reason.as_bytes()).into_owned())
     }
 

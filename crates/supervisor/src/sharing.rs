@@ -6,7 +6,7 @@ use super::sys;
 use super::watch::{self, Notes, Shortage};
 use crate::Limit;
 use crate::contract::{DEFAULT_PATIENCE_MS, variable};
-use crate::growth::is_alive;
+use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, LEDGER_BYTES, Ledger, Row};
 use crate::record;
 use std::ffi::OsString;
@@ -141,7 +141,7 @@ impl SharedBudget {
     pub(super) fn wait_for_room(&self, need: u64, mut gives_up: impl FnMut() -> bool) -> bool {
         const EVERY: Duration = Duration::from_millis(20);
         let own = sys::process::pid();
-        let Some(id) = sys::proc::life_of(own).map(|life| Id::new(own, life.start)) else { return true };
+        let Some(id) = id_of(own) else { return true };
         let Some(row) = self.ledger.take_row(id).and_then(|place| self.ledger.row(place)) else {
             return true;
         };
@@ -171,8 +171,7 @@ impl SharedBudget {
 
     /// The worker that was waited for has begun, or not: the next may. It is given a moment to take what was free for it.
     pub(super) fn has_begun(&self, worker: Option<u32>, need: u64) {
-        let own = sys::process::pid();
-        let Some(id) = sys::proc::life_of(own).map(|life| Id::new(own, life.start)) else { return };
+        let Some(id) = id_of(sys::process::pid()) else { return };
         let ledger = self.ledger;
         let end = move || {
             let row = ledger.find(id).and_then(|place| ledger.row(place));

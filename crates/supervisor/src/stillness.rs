@@ -5,7 +5,7 @@
 
 use super::sys;
 use super::sys::signals::Arrival;
-use crate::growth::is_alive;
+use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Row};
 use crate::overrun::STAND_STILL;
 
@@ -98,13 +98,12 @@ fn hold_threads_of(pid: u32) -> Vec<u32> {
 /// Has a tracer of ours hold a process that it follows; false where there is none.
 fn has_tracer_hold(id: Id, row: &Row) -> bool {
     let own = sys::process::pid();
-    let keeper = sys::proc::life_of(own).map(|life| Id::new(own, life.start));
     if sys::proc::tracer_of(id.pid())
         .is_none_or(|tracer| sys::proc::name_of(tracer).as_bytes() != b"oomguard-tracer")
     {
         return false;
     }
-    row.hold_still_for(keeper);
+    row.hold_still_for(id_of(own));
     let told =
         Arrival { signal: libc::SIGSTOP, code: libc::SI_QUEUE, sender: own, user: 0, value: STAND_STILL };
     // Its tracer does not hand it on.
@@ -136,7 +135,7 @@ mod tests {
         }
 
         fn id(&self) -> Id {
-            Id::new(self.0.id(), sys::proc::life_of(self.0.id()).unwrap().start)
+            id_of(self.0.id()).unwrap()
         }
 
         fn send(&self, signal: i32) {

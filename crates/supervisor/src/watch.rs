@@ -132,6 +132,11 @@ impl Found {
         container.left() < self.edge(container) && own >= container.limit / 16
     }
 
+    /// Whether what is left of the container is not enough for a moment's growth, as after it was made smaller.
+    fn is_near(&self) -> bool {
+        self.container.is_some_and(|container| container.left() < container.limit / 16)
+    }
+
     /// With so little left the container is about to overflow.
     fn edge(&self, container: Filling) -> u64 {
         edge(container.limit).saturating_add(self.soon)
@@ -235,9 +240,8 @@ impl Watch {
         // As with a single process's limit: they may begin at any moment to use what they have mapped, one on each processor,
         // at some GiB a second.
         let pause = room / (2 * grown).max(self.processors << 20);
-        let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
         // A glance finds soon enough that a container fills that has not of late.
-        let is_quiet = grown == 0 && (!is_near || self.race.is_still());
+        let is_quiet = grown == 0 && (!found.is_near() || self.race.is_still());
         let least = if is_quiet { 20 } else { SHORTEST_PAUSE_MS };
         // A thousandth of a processor, if that is not too seldom.
         let longest = if self.has_much_room { now.elapsed() * 1000 } else { Duration::ZERO };
@@ -327,9 +331,7 @@ impl Watch {
         let Some(since) = self.over_since else { return false };
         let is_far = in_use > budget.saturating_add(budget / 8);
         let is_full = found.container.is_some_and(|container| found.fills(container));
-        // As after it was made smaller: what is left there is not enough for a moment's growth.
-        let is_near = found.container.is_some_and(|container| container.left() < container.limit / 16);
-        is_far || is_full || since.elapsed() >= if is_near { MOMENT / 10 } else { MOMENT }
+        is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
     /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.

@@ -90,6 +90,14 @@ pub fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message
 }
 
+/// The record with this inode and of so many bytes, behind a descriptor of process `pid`. Another user may not open it, and in another
+/// PID namespace it is not found: whoever keeps it is asked. Signal-safe.
+pub fn record_of(pid: u32, fd: i32, inode: u64, bytes: usize) -> Option<Fd> {
+    open_of(pid, fd)
+        .filter(|fd| sealed_inode(fd.number(), bytes) == Some(inode))
+        .or_else(|| ask_for(ASKS_FOR_THE_RECORD, inode))
+}
+
 /// Asks the supervisor that keeps the record with this inode for that, or for `what` else, where it cannot be opened: by another
 /// user, in another namespace. Signal-safe.
 pub fn ask_for(what: u8, inode: u64) -> Option<Fd> {

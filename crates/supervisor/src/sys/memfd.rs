@@ -30,17 +30,15 @@ pub(crate) fn owned(fd: super::fd::Fd) -> OwnedFd {
 
 /// The pages of a record that another process has made, mapped for good.
 pub(crate) fn head_at(place: Place) -> Option<&'static Head> {
-    let is_it = |fd: i32| sealed_inode(fd, FILE_BYTES) == Some(place.inode);
     let opened = match place.pid {
-        Some(pid) => Some(
-            open_of(pid, place.fd)
-                .filter(|fd| is_it(fd.number()))
-                .or_else(|| ask_for(ASKS_FOR_THE_RECORD, place.inode))?,
-        ),
+        Some(pid) => Some(record_of(pid, place.fd, place.inode, FILE_BYTES)?),
         None => None,
     };
     let fd = opened.as_ref().map_or(place.fd, super::fd::Fd::number);
-    let at = if is_it(fd) { map_for_ever(fd, HEAD_BYTES)? } else { return None };
+    if sealed_inode(fd, FILE_BYTES) != Some(place.inode) {
+        return None;
+    }
+    let at = map_for_ever(fd, HEAD_BYTES)?;
     // SAFETY: a mapping of the head's size that is never unmapped and, being sealed, cannot shrink; its words are atomics, so
     // that others may write to it.
     Some(unsafe { &*at.cast::<Head>() })
