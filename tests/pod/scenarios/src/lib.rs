@@ -1,4 +1,4 @@
-//! What the programs share: the work of `hungry`, guarded or not, and checked tasks for supervised workers.
+//! What the programs share: the work of `hungry`, and checked tasks for supervised workers.
 
 pub mod container;
 pub mod random;
