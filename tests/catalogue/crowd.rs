@@ -61,7 +61,7 @@ pub const ROLES: &[Role] = &[
         OUT_OF_THREADS,
         || {
             let (go, wait) = std::sync::mpsc::channel::<()>();
-            let writer = thread::spawn(move || {
+            let writer = running(move || {
                 let _ = wait.recv();
                 (0..200).for_each(|row| println!("row {row}"));
             });
@@ -331,7 +331,7 @@ fn before_main_ends(act: impl FnOnce() + Send + 'static) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (done, is_done) = std::sync::mpsc::channel::<()>();
     let is_done = std::sync::Mutex::new(is_done);
-    thread::spawn(move || {
+    running(move || {
         let _ = wait.recv();
         act();
         let _ = done.send(());
@@ -345,6 +345,18 @@ fn before_main_ends(act: impl FnOnce() + Send + 'static) {
             let _ = is_done.lock().map(|is_done| is_done.recv());
         }
     }));
+}
+
+/// A thread that has begun: what the two libraries allocate for its start is not refused when all is filled meanwhile.
+fn running(act: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
+    let begun = Arc::new(Barrier::new(2));
+    let here = begun.clone();
+    let thread = thread::spawn(move || {
+        here.wait();
+        act();
+    });
+    begun.wait();
+    thread
 }
 
 /// Threads that eat all at once, and nothing else.
