@@ -5,7 +5,6 @@ use super::{add, limit, role};
 use libtest_mimic::Trial;
 use oomguard::supervisor::{Outcome, Running, SharedBudget, Worker};
 use std::hint::black_box;
-use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -28,9 +27,8 @@ impl Random {
 /// Takes memory and gives it back, over and over, until its stdin is closed. What it is refused it does without.
 pub fn take_and_give_back(seed: u64) -> ! {
     let mut random = Random(seed);
-    let over = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let mut held: Vec<Vec<u8>> = Vec::new();
-    while !over.is_finished() {
+    let mut held: Vec<Vec<u8>> = Vec::with_capacity(3);
+    while !is_stdin_closed() {
         let mut block: Vec<u8> = Vec::new();
         let bytes = 1 + random.below(24 << 20) as usize;
         if held.len() < 3 && block.try_reserve_exact(bytes).is_ok() {
@@ -41,6 +39,13 @@ pub fn take_and_give_back(seed: u64) -> ! {
         }
     }
     std::process::exit(0)
+}
+
+/// Without a thread that reads: its stack can be refused, too, where others have all that there is.
+fn is_stdin_closed() -> bool {
+    let mut stdin = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which the call may write to.
+    unsafe { libc::poll(&mut stdin, 1, 0) == 1 }
 }
 
 /// `KILLS=N` kills so many, `KILLS_SEED=N` those of an earlier run.
