@@ -1,6 +1,6 @@
 //! `include/oomguard.h` says what the Rust side says: every constant, and that it compiles without a warning in every C and
 //! C++ that it claims. (The layout of its one structure, and the numbers of `source` and `measure`, are private to the crate;
-//! the tests that hold them equal are next to them, in `crates/shim/src/api.rs` and `crates/core/src/record.rs`.)
+//! the tests that hold them equal are next to them, in `crates/shim/src/api.rs` and `crates/core/src/record/codes.rs`.)
 
 mod common;
 
