@@ -75,7 +75,9 @@ fn files(path: &Path) -> Vec<std::path::PathBuf> {
         return vec![path.to_owned()];
     }
     let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.extension().is_some_and(|kind| kind == "rs")).collect()
+    let is_code =
+        |path: &Path| path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs");
+    entries.filter(|path| is_code(path)).collect()
 }
 
 /// The modules that a file names behind `super::` or `crate::`, in its code and not in its tests.

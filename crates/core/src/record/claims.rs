@@ -2,7 +2,7 @@
 
 use super::codes::*;
 use super::layout::*;
-use super::page::{Armed, Page, ProfileState, Told};
+use super::page::{Armed, Page, Told};
 use crate::contract::{Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
 use crate::message::Message;
 use crate::report::{HOLDERS, Holder, Request, Snapshot};

@@ -1,8 +1,19 @@
 //! The numbers that stand for values in a page.
 
-use super::page::ProfileState;
 use crate::contract::{Cause, Evidence, LimitSource, Measure};
 use crate::message::Message;
+
+/// What became of the wish for a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProfileState {
+    /// The program has no profiler compiled in.
+    NotCompiledIn,
+    /// It has, and was told not to use it.
+    Off,
+    On,
+    /// There was no memory for it, or the kernel is too old.
+    Failed,
+}
 
 pub(super) fn profile_code(state: ProfileState) -> u64 {
     match state {

@@ -19,12 +19,13 @@ mod page;
 mod place;
 
 pub use claims::{Claims, Loading, Open, State, trouble};
+pub use codes::ProfileState;
 pub use failed::{Child, Failed, PASSED_ON_MS, may_be, passes_on};
 pub use head::Head;
 pub use layout::{
     FILE_BYTES, HEAD_BYTES, LIMIT_NOW_AT, NOTE_LAYOUT, NOTE_NAME, PATH_MAX_BYTES, RECORD_BYTES,
 };
-pub use page::{Armed, Becoming, Counted, Page, ProfileState, Told};
+pub use page::{Armed, Becoming, Counted, Page, Told};
 pub use place::{Place, from_variable};
 #[cfg(any(feature = "alloc", not(feature = "shim")))]
 pub use place::{variable_value, variable_value_of};

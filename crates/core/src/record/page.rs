@@ -1,24 +1,12 @@
 //! The page of one process, which that process fills.
 
-use super::codes::{cause_code, evidence_code, message_code, profile_code};
+use super::codes::{ProfileState, cause_code, evidence_code, message_code, profile_code};
 use super::layout::*;
 use crate::contract::{Cause, LimitSource, Measure};
 use crate::message::Message;
 use crate::report::{Request, Snapshot};
 use crate::sys::memory::MemoryUse;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-/// What became of the wish for a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProfileState {
-    /// The program has no profiler compiled in.
-    NotCompiledIn,
-    /// It has, and was told not to use it.
-    Off,
-    On,
-    /// There was no memory for it, or the kernel is too old.
-    Failed,
-}
 
 /// The page of one process, as that sees it.
 #[repr(C)]
