@@ -12,7 +12,7 @@ use super::inference::Inference;
 use super::sys;
 use super::sys::join::ASKS_TO_BE_FOLLOWED;
 use super::sys::memfd::{ASKS_FOR_THE_LEDGER, ASKS_FOR_THE_RECORD};
-use super::tracer::Terms;
+use super::terms::Terms;
 use crate::record::{Child, Claims, Failed};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

@@ -1,12 +1,14 @@
 //! Whether memory was refused to a worker that says nothing itself: the tracer's start, and what it found.
 
+use super::deaths::may_be_death;
+use super::findings::{
+    FALLEN_AT, FALLEN_MS, FALLEN_PARENT, FELL_MS, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT, OWN_AT,
+};
 use super::joining::{self, JOINED, JoinResult, Joining};
 use super::sys;
 use super::sys::join::Step;
-use super::tracer::{
-    self, FALLEN_AT, FALLEN_MS, FALLEN_PARENT, FELL_MS, FINDINGS_BYTES, HOLDER_WORDS, LIMIT_NOW, NOTES_AT,
-    OWN_AT, Terms, Tracer,
-};
+use super::terms::Terms;
+use super::tracer::{self, Tracer};
 use crate::contract::{EXIT_OUT_OF_MEMORY, Evidence, LimitSource, Measure};
 use crate::record::PASSED_ON_MS;
 use crate::record::{Claims, RECORD_BYTES, State, may_be, passes_on};
@@ -146,7 +148,7 @@ impl Inference {
     /// Why the worker died, which has been reaped, if memory that it was refused was the cause: its own refusal, or
     /// that of a descendant whose end it passed on.
     pub(super) fn verdict(&self, status: ExitStatus, at_ms: u64) -> Option<Claims> {
-        if !self.is_inferring || !tracer::may_be_death(status.into_raw()) {
+        if !self.is_inferring || !may_be_death(status.into_raw()) {
             return None;
         }
         self.claims(OWN_AT, status).or_else(|| self.verdict_of_descendant(status, at_ms))

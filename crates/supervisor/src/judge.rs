@@ -1,10 +1,10 @@
 //! From what was seen of a death to its name: status, record and the kernel's counter. The verdict is a pure function.
 
+use super::deaths::{is_death, may_be_death};
 use super::kernel_kills::OomKill;
 use super::outcome::{EndedBy, Outcome};
 use super::report::Report;
 use super::sys;
-use super::tracer::{is_death, may_be_death};
 use crate::contract::{Cause, Evidence, Sufficient};
 use crate::message::Message;
 use crate::record::{Child, Claims, Failed, Open, PASSED_ON_MS, State, may_be};

@@ -59,13 +59,20 @@ use oomguard_core::{
 pub mod __fuzz;
 mod accounts;
 mod budget;
+// Unsafe code is allowed here: the table of calls, which is mapped.
+#[allow(unsafe_code)]
+mod calls;
 mod charges;
 // Unsafe code is allowed here: the closure between fork and exec.
 #[allow(unsafe_code)]
 mod command;
+mod deaths;
 mod descendants;
 mod elf;
 mod entrance;
+// Unsafe code is allowed here: memory that a tracer shares with this process.
+#[allow(unsafe_code)]
+mod findings;
 mod followers;
 mod foreground;
 mod inference;
@@ -99,9 +106,11 @@ mod surroundings;
 #[allow(unsafe_code)]
 mod sys;
 mod target;
-// Unsafe code is allowed here: a forked process, and memory that it shares with this one.
+mod terms;
+// Unsafe code is allowed here: a forked process.
 #[allow(unsafe_code)]
 mod tracer;
+mod troubled;
 mod watch;
 // Unsafe code is allowed here: a forked process.
 #[allow(unsafe_code)]

@@ -4,153 +4,32 @@
 //!
 //! It is forked from the supervisor, and must be a process of its own: a tracer in the supervisor's process would have
 //! its stops reported to every wait(2) there, and would take the worker along when the supervisor dies. So it follows
-//! the rules for signal handlers: it neither allocates, locks nor panics. Unsafe code is allowed here, for the memory
-//! that it shares with the supervisor.
+//! the rules for signal handlers: it neither allocates, locks nor panics. Unsafe code is allowed here, for the start of that
+//! process.
 
-use super::refusals::{Access, End, Moment, Outcome, Refusals, Sought, enough};
-use super::room::{Answer, Room, SharedLedger, Wait};
+use super::calls::{Call, map_calls};
+use super::deaths::may_be_death;
+use super::findings::{Findings, map_findings, note_holders};
+use super::refusals::{Access, End, Outcome, Sought, enough};
+use super::room::{Answer, Room};
 use super::sys;
-use super::sys::locale::NO_MEMORY_BYTES;
-use super::sys::memory::{HeapUse, MemoryUse, Mover, Rlimit, marked_standing, mover_of, rlimit, set_rlimit};
-use super::sys::trace::{CallStop, Event, MappingCall, Origin, Unlimited, Waited};
-use crate::contract::{CODES_OF_SIGNALS, Cause, Evidence, LimitSource, Measure, TOKEN_MAX_BYTES};
+use super::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
+use super::sys::trace::{CallStop, Event, Origin, Unlimited, Waited};
+use super::terms::Terms;
+use super::troubled::{Facts, Troubled, now_of};
+use crate::contract::{Cause, Evidence, LimitSource, Measure};
 use crate::growth::laid_over;
 use crate::ledger::Ledger;
-use crate::message::drop_colours;
 use crate::overrun::STAND_STILL;
-use crate::record::{Armed, Page, RECORD_BYTES, passes_on};
-use crate::shortage::Asked;
+use crate::record::{Armed, Page, passes_on};
 use crate::text::Text;
-use oomguard_core::report::{HOLDERS, Holder, Request, Snapshot};
+use oomguard_core::report::{Request, Snapshot};
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What the supervisor reads when the worker is dead.
-#[repr(C)]
-pub(super) struct Findings {
-    /// The worker itself.
-    own: Page,
-    /// The descendant that last died of what it was refused.
-    fallen: Page,
-    /// Its status, plus one.
-    fallen_status: AtomicU64,
-    stops: AtomicU64,
-    /// Who held most of the budget when it last had no room: for each its number, what it held, and its name.
-    holders: [[AtomicU64; HOLDER_WORDS]; HOLDERS],
-    /// The limit on what is resident, plus one, where the supervisor has changed it since.
-    limit_now: AtomicU64,
-    /// When that descendant was gone, by the clock that all processes share.
-    fallen_ms: AtomicU64,
-    /// When it came to its end, which its parent does not learn before.
-    fell_ms: AtomicU64,
-    /// Its parent, or that of the one that has passed its end on last: zero where there is none.
-    fallen_parent: AtomicU64,
-    rest: [u64; RECORD_BYTES / 8 - 6 - HOLDERS * HOLDER_WORDS],
-}
-
-pub(super) const HOLDER_WORDS: usize = 4;
-/// Which of the words after the pages `limit_now` is.
-pub(super) const LIMIT_NOW: usize = 2 + HOLDERS * HOLDER_WORDS;
-/// The same of `fallen_ms`.
-pub(super) const FALLEN_MS: usize = LIMIT_NOW + 1;
-/// The same of `fell_ms`.
-pub(super) const FELL_MS: usize = FALLEN_MS + 1;
-/// The same of `fallen_parent`.
-pub(super) const FALLEN_PARENT: usize = FELL_MS + 1;
-
-pub(super) const FINDINGS_BYTES: usize = size_of::<Findings>();
-/// Where in the file each part lies.
-pub(super) const OWN_AT: usize = 0;
-pub(super) const FALLEN_AT: usize = RECORD_BYTES;
-pub(super) const NOTES_AT: usize = 2 * RECORD_BYTES;
-
-/// What the worker was started with.
-#[derive(Clone, Copy)]
-pub(super) struct Terms {
-    pub(super) measure: Measure,
-    /// The limit on what is resident, if that is the measure.
-    pub(super) resident_limit: Option<u64>,
-    /// The budget that it shares.
-    pub(super) budget: Option<SharedLedger>,
-    pub(super) exit_code: u8,
-    pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,
-    /// Who set its limit.
-    pub(super) source: LimitSource,
-    /// How the C library tells of ENOMEM in the user's language; empty in English.
-    pub(super) no_memory: Text<NO_MEMORY_BYTES>,
-    /// Process numbers are below this.
-    pub(super) numbers: usize,
-}
+use std::sync::atomic::Ordering;
 
 /// How many processes with refusals are kept in mind at once; the oldest gives way.
 const MOST_PROCESSES: usize = 64;
-
-/// A process that was refused something.
-#[derive(Clone, Copy)]
-struct Troubled {
-    pid: u32,
-    refusals: Refusals,
-    facts: Facts,
-    /// When `facts` was gathered, and the children's pages by then.
-    at_ms: u64,
-    childrens_pages: u64,
-    /// It ends, and not of that.
-    is_innocent: bool,
-    /// Known once it ends.
-    parent: Option<u32>,
-    ending_ms: u64,
-}
-
-/// What the report will say.
-#[derive(Clone, Copy)]
-struct Facts {
-    tid: u32,
-    thread: Text<16>,
-    program: Text<64>,
-    bytes: u64,
-    measure: Measure,
-    limit: Option<u64>,
-    memory: MemoryUse,
-    /// It was the budget that had no room, for so long.
-    waited_ms: Option<u64>,
-}
-
-/// A thread, and the call that it is making. All zero: nothing is known.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Call {
-    /// Bytes asked for; or the end of the heap that was.
-    value: u64,
-    /// How large the block is that is to grow; zero for none.
-    grown_from: u64,
-    /// The call's first argument.
-    first: u64,
-    /// The process that the thread belongs to.
-    process: u32,
-    is_break: bool,
-    is_writable: bool,
-    /// What it takes no limit refuses.
-    unlimited: Unlimited,
-    /// So much of that has been granted.
-    pledged: u64,
-    /// It was refused before it was made.
-    is_refused: bool,
-    /// The last call for memory was refused.
-    was_refused: bool,
-    /// The call that it makes maps memory, and its result is waited for.
-    is_noted: bool,
-    /// How often it was made again since it was refused.
-    tries: u32,
-    /// The call that it makes gives so much memory back, and began when its process had used so much processor time.
-    released: u64,
-    began_ns: u64,
-    /// The call that it makes reads something.
-    reads: bool,
-    /// It is stopped at every call.
-    is_watched: bool,
-    wait: Wait,
-}
 
 /// A thread that is left where it was refused, as others who share its budget have what it wants.
 #[derive(Clone, Copy)]
@@ -870,178 +749,6 @@ impl Tracer {
     }
 }
 
-impl Troubled {
-    fn new(pid: u32) -> Troubled {
-        Troubled {
-            pid,
-            refusals: Refusals::default(),
-            facts: Facts::new(),
-            at_ms: 0,
-            childrens_pages: 0,
-            is_innocent: false,
-            parent: None,
-            ending_ms: 0,
-        }
-    }
-
-    /// Takes in what thread `tid` is about to say.
-    fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64, no_memory: &[u8]) {
-        const READ_BYTES: usize = 4096;
-        let mut buffer = [0; READ_BYTES];
-        let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
-        let Some(buffer) = buffer.get_mut(..shown) else { return };
-        let len = sys::trace::read_memory(tid, at, buffer).len();
-        let len = buffer.get_mut(..len).map_or(0, drop_colours);
-        let text = buffer.get(..len).unwrap_or(&[]);
-        self.refusals.note_said(text, no_memory, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
-    }
-
-    /// The same of `count` parts, of which `parts` is the table.
-    fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64, no_memory: &[u8]) {
-        const MOST_PARTS: u64 = 16;
-        for index in 0..count.min(MOST_PARTS) {
-            // struct iovec: an address and a length.
-            let mut words = [0; 16];
-            let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
-            let Some((at, len)) = words.split_first_chunk() else { return };
-            let Some(len) = len.first_chunk() else { return };
-            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len), no_memory);
-        }
-    }
-
-    /// `began_ns`: how much processor time it had used when the call began, where that is known.
-    fn note_released(&mut self, bytes: u64, began_ns: Option<u64>) {
-        let limit = self.facts.limit.unwrap_or(u64::MAX);
-        let now = now_of(self.pid);
-        let took_ns = began_ns.map_or(0, |began_ns| now.used_ns.saturating_sub(began_ns));
-        self.refusals.note_released(bytes, took_ns, now, limit);
-    }
-
-    fn is_watched(&self) -> bool {
-        self.refusals.are_worth_watching(now_of(self.pid))
-    }
-}
-
-impl Facts {
-    const fn new() -> Facts {
-        Facts {
-            tid: 0,
-            thread: Text::new(),
-            program: Text::new(),
-            bytes: 0,
-            measure: Measure::AddressSpace,
-            limit: None,
-            memory: MemoryUse {
-                address_space: None,
-                data: None,
-                resident: None,
-                resident_peak: None,
-                anonymous: None,
-                shared: None,
-                swapped: None,
-                threads: None,
-                heap: HeapUse { live: None, peak: None },
-            },
-            waited_ms: None,
-        }
-    }
-
-    /// Whether one of the process's limits had no room for so much; which one is noted.
-    fn explain(&mut self, pid: u32, bytes: u64, writable: bool, terms: &Terms) -> bool {
-        // Which mappings are an allocator's cannot be seen from outside.
-        let asked = Asked { bytes, writable, by_allocator: true };
-        let first = terms.measure;
-        let limit_of = |measure: Measure| match (first, measure) {
-            (_, Measure::Resident) => terms.resident_limit.filter(|limit| !has_another(pid, *limit)),
-            // What is moved as the program goes says nothing of data.
-            (Measure::Resident, Measure::Data) => sys::memory::standing_limit_of(pid),
-            _ => sys::memory::soft_limit_of(pid, measure.into()),
-        };
-        let Some(full) = asked.refused_by(first, limit_of, &self.memory) else { return false };
-        (self.measure, self.limit) = (full.measure, Some(full.limit));
-        true
-    }
-}
-
-/// Whether a program that nobody moves the limit of has another one than this: from an inner launcher.
-fn has_another(pid: u32, limit: u64) -> bool {
-    let soft = sys::memory::soft_limit_on_data_of(pid);
-    mover_of(soft) == Mover::Nobody && soft != Some(marked_standing(limit))
-}
-
-impl Call {
-    /// Notes what thread `tid` is about to ask for; whether that matters.
-    fn note(&mut self, tid: u32) -> bool {
-        match sys::trace::call_of(tid) {
-            Some(MappingCall::Map { bytes, grown_from, writable, first, unlimited }) => {
-                (self.value, self.first, self.is_writable, self.is_break) = (bytes, first, writable, false);
-                self.grown_from = grown_from;
-                self.unlimited = unlimited;
-                bytes > 0
-            }
-            Some(MappingCall::Break { end }) => {
-                (self.value, self.first, self.is_writable, self.is_break) = (end, end, true, true);
-                self.grown_from = 0;
-                self.unlimited = Unlimited::Nothing;
-                true
-            }
-            None => {
-                self.unlimited = Unlimited::Nothing;
-                false
-            }
-        }
-    }
-
-    /// Whether the last call was for memory at this address, and was refused.
-    fn has_sought(&self, address: u64, refusals: &Refusals) -> bool {
-        let sought = if self.is_break {
-            refusals.heap_end()..self.value
-        } else {
-            self.first..self.first.saturating_add(self.value)
-        };
-        self.was_refused && self.first != 0 && sought.contains(&address)
-    }
-
-    /// It is about to take so much that no limit refuses.
-    fn pledge(&mut self, room: &Room, bytes: u64) {
-        room.pledge(self.process, bytes);
-        self.pledged = bytes;
-    }
-
-    /// Lets the thread go on, to its next call if it is watched.
-    fn go_on(&self, tid: u32, signal: i32) {
-        if self.is_watched {
-            sys::trace::go_on_to_call(tid, signal);
-        } else {
-            sys::trace::go_on(tid, signal);
-        }
-    }
-}
-
-/// The time, and the processor time that process `pid` has used.
-fn now_of(pid: u32) -> Moment {
-    Moment { used_ns: sys::proc::processor_ns_of(pid).unwrap_or(0), at_ms: sys::clock::monotonic_ms() }
-}
-
-/// Who holds most of the budget, now that it has no room.
-fn note_holders(findings: &Findings, holders: [Option<Holder>; HOLDERS]) {
-    for (words, holder) in findings.holders.iter().zip(&holders) {
-        let word = |bytes: Option<&[u8]>| {
-            u64::from_ne_bytes(bytes.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default())
-        };
-        let mut name = [0; 16];
-        let values = match holder {
-            Some(holder) => {
-                name.iter_mut().zip(holder.name.as_bytes()).for_each(|(to, from)| *to = *from);
-                [holder.pid.into(), holder.bytes, word(name.get(..8)), word(name.get(8..))]
-            }
-            None => [0; HOLDER_WORDS],
-        };
-        // Relaxed, as all the page.
-        words.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
-    }
-}
-
 /// Starts a tracer in a process of its own.
 pub(super) fn start(
     tracer: &mut Tracer,
@@ -1065,102 +772,10 @@ fn let_run(tid: u32, event: Event) {
     }
 }
 
-/// Whether a status is that of a process which failed by itself: a non-zero exit code, or a signal that a program's own
-/// fault or abort raises. Who is ended by SIGTERM or SIGKILL was ended by somebody.
-pub(super) fn is_death(status: i32) -> bool {
-    if libc::WIFEXITED(status) {
-        let code = u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX);
-        return code != 0 && !CODES_OF_SIGNALS.contains(&code);
-    }
-    matches!(
-        libc::WTERMSIG(status),
-        libc::SIGABRT
-            | libc::SIGSEGV
-            | libc::SIGBUS
-            | libc::SIGILL
-            | libc::SIGTRAP
-            | libc::SIGFPE
-            | libc::SIGSYS
-    )
-}
-
-/// The same, or an end by the signal that some libraries send their own process instead: whether it did is seen by who
-/// follows it.
-pub(super) fn may_be_death(status: i32) -> bool {
-    is_death(status) || libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGINT
-}
-
 /// The supervisor may have a small soft limit of its own; this process is not what it is for.
 fn lift_own_limits() {
     for measure in [Measure::AddressSpace, Measure::Data] {
         let hard = rlimit(measure.into()).hard;
         set_rlimit(measure.into(), Rlimit { soft: hard, hard });
-    }
-}
-
-fn map_findings(fd: RawFd) -> Option<&'static Findings> {
-    let at = sys::memfd::map_for_ever(fd, FINDINGS_BYTES)?;
-    // SAFETY: page-aligned, as large as the type, never unmapped, and made of words that any bytes are valid for; what
-    // both processes touch at the same time is atomic.
-    Some(unsafe { &*at.cast::<Findings>() })
-}
-
-/// One slot for each process number there can be. Only the pages of those that are met take memory.
-fn map_calls(numbers: usize) -> Option<&'static mut [Call]> {
-    let at = sys::memory::map_zeros_for_ever(numbers.checked_mul(size_of::<Call>())?)?;
-    // SAFETY: page-aligned zeros, which are a valid `Call`, never unmapped, and known to nobody else.
-    Some(unsafe { std::slice::from_raw_parts_mut(at.cast::<Call>(), numbers) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Command, Stdio};
-
-    const LIMIT: u64 = 1 << 30;
-
-    /// Which limit explains that a process was refused so much, with so much in use by either measure.
-    fn explained(used: u64, bytes: u64, writable: bool, first: Measure) -> Option<Measure> {
-        // Ends when its input does.
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: libc::RLIM_INFINITY };
-        for resource in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
-            // SAFETY: `limit` is readable during the call, and the old one is not asked for.
-            let set = unsafe {
-                libc::prlimit(child.id().cast_signed(), resource, &raw const limit, std::ptr::null_mut())
-            };
-            assert_eq!(set, 0, "{}", io::Error::last_os_error());
-        }
-        let mut facts = Facts::new();
-        (facts.memory.address_space, facts.memory.data) = (Some(used), Some(used));
-        let terms = Terms {
-            measure: first,
-            resident_limit: None,
-            budget: None,
-            exit_code: 198,
-            token: None,
-            source: LimitSource::Environment,
-            no_memory: Text::new(),
-            numbers: 0,
-        };
-        let is_explained = facts.explain(child.id(), bytes, writable, &terms);
-        drop(child.stdin.take());
-        child.wait().unwrap();
-        is_explained.then_some(facts.measure)
-    }
-
-    #[test]
-    fn of_two_limits_that_are_reached_the_one_that_was_asked_for_is_told() {
-        for measure in [Measure::AddressSpace, Measure::Data] {
-            assert_eq!(explained(LIMIT / 2, LIMIT, true, measure), Some(measure));
-        }
-        assert_eq!(explained(LIMIT / 2, LIMIT, false, Measure::Data), Some(Measure::AddressSpace));
-    }
-
-    #[test]
-    fn other_threads_may_have_given_a_little_back_since_the_refusal() {
-        let bytes = 1 << 20;
-        assert!(explained(LIMIT - bytes - LIMIT / 32, bytes, true, Measure::Data).is_some());
-        assert_eq!(explained(LIMIT - bytes - LIMIT / 8, bytes, true, Measure::Data), None);
     }
 }

@@ -18,7 +18,7 @@ use super::running::{Equipment, Loaded, Running};
 use super::sharing::SharedBudget;
 use super::sys;
 use super::sys::memory::rlimit;
-use super::tracer::Terms;
+use super::terms::Terms;
 use super::witness::Ward;
 use super::{resolve, starter, target};
 use crate::Limit;
