@@ -175,7 +175,7 @@ pub(super) fn start(
 impl Watch {
     /// Until nobody has the budget any more. Whoever stands still then goes on, as this thread ends.
     fn run(mut self) {
-        sys::process::take_short_turns();
+        sys::turns::take_short_turns();
         loop {
             let pause = self.look();
             self.race.let_go_on(self.asked.is_some() || self.over_since.is_some());

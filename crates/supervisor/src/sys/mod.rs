@@ -10,5 +10,6 @@ pub(super) mod signals;
 pub(super) mod spawn;
 pub(super) mod terminal;
 pub(super) mod trace;
+pub(super) mod turns;
 
 pub(super) use oomguard_core::sys::{clock, errno, fd, image, join, memory, proc, process};
