@@ -134,9 +134,10 @@ mod macros;
 #[path = "fuzzing.rs"]
 pub mod __fuzz;
 
-/// For [`guard!`]; not part of the interface.
+/// For [`guard!`] and the launcher; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use oomguard_core::forms;
     pub use oomguard_engine::interface::Source;
     pub use oomguard_engine::settings::{Profile, Settings};
 }

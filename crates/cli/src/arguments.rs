@@ -2,6 +2,7 @@
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use oomguard::__private::forms;
 use oomguard::supervisor::Sufficient;
 use oomguard::{Limit, Measure};
 use std::ffi::OsString;
@@ -265,9 +266,7 @@ pub fn measure(text: &str) -> Result<Measure, String> {
 
 /// `--patience` and `OOMGUARD_PATIENCE`.
 pub fn patience(text: &str) -> Result<Duration, String> {
-    oomguard::supervisor::patience(text).ok_or_else(|| {
-        "not a span of time; accepted: 0, or a whole number with ms, s, min or h, such as 500ms, 5s or 2min".into()
-    })
+    read(text, forms::patience).map(Duration::from_millis)
 }
 
 /// `--verdict` and `OOMGUARD_VERDICT`.
@@ -275,33 +274,23 @@ pub fn sufficient(text: &str) -> Result<Sufficient, String> {
     text.parse()
 }
 
-/// `OOMGUARD_EXIT_CODE`.
+/// `--exit-code` and `OOMGUARD_EXIT_CODE`.
 pub fn exit_code(text: &str) -> Result<u8, String> {
-    match text.parse() {
-        Ok(code @ 1..) if !text.starts_with('+') => Ok(code),
-        _ => Err("not an exit code; accepted: a number from 1 to 255".into()),
-    }
+    read(text, forms::exit_code)
 }
 
-/// `OOMGUARD_ON_REFUSAL`: the guard in the command reads it again, and this, too.
+/// `OOMGUARD_ON_REFUSAL`, which the guard in the command reads.
 pub fn on_refusal(text: &str) -> Result<(), String> {
-    match text {
-        "deferred" | "immediate" | "immediate-threads" => Ok(()),
-        _ => Err("not a way to answer; accepted: deferred or immediate".into()),
-    }
+    read(text, forms::on_refusal).map(drop)
 }
 
-/// `--stall`: the guard in the command reads it again.
+/// `--stall` and `OOMGUARD_STALL`, which the guard in the command reads.
 pub fn stall(text: &str) -> Result<String, String> {
-    let number = ["ms", "min", "s", "h"].iter().find_map(|unit| text.strip_suffix(unit));
-    let is_number = |number: &str| {
-        number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse().is_ok_and(|n: u64| n > 0)
-    };
-    if text == "off" || number.is_some_and(is_number) {
-        Ok(text.to_owned())
-    } else {
-        Err("not a span of time; accepted: off, or a whole number above zero with ms, s, min or h, such as 500ms, 10s or 2min".into())
-    }
+    read(text, forms::stall).map(|_| text.to_owned())
+}
+
+fn read<T>(text: &str, read: fn(&[u8]) -> Result<T, forms::BadForm>) -> Result<T, String> {
+    read(text.as_bytes()).map_err(|error| error.to_string())
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, String> {

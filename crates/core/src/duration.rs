@@ -2,18 +2,6 @@
 
 use crate::text::whole_number;
 
-/// What is accepted where there need be none, in words.
-pub const DURATION_OR_OFF: &str =
-    "off, or a whole number above zero with ms, s, min or h, such as 500ms, 10s or 2min";
-
-/// What is accepted for a wait, in words.
-pub const PATIENCE_FORMS: &str = "0, or a whole number with ms, s, min or h, such as 500ms, 5s or 2min";
-
-/// The same where there need be no wait: in milliseconds.
-pub fn parse_patience(text: &[u8]) -> Option<u64> {
-    if text == b"0" { Some(0) } else { parse_duration(text) }
-}
-
 /// In milliseconds; `None` where it is no span of time.
 pub fn parse_duration(text: &[u8]) -> Option<u64> {
     // The longer units first, where one ends as another does.
@@ -24,15 +12,6 @@ pub fn parse_duration(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_wait_wants_no_unit() {
-        for (text, expected) in
-            [("0", Some(0)), ("0s", Some(0)), ("500ms", Some(500)), ("1", None), ("", None)]
-        {
-            assert_eq!(parse_patience(text.as_bytes()), expected, "{text}");
-        }
-    }
 
     #[test]
     fn a_span_is_a_number_and_a_unit() {

@@ -44,6 +44,7 @@ extern crate alloc;
 #[warn(missing_docs)]
 pub mod contract;
 pub mod duration;
+pub mod forms;
 #[warn(missing_docs)]
 pub mod limit;
 pub mod names;

@@ -1,7 +1,7 @@
 //! What start-up found out: written once, before `main`, and only read from then on.
 
 use super::limits::{Resolved, holding, raised_for_last_words};
-use super::settings::{Profile, WhenRefused};
+use super::settings::Profile;
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -9,6 +9,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use once_cell::race::OnceRef;
 use oomguard_core::contract::{LimitSource, Measure, Sufficient, TOKEN_MAX_BYTES};
+use oomguard_core::forms::WhenRefused;
 use oomguard_core::sys::fd::FileId;
 use oomguard_core::sys::memory::{Rlimit, rlimit};
 use oomguard_core::text::Text;

@@ -4,7 +4,7 @@ use oomguard_core::contract::{
     DEFAULT_RESERVE_BYTES, DEFAULT_STALL_MS, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError,
     Sufficient, TOKEN_MAX_BYTES, variable,
 };
-use oomguard_core::duration::{DURATION_OR_OFF, PATIENCE_FORMS, parse_duration, parse_patience};
+use oomguard_core::forms::{self, BadForm, WhenRefused};
 use oomguard_core::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
 use oomguard_core::names::meant_by;
 use oomguard_core::text::{Text, place_of, until, whole_number};
@@ -18,14 +18,6 @@ pub struct Settings {
     reserve: Option<u64>,
     on_refusal: Option<WhenRefused>,
     profile: Option<Profile>,
-}
-
-/// What becomes of a refusal that nothing could cure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct WhenRefused {
-    pub(super) allocation: OnRefusal,
-    /// A thread that cannot be started ends the process as well.
-    pub(super) threads_end: bool,
 }
 
 /// Whether live allocations are sampled.
@@ -165,6 +157,21 @@ impl<'a> Environment<'a> {
     pub fn of(&self, name: &str) -> Option<&'a [u8]> {
         *self.values.get(place_among_ours(name.as_bytes())?)?
     }
+
+    /// The same, as it is to be understood.
+    fn read<T>(
+        &self,
+        name: &'static str,
+        read: fn(&'a [u8]) -> Result<T, BadForm>,
+    ) -> Result<Option<T>, BadVariable<'a>> {
+        let Some(value) = self.of(name) else { return Ok(None) };
+        read(value).map(Some).map_err(|BadForm { reason, accepted }| BadVariable {
+            name,
+            value,
+            reason,
+            accepted,
+        })
+    }
 }
 
 #[inline(never)]
@@ -240,12 +247,11 @@ pub(super) fn resolve<'a>(
     environment: &Environment<'a>,
 ) -> Result<Wishes<'a>, BadVariable<'a>> {
     let measure = environment.of(variable::MEASURE).map(measure_from).transpose()?.or(source.measure);
-    let exit_code = environment.of(variable::EXIT_CODE).map(exit_code_from).transpose()?.or(source.exit_code);
+    let exit_code = environment.read(variable::EXIT_CODE, forms::exit_code)?.or(source.exit_code);
     let reserve = environment.of(variable::RESERVE).map(reserve_from).transpose()?.or(source.reserve);
-    let on_refusal =
-        environment.of(variable::ON_REFUSAL).map(on_refusal_from).transpose()?.or(source.on_refusal);
+    let on_refusal = environment.read(variable::ON_REFUSAL, forms::on_refusal)?.or(source.on_refusal);
     // For whoever keeps a ledger; wrong text is told here as well.
-    environment.of(variable::PATIENCE).map(patience_from).transpose()?;
+    environment.read(variable::PATIENCE, forms::patience)?;
     environment.of(variable::BUDGET).map(|value| limit_of(variable::BUDGET, value)).transpose()?;
     Ok(Wishes {
         limit_from_environment: environment.of(variable::LIMIT).map(limit_from).transpose()?,
@@ -263,7 +269,7 @@ pub(super) fn resolve<'a>(
         inject: environment.of(variable::INJECT),
         arenas_are_set: environment.arenas_are_set,
         profile_from_environment: environment.of(variable::PROFILE).map(profile_from).transpose()?,
-        stall_ms: environment.of(variable::STALL).map_or(Ok(Some(DEFAULT_STALL_MS)), stall_from)?,
+        stall_ms: environment.read(variable::STALL, forms::stall)?.unwrap_or(Some(DEFAULT_STALL_MS)),
         exits_on_uncaught: environment
             .of(variable::EXIT_ON_UNCAUGHT)
             .map_or(Ok(false), |value| switch_from(variable::EXIT_ON_UNCAUGHT, value))?,
@@ -272,15 +278,6 @@ pub(super) fn resolve<'a>(
 
 fn limit_from(value: &[u8]) -> Result<Limit, BadVariable<'_>> {
     limit_of(variable::LIMIT, value)
-}
-
-fn patience_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {
-    parse_patience(value).ok_or(BadVariable {
-        name: variable::PATIENCE,
-        value,
-        reason: "not a span of time",
-        accepted: PATIENCE_FORMS,
-    })
 }
 
 fn limit_of<'a>(name: &'static str, value: &'a [u8]) -> Result<Limit, BadVariable<'a>> {
@@ -299,32 +296,6 @@ fn measure_from(value: &[u8]) -> Result<Measure, BadVariable<'_>> {
         reason: ParseMeasureError::REASON,
         accepted: ParseMeasureError::FORMS,
     })
-}
-
-fn exit_code_from(value: &[u8]) -> Result<u8, BadVariable<'_>> {
-    match whole_number(value).map(u8::try_from) {
-        Some(Ok(code)) if code > 0 => Ok(code),
-        _ => Err(BadVariable {
-            name: variable::EXIT_CODE,
-            value,
-            reason: "not an exit code",
-            accepted: "a number from 1 to 255",
-        }),
-    }
-}
-
-fn on_refusal_from(value: &[u8]) -> Result<WhenRefused, BadVariable<'_>> {
-    let (allocation, threads_end) = (OnRefusal::Immediate, value == b"immediate-threads");
-    match value {
-        b"deferred" => Ok(WhenRefused::default()),
-        b"immediate" | b"immediate-threads" => Ok(WhenRefused { allocation, threads_end }),
-        _ => Err(BadVariable {
-            name: variable::ON_REFUSAL,
-            value,
-            reason: "not a way to handle a refusal",
-            accepted: "deferred or immediate; or immediate-threads, for threads that cannot be started as well",
-        }),
-    }
 }
 
 fn verdict_from(value: &[u8]) -> Result<Sufficient, BadVariable<'_>> {
@@ -389,19 +360,6 @@ fn token_from(value: &[u8]) -> Result<&[u8], BadVariable<'_>> {
         return Err(bad("too long"));
     }
     core::str::from_utf8(value).map(|_| value).map_err(|_| bad("not UTF-8"))
-}
-
-fn stall_from(value: &[u8]) -> Result<Option<u64>, BadVariable<'_>> {
-    match (value, parse_duration(value)) {
-        (b"off", _) => Ok(None),
-        (_, Some(ms @ 1..)) => Ok(Some(ms)),
-        _ => Err(BadVariable {
-            name: variable::STALL,
-            value,
-            reason: "not a span of time",
-            accepted: DURATION_OR_OFF,
-        }),
-    }
 }
 
 fn switch_from<'a>(name: &'static str, value: &'a [u8]) -> Result<bool, BadVariable<'a>> {

@@ -50,7 +50,7 @@
 // What both sides use goes by its own name.
 use oomguard_core::limit::{Limit, ParseLimitError};
 use oomguard_core::{
-    cgroup, contract, duration, growth, ledger, message, names, overrun, record, resolution, shortage, text,
+    cgroup, contract, forms, growth, ledger, message, names, overrun, record, resolution, shortage, text,
 };
 
 #[cfg(fuzzing)]

@@ -203,7 +203,7 @@ impl SharedBudget {
 
 /// How long a request waits, as `OOMGUARD_PATIENCE` says it: `0`, `500ms`, `5s`, `2min`. `None` where it is no span of time.
 pub fn patience(text: &str) -> Option<Duration> {
-    crate::duration::parse_patience(text.as_bytes()).map(Duration::from_millis)
+    crate::forms::patience(text.as_bytes()).ok().map(Duration::from_millis)
 }
 
 impl std::fmt::Debug for SharedBudget {
