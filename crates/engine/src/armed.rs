@@ -41,10 +41,8 @@ pub struct Armed {
     /// The code of `std::alloc::handle_alloc_error`.
     pub(super) alloc_error_code: Range<usize>,
     /// `OOMGUARD_STALL`, in milliseconds; `None` where it may last for ever.
-    #[cfg(feature = "shim")]
     pub stall_ms: Option<u64>,
     /// `OOMGUARD_EXIT_ON_UNCAUGHT`.
-    #[cfg(feature = "shim")]
     pub exits_on_uncaught: bool,
     /// What SIGABRT did before.
     pub(super) abort_action: libc::sigaction,

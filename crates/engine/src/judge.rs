@@ -14,7 +14,7 @@
 use super::armed::{Armed, armed};
 use super::exhaustion::{Own, Verdict};
 use super::notes::{self, Asker, Noted};
-use super::{filter, resident};
+use super::{filter, gone_on, resident};
 use oomguard_core::contract::{Cause, Evidence, Measure};
 use oomguard_core::message::Message;
 use oomguard_core::report::Request;
@@ -62,7 +62,6 @@ impl Said {
     }
 
     /// That it failed at something else.
-    #[cfg(feature = "shim")]
     pub fn of_another_failure() -> Said {
         Said { message: Message::Unrelated, about: None, fails_otherwise: true, fails_to_make: false }
     }
@@ -112,7 +111,6 @@ pub fn of_abort(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
 }
 
 /// A handler of the program's own has seen a fault, and ends it. What it says is about the fault.
-#[cfg(feature = "shim")]
 pub fn of_handled_fault(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     of_own_signal(armed, said, &|noted| can_be_met(noted) || is_straight(noted))
 }
@@ -142,7 +140,6 @@ pub fn mapping_refused_at_once() -> Option<Noted> {
 }
 
 /// The program stops itself by an instruction that faults, as V8 and HotSpot do.
-#[cfg(feature = "shim")]
 pub fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     // Who checks what it got, and traps if that is nothing.
     let is_at_once = |noted: &Noted| noted.allocations_since == 0 && noted.tid == sys::process::tid();
@@ -209,7 +206,7 @@ fn by_straightness(confirm: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
         })
         .filter(is_straight_for_its_size)
         .filter(|noted| confirm(noted))
-        .filter(|noted| !has_gone_on_quietly(noted))
+        .filter(|noted| !gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted)))
         .map(|noted| guilt(&noted, Evidence::Straight))
 }
 
@@ -223,21 +220,6 @@ fn can_be_met(noted: &Noted) -> bool {
 fn is_straight_for_its_size(noted: &Noted) -> bool {
     let limit = armed().and_then(|armed| armed.limit.bytes()).unwrap_or(0);
     can_be_met(noted) || noted.tid == sys::process::tid() && noted.since.is_straight_way_out(limit)
-}
-
-/// Whether the program has gone on in a way that takes no memory: it reads its input, waits for the threads that it has, or
-/// writes on after a request that can never be met.
-#[cfg(feature = "shim")]
-fn has_gone_on_quietly(noted: &Noted) -> bool {
-    super::library::in_charge().is_some()
-        && (notes::has_read_on()
-            || !can_be_met(noted) && notes::has_written_on()
-            || noted.cause == Cause::Thread && notes::has_waited_here())
-}
-
-#[cfg(not(feature = "shim"))]
-fn has_gone_on_quietly(_: &Noted) -> bool {
-    false
 }
 
 /// Whether hardly anything has happened since then.

@@ -8,10 +8,8 @@
 
 use super::{filter, standing};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-#[cfg(feature = "shim")]
 use oomguard_core::contract::Measure;
 use oomguard_core::growth::{self, Grant, Growth, Looks, Use};
-#[cfg(feature = "shim")]
 use oomguard_core::ledger::Id;
 use oomguard_core::ledger::{LEDGER_BYTES, Ledger, Row, Seen};
 use oomguard_core::record;
@@ -19,7 +17,6 @@ use oomguard_core::report::Holder;
 use oomguard_core::sys;
 use oomguard_core::sys::fd::Fd;
 use oomguard_core::sys::memfd::ASKS_FOR_THE_LEDGER;
-#[cfg(feature = "shim")]
 use oomguard_core::sys::memory::memory_use;
 use oomguard_core::sys::signals::Held;
 use oomguard_core::text::Text;
@@ -126,7 +123,6 @@ fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
 }
 
 /// This process has started a program that cannot ask: it is looked at from now on, and not once it is found.
-#[cfg(feature = "shim")]
 pub fn note_outside(pid: u32) {
     let Some(ledger) = ledger().filter(|_| filter::may_ask()) else { return };
     let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { return };
@@ -135,7 +131,6 @@ pub fn note_outside(pid: u32) {
 }
 
 /// This process, a child that was just forked, holds what its parent held: its parent is charged for that.
-#[cfg(feature = "shim")]
 pub fn begin_in_child() {
     if !is_shared() || !filter::may_ask() {
         return;

@@ -30,6 +30,7 @@
 //! | `resident` | the measure `resident`: may it have more? |
 //! | `onlooker` | a thread that looks whether it holds too much, where no parent does |
 //! | `notes` | what was refused and not got over, and what has been allocated since |
+//! | `gone_on` | whether the program reads, writes or waits since, where the library is in charge |
 //! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
 //! | `std_line` | std's own line, held back until it is plain that it is std's |
 //! | `frames` | whether a certain function is on a thread's stack |
@@ -109,6 +110,7 @@ cfg_if::cfg_if! {
         mod exits;
         pub mod filter;
         mod frames;
+        pub mod gone_on;
         mod hook;
         #[cfg(feature = "inject")]
         #[warn(missing_docs)]

@@ -10,7 +10,6 @@ use super::notes;
 use super::real::{Real, call_real};
 use super::resident::Refused;
 use super::{filter, lease, owner, refusal, resident};
-#[cfg(feature = "shim")]
 use core::ffi::c_long;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +31,10 @@ pub fn resolve() {
     for real in [&MMAP, &MREMAP, &MPROTECT] {
         let _ = real.address();
     }
-    #[cfg(feature = "shim")]
+}
+
+/// The same of what only the library defines.
+pub fn resolve_allocation() {
     for real in [&FALLOCATE, &POSIX_FALLOCATE, &TEST_CANCEL] {
         let _ = real.address();
     }
@@ -404,22 +406,15 @@ unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, pro
 }
 
 // "C-unwind": in glibc it is a cancellation point, from which a cancelled thread is unwound through its callers.
-#[cfg(feature = "shim")]
 type Fallocate = unsafe extern "C-unwind" fn(c_int, c_int, i64, i64) -> c_int;
-#[cfg(feature = "shim")]
 type TestCancel = unsafe extern "C-unwind" fn();
-#[cfg(feature = "shim")]
 type PosixFallocate = unsafe extern "C" fn(c_int, i64, i64) -> c_int;
 
-#[cfg(feature = "shim")]
 static FALLOCATE: Real = Real::new(c"fallocate");
-#[cfg(feature = "shim")]
 static TEST_CANCEL: Real = Real::new(c"pthread_testcancel");
-#[cfg(feature = "shim")]
 static POSIX_FALLOCATE: Real = Real::new(c"posix_fallocate");
 
 /// What is asked for before a file gets memory for so many bytes that it shows nobody yet.
-#[cfg(feature = "shim")]
 #[cold]
 #[inline(never)]
 fn ask_before_allocation(fd: c_int, offset: i64, bytes: i64) -> Before {
@@ -441,7 +436,6 @@ fn ask_before_allocation(fd: c_int, offset: i64, bytes: i64) -> Before {
 ///
 /// # Safety
 /// That of fallocate(2).
-#[cfg(feature = "shim")]
 pub unsafe extern "C-unwind" fn fallocate(fd: c_int, mode: c_int, offset: i64, bytes: i64) -> c_int {
     let real = call_real!(FALLOCATE, Fallocate);
     // SAFETY: the arguments are the caller's, whose contract is the same.
@@ -450,7 +444,6 @@ pub unsafe extern "C-unwind" fn fallocate(fd: c_int, mode: c_int, offset: i64, b
 
 /// # Safety
 /// That of fallocate(2).
-#[cfg(feature = "shim")]
 unsafe fn fallocate_by(real: Option<Fallocate>, fd: c_int, mode: c_int, offset: i64, bytes: i64) -> c_int {
     // All other modes give back, or move.
     let takes = mode & !libc::FALLOC_FL_KEEP_SIZE == 0;
@@ -486,7 +479,6 @@ unsafe fn fallocate_by(real: Option<Fallocate>, fd: c_int, mode: c_int, offset: 
 ///
 /// # Safety
 /// That of posix_fallocate(3).
-#[cfg(feature = "shim")]
 pub unsafe extern "C" fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> c_int {
     let before = ask_before_allocation(fd, offset, bytes);
     if let Before::Refused = before {
@@ -510,7 +502,6 @@ pub unsafe extern "C" fn posix_fallocate(fd: c_int, offset: i64, bytes: i64) -> 
 ///
 /// # Safety
 /// That of the call.
-#[cfg(feature = "shim")]
 pub unsafe extern "C" fn mapping_syscall(
     number: c_long,
     a: usize,

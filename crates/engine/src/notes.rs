@@ -10,7 +10,7 @@
 
 use super::armed::{Armed, armed};
 use super::hook::Hook;
-use super::{filter, onlooker, owner, record, refused, std_line};
+use super::{filter, gone_on, onlooker, owner, record, refused, std_line};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
@@ -95,7 +95,6 @@ fn doings() -> Doings {
 /// The pages of children who say nothing about how this process goes on.
 static LEFT_OUT_PAGES: AtomicU64 = AtomicU64::new(0);
 
-#[cfg(feature = "shim")]
 pub fn leave_out_children(pages: u64) {
     LEFT_OUT_PAGES.fetch_add(pages, Relaxed);
 }
@@ -126,7 +125,6 @@ impl Since {
     }
 
     /// The same of one that has said something else meanwhile.
-    #[cfg(feature = "shim")]
     pub fn is_short_way_out(self) -> bool {
         self.ms <= 2000 && self.processor_ms <= 200 && !self.has_served(50, 200) && !self.has_waited_for_child
     }
@@ -155,14 +153,6 @@ struct Note {
     bytes_before: AtomicU64,
     /// When so many bytes have been allocated since, the program has got over it.
     enough_bytes: AtomicU64,
-    /// How much had been read, how much had been written, and how often the refused thread had waited. Only of what was
-    /// requested.
-    #[cfg(feature = "shim")]
-    read_before: AtomicU64,
-    #[cfg(feature = "shim")]
-    written_before: AtomicU64,
-    #[cfg(feature = "shim")]
-    waits_before: AtomicU64,
 }
 
 impl Note {
@@ -177,12 +167,6 @@ impl Note {
             allocations_before: AtomicU64::new(0),
             bytes_before: AtomicU64::new(0),
             enough_bytes: AtomicU64::new(0),
-            #[cfg(feature = "shim")]
-            read_before: AtomicU64::new(0),
-            #[cfg(feature = "shim")]
-            written_before: AtomicU64::new(0),
-            #[cfg(feature = "shim")]
-            waits_before: AtomicU64::new(0),
         }
     }
 }
@@ -267,7 +251,6 @@ pub fn begin() {
 }
 
 /// The library for other languages begins the notes of a child itself, at the fork.
-#[cfg(feature = "shim")]
 pub fn begin_only_here() {
     BEGINS_IN_CHILDREN.store(false, Relaxed);
     begin();
@@ -303,13 +286,8 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.at.set_now();
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
-    #[cfg(feature = "shim")]
-    if asker == Asker::Other && cause != Cause::Mapping && super::library::in_charge().is_some() {
-        note.read_before.store(READ.get(sys::process::bytes_read), Relaxed);
-        let is_possible = armed().is_none_or(|armed| armed.could_hold(request.bytes));
-        let written = if is_possible { u64::MAX } else { WRITTEN.get(sys::process::bytes_written) };
-        note.written_before.store(written, Relaxed);
-        note.waits_before.store(if filter::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
+    if asker == Asker::Other && cause != Cause::Mapping {
+        gone_on::begin(request.bytes);
     }
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);
     // Release: pairs with the Acquire in `close`, so that who sees this refusal does not take the one before for it.
@@ -323,74 +301,6 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
         record::note_open(cause, request.bytes, counted);
     }
     watch(request.bytes);
-}
-
-/// What the kernel counts of this process, as it was in this millisecond: a loop of refusals asks no more often.
-#[cfg(feature = "shim")]
-struct Lately {
-    at_ms: AtomicU64,
-    count: AtomicU64,
-}
-
-#[cfg(feature = "shim")]
-impl Lately {
-    const fn new() -> Self {
-        Lately { at_ms: AtomicU64::new(0), count: AtomicU64::new(0) }
-    }
-
-    fn get(&self, ask: fn() -> Option<u64>) -> u64 {
-        let now_ms = sys::clock::monotonic_ms();
-        if self.at_ms.swap(now_ms, Relaxed) != now_ms {
-            let count = if filter::may_ask() { ask() } else { None };
-            self.count.store(count.unwrap_or(u64::MAX), Relaxed);
-        }
-        self.count.load(Relaxed)
-    }
-}
-
-#[cfg(feature = "shim")]
-static READ: Lately = Lately::new();
-#[cfg(feature = "shim")]
-static WRITTEN: Lately = Lately::new();
-
-/// Whether the program has taken in more since what was requested was refused: it goes on with its work. What the C
-/// library and the dynamic linker read for a message is less.
-#[cfg(feature = "shim")]
-pub(super) fn has_read_on() -> bool {
-    const MESSAGE_BYTES: u64 = 4096;
-    let before = REQUESTED.read_before.load(Relaxed);
-    filter::may_ask()
-        && sys::process::bytes_read().is_some_and(|bytes| bytes.saturating_sub(before) > MESSAGE_BYTES)
-}
-
-/// So many bytes that are written are none of those that `has_written_on` counts.
-#[cfg(feature = "shim")]
-pub fn note_piece(bytes: usize) {
-    // Relaxed: a number that stands by itself. One that says that nothing is counted stays.
-    let written = &REQUESTED.written_before;
-    if written.load(Relaxed) != u64::MAX {
-        written.fetch_add(bytes as u64, Relaxed);
-    }
-}
-
-/// Whether the program has written so much since a request was refused that can never be met: no message is so long, in
-/// however many calls.
-#[cfg(feature = "shim")]
-pub(super) fn has_written_on() -> bool {
-    const MESSAGE_BYTES: u64 = 2048;
-    let before = REQUESTED.written_before.load(Relaxed);
-    before != u64::MAX
-        && filter::may_ask()
-        && sys::process::bytes_written().is_some_and(|bytes| bytes.saturating_sub(before) > MESSAGE_BYTES)
-}
-
-/// Whether the thread that was refused what was requested is this one, and has waited for something since: for the threads
-/// that it has, as a rule.
-#[cfg(feature = "shim")]
-pub(super) fn has_waited_here() -> bool {
-    REQUESTED.tid.load(Relaxed) == sys::process::tid()
-        && filter::may_ask()
-        && sys::process::thread_waits() > REQUESTED.waits_before.load(Relaxed)
 }
 
 /// How much a program may allocate after a death was announced or led to, and still be dying.
@@ -461,7 +371,6 @@ oomguard_core::thread_own!(fn here() -> Here, "oomguard_notes_here");
 
 /// Calls what looks up, translates or converts a text, as a program's last words are: whatever that allocates is part of
 /// them, and not the program going on. In another language than English it is much.
-#[cfg(feature = "shim")]
 pub fn while_finding_words<T>(find: impl FnOnce() -> T) -> T {
     let before = here().finds_words.replace(true);
     let found = find();
@@ -470,7 +379,6 @@ pub fn while_finding_words<T>(find: impl FnOnce() -> T) -> T {
 }
 
 /// The same of a text that is there in any case, in the program's own language.
-#[cfg(feature = "shim")]
 pub fn while_translating<T>(find: impl FnOnce() -> T) -> T {
     let before = here().does_without.replace(true);
     let found = while_finding_words(find);
@@ -639,7 +547,6 @@ pub fn allocated_bytes() -> u64 {
 }
 
 /// The allocations and mappings that have been counted so far.
-#[cfg(feature = "shim")]
 pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }

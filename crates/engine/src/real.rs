@@ -61,7 +61,6 @@ impl Real {
 
     /// The same of a function that may have come with a library that was loaded since: before 2.34 glibc has some in
     /// libraries of their own.
-    #[cfg(feature = "shim")]
     pub fn address_by_now(&self) -> Option<usize> {
         self.address().or_else(|| if self.is_nowhere() { self.look_up() } else { None })
     }

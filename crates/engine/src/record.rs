@@ -5,11 +5,9 @@ use super::armed::{Armed, armed};
 use super::owner;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use oomguard_core::contract::Cause;
-#[cfg(feature = "shim")]
 use oomguard_core::message::Message;
 use oomguard_core::profile::Tables;
 use oomguard_core::record::{self, Counted, FILE_BYTES, HEAD_BYTES, Head, Page, Place, ProfileState, Told};
-#[cfg(feature = "shim")]
 use oomguard_core::record::{Becoming, Child};
 use oomguard_core::report::{Request, Snapshot};
 use oomguard_core::sys;
@@ -44,7 +42,6 @@ pub(super) fn note_trouble(value: Option<&[u8]>, reason: &[u8]) {
 }
 
 /// The limit is another one now.
-#[cfg(feature = "shim")]
 pub fn note_armed(armed: &Armed) {
     if let Some(page) = page() {
         write_armed(page, armed);
@@ -205,7 +202,6 @@ pub(super) fn note_count(counted: Counted) {
 }
 
 /// The program has said something that bears on its death; `None` takes it back.
-#[cfg(feature = "shim")]
 pub fn note_said(message: Option<Message>) {
     if let Some(page) = counting() {
         page.say(message, sys::clock::monotonic_ms());
@@ -220,7 +216,6 @@ pub fn acquit() {
 }
 
 /// This process is about to become the program at `path`, or does not after all. Also in a child of vfork(2).
-#[cfg(feature = "shim")]
 pub fn note_becoming(what: Becoming, path: &[u8]) {
     let Some(head) = head() else { return };
     let page = page().or_else(|| {
@@ -240,7 +235,6 @@ pub fn note_becoming(what: Becoming, path: &[u8]) {
 }
 
 /// Has this process followed from outside from now on, if its record's keeper does so.
-#[cfg(feature = "shim")]
 pub fn ask_to_be_followed() {
     let inode = INODE.load(Ordering::Relaxed);
     if inode != 0 {
@@ -255,7 +249,6 @@ static INODE: AtomicU64 = AtomicU64::new(0);
 static KEEPER: AtomicU32 = AtomicU32::new(0);
 
 /// The program of the record's keeper, with a NUL at the end, if there is one.
-#[cfg(feature = "shim")]
 pub fn keepers_program() -> Option<Text<48>> {
     let keeper = KEEPER.load(Ordering::Relaxed);
     let mut path = Text::new();
@@ -266,7 +259,6 @@ pub fn keepers_program() -> Option<Text<48>> {
 }
 
 /// This process has waited for a child that failed.
-#[cfg(feature = "shim")]
 pub fn note_failed_child(child: Child, status: i32) {
     if let Some(head) = head() {
         let (pid, parent) = (sys::process::pid(), sys::process::parent_pid());

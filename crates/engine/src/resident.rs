@@ -69,7 +69,6 @@ pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>, now: &MemoryUse, is_
 }
 
 /// This process, a child that was just forked, shares a budget, and has nothing of it yet: it asks before it takes more.
-#[cfg(feature = "shim")]
 pub fn settle_child() {
     if lease::is_shared()
         && filter::may_ask()
@@ -397,11 +396,9 @@ pub fn would_be_refused(bytes: usize) -> bool {
 }
 
 /// Calls to posix_spawn(3) and the like that are under way, for which the soft limit is lifted.
-#[cfg(feature = "shim")]
 static LIFTED: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
 
 /// What the soft limit is to be for a program that this process becomes, or starts.
-#[cfg(feature = "shim")]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum For {
     /// It moves its limit itself. Its dynamic linker maps before it can: the soft limit is what this process was started with.
@@ -412,7 +409,6 @@ pub enum For {
 
 /// The dynamic linker is about to map a library, by calls that cannot ask: there is to be room for its data. What comes of it is
 /// charged once it is touched.
-#[cfg(feature = "shim")]
 pub fn make_room_for_loading() {
     /// More than the data of all but the largest libraries.
     const LOADING_BYTES: u64 = 16 << 20;
@@ -433,7 +429,6 @@ pub fn make_room_for_loading() {
     sys::errno::set_errno(errno);
 }
 
-#[cfg(feature = "shim")]
 fn lift(limit: u64, whom: For) {
     if whom == For::Guarded || ceiling().is_some_and(|ceiling| ceiling <= limit) {
         move_soft_limit(None);
@@ -444,14 +439,12 @@ fn lift(limit: u64, whom: For) {
 }
 
 /// The limit that a program gets which this process becomes, or starts, where the soft limit is not what it may have.
-#[cfg(feature = "shim")]
 pub fn limit_at_start() -> Option<u64> {
     armed().and_then(limit)
 }
 
 /// Calls execve(2) or its kin with the soft limit that such a program needs. Also in a child of vfork(2), which has limits of
 /// its own.
-#[cfg(feature = "shim")]
 pub fn while_becoming<T>(whom: For, exec: impl FnOnce() -> T) -> T {
     let Some(limit) = armed().and_then(limit) else { return exec() };
     let errno = sys::errno::errno();
@@ -468,7 +461,6 @@ pub fn while_becoming<T>(whom: For, exec: impl FnOnce() -> T) -> T {
 }
 
 /// The same for posix_spawn(3): the child inherits what this process has meanwhile.
-#[cfg(feature = "shim")]
 pub fn while_starting<T>(whom: For, spawn: impl FnOnce() -> T) -> T {
     let Some(limit) = armed().and_then(limit) else { return spawn() };
     let errno = sys::errno::errno();

@@ -204,9 +204,7 @@ pub(super) struct Wishes<'a> {
     pub(super) arenas_are_set: bool,
     pub(super) profile_from_environment: Option<Profile>,
     /// In milliseconds; `None` where it may last for ever.
-    #[cfg_attr(not(feature = "shim"), allow(dead_code))]
     pub(super) stall_ms: Option<u64>,
-    #[cfg_attr(not(feature = "shim"), allow(dead_code))]
     pub(super) exits_on_uncaught: bool,
 }
 

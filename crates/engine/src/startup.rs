@@ -244,9 +244,7 @@ unsafe fn try_to_set_up<'a>(
         address_space_is_limited: address_space_is_limited.into(),
         arenas_are_set: wishes.arenas_are_set,
         alloc_error_code: alloc_error_code(),
-        #[cfg(feature = "shim")]
         stall_ms: wishes.stall_ms,
-        #[cfg(feature = "shim")]
         exits_on_uncaught: wishes.exits_on_uncaught,
         abort_action: sys::signals::disposition(libc::SIGABRT),
     };
@@ -280,7 +278,6 @@ fn within_budget(limit: Option<Resolved>) -> Option<Resolved> {
 
 /// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went
 /// wrong; then nothing has changed.
-#[cfg(feature = "shim")]
 pub fn change_limit(armed: &Armed, limit: oomguard_core::limit::Limit) -> Result<(), i32> {
     let measure = armed.measure;
     let now = rlimit(measure.into());

@@ -50,7 +50,6 @@ pub(super) fn extend(patience_ms: u64) {
 }
 
 /// There is no deadline any more: what is left to do is the program's own.
-#[cfg(feature = "shim")]
 pub fn call_off() {
     // Relaxed: as in `extend`.
     DEADLINE_MS.store(u64::MAX, Ordering::Relaxed);

@@ -19,7 +19,7 @@ use oomguard_engine::exhaustion::{self, Own};
 use oomguard_engine::judge::{self, Said};
 use oomguard_engine::notes::{self, Kept, Moment};
 use oomguard_engine::real::Real;
-use oomguard_engine::{owner, record, refused, standing, threads};
+use oomguard_engine::{gone_on, owner, record, refused, standing, threads};
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
 type Writev = unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize;
@@ -196,7 +196,7 @@ fn look_at_written(fd: c_int, start: usize, len: usize) {
     // SAFETY: the caller's for the length of the call.
     if let Some(text) = unsafe { sys::memory::readable(start, len, READ_BYTES) } {
         if fd == libc::STDERR_FILENO && text.last() != Some(&b'\n') {
-            notes::note_piece(len);
+            gone_on::note_piece(len);
         }
         hear(text);
     }

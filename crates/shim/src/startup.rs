@@ -94,6 +94,7 @@ pub(super) fn environment_says_limit() -> bool {
 fn resolve() {
     c_heap::resolve();
     mappings::resolve();
+    mappings::resolve_allocation();
     breaks::resolve();
     super::children::resolve();
     threads::resolve();
