@@ -208,10 +208,10 @@ fn death_by_rlimit() {
         let start = start("eat").env("OOMGUARD_LIMIT", "off").env("OOMGUARD_MEASURE", measure);
         let remains = run(rlimit(start, resource, 64 * MIB, 64 * MIB));
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["limit"], 64 * MIB, "{remains:#?}");
-        assert_eq!(record["limit_source"], "rlimit", "{remains:#?}");
-        assert_eq!(record["measure"], measure.replace('-', "_"), "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["limit"], 64 * MIB, "{remains:#?}");
+        assert_eq!(report["limit_source"], "rlimit", "{remains:#?}");
+        assert_eq!(report["measure"], measure.replace('-', "_"), "{remains:#?}");
     }
 }
 
@@ -220,10 +220,10 @@ fn other_measure() {
         let start = start("eat").env("OOMGUARD_LIMIT", "2Gi").env("OOMGUARD_MEASURE", measure);
         let remains = run(rlimit(start, resource, 64 * MIB, libc::RLIM_INFINITY));
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["limit"], 64 * MIB, "{remains:#?}");
-        assert_eq!(record["limit_source"], "rlimit", "{remains:#?}");
-        assert_eq!(record["measure"], other.replace('-', "_"), "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["limit"], 64 * MIB, "{remains:#?}");
+        assert_eq!(report["limit_source"], "rlimit", "{remains:#?}");
+        assert_eq!(report["measure"], other.replace('-', "_"), "{remains:#?}");
         assert!(remains.stderr.contains(&format!("of {other}, from an rlimit")), "{remains:#?}");
     }
 }
@@ -244,20 +244,20 @@ fn moved_limit() {
         {
             let remains = run(start(role));
             assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-            let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-            assert_eq!(record["limit"], limit * MIB, "{remains:#?}");
-            assert_eq!(record["limit_source"], "changed", "{remains:#?}");
+            let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+            assert_eq!(report["limit"], limit * MIB, "{remains:#?}");
+            assert_eq!(report["limit_source"], "changed", "{remains:#?}");
             let named =
                 format!("limit: {limit} MiB ({} bytes) of {measure}, moved since the start", limit * MIB);
             assert!(remains.stderr.contains(&named), "{remains:#?}");
-            let in_use = record[&measure.replace('-', "_")].as_u64().unwrap();
+            let in_use = report[&measure.replace('-', "_")].as_u64().unwrap();
             assert!(in_use > (limit - 8) * MIB && in_use <= limit * MIB, "{remains:#?}");
         }
     }
     // One that came only after the start.
     let remains = run(start("lower, eat").env("OOMGUARD_LIMIT", "off"));
-    let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-    assert_eq!((&record["limit"], &record["limit_source"]), (&(48 * MIB).into(), &"changed".into()));
+    let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+    assert_eq!((&report["limit"], &report["limit_source"]), (&(48 * MIB).into(), &"changed".into()));
 }
 
 fn moved_other_limit() {
@@ -266,10 +266,10 @@ fn moved_other_limit() {
             start("lower the other, eat").env("OOMGUARD_LIMIT", "2Gi").env("OOMGUARD_MEASURE", measure);
         let remains = run(start);
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["limit"], 64 * MIB, "{remains:#?}");
-        assert_eq!(record["limit_source"], "changed", "{remains:#?}");
-        assert_eq!(record["measure"], other.replace('-', "_"), "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["limit"], 64 * MIB, "{remains:#?}");
+        assert_eq!(report["limit_source"], "changed", "{remains:#?}");
+        assert_eq!(report["measure"], other.replace('-', "_"), "{remains:#?}");
     }
 }
 
@@ -279,8 +279,8 @@ fn reserve_above_raised_limit() {
         let remains = run(start);
         assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
         assert_eq!(remains.stdout, "last words", "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["limit"], 160 * MIB, "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["limit"], 160 * MIB, "{remains:#?}");
     }
 }
 
@@ -304,8 +304,8 @@ fn off() {
     // What the machine itself refuses is still an end in order.
     let remains = run(start("ask for too much").env("OOMGUARD_LIMIT", "off"));
     assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-    let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-    assert!(record["limit"].is_null() && record["limit_source"].is_null(), "{remains:#?}");
+    let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+    assert!(report["limit"].is_null() && report["limit_source"].is_null(), "{remains:#?}");
 }
 
 fn share() {
@@ -328,8 +328,8 @@ fn exit_code() {
     for code in [1, 77, 125, 255] {
         let remains = run(dies().env("OOMGUARD_EXIT_CODE", code.to_string()));
         assert_eq!(remains.end(), End::Exit(code), "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["exit_code"], code, "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["exit_code"], code, "{remains:#?}");
         assert!(remains.stderr.contains(&format!("exit code {code}\n")), "{remains:#?}");
     }
 }
@@ -341,12 +341,12 @@ fn dies() -> Start {
 fn token() {
     for token in ["", "a", "quote \" back \\ slash", "größer\t", &"x".repeat(64), &"\u{1}".repeat(64)] {
         let remains = run(dies().env("OOMGUARD_TOKEN", token));
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["token"], token, "{remains:#?}");
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["token"], token, "{remains:#?}");
     }
     let remains = run(dies());
-    let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-    assert!(record["token"].is_null(), "{remains:#?}");
+    let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+    assert!(report["token"].is_null(), "{remains:#?}");
 }
 
 fn quiet() {

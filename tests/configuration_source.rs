@@ -41,9 +41,9 @@ fn source_holds() {
     for role in ["cope", "eat"] {
         let remains = run(start(role));
         assert_eq!(remains.end(), End::Exit(66), "{remains:#?}");
-        let record = report::read(remains.report.as_deref().unwrap()).unwrap();
-        assert_eq!(record["limit_source"], "source");
-        assert_eq!(record["exit_code"], 66);
+        let report = report::read(remains.report.as_deref().unwrap()).unwrap();
+        assert_eq!(report["limit_source"], "source");
+        assert_eq!(report["exit_code"], 66);
         assert!(remains.stderr.contains("from the program's source"), "{remains:#?}");
     }
 }

@@ -58,8 +58,8 @@ fn lives(role: &str) {
 fn ends(role: &str) {
     let remains = run(role);
     assert_eq!(remains.end(), End::Exit(198), "{remains:#?}");
-    let record = report::read(remains.report.as_deref().unwrap_or("(no file)")).expect("a report");
-    assert_eq!(record["cause"], "thread", "{remains:#?}");
+    let report = report::read(remains.report.as_deref().unwrap_or("(no file)")).expect("a report");
+    assert_eq!(report["cause"], "thread", "{remains:#?}");
 }
 
 fn play(role: &str) {

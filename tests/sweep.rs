@@ -65,9 +65,9 @@ fn run(nth: u64, onwards: &str, on_refusal: &str, profile: &str, answer: &str) -
 fn judge(remains: &Remains, answer: &str) -> Result<(), String> {
     match remains.end() {
         End::Exit(198) => {
-            let record = report::read(remains.report.as_deref().unwrap_or("(no file)"))?;
-            if record["cause"] != "injected" {
-                return Err(format!("cause is {}", record["cause"]));
+            let report = report::read(remains.report.as_deref().unwrap_or("(no file)"))?;
+            if report["cause"] != "injected" {
+                return Err(format!("cause is {}", report["cause"]));
             }
             match remains.stderr.matches("oomguard: out of memory: ").count() {
                 1 => Ok(()),

@@ -138,7 +138,7 @@ fn judge(cell: &Cell, fate: Fate, remains: &Remains) -> Result<(), String> {
 }
 
 fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), String> {
-    let record = report::read(remains.report.as_deref().unwrap_or("(no file)"))?;
+    let report = report::read(remains.report.as_deref().unwrap_or("(no file)"))?;
     let pid = if cell.role.in_child {
         let printed = remains.stdout.lines().find_map(|line| line.strip_prefix("child "));
         printed.and_then(|pid| pid.parse().ok()).ok_or("no pid of a child on stdout")?
@@ -157,29 +157,29 @@ fn judge_report(cell: &Cell, causes: &[&str], remains: &Remains) -> Result<(), S
         ("token", cell.token().into()),
     ];
     for (key, expected) in facts {
-        if record[key] != expected {
-            return Err(format!("{key} is {} instead of {expected}", record[key]));
+        if report[key] != expected {
+            return Err(format!("{key} is {} instead of {expected}", report[key]));
         }
     }
-    if !causes.iter().any(|cause| record["cause"] == *cause) {
-        return Err(format!("cause is {} instead of {causes:?}", record["cause"]));
+    if !causes.iter().any(|cause| report["cause"] == *cause) {
+        return Err(format!("cause is {} instead of {causes:?}", report["cause"]));
     }
-    let (code, signal) = (&record["own_exit_code"], &record["own_signal"]);
+    let (code, signal) = (&report["own_exit_code"], &report["own_signal"]);
     // `immediate` ends before anybody knows what the program would have done.
-    if !record["evidence"].is_string() || !code.is_null() && !signal.is_null() {
-        return Err(format!("evidence {}, own code {code}, own signal {signal}", record["evidence"]));
+    if !report["evidence"].is_string() || !code.is_null() && !signal.is_null() {
+        return Err(format!("evidence {}, own code {code}, own signal {signal}", report["evidence"]));
     }
     let has_own_end = cell.on_refusal == OnRefusal::Deferred && !cell.role.would_hang;
     if has_own_end && code.is_null() && signal.is_null() {
         return Err("nothing said of its own end".into());
     }
-    let is_main = report::number(&record, "tid")? == pid;
-    if is_main != (record["thread"] == "main") {
-        return Err(format!("thread {} has number {}", record["thread"], record["tid"]));
+    let is_main = report::number(&report, "tid")? == pid;
+    if is_main != (report["thread"] == "main") {
+        return Err(format!("thread {} has number {}", report["thread"], report["tid"]));
     }
     // The difference of two whole milliseconds, so that it may be one too large.
-    if u128::from(report::number(&record, "uptime_ms")?) > remains.took.as_millis() + 1 {
-        return Err(format!("uptime_ms is {}", record["uptime_ms"]));
+    if u128::from(report::number(&report, "uptime_ms")?) > remains.took.as_millis() + 1 {
+        return Err(format!("uptime_ms is {}", report["uptime_ms"]));
     }
     Ok(())
 }

@@ -13,20 +13,20 @@ pub fn read(content: &str) -> Result<Map<String, Value>, String> {
     if line.contains('\n') {
         return wrong("is not one line");
     }
-    let record: Map<String, Value> = match serde_json::from_str(line) {
-        Ok(record) => record,
+    let report: Map<String, Value> = match serde_json::from_str(line) {
+        Ok(report) => report,
         Err(error) => return wrong(&format!("is not a JSON object ({error})")),
     };
-    if !record.keys().map(String::as_str).eq(REPORT_KEYS) {
+    if !report.keys().map(String::as_str).eq(REPORT_KEYS) {
         return wrong("has other keys, or another order");
     }
-    if record["oomguard"] != 1 || record["event"] != "out_of_memory" {
+    if report["oomguard"] != 1 || report["event"] != "out_of_memory" {
         return wrong("has another version or event");
     }
-    Ok(record)
+    Ok(report)
 }
 
 /// The number of a key that must have one.
-pub fn number(record: &Map<String, Value>, key: &str) -> Result<u64, String> {
-    record[key].as_u64().ok_or_else(|| format!("{key} is {}, not a number", record[key]))
+pub fn number(report: &Map<String, Value>, key: &str) -> Result<u64, String> {
+    report[key].as_u64().ok_or_else(|| format!("{key} is {}, not a number", report[key]))
 }

@@ -122,7 +122,7 @@ pub struct Run {
     #[arg(long, value_name = "LIMIT", value_parser = text(limit), allow_negative_numbers = true)]
     pub max_limit: Option<Limit>,
 
-    /// Write what is left of each death into a directory of its own in DIR: record, profile, report, flame graph; turns
+    /// Write what is left of each death into a directory of its own in DIR: report (JSON and text), profile, flame graph; turns
     /// OOMGUARD_PROFILE on for programs that have a profiler
     #[arg(long, value_name = "DIR")]
     pub postmortem: Option<PathBuf>,

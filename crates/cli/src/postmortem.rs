@@ -1,11 +1,11 @@
 //! `oomguard run --postmortem DIR`: what is left of a death, in a directory of its own, to be looked into here or
 //! elsewhere.
 //!
-//! What cannot be had again is written first: the record and the profile. Names are looked up by another process, this
+//! What cannot be had again is written first: the report and the profile. Names are looked up by another process, this
 //! program as `oomguard report`, with a memory limit and a deadline: debug information can be large, and this process
 //! may be all that keeps its container alive.
 
-use crate::report::death::{ENDING_FILE, RECORD_FILE};
+use crate::report::death::{ENDING_FILE, REPORT_FILE};
 use crate::screen::{json_line, say};
 use oomguard::contract::PROFILE_FILE_SUFFIX;
 use oomguard::supervisor::{Ended, Entrance, Outcome, Profiling, Surroundings, Worker};
@@ -93,10 +93,10 @@ impl Postmortem {
         new_file(&place.join(ENDING_FILE))?.write_all(json_line(&whole).as_bytes())?;
         if let Outcome::OutOfMemory(report) = &ended.outcome {
             let line = format!("{}\n", report.to_json());
-            new_file(&place.join(RECORD_FILE))?.write_all(line.as_bytes())?;
+            new_file(&place.join(REPORT_FILE))?.write_all(line.as_bytes())?;
         }
         if let Some(look) = ended.last_look.as_ref().filter(|_| has_profile) {
-            look.write_profile(&mut new_file(&place.join(format!("{RECORD_FILE}{PROFILE_FILE_SUFFIX}")))?)?;
+            look.write_profile(&mut new_file(&place.join(format!("{REPORT_FILE}{PROFILE_FILE_SUFFIX}")))?)?;
         }
         Ok(place)
     }

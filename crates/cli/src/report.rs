@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `death` | what is known of deaths: records and profiles, read from files |
+//! | `death` | what is known of deaths: reports and profiles, read from files |
 //! | `stacks` | the stacks of one profile, with names |
 //! | `role` | which functions only serve the program's own |
 //! | `screen` | all of it for people |

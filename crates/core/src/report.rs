@@ -1,4 +1,4 @@
-//! A snapshot of a dying process into bytes: one JSON record and a few lines for people. Only formatting, into
+//! A snapshot of a dying process into bytes: one JSON line, the report, and a few lines for people. Only formatting, into
 //! fixed buffers; no descriptors, no system calls, no allocation.
 
 use crate::contract::{
@@ -82,8 +82,8 @@ pub fn place_of(source: LimitSource) -> &'static str {
 }
 
 impl Snapshot<'_> {
-    /// The record: one line, all keys, at most [`REPORT_MAX_BYTES`]. The two names get what the rest leaves.
-    pub fn write_record(&self, line: &mut Text<REPORT_MAX_BYTES>) {
+    /// The report: one line, all keys, at most [`REPORT_MAX_BYTES`]. The two names get what the rest leaves.
+    pub fn write_report(&self, line: &mut Text<REPORT_MAX_BYTES>) {
         // A process may have been forked while its parent wrote here.
         line.truncate(0);
         self.compose(line, 0);
@@ -396,9 +396,9 @@ mod tests {
         }
     }
 
-    fn record(snapshot: &Snapshot<'_>) -> String {
+    fn json(snapshot: &Snapshot<'_>) -> String {
         let mut line = Text::new();
-        snapshot.write_record(&mut line);
+        snapshot.write_report(&mut line);
         assert!(!line.is_cut(), "{} bytes", line.len());
         String::from_utf8(line.as_bytes().to_vec()).unwrap()
     }
@@ -411,9 +411,9 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_the_one_of_the_contract() {
+    fn the_report_is_the_one_of_the_contract() {
         assert_eq!(
-            record(&snapshot()),
+            json(&snapshot()),
             concat!(
                 r#"{"oomguard":1,"event":"out_of_memory","cause":"heap","pid":7,"tid":8,"program":"worker","#,
                 r#""thread":"main","requested":4096,"align":8,"limit":536870912,"limit_source":"environment","#,
@@ -427,10 +427,10 @@ mod tests {
     }
 
     #[test]
-    fn an_inferred_record_has_one_key_more_and_says_so_to_people() {
+    fn an_inferred_report_has_one_key_more_and_says_so_to_people() {
         let mut inferred = snapshot();
         inferred.inferred = true;
-        assert_eq!(record(&inferred), record(&snapshot()).replace("}\n", ",\"inferred\":true}\n"));
+        assert_eq!(json(&inferred), json(&snapshot()).replace("}\n", ",\"inferred\":true}\n"));
         assert!(lines(&inferred).lines().next().is_some_and(|line| line.contains("inferred")));
     }
 
@@ -443,7 +443,7 @@ mod tests {
         unknown.evidence = None;
         unknown.own_signal = None;
         unknown.memory = MemoryUse::default();
-        let line = record(&unknown);
+        let line = json(&unknown);
         for key in REPORT_KEYS {
             assert!(line.contains(&format!("\"{key}\":")), "{key}");
         }
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_record_fits_its_line() {
+    fn the_largest_report_fits_its_line() {
         let huge = Some(u64::MAX);
         let ugly = [1u8; 64];
         let largest = Snapshot {
@@ -489,7 +489,7 @@ mod tests {
             holders: &[],
             inferred: true,
         };
-        let line = record(&largest);
+        let line = json(&largest);
         assert!(line.len() <= REPORT_MAX_BYTES, "{} bytes", line.len());
         assert!(line.contains(&"\\u0001".repeat(64)), "the token is never cut");
     }
@@ -498,7 +498,7 @@ mod tests {
     fn names_of_any_bytes_make_valid_json() {
         let mut foreign = snapshot();
         foreign.program = b"a\"b\\\n\xff\xe2\x82\xac";
-        assert!(record(&foreign).contains("\"program\":\"a\\\"b\\\\\\u000a\u{fffd}€\""));
+        assert!(json(&foreign).contains("\"program\":\"a\\\"b\\\\\\u000a\u{fffd}€\""));
         assert!(lines(&foreign).lines().count() <= 6);
     }
 
@@ -508,14 +508,14 @@ mod tests {
             let name = character.to_string().into_bytes();
             let mut foreign = snapshot();
             (foreign.program, foreign.thread, foreign.token) = (&name, &name, Some(name.as_slice()));
-            for text in [record(&foreign), lines(&foreign)] {
+            for text in [json(&foreign), lines(&foreign)] {
                 let obeyed = text.chars().find(|character| character.is_control() && *character != '\n');
                 assert_eq!(obeyed, None, "{text:?}");
             }
         }
         let mut foreign = snapshot();
         foreign.thread = b"\xc2\x9b31mX\x7f";
-        assert!(record(&foreign).contains(r#""thread":"\u009b31mX\u007f""#), "{}", record(&foreign));
+        assert!(json(&foreign).contains(r#""thread":"\u009b31mX\u007f""#), "{}", json(&foreign));
         assert!(lines(&foreign).contains("in thread ?31mX? (8)"), "{}", lines(&foreign));
     }
 

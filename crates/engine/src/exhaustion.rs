@@ -116,9 +116,9 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
     let snapshot =
         Snapshot { holders: &holders, ..snapshot(armed, verdict, &thread, token, memory, refused_by) };
     record::note_last_words(&snapshot);
-    let unwritten = write_record(armed, &snapshot, &mut workspace.record).err();
+    let unwritten = write_report(armed, &snapshot, &mut workspace.report).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
-    record::note_told(Told { lines, record: unwritten.is_none() });
+    record::note_told(Told { lines, report: unwritten.is_none() });
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -135,7 +135,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
 
 /// What the report is built in: not on the stack, which may be a signal handler's of a few KiB.
 struct Workspace {
-    record: Text<REPORT_MAX_BYTES>,
+    report: Text<REPORT_MAX_BYTES>,
     lines: Text<2048>,
     token: Text<TOKEN_MAX_BYTES>,
     /// The path of the profile's file.
@@ -148,7 +148,7 @@ struct WorkspaceCell(UnsafeCell<Workspace>);
 unsafe impl Sync for WorkspaceCell {}
 
 static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
-    record: Text::new(),
+    report: Text::new(),
     lines: Text::new(),
     token: Text::new(),
     beside: Text::new(),
@@ -171,7 +171,7 @@ fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
         MemoryUse::default(),
         refused_by,
     ));
-    record::note_told(Told { lines: false, record: false });
+    record::note_told(Told { lines: false, report: false });
 }
 
 /// What the process is at, if it says so; else what its parent knows it by.
@@ -290,38 +290,38 @@ fn refused_by_limit(armed: &Armed, memory: &MemoryUse, request: Option<Request>)
 }
 
 /// Where that does not work, why: errno.
-fn write_record(
+fn write_report(
     armed: &Armed,
     snapshot: &Snapshot<'_>,
-    record: &mut Text<REPORT_MAX_BYTES>,
+    report: &mut Text<REPORT_MAX_BYTES>,
 ) -> Result<(), i32> {
-    let write = |fd, record: &Text<REPORT_MAX_BYTES>| {
-        let written = sys::fd::write_patiently(fd, record.as_bytes(), REPORT_DEADLINE_MS as i32);
+    let write = |fd, report: &Text<REPORT_MAX_BYTES>| {
+        let written = sys::fd::write_patiently(fd, report.as_bytes(), REPORT_DEADLINE_MS as i32);
         if written { Ok(()) } else { Err(sys::errno::errno()) }
     };
     match &armed.report {
         ReportTarget::Nowhere => Ok(()),
         ReportTarget::Descriptor(fd, id) => {
-            snapshot.write_record(record);
+            snapshot.write_report(report);
             // The number may have been closed, and given to a file of the program's.
-            if sys::fd::file_id(*fd) == Some(*id) { write(*fd, record) } else { Err(libc::EBADF) }
+            if sys::fd::file_id(*fd) == Some(*id) { write(*fd, report) } else { Err(libc::EBADF) }
         }
         ReportTarget::File(path) => {
-            snapshot.write_record(record);
+            snapshot.write_report(report);
             let file = sys::fd::open_to_append(path).or_else(|| {
                 // No descriptor left: standard input will not be needed any more.
                 sys::fd::close_number(libc::STDIN_FILENO);
                 sys::fd::open_to_append(path)
             });
             match file {
-                Some(file) => write(file.number(), record),
+                Some(file) => write(file.number(), report),
                 None => Err(sys::errno::errno()),
             }
         }
     }
 }
 
-/// `unwritten`: why the record was not written. Whether the lines are, or nobody wants them.
+/// `unwritten`: why the report was not written. Whether the lines are, or nobody wants them.
 fn write_lines(
     armed: &Armed,
     snapshot: &Snapshot<'_>,

@@ -66,7 +66,7 @@ pub(super) fn pass_on(claims: &Claims) -> Option<()> {
     page.write_parent(super::sys::process::pid());
     page.write_last_words(&claims.snapshot());
     // By this process, if not by that one.
-    page.write_told(Told { lines: true, record: true });
+    page.write_told(Told { lines: true, report: true });
     head.count_end(page);
     Some(())
 }

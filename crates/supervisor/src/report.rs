@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Why and how a worker ran out of memory, as it said itself while it died.
 ///
-/// `Display` is the lines that the worker wrote to its stderr, for people; [`to_json`](Report::to_json) is the record
+/// `Display` is the lines that the worker wrote to its stderr, for people; [`to_json`](Report::to_json) is the line
 /// for machines. Every value is the worker's own claim: bounded and well-formed, but not checked.
 #[derive(Clone)]
 pub struct Report {
@@ -190,7 +190,7 @@ impl Report {
 
     /// Returns whether the process has written the JSON line itself.
     pub fn has_told_record(&self) -> bool {
-        self.claims.told.is_some_and(|told| told.record)
+        self.claims.told.is_some_and(|told| told.report)
     }
 
     /// Returns the worker's token.
@@ -201,7 +201,7 @@ impl Report {
     /// Returns the report as JSON: one object on one line without a newline, with all keys of the report.
     pub fn to_json(&self) -> String {
         let mut line = Text::<REPORT_MAX_BYTES>::new();
-        self.claims.snapshot().write_record(&mut line);
+        self.claims.snapshot().write_report(&mut line);
         String::from_utf8_lossy(line.as_bytes().trim_ascii_end()).into_owned()
     }
 
@@ -219,7 +219,7 @@ impl Report {
     }
 }
 
-/// Reads the record: what [`to_json`](Report::to_json) gives, and what a process that ran out of memory writes where
+/// Reads the report: what [`to_json`](Report::to_json) gives, and what a process that ran out of memory writes where
 /// `OOMGUARD_REPORT` says, one line for each.
 ///
 /// ```no_run

@@ -1,4 +1,4 @@
-//! What is known of deaths: the records and the profiles that lie beside each other in files.
+//! What is known of deaths: the reports and the profiles that lie beside each other in files.
 
 use crate::screen::printable;
 use oomguard::contract::PROFILE_FILE_SUFFIX;
@@ -10,17 +10,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The names of what `run --postmortem` writes into a directory.
-pub const RECORD_FILE: &str = "report.json";
+pub const REPORT_FILE: &str = "report.json";
 pub const ENDING_FILE: &str = "death.json";
 
-/// The most that is read of a file of records: as many as fit, from its end. A record has at most a KiB.
+/// The most that is read of a file of reports: as many as fit, from its end. A report has at most a KiB.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// A process that died.
 #[derive(Default)]
 pub struct Death {
     /// What it said itself when memory ran out.
-    pub record: Option<Map<String, Value>>,
+    pub report: Option<Map<String, Value>>,
     /// How the launcher saw it end.
     pub ending: Option<Map<String, Value>>,
     pub profile: Option<Profile>,
@@ -41,7 +41,7 @@ pub fn read(file: &Path) -> Result<Vec<Death>, String> {
         Profile::read_file(path).map_err(|error| format!("cannot read the profiles in {path:?}: {error}"))
     };
     let bytes = file.as_os_str().as_encoded_bytes();
-    let (record_file, profile_file) = match bytes.strip_suffix(PROFILE_FILE_SUFFIX.as_bytes()) {
+    let (report_file, profile_file) = match bytes.strip_suffix(PROFILE_FILE_SUFFIX.as_bytes()) {
         Some(_) => (file.with_extension(""), file.to_owned()),
         None => (file.to_owned(), with_suffix(file)),
     };
@@ -50,12 +50,12 @@ pub fn read(file: &Path) -> Result<Vec<Death>, String> {
         // Under another name.
         profiles = read(file)?;
     }
-    let records = if record_file.is_file() { records(&record_file)? } else { Vec::new() };
-    Ok(joined(records, profiles))
+    let reports = if report_file.is_file() { reports(&report_file)? } else { Vec::new() };
+    Ok(joined(reports, profiles))
 }
 
 fn read_directory(directory: &Path) -> Result<Vec<Death>, String> {
-    let is_death = |path: &Path| path.join(ENDING_FILE).is_file() || path.join(RECORD_FILE).is_file();
+    let is_death = |path: &Path| path.join(ENDING_FILE).is_file() || path.join(REPORT_FILE).is_file();
     let mut places: Vec<PathBuf> = if is_death(directory) {
         vec![directory.to_owned()]
     } else {
@@ -67,11 +67,11 @@ fn read_directory(directory: &Path) -> Result<Vec<Death>, String> {
     places.sort();
     let mut deaths = Vec::new();
     for place in places {
-        let record_file = place.join(RECORD_FILE);
-        let has_file = record_file.is_file() || with_suffix(&record_file).is_file();
-        let mut here = match (record_file.is_file(), has_file) {
-            (true, _) => read(&record_file)?,
-            (false, true) => read(&with_suffix(&record_file))?,
+        let report_file = place.join(REPORT_FILE);
+        let has_file = report_file.is_file() || with_suffix(&report_file).is_file();
+        let mut here = match (report_file.is_file(), has_file) {
+            (true, _) => read(&report_file)?,
+            (false, true) => read(&with_suffix(&report_file))?,
             (false, false) => vec![Death::default()],
         };
         if let Some(last) = here.last_mut() {
@@ -98,17 +98,17 @@ fn start_of(file: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The lines of a file that are records; others may be anything.
-fn records(file: &Path) -> Result<Vec<Map<String, Value>>, String> {
+/// The lines of a file that are reports; others may be anything.
+fn reports(file: &Path) -> Result<Vec<Map<String, Value>>, String> {
     let text = start_of(file).map_err(|error| format!("cannot read {file:?}: {error}"))?;
     let objects = text.lines().filter_map(|line| serde_json::from_str::<Map<String, Value>>(line).ok());
     Ok(objects.filter(|object| object.contains_key("oomguard") && object.contains_key("pid")).collect())
 }
 
-/// Which record speaks of which profile: both name the process, and both were appended.
-fn joined(records: Vec<Map<String, Value>>, mut profiles: Vec<Profile>) -> Vec<Death> {
+/// Which report speaks of which profile: both name the process, and both were appended.
+fn joined(reports: Vec<Map<String, Value>>, mut profiles: Vec<Profile>) -> Vec<Death> {
     let mut deaths: Vec<Death> =
-        records.into_iter().map(|record| Death { record: Some(record), ..Death::default() }).collect();
+        reports.into_iter().map(|report| Death { report: Some(report), ..Death::default() }).collect();
     for death in deaths.iter_mut().rev() {
         let pid = death.pid();
         if let Some(index) = profiles.iter().rposition(|profile| Some(profile.pid) == pid) {
@@ -122,7 +122,7 @@ fn joined(records: Vec<Map<String, Value>>, mut profiles: Vec<Profile>) -> Vec<D
 impl Death {
     /// As the process knew itself.
     pub fn pid(&self) -> Option<u32> {
-        let said = self.record.as_ref().and_then(|record| record.get("pid")?.as_u64());
+        let said = self.report.as_ref().and_then(|report| report.get("pid")?.as_u64());
         let said = said.and_then(|pid| u32::try_from(pid).ok());
         said.or_else(|| self.profile.as_ref().map(|profile| profile.pid))
             .or_else(|| u32::try_from(self.ending.as_ref()?.get("pid")?.as_u64()?).ok())
@@ -148,11 +148,11 @@ impl Death {
     }
 
     pub fn number(&self, key: &str) -> Option<u64> {
-        self.record.as_ref()?.get(key)?.as_u64()
+        self.report.as_ref()?.get(key)?.as_u64()
     }
 
     pub fn text(&self, key: &str) -> Option<String> {
-        Some(printable(self.record.as_ref()?.get(key)?.as_str()?))
+        Some(printable(self.report.as_ref()?.get(key)?.as_str()?))
     }
 
     /// What happened, on one line.
@@ -161,7 +161,7 @@ impl Death {
             Some(pid) => format!("{} (pid {pid})", self.program()),
             None => self.program(),
         };
-        if self.record.is_some() {
+        if self.report.is_some() {
             let thread =
                 self.text("thread").map_or_else(String::new, |thread| format!(" in thread {thread}"));
             let wanted = match self.number("requested") {

@@ -15,7 +15,7 @@ pub fn of(death: &Death, mut stacks: Option<&mut Stacks<'_>>) -> Value {
     json!({
         "pid": death.pid(),
         "program": death.program(),
-        "report": death.record,
+        "report": death.report,
         "death": death.ending,
         "limit": death.limit(),
         "live_bytes": profile.map(|profile| profile.live_bytes),

@@ -46,7 +46,7 @@ pub fn of(death: &Death, stacks: &mut Stacks<'_>, style: &Style) -> String {
 pub fn what_happened(death: &Death, screen: &mut Screen) {
     screen.heading(&death.headline());
     let Some(limit) = death.limit() else { return };
-    // The record's word for it: people get theirs.
+    // The report's word for it: people get theirs.
     let measure = death.text("measure").and_then(|word| word.parse::<Measure>().ok());
     let measure = measure.map(|measure| format!("of {}", measure.as_str()));
     let source = match death.text("limit_source").as_deref() {

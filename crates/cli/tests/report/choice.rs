@@ -37,7 +37,7 @@ fn of_several_deaths_the_last_is_shown_unless_another_is_chosen() {
     for (options, value) in
         [(["--number", "3"], "3"), (["--number", "0"], "0"), (["--pid", "1"], "process 1")]
     {
-        assert!(refused(&death.record(), &options).contains(value));
+        assert!(refused(&death.report_file(), &options).contains(value));
     }
 }
 
@@ -45,7 +45,7 @@ fn of_several_deaths_the_last_is_shown_unless_another_is_chosen() {
 fn a_death_without_a_profile_is_told_and_says_what_would_have_made_one() {
     let death = Death::of(&DEBUG);
     fs::remove_file(death.profile()).unwrap();
-    let output = report(&death.record(), &[]);
+    let output = report(&death.report_file(), &[]);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout.contains("Out of memory: indexer"), "{stdout}");
@@ -60,7 +60,7 @@ fn a_death_without_a_profile_has_the_same_keys_in_json() {
     let death = Death::of(&DEBUG);
     let whole = death.json(&[]);
     fs::remove_file(death.profile()).unwrap();
-    let output = report(&death.record(), &["--json"]);
+    let output = report(&death.report_file(), &["--json"]);
     assert_eq!(output.status.code(), Some(0));
     let bare: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for (key, value) in whole.as_object().unwrap() {
@@ -73,23 +73,23 @@ fn a_death_without_a_profile_has_the_same_keys_in_json() {
     // What only a profile has cannot be written.
     for option in ["--flamegraph", "--pprof", "--folded"] {
         let file = death.path("file");
-        let output = report(&death.record(), &[option, file.to_str().unwrap()]);
+        let output = report(&death.report_file(), &[option, file.to_str().unwrap()]);
         assert_eq!((output.status.code(), file.exists()), (Some(125), false), "{option}");
-        assert!(refused(&death.record(), &[option, "-"]).contains("no profile"), "{option}");
+        assert!(refused(&death.report_file(), &[option, "-"]).contains("no profile"), "{option}");
     }
 }
 
 #[test]
 fn a_record_gets_no_other_process_profile() {
     let death = Death::of(&DEBUG);
-    let first = fs::read(death.record()).unwrap();
+    let first = fs::read(death.report_file()).unwrap();
     fs::remove_file(death.profile()).unwrap();
     let second = death.die();
-    // The first death's record, and the second one's profile.
-    fs::write(death.record(), first).unwrap();
+    // The first death's report, and the second one's profile.
+    fs::write(death.report_file(), first).unwrap();
     let list = death.text(&["--list"]);
     assert_eq!(list.lines().count(), 2, "{list}");
-    let first = report(&death.record(), &["--pid", &death.pid.to_string(), "--json"]);
+    let first = report(&death.report_file(), &["--pid", &death.pid.to_string(), "--json"]);
     let first: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!((&first["pid"], &first["sites"]), (&death.pid.into(), &serde_json::Value::Null));
     let shown = death.json(&[]);

@@ -65,7 +65,7 @@ impl Death {
             .env("OOMGUARD_LIMIT", "40Mi")
             .env("OOMGUARD_QUIET", "1")
             .env("OOMGUARD_PROFILE", DISTANCE)
-            .env("OOMGUARD_REPORT", self.record())
+            .env("OOMGUARD_REPORT", self.report_file())
             .stdout(Stdio::null())
             .spawn();
         let mut child = child.unwrap();
@@ -81,7 +81,7 @@ impl Death {
         self.path("indexer")
     }
 
-    pub fn record(&self) -> PathBuf {
+    pub fn report_file(&self) -> PathBuf {
         self.path("report.json")
     }
 
@@ -91,7 +91,7 @@ impl Death {
 
     /// What `report` says, which must go well.
     pub fn text(&self, options: &[&str]) -> String {
-        let output = report(&self.record(), options);
+        let output = report(&self.report_file(), options);
         let text = String::from_utf8(output.stdout).unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{options:?}: {text}");

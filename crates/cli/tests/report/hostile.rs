@@ -60,7 +60,7 @@ fn a_profile_with_words_changed_at_random_is_borne() {
             }
         }
         fs::write(death.profile(), forged).unwrap();
-        bears(&death.record(), ALL[round % ALL.len()], &format!("round {round}"));
+        bears(&death.report_file(), ALL[round % ALL.len()], &format!("round {round}"));
     }
 }
 
@@ -96,6 +96,6 @@ fn a_program_whose_file_was_damaged_is_borne() {
             forged.truncate(random.usize(100..honest.len()));
         }
         fs::write(death.program(), forged).unwrap();
-        bears(&death.record(), ALL[round % ALL.len()], &format!("round {round}"));
+        bears(&death.report_file(), ALL[round % ALL.len()], &format!("round {round}"));
     }
 }

@@ -269,16 +269,16 @@ fn escapes_in_paths_and_records_reach_no_terminal() {
     let mut forged = fs::read(death.profile()).unwrap();
     forge_path(&mut forged, &death.program(), b"/x/\x1b]0;gotcha\x07\x1b[2J\xff\n");
     fs::write(death.profile(), forged).unwrap();
-    let record = fs::read_to_string(death.record()).unwrap();
-    fs::write(death.record(), record.replace("\"indexer\"", "\"a\\u001b[2Jb\\nc\"")).unwrap();
+    let record = fs::read_to_string(death.report_file()).unwrap();
+    fs::write(death.report_file(), record.replace("\"indexer\"", "\"a\\u001b[2Jb\\nc\"")).unwrap();
     for options in [&[][..], &["--full"], &["--list"], &["--folded", "-"]] {
-        let output = report(&death.record(), options);
+        let output = report(&death.report_file(), options);
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains("gotcha") || options == ["--list"], "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
     }
     for options in [["--flamegraph", "-"], ["--pprof", "-"]] {
-        let output = report(&death.record(), &options);
+        let output = report(&death.report_file(), &options);
         assert!(output.status.success() && !output.stdout.contains(&0x1b) || options[0] == "--pprof");
     }
 }

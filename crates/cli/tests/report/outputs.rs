@@ -144,7 +144,7 @@ fn number(fields: &[(u64, Field<'_>)], wanted: u64) -> u64 {
 #[test]
 fn a_pprof_profile_holds_the_same_sites_with_their_functions() {
     let death = Death::of(&RELEASE);
-    let output = report(&death.record(), &["--pprof", "-"]);
+    let output = report(&death.report_file(), &["--pprof", "-"]);
     let mut bytes = Vec::new();
     GzDecoder::new(&output.stdout[..]).read_to_end(&mut bytes).unwrap();
     let profile = fields(&bytes);
@@ -212,7 +212,7 @@ fn files_are_written_whole_or_not_at_all() {
     assert!(fs::read_to_string(&svg).unwrap().starts_with("<?xml"));
     let before = fs::read_dir(death.directory.path()).unwrap().count();
     let nowhere = death.path("none/out.svg");
-    let output = report(&death.record(), &["--flamegraph", nowhere.to_str().unwrap()]);
+    let output = report(&death.report_file(), &["--flamegraph", nowhere.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&output.stderr).contains("none/out.svg"));
     assert_eq!(fs::read_dir(death.directory.path()).unwrap().count(), before, "nothing half done is left");

@@ -105,7 +105,7 @@ fn it_fits_100_columns_and_is_plain_where_it_is_no_terminal() {
 #[test]
 fn a_terminal_gets_colours_and_blocks() {
     let death = Death::of(&DEBUG);
-    let line = format!("{OOMGUARD} report {}", death.record().display());
+    let line = format!("{OOMGUARD} report {}", death.report_file().display());
     for (locale, bar) in [("C.UTF-8", '█'), ("C", '#')] {
         // script(1) has a terminal for it.
         let mut command = clean(Command::new("script"));
@@ -133,7 +133,7 @@ fn few_samples_are_said_to_be_few() {
     let mut command = clean(Command::new(death.program()));
     command.arg(death.path("texts"));
     command.envs([("OOMGUARD_LIMIT", "40Mi"), ("OOMGUARD_QUIET", "1"), ("OOMGUARD_PROFILE", "16Mi")]);
-    command.env("OOMGUARD_REPORT", death.record());
+    command.env("OOMGUARD_REPORT", death.report_file());
     finish(command);
     let text = death.text(&[]);
     assert!(text.contains("OOMGUARD_PROFILE=64Ki samples more often"), "{text}");

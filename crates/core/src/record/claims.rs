@@ -157,7 +157,7 @@ impl Claims {
             profile: profile_from(copy.word(at::PROFILE)),
             told: match copy.word(at::TOLD) {
                 0 => None,
-                told => Some(Told { lines: told & 2 != 0, record: told & 4 != 0 }),
+                told => Some(Told { lines: told & 2 != 0, report: told & 4 != 0 }),
             },
             open: if copy.word(at::INNOCENT) == 0 { copy.open() } else { None },
             order: copy.word(at::ENDS),
@@ -330,9 +330,9 @@ mod tests {
             page.store(at::EXIT_CODE, 199);
             page.store(at::PROGRAM, random | 1);
             let claims = Claims::read(&page.copy()).unwrap();
-            let mut record = Text::new();
-            claims.snapshot().write_record(&mut record);
-            assert!(!record.is_cut() && record.as_bytes().ends_with(b"}\n"));
+            let mut report = Text::new();
+            claims.snapshot().write_report(&mut report);
+            assert!(!report.is_cut() && report.as_bytes().ends_with(b"}\n"));
             let mut lines = Text::new();
             claims.snapshot().write_lines(&mut lines);
             assert!(claims.program.len() <= PROGRAM_MAX_BYTES);

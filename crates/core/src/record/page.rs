@@ -165,7 +165,7 @@ impl Page {
 
     /// The process has told of its end itself.
     pub fn write_told(&self, told: Told) {
-        self.store(at::TOLD, 1 | u64::from(told.lines) << 1 | u64::from(told.record) << 2);
+        self.store(at::TOLD, 1 | u64::from(told.lines) << 1 | u64::from(told.report) << 2);
     }
 
     /// What the process was found to use.
@@ -296,5 +296,5 @@ pub struct Told {
     /// The lines on stderr, or nobody wants them.
     pub lines: bool,
     /// The report, or nobody wants it.
-    pub record: bool,
+    pub report: bool,
 }
