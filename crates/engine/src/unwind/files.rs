@@ -259,6 +259,8 @@ impl Image {
         Some(Image { bias: start.wrapping_sub(first.p_vaddr as usize & !(PAGE - 1)), headers })
     }
 
+    // Once in a program: two ask for it.
+    #[inline(never)]
     fn file(&self) -> Option<File> {
         let loaded = || self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
         let start = loaded().map(|header| header.p_vaddr).min()? as usize & !(PAGE - 1);
