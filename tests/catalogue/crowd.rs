@@ -181,6 +181,47 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("cannot read: Resource temporarily unavailable"),
+    Role::exits(
+        "a refused thread is handled, and straight after the program itself would block",
+        101,
+        || {
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            assert!(thread::Builder::new().spawn(|| {}).is_err());
+            Err::<(), _>(std::io::Error::from(std::io::ErrorKind::WouldBlock)).unwrap();
+        },
+    )
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
+    Role::exits(
+        "a refused thread is handled, a socket has nothing to read, and a file is not there either",
+        101,
+        || {
+            fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+            assert!(thread::Builder::new().spawn(|| {}).is_err());
+            let read = read_from_an_idle_socket();
+            assert!(std::fs::metadata("/not there").is_err());
+            read.unwrap();
+        },
+    )
+    .where_panics_abort(ABORTED)
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("WouldBlock"),
+    Role::exits("the same, and it is said and not a panic", 1, || {
+        fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
+        assert!(thread::Builder::new().spawn(|| {}).is_err());
+        let read = read_from_an_idle_socket();
+        assert!(std::fs::metadata("/not there").is_err());
+        if let Err(error) = read {
+            eprintln!("cannot read: {error}");
+            exit(1);
+        }
+    })
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("cannot read: Resource temporarily unavailable"),
     Role::exits("a refused thread is handled, and straight after a lock is held", 101, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         assert!(thread::Builder::new().spawn(|| {}).is_err());

@@ -104,6 +104,77 @@ pub const ROLES: &[Role] = &[
     .needs_unwinding()
     .handling()
     .says(""),
+    Role::exits("a file is too large, then a panic without a text that a hook keeps silent", 101, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        assert!(large_file().is_err());
+        std::panic::panic_any(black_box(7));
+    })
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
+    Role::exits("a file is too large, then something is thrown without a word", 101, || {
+        assert!(large_file().is_err());
+        std::panic::resume_unwind(Box::new(black_box(7)));
+    })
+    .where_panics_abort(super::ABORTED)
+    .handling()
+    .says(""),
+    Role::exits(
+        "a panic over a large file is caught, then one without a text, a hook keeps both silent",
+        101,
+        || {
+            std::panic::set_hook(Box::new(|_| {}));
+            assert!(std::panic::catch_unwind(|| drop(large_file().unwrap())).is_err());
+            std::panic::panic_any(black_box(7));
+        },
+    )
+    .needs_unwinding()
+    .handling()
+    .says(""),
+    Role::is_killed(
+        "a file is too large, then a silent hook aborts over something else",
+        libc::SIGABRT,
+        || {
+            std::panic::set_hook(Box::new(|_| abort()));
+            assert!(large_file().is_err());
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .handling()
+    .says(""),
+    Role::new("a silent hook aborts over a large file", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| abort()));
+        drop(large_file().unwrap());
+    })
+    .says(""),
+    Role::new("the error of a large file is thrown itself, and a hook keeps silent", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        std::panic::panic_any(large_file().unwrap_err());
+    })
+    .needs_unwinding()
+    .says(""),
+    Role::new("the error of try_reserve is thrown itself, and a hook keeps silent", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        std::panic::panic_any(Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap_err());
+    })
+    .needs_unwinding()
+    .says(""),
+    Role::new("a panic over a large file is thrown on, and a hook keeps silent", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        let thrown = thread::spawn(|| drop(large_file().unwrap())).join().unwrap_err();
+        std::panic::resume_unwind(thrown);
+    })
+    .needs_unwinding()
+    .says(""),
+    Role::new("a hook makes a text of a large file's error, gives it back, and ends it", OUT_OF_HEAP, || {
+        std::panic::set_hook(Box::new(|panic| {
+            drop(black_box(panic.to_string()));
+            drop(black_box(vec![7; 80]));
+            exit(7);
+        }));
+        drop(large_file().unwrap());
+    })
+    .says(""),
     Role::exits("a file is too large, a long row of dots, then a word about something else", 1, || {
         assert!(large_file().is_err());
         eprintln!("not kept: out of memory");

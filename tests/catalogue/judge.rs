@@ -83,6 +83,11 @@ fn start(cell: &Cell) -> Result<Remains, String> {
             unsafe { start.command.pre_exec(close) };
             return start.run_with_stderr_as_it_is();
         }
+        Setting::StderrNull => {
+            let null = File::create("/dev/null").map_err(|error| error.to_string())?;
+            start.command.stderr(Stdio::from(null));
+            return start.run_with_stderr_as_it_is();
+        }
         Setting::StderrFull => {
             let (unread, full) = full_pipe().map_err(|error| error.to_string())?;
             start.command.stderr(Stdio::from(full));
@@ -192,7 +197,10 @@ fn ours_of(line: &str, is_crowd: bool) -> Option<&str> {
 
 /// The lines for people: at most six, the first of them known, and nothing of std's beside them.
 fn judge_lines(role: &Role, cut_short: bool, remains: &Remains) -> Result<(), String> {
-    let silent = matches!(role.setting, Setting::StderrFull | Setting::StderrClosed | Setting::Quiet);
+    let silent = matches!(
+        role.setting,
+        Setting::StderrFull | Setting::StderrClosed | Setting::StderrNull | Setting::Quiet
+    );
     // std writes some of its lines in pieces, and another thread may be in the midst of one.
     let is_crowd = role.says == Some("");
     let ours: Vec<&str> = remains.stderr.lines().filter_map(|line| ours_of(line, is_crowd)).collect();

@@ -55,6 +55,8 @@ enum Setting {
     StderrFull,
     /// There is no standard error.
     StderrClosed,
+    /// Standard error is `/dev/null`.
+    StderrNull,
     /// `OOMGUARD_REPORT=fd:N`.
     ReportToDescriptor,
     /// `OOMGUARD_REPORT=report`, a path relative to where the program starts.

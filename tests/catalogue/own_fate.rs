@@ -1,7 +1,7 @@
 //! Ends that are the program's own: not one of them may become 198, or come with a report.
 
 use super::early::{ABORT_HANDLER_BEFORE, OWN_HANDLER_EXIT, handle};
-use super::{ABORTED, Role, fill};
+use super::{ABORTED, Role, Setting, fill};
 use crate::common::BROKEN_ROLE;
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -244,6 +244,15 @@ pub const ROLES: &[Role] = &[
         fill::handled_refusal();
         write_from_bad_address();
     })
+    .handling(),
+    Role::exits("the same to /dev/null, which takes any address", 0, || {
+        fill::handled_refusal();
+        // SAFETY: nobody reads there.
+        if unsafe { libc::write(libc::STDERR_FILENO, 8 as *const _, 40) } != 40 {
+            exit(BROKEN_ROLE);
+        }
+    })
+    .setting(Setting::StderrNull)
     .handling(),
     Role::exits("a line on stderr after a handled refusal arrives as it is", 0, || {
         fill::handled_refusal();

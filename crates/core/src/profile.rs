@@ -187,6 +187,7 @@ impl Tables {
         // No time: no moment, until the value is there.
         self.store(at, 0);
         if let (Some(time), Some(value)) = (self.word(at), self.word(at + 1)) {
+            // Release, both: the time is taken away before the value changes, and is there again behind it.
             value.store(live, Ordering::Release);
             time.store(now_ms + 1, Ordering::Release);
         }

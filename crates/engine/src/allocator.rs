@@ -10,6 +10,7 @@ use super::real;
 use super::refusal;
 use core::alloc::{GlobalAlloc, Layout};
 use core::any::TypeId;
+use core::ptr::null_mut;
 use oomguard_core::report::Request;
 use std::alloc::System;
 
@@ -71,14 +72,14 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     /// While it matters what is allocated after a refusal: the C library's heap counts by itself, another allocator
     /// not.
     #[inline(always)]
-    fn count(&self, block: *mut u8, bytes: usize, is_new: bool) {
+    fn count(&self, block: *mut u8, bytes: usize, old: *mut u8) {
         if !(Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>())
             && notes::is_watching()
             && !block.is_null()
         {
             notes::count(bytes);
             // SAFETY: on its way to the program.
-            unsafe { panics::note_block(block, bytes, is_new) };
+            unsafe { panics::note_block(block, bytes, old) };
         }
     }
 
@@ -90,7 +91,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     unsafe fn inner_alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
         let block = self.ask(layout, false).unwrap_or_else(|| unsafe { self.inner.alloc(layout) });
-        self.count(block, layout.size(), true);
+        self.count(block, layout.size(), null_mut());
         block
     }
 
@@ -100,7 +101,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
     unsafe fn inner_alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is the same.
         let block = self.ask(layout, true).unwrap_or_else(|| unsafe { self.inner.alloc_zeroed(layout) });
-        self.count(block, layout.size(), true);
+        self.count(block, layout.size(), null_mut());
         block
     }
 
@@ -115,7 +116,7 @@ impl<A: GlobalAlloc + 'static, S: Source> Guard<A, S> {
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is the same.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        self.count(moved, new_size, false);
+        self.count(moved, new_size, block);
         moved
     }
 
@@ -201,6 +202,10 @@ unsafe impl<A: GlobalAlloc + 'static, S: Source> GlobalAlloc for Guard<A, S> {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if Self::PROFILES {
             profile::note_release(block, layout.size());
+        }
+        if Self::ASKS_C_LIBRARY && TypeId::of::<A>() == TypeId::of::<System>() {
+            // SAFETY: a block of the C library's, as `System` has them all there.
+            return unsafe { c_heap::free::call(block.cast()) };
         }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, which is the same.
         unsafe { self.inner.dealloc(block, layout) }

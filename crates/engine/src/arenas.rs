@@ -49,6 +49,7 @@ static PATIENCE: Backoff = Backoff::new();
 
 /// Repeats a refused allocation while another arena may have room for it.
 pub(super) fn try_again(armed: &Armed, bytes: u64, again: &mut dyn FnMut() -> bool) -> bool {
+    // Relaxed, here and below: as it says where it is written.
     if bytes >= HEAP_BYTES || !armed.address_space_is_limited.load(Ordering::Relaxed) {
         return false;
     }
@@ -83,6 +84,7 @@ pub(super) fn note_files(not_writable: u64) {
     MAPPED_OF_FILES.store(not_writable, Ordering::Relaxed);
 }
 
+/// Relaxed: it only elects the thread that tunes malloc.
 static HAS_THREADS: AtomicBool = AtomicBool::new(false);
 
 /// The process is about to start a thread. Makes no system call that std does not make.

@@ -128,11 +128,41 @@ mod linked {
     }
 }
 
+/// free(3), as Rust's allocator calls it: while it matters what a panic says, no block is read that is given back.
+pub(super) mod free {
+    use super::*;
+    type Signature = unsafe extern "C" fn(*mut c_void);
+    static ENTRY: AtomicPtr<c_void> = AtomicPtr::new(libc::free as Signature as *mut c_void);
+
+    /// # Safety
+    /// That of free(3).
+    #[inline(always)]
+    pub(crate) unsafe fn call(block: *mut c_void) {
+        // Relaxed, here and below: whatever is read can be called at any time.
+        let entry = ENTRY.load(Ordering::Relaxed);
+        // SAFETY: only functions of this signature are stored there.
+        let entry = unsafe { core::mem::transmute::<*mut c_void, Signature>(entry) };
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        unsafe { entry(block) }
+    }
+
+    unsafe extern "C" fn told(block: *mut c_void) {
+        panics::note_release(block as usize);
+        // SAFETY: the argument is the caller's, whose contract is the same.
+        unsafe { libc::free(block) }
+    }
+
+    pub(super) fn tell(on: bool) {
+        let entry: Signature = if on { told } else { libc::free };
+        ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
+    }
+}
+
 macro_rules! family {
     ($(
         $(#[$doc:meta])*
         $name:ident($($argument:ident: $type:ty),*) $symbol:literal, linked $linked:expr, before $before:expr,
-        bytes $bytes:expr, align $align:expr, is_new $is_new:expr;
+        bytes $bytes:expr, align $align:expr, old $old:expr;
     )*) => {
         $(
             pub(super) mod $name {
@@ -202,7 +232,7 @@ macro_rules! family {
                     if !block.is_null() {
                         notes::count($bytes);
                         // SAFETY: on its way to the program.
-                        unsafe { panics::note_block(block.cast(), $bytes, $is_new) };
+                        unsafe { panics::note_block(block.cast(), $bytes, $old) };
                     }
                     block
                 }
@@ -253,6 +283,7 @@ macro_rules! family {
         /// Begins to count what is allocated, or stops.
         fn count(on: bool) {
             $($name::count(on);)*
+            free::tell(on);
         }
     };
 }
@@ -260,28 +291,28 @@ macro_rules! family {
 family! {
     /// malloc(3).
     malloc(bytes: usize) c"malloc", linked linked::malloc, before before::oomguard_libc_malloc,
-        bytes bytes, align None, is_new true;
+        bytes bytes, align None, old null_mut();
     /// calloc(3).
     calloc(number: usize, size: usize) c"calloc", linked linked::calloc, before before::oomguard_libc_calloc,
-        bytes number.saturating_mul(size), align None, is_new true;
+        bytes number.saturating_mul(size), align None, old null_mut();
     /// realloc(3). Of no bytes it frees the block, and null is no refusal.
     realloc(block: *mut c_void, bytes: usize) c"realloc", linked linked::realloc, before before::oomguard_libc_realloc,
-        bytes if bytes == 0 { usize::MAX } else { bytes }, align None, is_new block.is_null();
+        bytes if bytes == 0 { usize::MAX } else { bytes }, align None, old block.cast();
     /// reallocarray(3).
     reallocarray(block: *mut c_void, number: usize, size: usize) c"reallocarray", linked || None, before before::REALLOCARRAY,
-        bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None, is_new block.is_null();
+        bytes if number.saturating_mul(size) == 0 { usize::MAX } else { number.saturating_mul(size) }, align None, old block.cast();
     /// memalign(3).
     memalign(align: usize, bytes: usize) c"memalign", linked linked::memalign, before before::oomguard_libc_memalign,
-        bytes bytes, align Some(align), is_new true;
+        bytes bytes, align Some(align), old null_mut();
     /// aligned_alloc(3).
     aligned_alloc(align: usize, bytes: usize) c"aligned_alloc", linked || None, before before::oomguard_libc_memalign,
-        bytes bytes, align Some(align), is_new true;
+        bytes bytes, align Some(align), old null_mut();
     /// valloc(3).
     valloc(bytes: usize) c"valloc", linked || None, before before::oomguard_libc_valloc,
-        bytes bytes, align Some(sys::memory::page_bytes() as usize), is_new true;
+        bytes bytes, align Some(sys::memory::page_bytes() as usize), old null_mut();
     /// pvalloc(3).
     pvalloc(bytes: usize) c"pvalloc", linked || None, before before::oomguard_libc_pvalloc,
-        bytes bytes, align Some(sys::memory::page_bytes() as usize), is_new true;
+        bytes bytes, align Some(sys::memory::page_bytes() as usize), old null_mut();
 }
 
 type PosixMemalign = unsafe extern "C" fn(*mut *mut c_void, usize, usize) -> c_int;

@@ -175,16 +175,10 @@ unsafe extern "C-unwind" fn closely_listening_write(fd: c_int, bytes: *const c_v
 #[inline(never)]
 unsafe fn hear_written(bytes: *const c_void, len: usize, written: isize, is_stdout: bool) {
     let errno = sys::errno::errno();
-    // What the kernel could read can be read; where it did not come to that, it has to be found out.
-    let text = match usize::try_from(written) {
-        Ok(0) => None,
-        Ok(written) => {
-            // SAFETY: the kernel has just read so many bytes there, which are the caller's for the length of the call.
-            Some(unsafe { core::slice::from_raw_parts(bytes.cast::<u8>(), written.min(SHOWN_BYTES)) })
-        }
-        // SAFETY: the caller's for the length of the call.
-        Err(_) => unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) },
-    };
+    // What the kernel has taken it need not have read, as `/dev/null` does not.
+    let len = usize::try_from(written).unwrap_or(len);
+    // SAFETY: the caller's for the length of the call.
+    let text = unsafe { sys::memory::readable(bytes as usize, len, SHOWN_BYTES) };
     let goes_on = match text {
         Some(text) if is_stdout && !rust::is_panicking() => said::keep_from_stdout(text),
         Some(text) => {

@@ -95,15 +95,6 @@ pub fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     judge(armed, said, &|noted| noted.asker == Asker::Other)
 }
 
-/// A panic that said nothing that could be read has ended the program, or cannot unwind.
-pub(super) fn of_silent_panic(armed: &Armed) -> Option<Guilt> {
-    judge(armed, None, &|noted| {
-        // What no machine has is not refused for the limit, and asked for only to be refused.
-        let is_possible = sys::memory::machine_memory().is_none_or(|bytes| noted.bytes <= bytes);
-        noted.ms_since <= UNSAID_MS && is_possible && would_be_refused(noted)
-    })
-}
-
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
 pub fn of_abort(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     // After words about something else, that does not tell of what would be refused at any time.

@@ -54,12 +54,12 @@ pub(super) fn attach(value: Option<&[u8]>, record: Option<&[u8]>) -> bool {
     // SAFETY: a mapping of the ledger's size that is never unmapped and, being sealed, cannot shrink; its words are atomics,
     // so that others may write to it.
     let ledger = unsafe { &*at };
-    // In another namespace numbers are other processes.
-    if !ledger.is_one() || ledger.pid_namespace() != sys::process::pid_namespace() {
+    if !ledger.is_one() || !has_its_numbers(ledger) {
         return false;
     }
     // Relaxed, here and below: written before `main`, or numbers that decide alone.
     LEDGER.store(at, Ordering::Relaxed);
+    PROC_DEVICE.store(proc_device(), Ordering::Relaxed);
     // What it was started under lets a program start.
     let Some(row) = settle(ledger, sys::process::pid()) else { return false };
     // It may be a process that has become another program.
@@ -108,9 +108,31 @@ fn row() -> Option<&'static Row> {
     if filter::may_ask() { settle(ledger, pid) } else { None }
 }
 
+/// In another namespace numbers are other processes.
+fn has_its_numbers(ledger: &Ledger) -> bool {
+    ledger.pid_namespace() == sys::process::pid_namespace()
+}
+
+/// The device that `/proc` was when the ledger was opened: each namespace has one of its own.
+static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
+
+fn proc_device() -> u64 {
+    sys::fd::stat_of_path(c"/proc").map_or(0, |stat| stat.st_dev)
+}
+
+/// This process's number where the ledger's are. A child that was forked into another namespace still sees that one's `/proc`, as
+/// long as it mounts none of its own.
+fn number(ledger: &Ledger) -> Option<u32> {
+    if has_its_numbers(ledger) {
+        return Some(sys::process::pid());
+    }
+    let is_the_same = proc_device() == PROC_DEVICE.load(Ordering::Relaxed);
+    if is_the_same { sys::proc::own_number() } else { None }
+}
+
 /// Finds this process's row, or takes one.
 fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
-    let id = growth::id_of(pid)?;
+    let id = growth::id_of(number(ledger)?)?;
     let place = LOOKS.take_row(ledger, id)?;
     let row = ledger.row(place)?;
     if row.is_outside() {
@@ -124,7 +146,7 @@ fn settle(ledger: &'static Ledger, pid: u32) -> Option<&'static Row> {
 
 /// This process has started a program that cannot ask: it is looked at from now on, and not once it is found.
 pub fn note_outside(pid: u32) {
-    let Some(ledger) = ledger().filter(|_| filter::may_ask()) else { return };
+    let Some(ledger) = ledger().filter(|ledger| filter::may_ask() && has_its_numbers(ledger)) else { return };
     let Some(life) = sys::proc::life_of(pid).filter(|life| life.is_alive) else { return };
     let Some(maker) = growth::id_of(sys::process::pid()) else { return };
     ledger.take_row_outside(Id::new(pid, life.start), sys::proc::name_of(pid).as_bytes(), maker);

@@ -6,7 +6,7 @@ use super::{judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use oomguard_core::contract::Cause;
-use oomguard_core::message::{PanicPiece, PanicWords, fails_otherwise};
+use oomguard_core::message::{PanicPiece, PanicWords, fails_otherwise, speaks_of_a_thread};
 use oomguard_core::report::Request;
 use oomguard_core::sys;
 use oomguard_core::sys::local::Zeroed;
@@ -55,7 +55,7 @@ static CAUGHT: AtomicU8 = AtomicU8::new(0);
 pub(super) fn forget() -> bool {
     const ON_ITS_WAY_MS: u64 = 1000;
     here().words.set(0);
-    last_block().bytes.set(0);
+    forget_blocks();
     let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
     if is_anothers && last(ON_ITS_WAY_MS).is_some() {
         return false;
@@ -77,38 +77,75 @@ fn hear_piece(piece: &PanicPiece<'_>, refusals_here: u32) {
     note_words(piece, refusals_here);
     here().at_ms.set(sys::clock::monotonic_ms());
     if LAST_TID.load(Relaxed) == sys::process::tid() {
-        // Its backtrace may have taken so much that nothing is counted any more.
+        // Its backtrace may have taken so much that nothing is counted any more; and what was given back since is not known.
+        if !notes::is_watching() {
+            forget_blocks();
+        }
         notes::watch(0);
         LAST_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
         LAST_ALLOCATED.store(notes::allocated_bytes(), Relaxed);
     }
 }
 
-/// The last block that this thread has got while it panicked, and its size; zeros where there is none since something was refused.
+/// Blocks that this thread has got in its panic, since something was refused.
+struct Blocks {
+    /// The first: where std makes a text of the message it is that, which is there as long as the hook runs.
+    first: Block,
+    last: Block,
+    /// Where the last one lies that is thrown.
+    thrown: Cell<usize>,
+}
+
+/// A block and its size; zeros where there is none, or it is given back.
 struct Block {
     at: Cell<usize>,
     bytes: Cell<usize>,
 }
 
-// SAFETY: cells of numbers; nothing to drop.
-unsafe impl Zeroed for Block {}
+impl Block {
+    fn set(&self, at: usize, bytes: usize) {
+        self.at.set(at);
+        self.bytes.set(bytes);
+    }
 
-oomguard_core::thread_own!(fn last_block() -> Block, "oomguard_panic_block_here");
+    fn is(&self, at: usize) -> bool {
+        self.at.get() == at
+    }
+
+    /// # Safety
+    /// The block is this thread's, which has not given it back.
+    unsafe fn read<'a>(&self, most: usize) -> Option<&'a [u8]> {
+        // SAFETY: by contract.
+        unsafe { sys::memory::readable(self.at.get(), self.bytes.get(), most) }
+    }
+}
+
+// SAFETY: cells of numbers; nothing to drop.
+unsafe impl Zeroed for Blocks {}
+
+oomguard_core::thread_own!(fn blocks() -> Blocks, "oomguard_panic_blocks_here");
+
+fn forget_blocks() {
+    blocks().first.set(0, 0);
+    blocks().last.set(0, 0);
+    blocks().thrown.set(0);
+}
 
 const WORD: usize = size_of::<usize>();
 
 /// So much of a block may hold a message.
 const MESSAGE_BYTES: usize = 1024;
 
-/// A block of so many bytes, which this thread has got since something was refused.
+/// A block of so many bytes, which this thread has got since something was refused, in the place of the `old` one if that is not
+/// null.
 ///
 /// # Safety
 /// It is the caller's, and nobody has written to it if it is new.
 #[inline(always)]
-pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, is_new: bool) {
+pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, old: *mut u8) {
     if rust::is_panicking() {
         // SAFETY: by contract.
-        unsafe { note_block_of_panic(block, bytes, is_new) }
+        unsafe { note_block_of_panic(block, bytes, old) }
     }
 }
 
@@ -119,29 +156,102 @@ pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, is_new: bool) {
 /// That of `note_block`.
 #[cold]
 #[inline(never)]
-unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, is_new: bool) {
+unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, old: *mut u8) {
     /// `Exception` in std's panic_unwind, which is aligned to two words since 1.100. Where it is another size nothing is read.
     const THROWN_BYTES: [usize; 2] = [7 * WORD, 8 * WORD];
-    let (last, here) = (last_block(), here());
+    let blocks = blocks();
     // realloc(3) of no bytes counts as one of all that there are.
     let size = if bytes == usize::MAX { 0 } else { bytes };
     let errno = sys::errno::errno();
-    let text =
-        message_in(last.at.get(), last.bytes.get()).filter(|_| is_new && THROWN_BYTES.contains(&bytes));
-    if let Some(text) = text {
-        if !has_spoken() || here.is_thrown.get() {
-            hear_unsaid(text);
-        }
-        here.is_thrown.set(true);
+    if old.is_null() && THROWN_BYTES.contains(&bytes) && may_read() {
+        note_thrown(block as usize);
     }
     sys::errno::set_errno(errno);
-    if is_new {
+    if old.is_null() {
         // What lay there before is not taken for a message.
         // SAFETY: within the block, which nobody has written to, by contract.
         unsafe { block.write_bytes(0, size.min(MESSAGE_BYTES)) };
     }
-    last.at.set(block as usize);
-    last.bytes.set(size);
+    let is_first = if old.is_null() {
+        blocks.first.is(0) && !here().is_thrown.get()
+    } else {
+        blocks.first.is(old as usize)
+    };
+    if is_first {
+        blocks.first.set(block as usize, size);
+    }
+    blocks.last.set(block as usize, size);
+}
+
+/// A block is about to be given back.
+pub(super) fn note_release(block: usize) {
+    let blocks = blocks();
+    for kept in [&blocks.first, &blocks.last] {
+        if kept.is(block) && block != 0 {
+            kept.set(GIVEN_BACK, 0);
+        }
+    }
+}
+
+/// No block lies there.
+const GIVEN_BACK: usize = 1;
+
+/// Where `write` is a sanitizer's, each read is looked at, and what C code gives back is not told here.
+fn may_read() -> bool {
+    written::has_write()
+}
+
+/// A block is made that std may throw, of what lies in the block before it.
+fn note_thrown(block: usize) {
+    let (blocks, here) = (blocks(), here());
+    // Nothing has been boxed: what was thrown before is thrown on, or another thread's is.
+    let is_rethrown = [0, GIVEN_BACK, blocks.thrown.get()].contains(&blocks.last.at.get());
+    let is_new = !has_spoken() || here.is_thrown.get();
+    if let Some(text) = message_in(&blocks.last) {
+        if is_new {
+            hear_unsaid(text);
+        }
+        blocks.first.set(0, 0);
+    } else if !has_spoken() || is_caught(block) && !is_rethrown {
+        // No text at all: it is about memory if it is an error that is.
+        let text: &[u8] = match () {
+            () if is_error_of_memory(&blocks.last) => b"out of memory",
+            () if is_rethrown => b"Any { .. }",
+            () => b"panicked",
+        };
+        hear_unsaid(text);
+    } else {
+        return;
+    }
+    here.is_thrown.set(true);
+    blocks.thrown.set(block);
+}
+
+/// What this thread threw last lay where this block lies now: it has been caught.
+fn is_caught(block: usize) -> bool {
+    here().is_thrown.get() && blocks().thrown.get() == block
+}
+
+/// Whether a box holds an `io::Error` that says so, or the `TryReserveError` of what this thread was refused last.
+fn is_error_of_memory(block: &Block) -> bool {
+    let (bytes, no_words) = (block.bytes.get(), [0; WORD]);
+    if bytes != WORD && bytes != 2 * WORD {
+        return false;
+    }
+    // SAFETY: what this thread has just got, and what std has put there: it is not given back before this panic is caught.
+    let Some(words) = (unsafe { block.read(bytes) }) else { return false };
+    let word = |index: usize| {
+        let word = words.get(index * WORD..).and_then(|rest| rest.first_chunk());
+        usize::from_ne_bytes(*word.unwrap_or(&no_words))
+    };
+    if bytes == WORD {
+        return rust::errors_of_memory().contains(&word(0));
+    }
+    refused::last_here().is_some_and(|(_, request)| {
+        let is = |word: usize, number: u64| word as u64 == number;
+        let align = request.align.unwrap_or(0);
+        is(word(0), align) && is(word(1), request.bytes) || is(word(1), align) && is(word(0), request.bytes)
+    })
 }
 
 fn has_spoken() -> bool {
@@ -153,37 +263,36 @@ fn hear_unsaid(text: &[u8]) {
     hear_piece(&PanicPiece { begins: true, says: text, ends: true }, refused::count_here());
 }
 
-/// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What was made of its message lies in a block
-/// that is larger; one that has got no block has a text of the program's own, and is about no error.
+/// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What std has made of its message was the first
+/// block; one that has got no block has a text of the program's own, and is about no error.
 pub(super) fn hear_unboxed() {
     // What was thrown was an earlier one's.
     let has_spoken = has_spoken() && !here().is_thrown.get();
-    // valgrind would tell of a block that the program has given back.
-    if has_spoken || !written::has_write() || sys::valgrind::is_running() {
+    // valgrind would tell of a block that C code has given back.
+    if has_spoken || !may_read() || sys::valgrind::is_running() {
         return;
     }
-    let (block, bytes) = (last_block().at.get(), last_block().bytes.get());
-    // SAFETY: what is read there is there, whatever it holds: this thread has got it in this panic.
-    let text = unsafe { sys::memory::readable(block, bytes, MESSAGE_BYTES) };
-    // What is no text comes from the hook, and tells nothing.
-    let text = text.filter(|text| text.iter().any(u8::is_ascii_alphabetic));
+    let blocks = blocks();
+    let text_in = |block: &Block| {
+        // SAFETY: this thread has got it in this panic, and has not given it back.
+        let text = unsafe { block.read(MESSAGE_BYTES) };
+        // What is no text comes from the hook, and tells nothing.
+        text.filter(|text| text.iter().any(u8::is_ascii_alphabetic))
+    };
+    let text = text_in(&blocks.first).or_else(|| text_in(&blocks.last));
     hear_unsaid(text.unwrap_or(b"panicked"));
-}
-
-/// Whether this thread has panicked since it was refused something, and nothing is known of what that said.
-pub(super) fn is_unread() -> bool {
-    last_block().bytes.get() != 0 && !has_spoken()
 }
 
 /// The text that a box holds: a `String`, or a `&'static str`. Other blocks of that size hold neither, as a rule: nothing is found
 /// there, or nothing that speaks of memory.
-fn message_in<'a>(block: usize, bytes: usize) -> Option<&'a [u8]> {
+fn message_in<'a>(block: &Block) -> Option<&'a [u8]> {
     const MOST_CAPACITY: usize = 1 << 20;
+    let bytes = block.bytes.get();
     if bytes != 2 * WORD && bytes != 3 * WORD {
         return None;
     }
     // SAFETY: what this thread has just got, and what std has put there: neither is given back before this panic is caught.
-    let words = unsafe { sys::memory::readable(block, bytes, bytes) }?;
+    let words = unsafe { block.read(bytes) }?;
     let word = |index: usize| words.get(index * WORD..)?.first_chunk().copied().map(usize::from_ne_bytes);
     // Where the text is, its length, and its capacity, in whatever order.
     let words = [word(0)?, word(1)?, word(2).unwrap_or(MOST_CAPACITY)];
@@ -224,7 +333,7 @@ fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {
     if !before.has(PanicWords::THREAD) {
         let says_std = words.has(PanicWords::THREAD) && threads::is_one_refused();
         let is_about_thread = words.has(PanicWords::TRY_AGAIN)
-            && !threads::is_of_another_call()
+            && threads::LastFailure::now().fits(|| speaks_of_a_thread(piece.says))
             && threads::comes_straight_from_one_refused();
         words.0 &= !PanicWords::THREAD.0;
         if says_std || is_about_thread {

@@ -219,7 +219,7 @@ fn listen() {
     if !rust::is_panicking() {
         said::begin();
         if panics::forget() {
-            return written::listen(true);
+            return written::begin_to_listen();
         }
     }
     written::listen_closely();

@@ -16,6 +16,18 @@ mod standard {
         std::thread::panicking()
     }
 
+    /// How an `io::Error` lies in memory that says that memory is missing, where it is one word: what std makes of it, and the
+    /// system's own.
+    pub(crate) fn errors_of_memory() -> [usize; 2] {
+        use std::io::{Error, ErrorKind};
+        let word = |error: Error| {
+            const { assert!(size_of::<Error>() == size_of::<usize>()) };
+            // SAFETY: of the same size; neither of the two below holds a pointer.
+            unsafe { core::mem::transmute::<Error, usize>(error) }
+        };
+        [word(ErrorKind::OutOfMemory.into()), word(Error::from_raw_os_error(libc::ENOMEM))]
+    }
+
     /// Calls a function of the program's; a panic in it ends here.
     pub(crate) fn call(function: impl FnOnce()) {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(function)) {
@@ -57,6 +69,10 @@ mod standard {
         false
     }
 
+    pub(crate) fn errors_of_memory() -> [usize; 2] {
+        [0; 2]
+    }
+
     pub(crate) fn call(function: impl FnOnce()) {
         function();
     }
@@ -74,7 +90,7 @@ mod standard {
     }
 }
 
-pub(super) use standard::{IS_THERE, call, can_allocate, idle_threads, is_panicking};
+pub(super) use standard::{IS_THERE, call, can_allocate, errors_of_memory, idle_threads, is_panicking};
 
 /// Where a function's code is not described, its first bytes.
 const ASSUMED_CODE_BYTES: usize = 32;

@@ -1,14 +1,15 @@
 //! What the program wrote to stderr since it was refused something: kept as it is, and read only if it dies. Reading
 //! each line as it comes would cost programs that got over a refusal far more than the line.
 
-use super::{notes, refused, threads};
+use super::threads::LastFailure;
+use super::{notes, refused};
 use core::cell::UnsafeCell;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use oomguard_core::busy::Busy;
 use oomguard_core::message::{
     LastWord, Message, claims_failure_for_memory, drop_colours, has_backtrace as has_backtrace_in, last_word,
-    says_to_try_again as says_to_try_again_in,
+    says_to_try_again as says_to_try_again_in, speaks_of_a_thread,
 };
 use oomguard_core::sys;
 
@@ -58,7 +59,7 @@ pub(super) fn begin() {
     LINES_LEFT.store(LISTENED_LINES, Relaxed);
     WRITES_ELSEWHERE_LEFT.store(WRITES_ELSEWHERE, Relaxed);
     WRITES_ON_STDOUT_LEFT.store(WRITES_ON_STDOUT, Relaxed);
-    IS_OF_ANOTHER_CALL.store(false, Relaxed);
+    LAST_FAILURE.store(LastFailure::OfThread as u8, Relaxed);
 }
 
 fn forget() {
@@ -67,8 +68,9 @@ fn forget() {
     ON_STDOUT.iter().for_each(|piece| piece.store(0, Relaxed));
 }
 
-/// Whether the refused thread has said something after another call of its own gave EAGAIN.
-static IS_OF_ANOTHER_CALL: AtomicBool = AtomicBool::new(false);
+/// The `LastFailure` of the refused thread that tells most against it, of all that it has said something after.
+static LAST_FAILURE: AtomicU8 = AtomicU8::new(LastFailure::OfThread as u8);
+const FAILURES: [LastFailure; 3] = [LastFailure::OfThread, LastFailure::Other, LastFailure::TryAgain];
 
 /// So many of the refused thread's first writes to stdout may be about it, as many a log goes there; then it is data.
 const WRITES_ON_STDOUT: u32 = 4;
@@ -155,8 +157,9 @@ fn keep_long(text: &[u8]) -> bool {
     if AFTER_WORK.load(Relaxed) == 0 && notes::is_worked_on_without() {
         AFTER_WORK.store(start + 1, Relaxed);
     }
-    if threads::is_of_another_call() && refused::count_here() > 0 {
-        IS_OF_ANOTHER_CALL.store(true, Relaxed);
+    let failure = LastFailure::now();
+    if failure != LastFailure::OfThread && refused::count_here() > 0 {
+        LAST_FAILURE.fetch_max(failure as u8, Relaxed);
     }
     SAID_AT_MS.store(sys::clock::coarse_ms(), Relaxed);
     if start >= LISTENED_WORDS {
@@ -207,7 +210,11 @@ fn is_recent() -> bool {
 
 /// Whether it has said just now that something may be tried again, as a thread that was refused.
 pub(super) fn says_to_try_again() -> bool {
-    is_recent() && !IS_OF_ANOTHER_CALL.load(Relaxed) && read(says_to_try_again_in).unwrap_or(false)
+    let failure = FAILURES.get(usize::from(LAST_FAILURE.load(Relaxed)));
+    let is_said = |look| read(look).unwrap_or(false);
+    is_recent()
+        && failure.is_some_and(|failure| failure.fits(|| is_said(speaks_of_a_thread)))
+        && is_said(says_to_try_again_in)
 }
 
 /// Whether it has come to a backtrace.

@@ -48,10 +48,34 @@ pub(super) fn note_refused_otherwise() {
     }
 }
 
-/// Whether the last call of this thread that failed has given EAGAIN: who says so of himself speaks of that one. A stack that
-/// is refused leaves ENOMEM behind.
-pub(super) fn is_of_another_call() -> bool {
-    sys::errno::errno() == libc::EAGAIN
+/// What the last call of this thread that failed tells of words like "try again", which fit others than a refused thread.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LastFailure {
+    /// A stack that is refused leaves ENOMEM behind, and who asks then whether a person reads does no harm.
+    OfThread,
+    /// Another call has failed since, and there may have been one before that, with EAGAIN.
+    Other,
+    /// It has given EAGAIN itself.
+    TryAgain,
+}
+
+impl LastFailure {
+    pub(super) fn now() -> LastFailure {
+        match sys::errno::errno() {
+            libc::EAGAIN => LastFailure::TryAgain,
+            libc::ENOMEM | libc::ENOTTY => LastFailure::OfThread,
+            _ => LastFailure::Other,
+        }
+    }
+
+    /// Whether the words may be about a refused thread.
+    pub(super) fn fits(self, speaks_of_a_thread: impl FnOnce() -> bool) -> bool {
+        match self {
+            LastFailure::OfThread => true,
+            LastFailure::Other => speaks_of_a_thread(),
+            LastFailure::TryAgain => false,
+        }
+    }
 }
 
 /// This thread has started one, after one was refused. Who was refused itself has coped with it: whether that is this thread.

@@ -94,7 +94,7 @@ pub(super) fn judge_abort(armed: &Armed) {
     if has_said_std_line() {
         return exhaustion::end(armed, of_allocation(Evidence::Said));
     }
-    let guilt = if rust::is_panicking() { of_panic(armed) } else { of_plain_abort(armed) };
+    let guilt = if rust::is_panicking() { of_panic() } else { of_plain_abort(armed) };
     if let Some(guilt) = guilt {
         exhaustion::end(armed, guilt.verdict(Own::ABORT));
     }
@@ -104,10 +104,9 @@ pub(super) fn judge_abort(armed: &Armed) {
 const TELLING_BYTES: usize = 64 << 10;
 
 /// A panic that ends in an abort: it cannot unwind, or it is the second one.
-fn of_panic(armed: &Armed) -> Option<Guilt> {
-    if cfg!(panic = "abort") {
-        panics::hear_unboxed();
-    }
+fn of_panic() -> Option<Guilt> {
+    let has_said_nothing = panics::of_this_thread().0 == PanicWords::default();
+    panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
@@ -123,15 +122,8 @@ fn of_panic(armed: &Armed) -> Option<Guilt> {
     {
         return Some(guilt);
     }
-    // A panic hook of the program's own, which says nothing, or not to us.
-    if words.0 == 0
-        && written::has_write()
-        && let Some(guilt) = judge::of_silent_panic(armed)
-    {
-        return Some(guilt);
-    }
     let evidence = Evidence::Missing;
-    if words.0 == 0 && is_thread_without_its_signal_stack() && is_missing() {
+    if has_said_nothing && is_thread_without_its_signal_stack() && is_missing() {
         return Some(Guilt { cause: Cause::Thread, request: None, evidence });
     }
     // A panic that could not be started, or that was refused memory on its way.
@@ -211,9 +203,6 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
-    } else if said.is_none() && written::has_write() && panics::is_unread() {
-        // Where `write` is not ours, every panic is silent.
-        threads::is_why(PanicWords::default()).or_else(|| judge::of_silent_panic(armed))
     } else {
         of_words(armed, said)
     };

@@ -8,7 +8,7 @@
 
 use super::hook::Hook;
 use super::real::{FINDS_HIDDEN, Real, call_real, weak};
-use super::rust;
+use super::{filter, rust};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use oomguard_core::sys;
@@ -63,6 +63,13 @@ pub(super) fn begin(listening: Write, closely: Write, hear: fn(&[u8])) {
 /// Whether what is written is listened to. Relaxed, here and below: whatever is read can be called at any time.
 pub(super) fn listen(on: bool) {
     go_to(if on { LISTENING.get() } else { None });
+}
+
+/// It is, after a refusal. Who listens relies on the kernel's having read what was written: where it does not, or may not be asked,
+/// each text is looked at before.
+pub(super) fn begin_to_listen() {
+    let is_read = filter::may_ask() && !sys::fd::takes_unread(libc::STDERR_FILENO);
+    go_to(if is_read { LISTENING.get() } else { CLOSELY.get() });
 }
 
 /// It is, and each word matters.

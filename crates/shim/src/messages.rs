@@ -33,6 +33,8 @@ pub(super) fn resolve() {
     }
 }
 
+// Relaxed throughout: flags and numbers that stand by themselves. Who says something and ends is one thread, as a rule; what two
+// say at once is mixed up here as it is on the screen.
 /// What was said last: the place in `MESSAGES` plus one; zero for nothing.
 static LAST: AtomicU8 = AtomicU8::new(0);
 const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Message::Unrelated];

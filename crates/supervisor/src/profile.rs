@@ -339,6 +339,7 @@ mod tests {
     }
 
     fn copy(tables: &Tables) -> Vec<u8> {
+        // Relaxed: written by this thread.
         tables.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect()
     }
 

@@ -83,6 +83,24 @@ pub fn hold(marks: &Path, mib: usize) {
     drop(block);
 }
 
+/// The same in a child that is the first process of a namespace of its own.
+pub fn hold_apart(marks: &Path, mib: usize) {
+    // SAFETY: takes no pointer.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        return mark(marks, "holds");
+    }
+    // SAFETY: there is no other thread, so the child may do anything.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: takes no pointer here.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            hold(marks, mib);
+        }
+        // SAFETY: nothing is to be told.
+        child => drop(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }),
+    }
+}
+
 fn run(options: &[&str], command: &[&str]) -> Command {
     let mut launcher = launcher();
     launcher.arg("run").args(options).arg("--").args(command);
@@ -705,6 +723,31 @@ for turn in range(4):
         assert!(holder.unwrap()["lease"].as_u64().unwrap() >= 120 * MIB, "{told}");
         assert!(seen.stdout.contains("budget 200 MiB: "), "{}", seen.stdout);
     });
+    add(
+        trials,
+        "a_child_in_another_pid_namespace_holds_what_it_holds_and_the_first_process_here_nothing",
+        || {
+            let marks = Marks::new("apart");
+            let look = "\"$0\" role hold-apart \"$1\" 60 & p=$!; \
+                    while ! ls \"$1\"/holds-* >/dev/null 2>&1; do kill -0 $p || exit 9; sleep .01; done; \
+                    \"$2\" top --json; kill -9 $p; wait $p 2>/dev/null; echo $p";
+            let arguments = [marks.0.to_str().unwrap(), env!("CARGO_BIN_EXE_oomguard")];
+            let seen = script(&["--budget", "200Mi"], look, &arguments);
+            assert_eq!(seen.code, Some(0), "{}", seen.stderr);
+            if !marks.0.join("holds-1").exists() {
+                return skipped("unshare(CLONE_NEWPID): not allowed here".into());
+            }
+            let told: Value = serde_json::from_str(seen.stdout.lines().next().unwrap()).unwrap();
+            let parent: u64 = seen.stdout.lines().last().unwrap().parse().unwrap();
+            let budgets = told["budgets"].as_array().unwrap().iter();
+            let all = budgets.map(|budget| budget["processes"].as_array().unwrap());
+            let all =
+                all.into_iter().find(|all| all.iter().any(|one| one["pid"] == parent)).expect("our budget");
+            assert!(!all.iter().any(|one| one["pid"] == 1), "{told}");
+            let holds = |one: &&Value| one["lease"].as_u64().is_some_and(|lease| lease >= 60 * MIB);
+            assert_eq!(all.iter().filter(holds).count(), 1, "{told}");
+        },
+    );
     add(trials, "what_cannot_be_a_budget_is_refused", || {
         for (options, word) in [
             (&["--budget", "12Q"][..], "write bytes"),

@@ -150,6 +150,9 @@ fn play(arguments: &[String]) {
             budget::want_shared(marks.as_ref(), mib.parse().unwrap(), all.parse().unwrap(), kind)
         }
         [role, marks, mib] if role == "hold-marked" => budget::hold(marks.as_ref(), mib.parse().unwrap()),
+        [role, marks, mib] if role == "hold-apart" => {
+            budget::hold_apart(marks.as_ref(), mib.parse().unwrap())
+        }
         [role] if role == "share" => resident::share(),
         [role, command @ ..] if role == "with-odd-entries" => inheritance::execute_with_odd_entries(command),
         [role] if role == "catch" => every_signal::catch(),

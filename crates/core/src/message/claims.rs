@@ -41,8 +41,12 @@ pub fn claims_failure_to_start_thread(text: &[u8]) -> bool {
 
 /// Whether it says what pthread_create(3) says of a thread whose stack was refused: that it may be tried again.
 pub fn says_to_try_again(text: &[u8]) -> bool {
-    // In quotes it is std's TryLockError: somebody else has the lock.
-    says_any(text, TRY_AGAIN) && !says(text, b"\"wouldblock\"")
+    says_any(text, TRY_AGAIN) && !says_any(text, MADE_TO_TRY_AGAIN)
+}
+
+/// Whether it speaks of a thread, or of those who have some.
+pub fn speaks_of_a_thread(text: &[u8]) -> bool {
+    OF_A_THREAD.any(&mut |phrase| place(text, phrase, |_| false, 0).is_some())
 }
 
 /// Whether it claims so in the words of a runtime at the limit of its own heap.

@@ -8,7 +8,7 @@ mod phrases;
 
 pub use claims::{
     claims_failure_for_memory, claims_failure_to_start_thread, claims_nothing, is_of_runtime_heap,
-    says_to_try_again,
+    says_to_try_again, speaks_of_a_thread,
 };
 pub use panics::{PanicPiece, PanicWords, STD_LINE};
 pub use phrases::ANOTHER_ERROR;
@@ -56,6 +56,11 @@ pub struct Story {
 
 impl Story {
     pub fn hear(&mut self, text: &[u8]) {
+        // A thread of Rust's panics because that one has: std says where and why at once.
+        let says_of_memory = self.last == Some(Message::OutOfMemory);
+        if says_of_memory && says(text, b"panicked at") && says_any(text, OF_ANOTHER_THREAD) {
+            return;
+        }
         for line in parts(text, b'\n') {
             self.hear_line(line);
         }

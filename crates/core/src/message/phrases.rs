@@ -101,6 +101,16 @@ pub(super) const FAILED_TO_START_THREAD: Phrases = phrases![
 pub(super) const TRY_AGAIN: Phrases =
     phrases!["os error 11", "code: 11,", "wouldblock", "resource temporarily unavailable"];
 
+/// The same of an error that no call of the system has given.
+pub(super) const MADE_TO_TRY_AGAIN: Phrases = phrases![
+    "\"wouldblock\"",          // std's TryLockError: somebody else has the lock
+    "kind(wouldblock)",        // made of its kind alone
+    "kind: wouldblock, error", // with another error inside
+];
+
+/// What a line says of a thread, as a part of whatever word: `ThreadPoolBuildError`.
+pub(super) const OF_A_THREAD: Phrases = phrases!["thread", "spawn", "worker", "pool"];
+
 /// What a panic says that comes of another thread's.
 pub(super) const OF_ANOTHER_THREAD: Phrases = phrases![
     "any { .. }",               // std::thread::JoinHandle::join

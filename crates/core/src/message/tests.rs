@@ -16,6 +16,20 @@ fn phrases_are_found_in_any_letters_and_anywhere() {
 }
 
 #[test]
+fn a_thread_that_misses_another_one_takes_nothing_back() {
+    let mut story = Story::default();
+    for (says, expected) in [
+        ("failed to spawn thread: Os { code: 11, kind: WouldBlock }", Message::OutOfMemory),
+        ("called `Result::unwrap()` on an `Err` value: SendError { .. }", Message::OutOfMemory),
+        ("index out of bounds", Message::OtherDeath),
+        ("called `Result::unwrap()` on an `Err` value: SendError { .. }", Message::OtherDeath),
+    ] {
+        story.hear(format!("\nthread 'main' panicked at a.rs:3:5:\n{says}\n").as_bytes());
+        assert_eq!(story.last, Some(expected), "{says}");
+    }
+}
+
+#[test]
 fn a_claim_is_told_from_what_only_has_its_words() {
     for claim in [
         "python3: MemoryError: job 1 skipped",
@@ -162,6 +176,9 @@ fn a_panic_is_read_without_names_and_places() {
         ),
         ("Os { code: 11, kind: WouldBlock }", PanicWords::SOMETHING.and(PanicWords::TRY_AGAIN)),
         ("called `Result::unwrap()` on an `Err` value: \"WouldBlock\"", PanicWords::SOMETHING),
+        ("called `Result::unwrap()` on an `Err` value: Kind(WouldBlock)", PanicWords::SOMETHING),
+        ("Custom { kind: WouldBlock, error: \"no row yet\" }", PanicWords::SOMETHING),
+        ("no pool: WouldBlock", PanicWords::SOMETHING.and(PanicWords::TRY_AGAIN)),
         ("row 7\nstack backtrace:\n 1: alloc::out of memory", PanicWords::SOMETHING),
         ("TryReserveError { kind: AllocError { layout", PanicWords::SOMETHING.and(PanicWords::MEMORY)),
         ("enomemo: bad key; no memory leaks", PanicWords::SOMETHING),

@@ -171,6 +171,16 @@ pub fn stat_of(fd: i32) -> Option<libc::stat> {
     (unsafe { super::raw::call_with_errno(libc::SYS_fstat, arguments) } == 0).then_some(stat)
 }
 
+/// Whether what is written there is not even read: `/dev/null` and `/dev/zero`, null(4), take any address.
+pub fn takes_unread(fd: i32) -> bool {
+    const MEMORY_DEVICES: u32 = 1;
+    stat_of(fd).is_some_and(|stat| {
+        stat.st_mode & libc::S_IFMT == libc::S_IFCHR
+            && libc::major(stat.st_rdev) == MEMORY_DEVICES
+            && matches!(libc::minor(stat.st_rdev), 3 | 5)
+    })
+}
+
 /// stat(2), likewise.
 pub fn stat_of_path(path: &CStr) -> Option<libc::stat> {
     // SAFETY: all-zero is a valid `stat`, a struct of integers.

@@ -658,7 +658,11 @@ pub unsafe fn readable<'a>(start: usize, len: usize, most: usize) -> Option<&'a 
     const PAGE: usize = 4096;
     let shown = len.min(most);
     let last = start.wrapping_add(shown.checked_sub(1)?);
-    if !is_readable(start & !7) || last / PAGE != start / PAGE && !is_readable(last & !7) {
+    // What the program's last call has left there may tell what its words are about.
+    let errno = super::errno::errno();
+    let is_there = is_readable(start & !7) && (last / PAGE == start / PAGE || is_readable(last & !7));
+    super::errno::set_errno(errno);
+    if !is_there {
         return None;
     }
     // SAFETY: both its pages were just found readable, and it stays so by contract.

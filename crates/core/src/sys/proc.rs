@@ -110,6 +110,15 @@ pub fn life_of(pid: u32) -> Option<Life> {
     Some(Life { is_alive, start: leading_number(fields.nth(11)?)?, faults })
 }
 
+/// This process's number where `/proc` is from, which may be another namespace than its own.
+pub fn own_number() -> Option<u32> {
+    let mut target = [0u8; 16];
+    // SAFETY: a C string, and a buffer of that length.
+    let len = unsafe { libc::readlink(c"/proc/self".as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    let number = leading_number(target.get(..usize::try_from(len).ok()?)?)?;
+    u32::try_from(number).ok()
+}
+
 /// Whether the kernel knows a process with this number, dead or alive; also one that may not be looked at.
 pub fn exists(pid: u32) -> bool {
     // SAFETY: kill takes no pointer, and signal 0 reaches nobody.
