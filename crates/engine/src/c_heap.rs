@@ -153,6 +153,9 @@ pub(super) mod free {
     }
 
     pub(super) fn tell(on: bool) {
+        if !rust::IS_THERE {
+            return;
+        }
         let entry: Signature = if on { told } else { libc::free };
         ENTRY.store(entry as *mut c_void, Ordering::Relaxed);
     }

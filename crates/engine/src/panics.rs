@@ -266,8 +266,9 @@ fn hear_unsaid(text: &[u8]) {
 /// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What std has made of its message was the first
 /// block; one that has got no block has a text of the program's own, and is about no error.
 pub(super) fn hear_unboxed() {
-    // What was thrown was an earlier one's.
-    let has_spoken = has_spoken() && !here().is_thrown.get();
+    // What was thrown was an earlier one's, unless it is there still, and nothing has come since.
+    let is_this_ones = !here().is_thrown.get() || blocks().last.is(blocks().thrown.get());
+    let has_spoken = has_spoken() && is_this_ones;
     // valgrind would tell of a block that C code has given back.
     if has_spoken || !may_read() || sys::valgrind::is_running() {
         return;

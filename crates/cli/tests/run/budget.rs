@@ -735,7 +735,7 @@ for turn in range(4):
             let seen = script(&["--budget", "200Mi"], look, &arguments);
             assert_eq!(seen.code, Some(0), "{}", seen.stderr);
             if !marks.0.join("holds-1").exists() {
-                return skipped("unshare(CLONE_NEWPID): not allowed here".into());
+                return skipped("unshare(CLONE_NEWPID): not allowed here");
             }
             let told: Value = serde_json::from_str(seen.stdout.lines().next().unwrap()).unwrap();
             let parent: u64 = seen.stdout.lines().last().unwrap().parse().unwrap();
