@@ -129,6 +129,7 @@ pub const ROLES: &[Role] = &[
         },
     )
     .needs_unwinding()
+    .needs_last_first()
     .handling()
     .says(""),
     Role::is_killed(

@@ -205,6 +205,12 @@ impl Role {
         self
     }
 
+    /// What was given back last is given first. mimalloc has another order.
+    const fn needs_last_first(mut self) -> Role {
+        self.not_over = &["mimalloc"];
+        self
+    }
+
     const fn would_hang(mut self) -> Role {
         self.would_hang = true;
         self

@@ -63,6 +63,30 @@ fn main() {
             // Until it has used its stack.
             let _ = is_used.recv();
         },
+        "peers" => {
+            // The thread that there is panics because the one that is refused ends what it sends to.
+            let (send, receive) = std::sync::mpsc::sync_channel(0);
+            let (held, is_held) = std::sync::mpsc::channel::<()>();
+            std::thread::scope(move |scope| {
+                let peer = scope.spawn(move || {
+                    let _ = is_held.recv();
+                    send.send(7).unwrap();
+                });
+                let _ends_with_this = (receive, held);
+                let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(1 << 10);
+                loop {
+                    let mut block = Vec::new();
+                    if block.try_reserve_exact(1 << 20).is_err() {
+                        break;
+                    }
+                    block.resize(1 << 20, 7);
+                    blocks.push(block);
+                }
+                std::mem::forget(blocks);
+                scope.spawn(|| ());
+                drop(peer);
+            });
+        }
         "error" => {
             // As a program does that hands its error up to main.
             let held = eat_fallibly();
