@@ -187,7 +187,7 @@ pub const ROLES: &[Role] = &[
         || {
             fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
             assert!(thread::Builder::new().spawn(|| {}).is_err());
-            Err::<(), _>(std::io::Error::from(std::io::ErrorKind::WouldBlock)).unwrap();
+            would_block_by_itself().unwrap();
         },
     )
     .where_panics_abort(ABORTED)
@@ -320,6 +320,11 @@ pub const ROLES: &[Role] = &[
 
 fn would_block() -> std::io::Result<()> {
     Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+/// As a program says of its own queue.
+fn would_block_by_itself() -> std::io::Result<()> {
+    Err(std::io::ErrorKind::WouldBlock.into())
 }
 
 fn read_from_an_idle_socket() -> std::io::Result<usize> {
