@@ -188,7 +188,7 @@ pub const ALL: &[&Language] = &[
             dies("grow"),
             dies("thread"),
             dies("threads").causes(&["thread", "heap", "mapping"]),
-            dies("peers").causes(&["thread"]),
+            dies("peers").causes(&["thread", "heap"]),
             dies("error"),
             recovers("recover"),
             recovers("own"),
