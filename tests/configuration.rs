@@ -10,12 +10,12 @@ use common::report;
 use libtest_mimic::{Arguments, Failed, Trial};
 use setup::{Told, limit_of, rlimit, run, start, told};
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 oomguard::guard!();
 
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ("a descriptor that was reused gets no report", reused_descriptor),
         ("a report that cannot be written any more is told", unwritten),
         ("lines are written where no descriptor may be had, and none may be asked about", no_descriptors),
+        ("a pipe that nobody reads holds nothing up where no descriptor may be asked about", unread),
         ("lines are written to a slow reader whatever signals come", interrupted),
         ("a report that a dropped privilege or another root is in the way of is told", out_of_reach),
         ("the soft limit is set and the hard one left", hard_limit_left),
@@ -429,11 +430,24 @@ fn no_descriptors() {
     assert_unwritten(&run(start), &format!("{}: too many open files (errno 24)", path.display()));
 }
 
-fn interrupted() {
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
     // SAFETY: takes no pointer.
     let bytes = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize;
     writer.write_all(&vec![b' '; bytes]).unwrap();
+    (reader, writer)
+}
+
+fn unread() {
+    let (_unread, full) = full_pipe();
+    let Start { mut command, directory: _there } =
+        start("lose descriptors, speak last").env("OOMGUARD_LIMIT", "64Mi");
+    let ended = command.stdout(Stdio::piped()).stderr(full).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(198), &b"last words"[..]));
+}
+
+fn interrupted() {
+    let (mut reader, writer) = full_pipe();
     let (mut signals, told) = std::io::pipe().unwrap();
     let Start { mut command, directory: _there } = start("be interrupted").env("OOMGUARD_LIMIT", "64Mi");
     let mut child = command.stdout(told).stderr(writer).spawn().unwrap();

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -282,6 +283,29 @@ int main(int argc, char **argv) {
         unmap_all();
         compute(30);
         return 3;
+    }
+    if (is(role, "tidy up, take some of it again and fail")) {
+        map_all();
+        unmap_all();
+        for (int i = 0; i < 4000; i++) {
+            kept = malloc(100);
+            if (!kept) _exit(99);
+        }
+        return 3;
+    }
+    if (is(role, "tidy up, miss a file and fail")) {
+        map_all();
+        unmap_all();
+        return fopen("/no/such/file", "r") ? 99 : 3;
+    }
+    if (is(role, "tidy up, tell the system's log and fail")) {
+        // As syslog(3) does.
+        const char message[] = "<11>Nov 26 21:00:00 eater: out of memory";
+        int ends[2];
+        map_all();
+        unmap_all();
+        if (fopen("/no/such/file", "r") || socketpair(AF_UNIX, SOCK_DGRAM, 0, ends)) return 99;
+        return send(ends[0], message, sizeof message, MSG_NOSIGNAL) < 0 ? 99 : 3;
     }
     if (is(role, "refused, with results in the buffer")) {
         printf("these are the results up to here\n");

@@ -104,6 +104,10 @@ pub fn play(role: &str) -> ExitCode {
             set_limits(libc::RLIMIT_NOFILE, libc::rlimit { rlim_cur: 0, rlim_max: 0 });
             ask(1 << 60);
         }
+        "lose descriptors, speak last" => {
+            set_limits(libc::RLIMIT_NOFILE, libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+            play("speak last");
+        }
         "be interrupted" => {
             tell_each_signal();
             ask(1 << 60);

@@ -12,6 +12,7 @@
 
 use crate::message::{Message, Story, claims_nothing, says_to_try_again, tells_of_a_missing_block};
 use crate::shortage::LEAST_STEP_BYTES;
+use crate::text::{place_of, position, whole_number};
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
 /// flush, a handler. In nanoseconds of processor time; docs/verdicts.md has the measurements.
@@ -57,6 +58,12 @@ const SIGNALLED_MS: u64 = 500;
 
 /// So far from a null pointer, or from MAP_FAILED, a member or an element may lie.
 const NEAR_BYTES: u64 = 64 << 10;
+
+/// What the C library opens to say something: catalogues, character sets, the time.
+const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo"];
+
+/// Who has given its memory back, and takes so much again, uses it.
+const TAKEN_AGAIN_BYTES: u64 = 64 << 10;
 
 /// Less room than this, and nothing is to be had. One large request that is refused leaves room to go on.
 const LITTLE_BYTES: u64 = 1 << 20;
@@ -111,6 +118,8 @@ pub(super) struct Refusals {
     released: u64,
     releases: u64,
     releasing_ns: u64,
+    /// It has given back much since something was refused or said of memory.
+    has_given_back: bool,
     /// What it said since.
     story: Story,
     /// Of this, that something may be tried again, as of a thread whose stack was refused.
@@ -273,6 +282,7 @@ impl Refusals {
     pub(super) fn note_mapped(&mut self, tid: u32, bytes: u64, writable: bool, enough: u64) {
         if writable {
             self.mapped = self.mapped.saturating_add(bytes);
+            self.goes_on |= self.has_given_back && bytes >= TAKEN_AGAIN_BYTES && self.has_wanted(tid);
         }
         for slot in &mut self.wants {
             let Some(want) = slot else { continue };
@@ -295,6 +305,7 @@ impl Refusals {
         self.releasing_ns = self.releasing_ns.saturating_add(took_ns);
         if self.released >= (limit / 64).max(LEAST_RELEASE_BYTES) {
             self.turn(now);
+            self.has_given_back = true;
         }
     }
 
@@ -310,7 +321,12 @@ impl Refusals {
 
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
-        self.goes_on = false;
+        (self.goes_on, self.has_given_back) = (false, false);
+    }
+
+    /// Whether it is a thread that was refused something.
+    fn has_wanted(&self, tid: u32) -> bool {
+        self.wants.iter().flatten().any(|want| want.tid == tid)
     }
 
     /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
@@ -344,6 +360,11 @@ impl Refusals {
         }
     }
 
+    /// A refused thread opens a file, by a name that may be cut.
+    pub(super) fn note_opened(&mut self, name: &[u8]) {
+        self.goes_on |= FOR_WORDS.iter().all(|part| place_of(name, part).is_none());
+    }
+
     /// A refused thread has read something.
     pub(super) fn note_goes_on(&mut self) {
         self.goes_on = true;
@@ -357,7 +378,7 @@ impl Refusals {
 
     /// Thread `tid` has ended, and its process has not.
     pub(super) fn note_thread_ended(&mut self, tid: u32) {
-        self.is_thread_gone |= self.wants.iter().flatten().any(|want| want.tid == tid);
+        self.is_thread_gone |= self.has_wanted(tid);
     }
 
     /// Thread `tid` has touched what it must not; `None`: it has done what no address was at fault for.
@@ -395,7 +416,7 @@ impl Refusals {
     /// Thread `tid` aborts. Where there are more wants than are kept, it may have had one.
     pub(super) fn note_abort(&mut self, tid: u32) {
         let is_anybodys = self.wants.iter().any(Option::is_none);
-        self.is_others_abort = is_anybodys && !self.wants.iter().flatten().any(|want| want.tid == tid);
+        self.is_others_abort = is_anybodys && !self.has_wanted(tid);
     }
 
     /// Thread `tid` has started another process: it has gone on, and so has who was refused long before.
@@ -459,6 +480,12 @@ impl Refusals {
     pub(super) fn is_wanting(&self) -> bool {
         self.wants.iter().any(Option::is_some)
     }
+}
+
+/// Whether it is a message as syslog(3) sends it: a priority comes first.
+pub(super) fn is_for_system_log(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"<") else { return false };
+    position(rest, b'>').and_then(|len| rest.get(..len)).and_then(whole_number).is_some()
 }
 
 /// Whether a line of it claims failure in these words.
@@ -692,6 +719,48 @@ mod tests {
             let mut refusals = refused(&[MIB]);
             refusals.note_said(said.as_bytes(), no_memory.as_bytes(), true, START);
             assert_eq!(refusals.are_fatal(end_at(used(STRAIGHT_NS + 1), Some(0))), fatal, "{said}");
+        }
+    }
+
+    #[test]
+    fn who_takes_again_what_it_gave_back_goes_on() {
+        for (released, taken, tid, fatal) in [
+            (32 * MIB, TAKEN_AGAIN_BYTES, 1, false),
+            (32 * MIB, TAKEN_AGAIN_BYTES - 1, 1, true),
+            (32 * MIB, TAKEN_AGAIN_BYTES, 2, true),
+            (4096, TAKEN_AGAIN_BYTES, 1, true),
+        ] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_released(released, 0, START, 64 * MIB);
+            refusals.note_mapped(tid, taken, true, enough(0));
+            assert_eq!(refusals.are_fatal(end_at(START, Some(0))), fatal, "{released} {taken} {tid}");
+        }
+    }
+
+    #[test]
+    fn who_opens_a_file_goes_on_unless_it_is_for_words() {
+        for (name, fatal) in [
+            (&b"/etc/eat.conf"[..], false),
+            (b"", false),
+            (b"/usr/share/locale/de/LC_MESSAGES/libc.mo", true),
+            (b"/etc/localtime", true),
+        ] {
+            let mut refusals = refused(&[MIB]);
+            refusals.note_opened(name);
+            assert_eq!(refusals.are_fatal(end_at(START, Some(0))), fatal, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_for_the_systems_log_begins_with_its_priority() {
+        for (text, is_one) in [
+            (&b"<11>Nov 26 21:00:00 eat: out of memory"[..], true),
+            (b"<b>out of memory</b>", false),
+            (b"<11 out of memory", false),
+            (b"<>", false),
+            (b"ERROR out of memory", false),
+        ] {
+            assert_eq!(is_for_system_log(text), is_one);
         }
     }
 

@@ -22,7 +22,7 @@ use crate::growth::laid_over;
 use crate::ledger::Ledger;
 use crate::overrun::STAND_STILL;
 use crate::record::{Armed, Page, passes_on};
-use crate::text::Text;
+use crate::text::{Text, until};
 use oomguard_core::report::{Request, Snapshot};
 use std::io;
 use std::os::fd::RawFd;
@@ -30,6 +30,9 @@ use std::sync::atomic::Ordering;
 
 /// How many processes with refusals are kept in mind at once; the oldest gives way.
 const MOST_PROCESSES: usize = 64;
+
+/// So much of a file's name is looked at.
+const PATH_BYTES: usize = 256;
 
 /// A thread that is left where it was refused, as others who share its budget have what it wants.
 #[derive(Clone, Copy)]
@@ -361,6 +364,12 @@ impl Tracer {
             CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len, no_memory),
             CallStop::WriteParts { fd, parts, count } => {
                 troubled.hear_parts(tid, fd, parts, count, no_memory);
+            }
+            CallStop::Send { at, len } => troubled.hear_sent(tid, at, len, no_memory),
+            CallStop::Open { path } => {
+                let mut name = [0; PATH_BYTES];
+                let name = sys::trace::read_memory(tid, path, &mut name);
+                troubled.refusals.note_opened(until(name, 0));
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! A process that was refused something, as its tracer knows it. Like the tracer, it neither allocates, locks nor panics.
 
-use super::refusals::{Moment, Refusals};
+use super::refusals::{Moment, Refusals, is_for_system_log};
 use super::sys;
 use super::sys::memory::{HeapUse, MemoryUse, Mover, marked_standing, mover_of};
 use super::terms::Terms;
@@ -55,6 +55,24 @@ impl Troubled {
 
     /// Takes in what thread `tid` is about to say.
     pub(super) fn hear(&mut self, tid: u32, fd: u64, at: u64, len: u64, no_memory: &[u8]) {
+        let on_stderr = fd == libc::STDERR_FILENO as u64;
+        self.hear_if(tid, at, len, |_| true, no_memory, on_stderr);
+    }
+
+    /// The same of what it sends, if that is for the system's log, which is as good as stderr.
+    pub(super) fn hear_sent(&mut self, tid: u32, at: u64, len: u64, no_memory: &[u8]) {
+        self.hear_if(tid, at, len, is_for_system_log, no_memory, true);
+    }
+
+    fn hear_if(
+        &mut self,
+        tid: u32,
+        at: u64,
+        len: u64,
+        is_heard: fn(&[u8]) -> bool,
+        no_memory: &[u8],
+        on_stderr: bool,
+    ) {
         const READ_BYTES: usize = 4096;
         let mut buffer = [0; READ_BYTES];
         let shown = usize::try_from(len).map_or(READ_BYTES, |len| len.min(READ_BYTES));
@@ -62,7 +80,9 @@ impl Troubled {
         let len = sys::trace::read_memory(tid, at, buffer).len();
         let len = buffer.get_mut(..len).map_or(0, drop_colours);
         let text = buffer.get(..len).unwrap_or(&[]);
-        self.refusals.note_said(text, no_memory, fd == libc::STDERR_FILENO as u64, now_of(self.pid));
+        if is_heard(text) {
+            self.refusals.note_said(text, no_memory, on_stderr, now_of(self.pid));
+        }
     }
 
     /// The same of `count` parts, of which `parts` is the table.

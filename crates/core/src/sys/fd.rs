@@ -235,11 +235,11 @@ pub fn can_be_written(fd: i32) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready > 0 || ready < 0 && errno() == MAY_NOT_ASK
+    ready > 0 || ready < 0 && errno() == MAY_NOT_POLL && select_for_writing(fd, 0) > 0
 }
 
-/// What poll(2) says where RLIMIT_NOFILE is zero, whatever is open: some lock themselves in like that. They write unasked.
-const MAY_NOT_ASK: i32 = libc::EINVAL;
+/// What poll(2) says where RLIMIT_NOFILE is zero, whatever is open: some lock themselves in like that.
+const MAY_NOT_POLL: i32 = libc::EINVAL;
 
 /// Sends a few bytes to a socket that nothing else waits in. Without SIGPIPE where the other side has gone away: this process may be
 /// a program that knows nothing of it.
@@ -309,12 +309,34 @@ fn wait_for_reader(fd: i32, patience_ms: i32) -> bool {
             1.. => return true,
             // Whoever has no time left is not interrupted.
             _ if errno() == libc::EINTR => continue,
-            _ if errno() == MAY_NOT_ASK => return true,
+            _ if errno() == MAY_NOT_POLL => match select_for_writing(fd, left_ms) {
+                0 => libc::ETIMEDOUT,
+                1.. => return true,
+                _ if errno() == libc::EINTR => continue,
+                _ => errno(),
+            },
             _ => errno(),
         };
         set_errno(error);
         return false;
     }
+}
+
+/// select(2), for which no limit on descriptors matters; it does not tell of a pipe without a reader.
+fn select_for_writing(fd: i32, left_ms: i32) -> i32 {
+    if usize::try_from(fd).map_or(true, |fd| fd >= libc::FD_SETSIZE) {
+        set_errno(libc::EBADF);
+        return -1;
+    }
+    // SAFETY: all-zero is an empty set, an array of integers.
+    let mut set: libc::fd_set = unsafe { core::mem::zeroed() };
+    // SAFETY: the set has room for numbers below FD_SETSIZE.
+    unsafe { libc::FD_SET(fd, &raw mut set) };
+    let mut left =
+        libc::timeval { tv_sec: (left_ms / 1000).into(), tv_usec: (left_ms % 1000 * 1000).into() };
+    let null = core::ptr::null_mut();
+    // SAFETY: the set and the time are writable during the call.
+    unsafe { libc::select(fd + 1, null, &raw mut set, null, &raw mut left) }
 }
 
 /// Reads a file line by line through a buffer of `N` bytes. A longer line comes in its first `N` bytes; its rest is

@@ -504,6 +504,10 @@ pub(crate) enum CallStop {
     Write { fd: u64, at: u64, len: u64 },
     /// It is about to write `count` parts, of which `parts` is the table, to stdout or stderr.
     WriteParts { fd: u64, parts: u64, count: u64 },
+    /// It is about to send `len` bytes at `at` to whom its socket is connected with.
+    Send { at: u64, len: u64 },
+    /// It is about to open the file whose name lies at `path`.
+    Open { path: u64 },
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
     /// It is about to read something.
@@ -518,7 +522,7 @@ pub(crate) enum CallStop {
 
 /// The system call that a thread begins or has made.
 pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
-    let CallInfo { kind, words: [first, second, third, fourth, ..], .. } = CallInfo::of(tid)?;
+    let CallInfo { kind, words: [first, second, third, fourth, _, sixth, ..], .. } = CallInfo::of(tid)?;
     if kind == EXIT {
         return Some(CallStop::Returned(first.cast_signed()));
     }
@@ -529,6 +533,10 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
     Some(match c_long::try_from(first).ok()? {
         libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
         libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
+        libc::SYS_sendto if sixth == 0 => CallStop::Send { at: third, len: fourth },
+        libc::SYS_openat => CallStop::Open { path: third },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
         number if READS.contains(&number) => CallStop::Read,
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
