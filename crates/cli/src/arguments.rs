@@ -93,11 +93,11 @@ pub struct Run {
     #[arg(long, value_name = "TIME|off", value_parser = text(stall), allow_negative_numbers = true)]
     pub stall: Option<String>,
 
-    /// Append the report, a line of JSON, to a file, or write it to an open descriptor (fd:N)
+    /// Append the report, a line of JSON, to a file, or write it to stdout (-) or an open descriptor (fd:N)
     #[arg(long, value_name = "PATH|fd:N")]
     pub report: Option<OsString>,
 
-    /// Say how the command ended, as a line of JSON: on stderr, appended to a file, or on an open descriptor (fd:N)
+    /// Say how the command ended, as a line of JSON: on stderr, appended to a file, or on stdout (-) or an open descriptor (fd:N)
     #[arg(long, value_name = "PATH|fd:N", num_args = 0..=1, require_equals = true, default_missing_value = JSON_ON_STDERR)]
     pub json: Option<OsString>,
 

@@ -4,13 +4,17 @@
 use crate::screen::say;
 use crate::stderr::{self, PATIENCE};
 use oomguard::contract::variable;
-use oomguard::supervisor::{Worker, inherits_report};
+use oomguard::supervisor::{Worker, inherits_report, report_of_outer};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// As many programs call it.
+const STDOUT: &[u8] = b"-";
+const STDOUT_BY_NUMBER: &str = "fd:1";
 
 pub struct Target {
     /// As `OOMGUARD_REPORT` says it.
@@ -46,6 +50,14 @@ impl Target {
         })
     }
 
+    /// That of an outer launcher, where the command has not written to it, as it was told this one.
+    pub fn of_outer(inner: Option<&Target>) -> Option<Target> {
+        let value = report_of_outer().filter(|_| !inner.is_some_and(|inner| inner.is_inherited))?;
+        let is_it = |inner: &Target| inner.value == value || is_one_file(&inner.value, &value);
+        let said = String::new();
+        (!inner.is_some_and(is_it)).then_some(Target { value, said, is_inherited: true })
+    }
+
     /// To write there in the command's place.
     pub fn open(&self, what: &str) -> Result<Door, String> {
         Door::of(&self.value, what)
@@ -62,6 +74,7 @@ pub struct Door {
 impl Door {
     /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
     pub fn of(name: &OsStr, what: &str) -> Result<Door, String> {
+        let name = if name.as_encoded_bytes() == STDOUT { OsStr::new(STDOUT_BY_NUMBER) } else { name };
         let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
             Some("2") => return Ok(Door { name: name.to_owned(), file: None }),
             Some(number) => open(&Path::new("/proc/self/fd").join(number)),
@@ -110,12 +123,25 @@ fn write_patiently(mut file: File, mut rest: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+fn is_one_file(one: &OsStr, other: &OsStr) -> bool {
+    let id = |name: &OsStr| {
+        let number = name.to_str().and_then(|name| name.strip_prefix("fd:"));
+        let path =
+            number.map_or_else(|| PathBuf::from(name), |number| Path::new("/proc/self/fd").join(number));
+        path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    };
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
 fn quoted(value: &OsStr) -> String {
     format!("\"{}\"", value.to_string_lossy())
 }
 
 fn absolute(value: &OsStr) -> OsString {
     let bytes = value.as_encoded_bytes();
+    if bytes == STDOUT {
+        return OsString::from(STDOUT_BY_NUMBER);
+    }
     if bytes.is_empty() || bytes.starts_with(b"/") || bytes.starts_with(b"fd:") {
         return value.to_owned();
     }

@@ -75,6 +75,11 @@ impl<'a> Outer<'a> {
         self.limit.is_some() && self.limit == limit
     }
 
+    /// The launcher's target of reports, and what its descriptor refers to there.
+    pub fn report(&self) -> Option<(&'a [u8], (u64, u64))> {
+        self.report.map(|report| (report.target, report.file))
+    }
+
     /// Whether this target of the report is the launcher's; then what its descriptor refers to there.
     pub fn file_of_report(&self, target: Option<&[u8]>) -> Option<(u64, u64)> {
         self.report.filter(|report| Some(report.target) == target).map(|report| report.file)
@@ -120,6 +125,7 @@ mod tests {
         assert!(!outer.says_limit(None) && !Outer::default().says_limit(None));
         assert_eq!(outer.file_of_report(Some(b"fd:3")), Some((1, 2)));
         assert_eq!(outer.file_of_report(Some(b"fd:4")), None);
+        assert_eq!(outer.report(), Some((&b"fd:3"[..], (1, 2))));
     }
 
     #[test]

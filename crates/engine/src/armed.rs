@@ -29,6 +29,8 @@ pub struct Armed {
     /// `OOMGUARD_VERDICT`.
     pub(super) sufficient: Sufficient,
     pub(super) report: ReportTarget,
+    /// Whether what is written there is what the parent wants: it may have been told another target, or one out of reach.
+    pub(super) report_is_parents: bool,
     /// `OOMGUARD_PROFILE`.
     pub(super) profile_from_environment: Option<Profile>,
     pub(super) token: Option<Text<TOKEN_MAX_BYTES>>,

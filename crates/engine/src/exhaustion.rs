@@ -118,7 +118,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
     record::note_last_words(&snapshot);
     let unwritten = write_report(armed, &snapshot, &mut workspace.report).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
-    record::note_told(Told { lines, report: unwritten.is_none() });
+    record::note_told(Told { lines, report: unwritten.is_none() && armed.report_is_parents });
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {

@@ -236,6 +236,8 @@ unsafe fn try_to_set_up<'a>(
         reserve_bytes: wishes.reserve_bytes,
         quiet: wishes.quiet,
         sufficient: wishes.sufficient,
+        report_is_parents: !matches!(report, ReportTarget::Nowhere)
+            && (outer.report().is_none() || outer.file_of_report(environment.of(variable::REPORT)).is_some()),
         report,
         profile_from_environment: wishes.profile_from_environment,
         token: wishes.token.map(Text::from_bytes),

@@ -148,6 +148,11 @@ pub fn inherits_report() -> bool {
     outer::inherited_report().is_some()
 }
 
+/// Returns the target of reports that an outer launcher was told, which this process reaches, whatever `OOMGUARD_REPORT` says.
+pub fn report_of_outer() -> Option<std::ffi::OsString> {
+    outer::report_of_outer()
+}
+
 /// Returns whether `OOMGUARD_LIMIT` is what an outer launcher was told on its command line.
 pub fn inherits_limit() -> bool {
     outer::inherits_limit()

@@ -2,6 +2,7 @@
 
 use super::sys::memfd;
 use super::sys::memory::{note_replaced_soft_limit, replaced_soft_limit, rlimit};
+use super::target;
 use crate::Limit;
 use crate::contract::{Measure, variable};
 use crate::record::{self, Armed, Claims, Told};
@@ -41,6 +42,14 @@ pub(super) fn inherited_report() -> Option<(OsString, (u64, u64))> {
     let target = std::env::var_os(variable::REPORT)?;
     let file = Outer::parse(value.as_bytes()).file_of_report(Some(target.as_bytes()))?;
     Some((target, file))
+}
+
+/// The target of reports that an outer launcher was told, if this process reaches it.
+pub(super) fn report_of_outer() -> Option<OsString> {
+    let value = std::env::var_os(variable::OUTER)?;
+    let (target, file) = Outer::parse(value.as_bytes()).report()?;
+    let target = OsStr::from_bytes(target);
+    target::check(target).is_ok_and(|now| now == file).then(|| target.to_owned())
 }
 
 /// Whether `OOMGUARD_LIMIT` is what an outer launcher was told.

@@ -181,6 +181,32 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(seen(&mut shell(&script)).code, Some(0));
         assert!(std::fs::read_to_string(path("ours")).unwrap().contains("out_of_memory"));
     });
+    add(trials, "whoever_asked_for_a_report_has_one_whatever_others_below_ask_for", || {
+        let hungry = format!("{} role need 200", std::env::current_exe().unwrap().display());
+        for (script, in_theirs) in [
+            (format!("{OOMGUARD} run --report theirs -- {hungry}; exit $?"), 1),
+            (format!("{OOMGUARD} run -m 50Mi --report theirs -- {hungry}; exit $?"), 1),
+            (format!("OOMGUARD_REPORT=$PWD/theirs {OOMGUARD} run -- {hungry}; exit $?"), 1),
+            (format!("OOMGUARD_REPORT=$PWD/theirs {hungry}; exit $?"), 1),
+            (format!("OOMGUARD_REPORT= {hungry}; exit $?"), 0),
+            (format!("{hungry} 3>&-; exit $?"), 0),
+            // Twins: it is the same one, by another name or not.
+            (format!("{OOMGUARD} run -- {hungry}; exit $?"), 0),
+            (format!("{OOMGUARD} run --report ./ours -- {hungry}; exit $?"), 0),
+        ] {
+            for target in ["--report ours", "--report fd:3"] {
+                let directory = tempfile::tempdir().unwrap();
+                let command = format!("exec {OOMGUARD} run -m 60Mi {target} -- sh -c '{script}' 3>>ours");
+                let seen = seen(shell(&command).current_dir(directory.path()));
+                assert_eq!(seen.code, Some(198), "{command}: {}", seen.stderr);
+                let count = |name: &str| {
+                    let text = std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+                    text.lines().filter(|line| line.contains("out_of_memory")).count()
+                };
+                assert_eq!((count("ours"), count("theirs")), (1, in_theirs), "{command}: {}", seen.stderr);
+            }
+        }
+    });
     add(trials, "a_report_lies_where_the_launcher_was_started", || {
         let directory = tempfile::tempdir().unwrap();
         let hungry = std::env::current_exe().unwrap();
