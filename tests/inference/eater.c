@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -84,6 +85,11 @@ static void map_all(void) {
         mapped[blocks] = block;
     }
     _exit(99);
+}
+
+static int map_and_leave(void *unused) {
+    (void)unused;
+    return mmap(NULL, BLOCK, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED;
 }
 
 static void unmap_all(void) {
@@ -306,6 +312,13 @@ int main(int argc, char **argv) {
         unmap_all();
         if (fopen("/no/such/file", "r") || socketpair(AF_UNIX, SOCK_DGRAM, 0, ends)) return 99;
         return send(ends[0], message, sizeof message, MSG_NOSIGNAL) < 0 ? 99 : 3;
+    }
+    if (is(role, "start a child that is not to be traced")) {
+        int status = -1;
+        char *stack = malloc(64 << 10);
+        if (!stack) return 99;
+        pid_t child = clone(map_and_leave, stack + (64 << 10), CLONE_UNTRACED | SIGCHLD, NULL);
+        return waitpid(child, &status, 0) == child && status == 0 ? 0 : 98;
     }
     if (is(role, "refused, with results in the buffer")) {
         printf("these are the results up to here\n");

@@ -15,6 +15,16 @@ func main() {
 			}
 			kept = append(kept, block)
 		}
+	case "goroutines":
+		// Its last words are about each of them.
+		block := make([]byte, 150<<20)
+		for i := range block {
+			block[i] = 1
+		}
+		kept = append(kept, block)
+		for {
+			go func() { select {} }()
+		}
 	case "threads":
 		done := make(chan int)
 		for i := 0; i < 64; i++ {

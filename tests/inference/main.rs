@@ -115,7 +115,12 @@ impl Kind {
     fn cases(self) -> Vec<(&'static str, Expected)> {
         use Expected::{Code, OutOfMemory, Signal, Success};
         match self {
-            Kind::Go => vec![("checked", OutOfMemory), ("threads", Success), ("fail", Code(3))],
+            Kind::Go => vec![
+                ("checked", OutOfMemory),
+                ("goroutines", OutOfMemory),
+                ("threads", Success),
+                ("fail", Code(3)),
+            ],
             Kind::Rust => {
                 vec![("checked", OutOfMemory), ("grow", OutOfMemory), ("cope", Success), ("fail", Code(3))]
             }
@@ -146,6 +151,7 @@ impl Kind {
                 ("assert the mapping", OutOfMemory),
                 ("cope", Success),
                 ("threads", Success),
+                ("start a child that is not to be traced", Success),
                 ("signals", Success),
                 ("job control", Success),
                 ("fork ignores", Success),

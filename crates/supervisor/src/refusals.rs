@@ -62,6 +62,9 @@ const NEAR_BYTES: u64 = 64 << 10;
 /// What the C library opens to say something: catalogues, character sets, the time.
 const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo"];
 
+/// The first line of the backtrace after Go's fatal error.
+const OF_A_THROW: &[u8] = b"runtime.throw";
+
 /// Who has given its memory back, and takes so much again, uses it.
 const TAKEN_AGAIN_BYTES: u64 = 64 << 10;
 
@@ -124,6 +127,9 @@ pub(super) struct Refusals {
     story: Story,
     /// Of this, that something may be tried again, as of a thread whose stack was refused.
     says_to_try_again: bool,
+    /// It has said that memory is gone, and ends of that, however long its words become: Go's runtime does after a throw, of which
+    /// it tells with a backtrace of all that it runs.
+    is_thrown: bool,
     /// A refused thread has read something or waited since something was refused or said of memory. (What the C library reads
     /// before it tries another way comes before the last refusal.)
     goes_on: bool,
@@ -331,6 +337,9 @@ impl Refusals {
 
     /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
     pub(super) fn note_said(&mut self, text: &[u8], no_memory: &[u8], on_stderr: bool, now: Moment) {
+        self.is_thrown |= self.story.last == Some(Message::OutOfMemory)
+            && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
+            && place_of(text, OF_A_THROW).is_some();
         if is_said_in(text, no_memory) {
             self.turn(now);
             self.go_back_to_it();
@@ -441,6 +450,7 @@ impl Refusals {
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             _ if end.signal == libc::SIGINT => self.gives_up,
+            _ if self.is_thrown => end.signal == 0 || end.signal == libc::SIGABRT,
             _ if is_crash && self.fault == Some(Fault::OfMissing) => true,
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
@@ -734,6 +744,25 @@ mod tests {
             refusals.note_released(released, 0, START, 64 * MIB);
             refusals.note_mapped(tid, taken, true, enough(0));
             assert_eq!(refusals.are_fatal(end_at(START, Some(0))), fatal, "{released} {taken} {tid}");
+        }
+    }
+
+    #[test]
+    fn who_throws_as_go_does_ends_of_that_however_long_it_speaks() {
+        let late = Moment { used_ns: 60_000_000_000, at_ms: 60_000 };
+        for (said, signal, fatal) in [
+            (&["runtime: out of memory", "runtime.throw"][..], 0, true),
+            (&["runtime: out of memory", "runtime.throw"], libc::SIGABRT, true),
+            (&["runtime: out of memory", "runtime.throw"], libc::SIGTERM, false),
+            (&["runtime: out of memory", "main.main"], 0, false),
+            (&["all goroutines are asleep", "runtime.throw"], 0, false),
+        ] {
+            let mut refusals = refused(&[MIB]);
+            for text in said {
+                refusals.note_said(text.as_bytes(), b"", true, START);
+            }
+            let end = End { signal, ..end_at(late, Some(0)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{said:?} {signal}");
         }
     }
 

@@ -146,6 +146,9 @@ impl Tracer {
                     // Relaxed: a number by itself.
                     findings.stops.fetch_add(1, Ordering::Relaxed);
                     call.is_noted = call.note(tid);
+                    if !call.is_noted {
+                        sys::trace::follow_hidden_child(tid);
+                    }
                     if call.unlimited != Unlimited::Nothing && self.ask_before(tid, call) == Then::Waits {
                         continue;
                     }

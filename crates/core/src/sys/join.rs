@@ -118,25 +118,28 @@ const ARCH: usize = offset_of!(libc::seccomp_data, arch);
 const FIRST: usize = offset_of!(libc::seccomp_data, args);
 const THIRD: usize = FIRST + 16;
 
-/// Stops mmap, mremap, fallocate, mprotect to writable, and brk with an address; lets all else pass, other architectures' calls
-/// included. Little-endian: a word's low half comes first.
-const fn filter(architecture: u32) -> [libc::sock_filter; 17] {
+/// Stops mmap, mremap, fallocate, mprotect to writable, brk with an address, and a clone that no tracer is to hear of; lets all else
+/// pass, other architectures' calls included. Little-endian: a word's low half comes first.
+const fn filter(architecture: u32) -> [libc::sock_filter; 20] {
     [
         load(ARCH),
-        skip(IF_EQUAL, architecture, 0, 14),
+        skip(IF_EQUAL, architecture, 0, 17),
         load(NUMBER),
-        skip(IF_EQUAL, libc::SYS_mmap as u32, 11, 0),
-        skip(IF_EQUAL, libc::SYS_mremap as u32, 10, 0),
-        skip(IF_EQUAL, libc::SYS_fallocate as u32, 9, 0),
-        skip(IF_EQUAL, libc::SYS_mprotect as u32, 2, 0),
-        skip(IF_EQUAL, libc::SYS_brk as u32, 3, 0),
+        skip(IF_EQUAL, libc::SYS_mmap as u32, 14, 0),
+        skip(IF_EQUAL, libc::SYS_mremap as u32, 13, 0),
+        skip(IF_EQUAL, libc::SYS_fallocate as u32, 12, 0),
+        skip(IF_EQUAL, libc::SYS_mprotect as u32, 3, 0),
+        skip(IF_EQUAL, libc::SYS_brk as u32, 4, 0),
+        skip(IF_EQUAL, libc::SYS_clone as u32, 7, 0),
         decide(libc::SECCOMP_RET_ALLOW),
         load(THIRD),
-        skip(IF_SET, libc::PROT_WRITE as u32, 4, 5),
+        skip(IF_SET, libc::PROT_WRITE as u32, 6, 7),
         load(FIRST),
-        skip(IF_EQUAL, 0, 0, 2),
+        skip(IF_EQUAL, 0, 0, 4),
         load(FIRST + 4),
-        skip(IF_EQUAL, 0, 1, 0),
+        skip(IF_EQUAL, 0, 3, 2),
+        load(FIRST),
+        skip(IF_SET, libc::CLONE_UNTRACED as u32, 0, 1),
         decide(libc::SECCOMP_RET_TRACE),
         decide(libc::SECCOMP_RET_ALLOW),
     ]
@@ -214,6 +217,8 @@ mod tests {
             (libc::SYS_brk, 0, 0, allow),
             (libc::SYS_brk, 4096, 0, trace),
             (libc::SYS_brk, 1 << 32, 0, trace),
+            (libc::SYS_clone, libc::CLONE_UNTRACED as u64 | 17, 0, trace),
+            (libc::SYS_clone, 17, 0, allow),
             (libc::SYS_munmap, 1, 3, allow),
             (libc::SYS_read, 1, 3, allow),
         ] {

@@ -374,19 +374,21 @@ struct Restart {
     instruction: usize,
     instruction_bytes: u64,
     result: usize,
+    /// The first argument's, before the call is made.
+    first: usize,
     /// Where the call's number still is; elsewhere the result has taken the place of the first argument.
     number: Option<usize>,
 }
 
 const RESTART: Option<Restart> = if cfg!(target_arch = "x86_64") {
-    // rip, rax, orig_rax
-    Some(Restart { instruction: 16, instruction_bytes: 2, result: 10, number: Some(15) })
+    // rip, rax, rdi, orig_rax
+    Some(Restart { instruction: 16, instruction_bytes: 2, result: 10, first: 14, number: Some(15) })
 } else if cfg!(target_arch = "aarch64") {
     // pc, x0
-    Some(Restart { instruction: 32, instruction_bytes: 4, result: 0, number: None })
+    Some(Restart { instruction: 32, instruction_bytes: 4, result: 0, first: 0, number: None })
 } else if cfg!(target_arch = "riscv64") {
     // pc, a0
-    Some(Restart { instruction: 0, instruction_bytes: 4, result: 10, number: None })
+    Some(Restart { instruction: 0, instruction_bytes: 4, result: 10, first: 10, number: None })
 } else {
     None
 };
@@ -422,6 +424,18 @@ pub(crate) fn refuse_call(tid: u32) -> bool {
         restart.forget_call(registers);
         Some(())
     }) && forget_call_beside(tid)
+}
+
+/// Has the child followed that a thread is about to start, if no tracer is to hear of that: it has the filter, and each call that
+/// this stops would fail.
+pub(crate) fn follow_hidden_child(tid: u32) {
+    let is_clone = |info: CallInfo| info.words[0] == libc::SYS_clone as u64;
+    if CallInfo::of(tid).is_some_and(is_clone) {
+        change_registers(tid, |restart, registers| {
+            *registers.get_mut(restart.first)? &= !(libc::CLONE_UNTRACED as u64);
+            Some(())
+        });
+    }
 }
 
 /// Has a thread that is about to make a call come to that again, after whatever signal waits for it; whether it will.
