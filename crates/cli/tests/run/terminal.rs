@@ -1,6 +1,7 @@
 //! On a terminal: the command stays in the launcher's process group, so that keys reach it as they do without.
 
 use crate::add;
+use crate::skip::skipped;
 use crate::started::{PATIENCE, Started, bare, run_shell, wait_until};
 use libtest_mimic::Trial;
 use std::fs::File;
@@ -42,7 +43,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("\x1a");
             shell.shows("Stopped");
             shell.types("jobs; echo still-$((40 + 2))\n");
-            shell.shows("still-42");
+            shell.shows("\n42");
             shell.starts("fg\n");
             shell.types("two\n");
             shell.shows("two\r\ntwo\r\n");
@@ -57,6 +58,43 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("echo code-$?\n");
             shell.shows("code-130");
         }
+    });
+    add(trials, "another_shell_stops_it_by_a_key_and_lets_it_go_on zsh", || stop_and_go_on(ZSH));
+    add(trials, "another_shell_stops_it_by_a_key_and_lets_it_go_on fish", || stop_and_go_on(FISH));
+    add(trials, "a_pane_of_tmux_stops_it_by_a_key_and_lets_it_go_on", || {
+        if !is_there("tmux") {
+            return skipped("tmux is not there");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let tmux = |words: &[&str]| {
+            let mut command = bare(Path::new("tmux"));
+            command.arg("-S").arg(directory.path().join("socket")).args(["-f", "/dev/null"]).args(words);
+            String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+        };
+        let shows = |text: &str| wait_until(text, || tmux(&["capture-pane", "-p"]).contains(text));
+        let shell = ["new-session", "-d", "-x", "200", "-y", "50", "env", "PS1=$ "];
+        tmux(&[&shell[..], &BASH].concat());
+        let shell: i32 = tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().unwrap();
+        let types = |keys: &[&str], for_job: bool| {
+            wait_until("the one who is meant reads from the terminal", || {
+                let group = foreground_of(shell);
+                (group != shell) == for_job && reads_terminal(group)
+            });
+            tmux(&[&["send-keys"][..], keys].concat());
+        };
+        let run = format!("{} run -m 1Gi -- cat", env!("CARGO_BIN_EXE_oomguard"));
+        types(&[&run, "Enter"], false);
+        types(&["one", "Enter"], true);
+        shows("one\none");
+        types(&["C-z"], true);
+        shows("Stopped");
+        types(&["fg", "Enter"], false);
+        types(&["two", "Enter"], true);
+        shows("two\ntwo");
+        types(&["C-c"], true);
+        types(&["echo code-$?", "Enter"], false);
+        shows("code-130");
+        tmux(&["kill-server"]);
     });
     add(trials, "an_interactive_shell_below_it_is_suspended_and_has_the_terminal_again", || {
         let mut shell = Interactive::start();
@@ -88,6 +126,39 @@ pub fn add_to(trials: &mut Vec<Trial>) {
 
 const BASH: [&str; 4] = ["/bin/bash", "--norc", "--noprofile", "-i"];
 
+/// And what it says of a job that is stopped.
+type Shell = (&'static [&'static str], &'static str);
+const ZSH: Shell = (&["zsh", "-f", "-i"], "suspended");
+const FISH: Shell = (
+    &["fish", "--no-config", "--private", "-i", "-C", "function fish_prompt; echo -n '$ '; end"],
+    "has stopped",
+);
+
+fn stop_and_go_on((words, stopped): Shell) {
+    if !is_there(words[0]) {
+        return skipped(format!("{} is not there", words[0]));
+    }
+    let mut shell = Interactive::of(words);
+    shell.starts(&format!("{} run -m 1Gi -- cat\n", env!("CARGO_BIN_EXE_oomguard")));
+    shell.types("one\n");
+    shell.shows("one\r\none\r\n");
+    shell.types("\x1a");
+    shell.shows(stopped);
+    shell.types("expr 40 + 2\n");
+    shell.shows("\n42");
+    shell.starts("fg\n");
+    shell.types("two\n");
+    shell.shows("two\r\ntwo\r\n");
+    shell.types("\x03");
+    shell.types("expr 40 + 3\n");
+    shell.shows("\n43");
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
 /// An interactive shell on a terminal, and what the terminal shows.
 struct Interactive {
     keyboard: File,
@@ -97,9 +168,13 @@ struct Interactive {
 
 impl Interactive {
     fn start() -> Interactive {
+        Interactive::of(&BASH)
+    }
+
+    fn of(words: &[&str]) -> Interactive {
         let (keyboard, terminal) = terminal();
-        let mut command = bare(Path::new(BASH[0]));
-        command.args(&BASH[1..]).env("PS1", "$ ").env("TERM", "dumb");
+        let mut command = bare(Path::new(words[0]));
+        command.args(&words[1..]).env("PS1", "$ ").env("TERM", "dumb");
         let again = || terminal.try_clone().unwrap();
         command.stdin(again()).stdout(again()).stderr(again());
         lead_session(&mut command);
@@ -168,6 +243,13 @@ impl Drop for Interactive {
     }
 }
 
+/// The process group that a terminal listens to, of which the shell is: proc_pid_stat(5).
+fn foreground_of(shell: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{shell}/stat")).unwrap();
+    let rest = stat.rsplit_once(") ").unwrap().1;
+    rest.split(' ').nth(5).unwrap().parse().unwrap()
+}
+
 /// Whether a process of that group waits for input from a terminal, as the kernel calls it.
 fn reads_terminal(group: i32) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
@@ -177,11 +259,16 @@ fn reads_terminal(group: i32) -> bool {
         let mut fields = rest.split(' ');
         let sleeps = fields.next() == Some("S");
         let in_group = fields.nth(1).and_then(|field| field.parse().ok()) == Some(group);
-        // The first word is the call's number: read, or pselect6 of readline's.
+        // The first word is the call's number: read, pselect6 of readline's, or poll of fish's.
         let call = || read("syscall").split(' ').next().and_then(|number| number.parse::<i64>().ok());
-        sleeps && in_group && call().is_some_and(|call| [libc::SYS_read, libc::SYS_pselect6].contains(&call))
+        sleeps && in_group && call().is_some_and(|call| READS.contains(&call))
     })
 }
+
+#[cfg(target_arch = "x86_64")]
+const READS: [i64; 4] = [libc::SYS_read, libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_poll];
+#[cfg(not(target_arch = "x86_64"))]
+const READS: [i64; 3] = [libc::SYS_read, libc::SYS_pselect6, libc::SYS_ppoll];
 
 /// Starts the command as the leader of a session on a terminal of its own; stdout is a pipe.
 fn on_terminal(command: &mut Command) -> (File, Started) {

@@ -332,8 +332,7 @@ fn select_for_writing(fd: i32, left_ms: i32) -> i32 {
     let mut set: libc::fd_set = unsafe { core::mem::zeroed() };
     // SAFETY: the set has room for numbers below FD_SETSIZE.
     unsafe { libc::FD_SET(fd, &raw mut set) };
-    let mut left =
-        libc::timeval { tv_sec: (left_ms / 1000).into(), tv_usec: (left_ms % 1000 * 1000).into() };
+    let mut left = libc::timeval { tv_sec: (left_ms / 1000).into(), tv_usec: (left_ms % 1000 * 1000).into() };
     let null = core::ptr::null_mut();
     // SAFETY: the set and the time are writable during the call.
     unsafe { libc::select(fd + 1, null, &raw mut set, null, &raw mut left) }
