@@ -64,7 +64,7 @@ const TABLE: &[Row] = &[
     (&["run", "--", "/no/such/command"], 127, "", "/no/such/command"),
     (&["run", "--json", "fd:3", "--", "true"], 127, "", "--json=fd:3"),
     (&["run", "--json=fd:77", "--", "true"], 125, "", "fd:77 (--json): no such descriptor is open"),
-    (&["run", "-m", "1Gi", "--json=-", "--", "echo", "x"], 0, "x\n{\"descendants\"", ""),
+    (&["run", "-m", "1Gi", "--json=-", "--", "echo", "x"], 0, "x\n{\"outcome\":", ""),
     (&["run", "--report", "-", "--", "echo", "x"], 0, "x\n", ""),
     (&["run", "--", ""], 127, "", "cannot run"),
     (&["run", "--", "/etc/passwd"], 126, "", "/etc/passwd"),

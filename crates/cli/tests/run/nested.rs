@@ -188,7 +188,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             (format!("{OOMGUARD} run -m 50Mi --report theirs -- {hungry}; exit $?"), 1),
             (format!("OOMGUARD_REPORT=$PWD/theirs {OOMGUARD} run -- {hungry}; exit $?"), 1),
             (format!("OOMGUARD_REPORT=$PWD/theirs {hungry}; exit $?"), 1),
-            (format!("OOMGUARD_REPORT= {hungry}; exit $?"), 0),
+            (format!("env -u OOMGUARD_REPORT {hungry}; exit $?"), 0),
             (format!("{hungry} 3>&-; exit $?"), 0),
             // Twins: it is the same one, by another name or not.
             (format!("{OOMGUARD} run -- {hungry}; exit $?"), 0),
