@@ -43,7 +43,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("\x1a");
             shell.shows("Stopped");
             shell.types("jobs; echo still-$((40 + 2))\n");
-            shell.shows("\n42");
+            shell.shows("still-42");
             shell.starts("fg\n");
             shell.types("two\n");
             shell.shows("two\r\ntwo\r\n");
