@@ -160,6 +160,8 @@ struct PathStorage(UnsafeCell<Text<4096>>);
 // SAFETY: written only by `keep_path`, which runs once, before there is a second thread; then only read.
 unsafe impl Sync for PathStorage {}
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static PATH: PathStorage = PathStorage(UnsafeCell::new(Text::new()));
 
 /// Keeps a path, with its NUL, for the life of the process. `None` where it does not fit.

@@ -147,6 +147,8 @@ struct WorkspaceCell(UnsafeCell<Workspace>);
 // SAFETY: used by the one thread that `win` elects.
 unsafe impl Sync for WorkspaceCell {}
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static WORKSPACE: WorkspaceCell = WorkspaceCell(UnsafeCell::new(Workspace {
     report: Text::new(),
     lines: Text::new(),

@@ -6,6 +6,7 @@ use core::num::NonZeroUsize;
 use core::ops::Range;
 use once_cell::race::OnceNonZeroUsize;
 use oomguard_core::sys;
+use oomguard_core::sys::objects::Name;
 
 /// How far outwards a function is looked for, in frames. What lies between `handle_alloc_error` and the first output of
 /// its hook, or `abort`, has been seen to take up to 20.
@@ -81,7 +82,7 @@ static THREAD_EXIT_CODE_END: OnceNonZeroUsize = OnceNonZeroUsize::new();
 /// The process is about to have a second thread: the last moment to ask the dynamic linker without meeting its lock.
 pub(super) fn note_thread() {
     if super::rust::IS_THERE && super::real::FINDS_HIDDEN && THREAD_EXIT_CODE.get().is_none() {
-        let code = sys::symbols::next_definition(c"__cxa_thread_atexit_impl")
+        let code = sys::symbols::next_definition(Name::new(c"__cxa_thread_atexit_impl"))
             .and_then(sys::symbols::code_of_function);
         let (start, end) = code.map_or((1, 1), |code| (code.start, code.end));
         let _ = THREAD_EXIT_CODE_END.set(NonZeroUsize::new(end).unwrap_or(NonZeroUsize::MIN));

@@ -4,6 +4,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use oomguard_core::sys;
+use oomguard_core::sys::objects::{Name, hash_of};
 
 /// Whether the definitions that ours hide can be found: not in a static program, where they are not linked at all.
 pub(super) const FINDS_HIDDEN: bool = cfg!(not(target_feature = "crt-static"));
@@ -16,13 +17,14 @@ pub(super) const WATCHES_C_HEAP: bool = cfg!(all(target_env = "gnu", not(target_
 pub struct Real {
     /// With the NUL behind it. In here, as a pointer to it would be one more to relocate at each start.
     name: [u8; NAME_BYTES],
+    hash: u32,
     address: AtomicUsize,
     /// The definition that this program was linked with, where that is not ours.
     linked: Option<fn() -> Option<usize>>,
 }
 
 /// `pthread_attr_getstacksize` is the longest.
-const NAME_BYTES: usize = 32;
+const NAME_BYTES: usize = 28;
 
 /// Not looked up yet; and: looked up in vain. No function lies there.
 const UNKNOWN: usize = 0;
@@ -30,13 +32,17 @@ const NOWHERE: usize = 1;
 
 impl Real {
     pub const fn new(name: &'static CStr) -> Self {
-        Real { name: bytes_of(name), address: AtomicUsize::new(UNKNOWN), linked: None }
+        Self::with(name, None)
     }
 
     /// A function that is also called where our name for it does not stand: a sanitizer's runtime or an allocator in the
     /// program may have defined it, and then hides ours.
     pub(super) const fn linked_as(name: &'static CStr, linked: fn() -> Option<usize>) -> Self {
-        Real { name: bytes_of(name), address: AtomicUsize::new(UNKNOWN), linked: Some(linked) }
+        Self::with(name, Some(linked))
+    }
+
+    const fn with(name: &'static CStr, linked: Option<fn() -> Option<usize>>) -> Self {
+        Real { name: bytes_of(name), hash: hash_of(name), address: AtomicUsize::new(UNKNOWN), linked }
     }
 
     /// Its address, if it was found before.
@@ -79,7 +85,7 @@ impl Real {
         let errno = sys::errno::errno();
         let find =
             if is_for_program() { sys::symbols::hidden_definition } else { sys::symbols::next_definition };
-        let name = CStr::from_bytes_until_nul(&self.name).unwrap_or_default();
+        let name = Name::with_hash(&self.name, self.hash);
         let found = self.linked.and_then(|linked| linked()).or_else(|| find(name));
         self.address.store(found.unwrap_or(NOWHERE), Ordering::Relaxed);
         sys::errno::set_errno(errno);

@@ -176,7 +176,12 @@ impl<'a> Environment<'a> {
 
 #[inline(never)]
 fn place_among_ours(name: &[u8]) -> Option<usize> {
-    variable::ALL.iter().position(|known| known.as_bytes() == name)
+    // They all begin alike: where they end tells most of them apart.
+    let end = name.last();
+    variable::ALL.iter().position(|known| {
+        let known = known.as_bytes();
+        known.len() == name.len() && known.last() == end && known == name
+    })
 }
 
 /// Where the report goes, as text.

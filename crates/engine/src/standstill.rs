@@ -43,6 +43,8 @@ static LOOKED_AT: AtomicU64 = AtomicU64::new(0);
 /// The thread that has been found standing still, and ends the process when it gets the signal.
 static STANDS_STILL: AtomicU64 = AtomicU64::new(0);
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static STACK: BareStack<{ 16 << 10 }> = BareStack::new();
 static LIVES: AtomicI32 = AtomicI32::new(0);
 

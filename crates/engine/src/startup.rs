@@ -181,8 +181,11 @@ unsafe fn try_to_set_up<'a>(
 ) -> Result<&'static Armed, Trouble<'a>> {
     let started_ms = sys::clock::monotonic_ms();
     let wishes = resolve(source, environment).map_err(Trouble::Variable)?;
-    // SAFETY: once, by this function's contract.
-    let report = unsafe { report_target(&wishes, environment) }?;
+    let report = match wishes.report {
+        ReportTo::Nowhere => ReportTarget::Nowhere,
+        // SAFETY: once, by this function's contract.
+        _ => unsafe { report_target(&wishes, environment) }?,
+    };
     let outer = environment.of(variable::OUTER).map(Outer::parse).unwrap_or_default();
     let now = rlimit(wishes.measure.into());
     let (rlimits_measure, soft) = match wishes.measure {
@@ -433,10 +436,11 @@ fn note_other_limit(outer: &Outer<'_>, measure: Measure) {
     }
 }
 
-/// Finds out now whether a report could be written later.
+/// Finds out now whether a report could be written later. By itself, as most processes need not touch so much of the stack.
 ///
 /// # Safety
 /// At most once in a process, from the constructor.
+#[inline(never)]
 unsafe fn report_target<'a>(
     wishes: &Wishes<'a>,
     environment: &Environment<'a>,

@@ -11,6 +11,8 @@ use oomguard_core::sys;
 use oomguard_core::sys::bare::{self, BareStack};
 use oomguard_core::text::{leading_number, parts};
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static STACK: BareStack<{ 16 << 10 }> = BareStack::new();
 static LIVES: AtomicI32 = AtomicI32::new(0);
 

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use oomguard_core::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use oomguard_core::message::{Message, asks_for_a_block, claims_failure_for_memory};
 use oomguard_core::sys;
+use oomguard_core::sys::objects::Name;
 use oomguard_core::text::Text;
 use oomguard_engine::armed::{Armed, armed};
 use oomguard_engine::call_real;
@@ -383,10 +384,10 @@ static CURRENT_EXCEPTION_TYPE: AtomicUsize = AtomicUsize::new(0);
 fn find_exception_type() {
     // Relaxed: code is there from the start.
     if CURRENT_EXCEPTION_TYPE.load(Ordering::Relaxed) == 0
+        && let Some(found) = sys::symbols::first_definition(Name::new(c"__cxa_current_exception_type"))
         && (sys::symbols::is_loaded(b"libstdc++") || sys::symbols::is_loaded(b"libc++abi"))
     {
-        let found = sys::symbols::first_definition(c"__cxa_current_exception_type");
-        CURRENT_EXCEPTION_TYPE.store(found.unwrap_or(0), Ordering::Relaxed);
+        CURRENT_EXCEPTION_TYPE.store(found, Ordering::Relaxed);
     }
 }
 

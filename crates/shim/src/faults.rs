@@ -20,6 +20,8 @@ struct AlternateStack(UnsafeCell<[u8; 64 << 10]>);
 // SAFETY: handed to the kernel once, for one thread.
 unsafe impl Sync for AlternateStack {}
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static ALTERNATE_STACK: AlternateStack = AlternateStack(UnsafeCell::new([0; 64 << 10]));
 
 /// Holds the signals that nobody else does.

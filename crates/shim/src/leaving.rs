@@ -62,6 +62,8 @@ impl Stack {
 // SAFETY: for the one thread that is in exit(3).
 unsafe impl Sync for Stack {}
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static STACK: Stack = Stack(UnsafeCell::new([0; Stack::BYTES]));
 
 /// What children had touched before the one of ours, which is no work of the program's.

@@ -246,6 +246,8 @@ struct Plain(UnsafeCell<[u8; READ_BYTES]>);
 // SAFETY: used by the one thread that `READING` lets through.
 unsafe impl Sync for Plain {}
 
+// Apart from what every process touches: see `sys`.
+#[unsafe(link_section = ".bss.large")]
 static PLAIN: Plain = Plain(UnsafeCell::new([0; READ_BYTES]));
 static READING: Busy = Busy::new();
 

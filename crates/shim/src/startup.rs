@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use oomguard_core::contract::variable;
 use oomguard_core::record::NOTE_NAME;
 use oomguard_core::sys;
+use oomguard_core::sys::objects::Name;
 use oomguard_engine::armed::armed;
 use oomguard_engine::library::{Library, take_charge};
 use oomguard_engine::settings::Settings;
@@ -27,11 +28,14 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     if ARMED_ONCE.swap(true, Ordering::Relaxed) {
         return;
     }
-    sys::objects::with_known(resolve);
+    let stands_down = sys::objects::with_known(|| {
+        resolve();
+        stands_down()
+    });
     // musl tells constructors nothing: what they get is whatever was in the registers.
     let (argc, argv, envp) =
         if sys::c_library::is_glibc() { (argc, argv, envp) } else { (1, program_words(), environment()) };
-    if stands_down() || envp.is_null() {
+    if stands_down || envp.is_null() {
         return;
     }
     // SAFETY: the loader's arguments.
@@ -122,7 +126,7 @@ fn is_second_copy() -> bool {
 /// The function of another copy of this library, where that is the one which everybody gets.
 pub(super) fn of_first_copy(name: &CStr) -> Option<usize> {
     let base = |address| sys::objects::object_of(address).map(|(base, _)| base);
-    let first = sys::symbols::first_definition(name)?;
+    let first = sys::symbols::first_definition(Name::new(name))?;
     let base_of_first = base(first)?;
     (Some(base_of_first) != base(of_first_copy as *const () as usize)).then_some(first)
 }

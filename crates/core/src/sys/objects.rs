@@ -100,7 +100,7 @@ fn keep_by_name(name: *const c_char) -> bool {
         return true;
     }
     // Not by its name: a static program that is linked with `dlopen` is warned of it.
-    let Some(dlopen) = definition(c"dlopen", None) else { return false };
+    let Some(dlopen) = definition(Name::new(c"dlopen"), None) else { return false };
     // SAFETY: the C library's function of this name has this signature.
     let dlopen: Dlopen = unsafe { core::mem::transmute(dlopen) };
     // SAFETY: the linker's own name of a loaded object: it is found in the list, and no file is looked for.
@@ -173,18 +173,12 @@ pub fn object_of(address: usize) -> Option<(usize, &'static CStr)> {
 /// The first definition of `name` in the order in which the linker has loaded the objects, which is that in which it looks;
 /// or the first behind the object that `behind` lies in. As dlsym(3) has it (RTLD_DEFAULT, RTLD_NEXT), which is not in
 /// every process: glibc has had it in a library of its own.
-pub fn definition(name: &CStr, behind: Option<usize>) -> Option<usize> {
-    let name = Name::new(name);
+pub fn definition(name: Name<'_>, behind: Option<usize>) -> Option<usize> {
     // Relaxed: written and read by one thread, see `with_known`.
     let known = KNOWN.load(Ordering::Relaxed);
     // SAFETY: null, or what `with_known` keeps for as long as it can be read there.
-    if let Some(known) = unsafe { known.as_ref() }
-        && behind.is_some()
-        && !known.is_cut
-        && let found @ Some(_) =
-            known.symbols.iter().take(known.len).flatten().find_map(|symbols| symbols.find(name))
-    {
-        return found;
+    if let Some(known) = unsafe { known.as_ref() } {
+        return known.definition(name, behind.is_some());
     }
     let mut found = None;
     each_behind(behind, |symbols| {
@@ -215,48 +209,103 @@ fn each_behind(behind: Option<usize>, mut look: impl FnMut(Symbols) -> ControlFl
     });
 }
 
-/// The objects behind ours, while their names are looked up one after the other.
+/// The loaded objects that define names, while those are looked up one after the other.
 struct Known {
     symbols: [Option<Symbols>; Known::MOST],
     len: usize,
-    is_cut: bool,
+    /// Where ours is among them.
+    ours: usize,
 }
 
 impl Known {
     const MOST: usize = 32;
+
+    fn definition(&self, name: Name<'_>, behind_ours: bool) -> Option<usize> {
+        let find = |objects: core::ops::Range<usize>| {
+            self.symbols.get(objects)?.iter().flatten().find_map(|symbols| symbols.find(name))
+        };
+        if behind_ours {
+            find(self.ours + 1..self.len).or_else(|| find(0..self.ours))
+        } else {
+            find(0..self.len)
+        }
+    }
 }
 
 static KNOWN: AtomicPtr<Known> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Has `call` look up many names behind the object that this code lies in, and not look for the objects each time. From a
-/// constructor, when there is one thread, and no object comes or goes.
-pub fn with_known(call: impl FnOnce()) {
-    let mut known = Known { symbols: [None; Known::MOST], len: 0, is_cut: false };
-    each_behind(Some(is_program as *const () as usize), |symbols| {
-        match known.symbols.get_mut(known.len) {
-            Some(slot) => (*slot, known.len) = (Some(symbols), known.len + 1),
-            None => known.is_cut = true,
+/// Has `call` look up many names, and not look for the objects each time. `behind` is always this code's own object then.
+/// From a constructor, when there is one thread, and no object comes or goes.
+pub fn with_known<T>(call: impl FnOnce() -> T) -> T {
+    let mut known = Known { symbols: [None; Known::MOST], len: 0, ours: 0 };
+    let mut is_whole = true;
+    for_each_object(|object| {
+        let Some(slot) = known.symbols.get_mut(known.len) else {
+            is_whole = false;
+            return ControlFlow::Break(());
+        };
+        if segments(object).any(|segment| segment.contains(&(is_program as *const () as usize))) {
+            known.ours = known.len;
         }
+        *slot = dynamic_of(object).and_then(Symbols::of);
+        known.len += 1;
         ControlFlow::Continue(())
     });
-    KNOWN.store(&raw mut known, Ordering::Relaxed);
-    call();
+    if is_whole {
+        KNOWN.store(&raw mut known, Ordering::Relaxed);
+    }
+    let result = call();
     KNOWN.store(core::ptr::null_mut(), Ordering::Relaxed);
+    result
 }
 
-/// A name, and its hash as DT_GNU_HASH has it.
+/// A name to look up, and its hash as DT_GNU_HASH has it.
 #[derive(Clone, Copy)]
-struct Name<'a> {
+pub struct Name<'a> {
+    /// Up to a NUL, or whole.
     bytes: &'a [u8],
     hash: u32,
 }
 
 impl<'a> Name<'a> {
-    fn new(name: &'a CStr) -> Name<'a> {
-        let bytes = name.to_bytes();
-        let add = |hash: u32, byte: &u8| hash.wrapping_mul(33).wrapping_add(u32::from(*byte));
-        Name { bytes, hash: bytes.iter().fold(5381, add) }
+    pub fn new(name: &'a CStr) -> Name<'a> {
+        Name { bytes: name.to_bytes(), hash: hash_of(name) }
     }
+
+    /// One whose hash was made when it was compiled.
+    pub const fn with_hash(bytes: &'a [u8], hash: u32) -> Name<'a> {
+        Name { bytes, hash }
+    }
+
+    /// # Safety
+    /// `text` is a C string.
+    unsafe fn is(self, text: *const u8) -> bool {
+        let mut wanted = self.bytes.iter();
+        let mut next = text;
+        loop {
+            let byte = wanted.next().copied().unwrap_or(0);
+            // SAFETY: not past the string's NUL, as all bytes before were the same as ours, and none of those was NUL.
+            if unsafe { next.read() } != byte {
+                return false;
+            }
+            if byte == 0 {
+                return true;
+            }
+            next = next.wrapping_add(1);
+        }
+    }
+}
+
+/// A name's hash as DT_GNU_HASH has it.
+pub const fn hash_of(name: &CStr) -> u32 {
+    let bytes = name.to_bytes();
+    let mut hash = 5381_u32;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = hash.wrapping_mul(33).wrapping_add(bytes[at] as u32);
+        at += 1;
+    }
+    hash
 }
 
 /// The names that an object defines for others: DT_SYMTAB by way of DT_GNU_HASH, whose layout is binutils' (`bfd/elflink.c`),
@@ -279,8 +328,18 @@ enum Hash {
 
 impl Symbols {
     fn of(dynamic: Dynamic) -> Option<Symbols> {
-        let [table, texts, gnu, system_v, versions] =
-            dynamic.addresses([DT_SYMTAB, DT_STRTAB, DT_GNU_HASH, DT_HASH, DT_VERSYM]);
+        let [mut table, mut texts, mut gnu, mut system_v, mut versions] = [None; 5];
+        for entry in dynamic.entries() {
+            let slot = match entry.tag {
+                DT_SYMTAB => &mut table,
+                DT_STRTAB => &mut texts,
+                DT_GNU_HASH => &mut gnu,
+                DT_HASH => &mut system_v,
+                DT_VERSYM => &mut versions,
+                _ => continue,
+            };
+            *slot = Some(dynamic.address_of(entry.value));
+        }
         let hash = gnu.map(Hash::Gnu).or_else(|| system_v.map(Hash::SystemV))?;
         Some(Symbols {
             base: dynamic.base,
@@ -297,7 +356,7 @@ impl Symbols {
             Hash::SystemV(hash) => {
                 // SAFETY: how many entries the table of symbols has is the second word of this one.
                 let count = unsafe { (hash as *const u32).wrapping_add(1).read() } as usize;
-                (1..count).find_map(|index| self.defined_as(index, name.bytes))
+                (1..count).find_map(|index| self.defined_as(index, name))
             }
         }
     }
@@ -325,7 +384,7 @@ impl Symbols {
         loop {
             let hash = word(chain + (index - first) as usize);
             if hash | 1 == wanted | 1
-                && let Some(address) = self.defined_as(index as usize, name.bytes)
+                && let Some(address) = self.defined_as(index as usize, name)
             {
                 return Some(address);
             }
@@ -336,7 +395,7 @@ impl Symbols {
         }
     }
 
-    fn defined_as(self, index: usize, name: &[u8]) -> Option<usize> {
+    fn defined_as(self, index: usize, name: Name<'_>) -> Option<usize> {
         const STT_TLS: u8 = 6;
         const STT_GNU_IFUNC: u8 = 10;
         let symbol = (self.table as *const libc::Elf64_Sym).wrapping_add(index);
@@ -346,9 +405,9 @@ impl Symbols {
         if symbol.st_shndx == 0 || symbol.st_value == 0 || kind == STT_TLS || self.is_of_the_past(index) {
             return None;
         }
-        let text = self.texts.wrapping_add(symbol.st_name as usize) as *const c_char;
+        let text = self.texts.wrapping_add(symbol.st_name as usize) as *const u8;
         // SAFETY: a name is a place in the string table, which is mapped as long as the object.
-        if unsafe { CStr::from_ptr(text) }.to_bytes() != name {
+        if !unsafe { name.is(text) } {
             return None;
         }
         let address = self.base.wrapping_add(symbol.st_value as usize);
@@ -456,29 +515,15 @@ impl Dynamic {
 
     /// An address in the object. glibc has made one of it, in all but the kernel's own object, which may have been linked
     /// for any address; musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
-    fn address(self, tag: isize) -> Option<usize> {
-        let [address] = self.addresses([tag]);
-        address
-    }
-
-    /// Several, in one pass.
-    fn addresses<const N: usize>(self, tags: [isize; N]) -> [Option<usize>; N] {
-        let from_here = |address: &usize| address.abs_diff(self.entries as usize);
-        let mut found = [None; N];
-        for entry in self.entries() {
-            for (tag, slot) in tags.iter().zip(&mut found) {
-                if *tag == entry.tag && slot.is_none() {
-                    let value = entry.value;
-                    *slot = [value, self.base.wrapping_add(value)].into_iter().min_by_key(from_here);
-                }
-            }
-        }
-        found
+    fn address_of(self, value: usize) -> usize {
+        let moved = self.base.wrapping_add(value);
+        let from_here = |address: usize| address.abs_diff(self.entries as usize);
+        if from_here(moved) < from_here(value) { moved } else { value }
     }
 
     /// The text at this place of the string table.
     fn text(self, at: usize) -> Option<&'static [u8]> {
-        let table = self.address(DT_STRTAB)?;
+        let table = self.address_of(self.value(DT_STRTAB)?);
         // SAFETY: an entry's value of a kind that is a place in the string table, which is mapped as long as the object.
         Some(unsafe { CStr::from_ptr(table.wrapping_add(at) as *const c_char) }.to_bytes())
     }

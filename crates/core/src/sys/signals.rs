@@ -24,7 +24,7 @@ pub unsafe extern "C" fn change_action(
     // Relaxed: code is there from the start, and two threads find the same.
     let mut real = REAL.load(Ordering::Relaxed);
     if real == 0 {
-        real = super::symbols::next_definition(c"sigaction").unwrap_or(__sigaction as *const () as usize);
+        real = super::symbols::next_definition(super::objects::Name::new(c"sigaction")).unwrap_or(__sigaction as *const () as usize);
         REAL.store(real, Ordering::Relaxed);
     }
     // SAFETY: the C library's function of this name has this signature.

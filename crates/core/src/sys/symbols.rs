@@ -2,20 +2,20 @@
 //!
 //! Not async-signal-safe: the linker takes its own lock. Ask at start-up and keep the answer.
 
-use super::objects::{self, Home};
+use super::objects::{self, Home, Name};
 use crate::text::place_of;
 use core::ffi::CStr;
 use core::ops::Range;
 use once_cell::race::OnceBool;
 
 /// The address of `name` in the objects after the one that asks: what our own definition hides.
-pub fn next_definition(name: &CStr) -> Option<usize> {
+pub fn next_definition(name: Name<'_>) -> Option<usize> {
     objects::definition(name, Some(next_definition as *const () as usize))
 }
 
 /// The address of what our own definition hides. In a program that is the next one. A library that was opened later
 /// keeps its names to itself: what it hides is the definition that everybody else gets, whose blocks it may have to free.
-pub fn hidden_definition(name: &CStr) -> Option<usize> {
+pub fn hidden_definition(name: Name<'_>) -> Option<usize> {
     if is_in_program() {
         return next_definition(name);
     }
@@ -37,7 +37,7 @@ fn is_in_same_object(one: usize, other: usize) -> bool {
 }
 
 /// The address of the first definition of `name`: the one that everybody gets.
-pub fn first_definition(name: &CStr) -> Option<usize> {
+pub fn first_definition(name: Name<'_>) -> Option<usize> {
     objects::definition(name, None)
 }
 
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn the_c_library_is_found_behind_us() {
-        let real = next_definition(c"__cxa_thread_atexit_impl").unwrap();
+        let real = next_definition(Name::new(c"__cxa_thread_atexit_impl")).unwrap();
         assert!(code_of_function(real).unwrap().len() > 16);
-        assert_eq!(next_definition(c"oomguard_no_such_symbol"), None);
+        assert_eq!(next_definition(Name::new(c"oomguard_no_such_symbol")), None);
     }
 }
