@@ -337,8 +337,7 @@ unsafe fn run_shell(command: *const c_char) -> c_int {
     let (mut interrupt, mut quit) = (sys::signals::default_action(), sys::signals::default_action());
     // SAFETY: all-zero is a valid set.
     let (mut child_ends, mut mask): (libc::sigset_t, libc::sigset_t) = unsafe { core::mem::zeroed() };
-    // SAFETY: the set is ours and writable.
-    unsafe { libc::sigaddset(&raw mut child_ends, libc::SIGCHLD) };
+    sys::signals::add(&mut child_ends, libc::SIGCHLD);
     // SAFETY: actions of ours for the length of the call; the signal is not one of those that are held.
     unsafe { libc::sigaction(libc::SIGINT, &raw const ignored, &raw mut interrupt) };
     // SAFETY: as above.

@@ -33,7 +33,7 @@ pub(super) fn install() {
             ss_size: size_of::<AlternateStack>(),
         };
         // SAFETY: memory that lives for ever and that nobody else uses.
-        unsafe { libc::sigaltstack(&raw const stack, core::ptr::null_mut()) };
+        unsafe { sys::raw::sigaltstack(&raw const stack, core::ptr::null_mut()) };
     }
     handlers::hold(on_fault);
 }

@@ -117,8 +117,7 @@ pub unsafe fn signal(signal: c_int, handler: usize) -> usize {
         let mut action = sys::signals::default_action();
         action.sa_sigaction = handler;
         action.sa_flags = libc::SA_RESTART;
-        // SAFETY: the set is ours and writable.
-        unsafe { libc::sigaddset(&raw mut action.sa_mask, signal) };
+        sys::signals::add(&mut action.sa_mask, signal);
         let mut old = sys::signals::default_action();
         // SAFETY: both actions are ours for the length of the call.
         let result = unsafe { sigaction(signal, &raw const action, &raw mut old) };

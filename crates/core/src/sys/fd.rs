@@ -5,6 +5,7 @@
 
 use super::clock::monotonic_ms;
 use super::errno::{errno, set_errno};
+use super::raw;
 use crate::text::position;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +16,7 @@ pub struct Fd(i32);
 impl Drop for Fd {
     fn drop(&mut self) {
         // SAFETY: this value owns the descriptor, which nobody uses after it.
-        unsafe { super::raw::call(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
+        unsafe { raw::call(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
     }
 }
 
@@ -23,7 +24,7 @@ pub fn open(path: &CStr, flags: i32) -> Option<Fd> {
     let flags = (flags | libc::O_CLOEXEC | libc::O_LARGEFILE) as usize;
     let arguments = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags, 0o644, 0, 0];
     // SAFETY: the path is a C string that outlives the call; the mode is read only with O_CREAT.
-    let fd = unsafe { super::raw::call_with_errno(libc::SYS_openat, arguments) };
+    let fd = unsafe { raw::call_with_errno(libc::SYS_openat, arguments) };
     Fd::own(fd as i32)
 }
 
@@ -52,7 +53,7 @@ impl Fd {
         loop {
             let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
             // SAFETY: the buffer is writable for its whole length during the call.
-            let got = unsafe { super::raw::call_with_errno(libc::SYS_read, arguments) };
+            let got = unsafe { raw::call_with_errno(libc::SYS_read, arguments) };
             if got < 0 && errno() == libc::EINTR {
                 continue;
             }
@@ -71,7 +72,7 @@ impl Fd {
     pub fn read_at_start(&self, buffer: &mut [u8]) -> usize {
         let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
         // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { super::raw::call_with_errno(libc::SYS_pread64, arguments) };
+        let got = unsafe { raw::call_with_errno(libc::SYS_pread64, arguments) };
         usize::try_from(got).unwrap_or(0)
     }
 }
@@ -79,13 +80,13 @@ impl Fd {
 /// Closes descriptor `fd`, whoever owns it: for a dying process that needs a free number.
 pub fn close_number(fd: i32) {
     // SAFETY: closing a number is always defined for the kernel; the caller is about to `_exit`.
-    unsafe { libc::close(fd) };
+    unsafe { raw::close(fd) };
 }
 
 /// Whether `fd` can be written to: open, and not read-only.
 pub fn is_writable(fd: i32) -> bool {
     // SAFETY: F_GETFL takes no pointer.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    let flags = unsafe { raw::fcntl(fd, libc::F_GETFL) };
     flags >= 0 && (flags & libc::O_ACCMODE) != libc::O_RDONLY
 }
 
@@ -149,7 +150,7 @@ fn kept_in_memory_by(
     let mut system: libc::statfs = unsafe { core::mem::zeroed() };
     let arguments = [file, (&raw mut system) as usize, 0, 0, 0, 0];
     // SAFETY: `file` is a descriptor or a path as the call takes it, and `system` is writable during the call.
-    let is_told = unsafe { super::raw::call(call, arguments) } == 0;
+    let is_told = unsafe { raw::call(call, arguments) } == 0;
     // The two have other types in other C libraries.
     if !is_told || system.f_type as u64 != libc::TMPFS_MAGIC as u64 {
         return None;
@@ -168,7 +169,7 @@ pub fn stat_of(fd: i32) -> Option<libc::stat> {
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     let arguments = [fd as usize, (&raw mut stat) as usize, 0, 0, 0, 0];
     // SAFETY: `stat` is writable during the call, and is what the kernel fills on these processors.
-    (unsafe { super::raw::call_with_errno(libc::SYS_fstat, arguments) } == 0).then_some(stat)
+    (unsafe { raw::call_with_errno(libc::SYS_fstat, arguments) } == 0).then_some(stat)
 }
 
 /// Whether what is written there is not even read: `/dev/null` and `/dev/zero`, null(4), take any address.
@@ -187,7 +188,7 @@ pub fn stat_of_path(path: &CStr) -> Option<libc::stat> {
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     let arguments = [libc::AT_FDCWD as usize, path.as_ptr() as usize, (&raw mut stat) as usize, 0, 0, 0];
     // SAFETY: the path is a C string, and `stat` writable, during the call.
-    (unsafe { super::raw::call_with_errno(libc::SYS_newfstatat, arguments) } == 0).then_some(stat)
+    (unsafe { raw::call_with_errno(libc::SYS_newfstatat, arguments) } == 0).then_some(stat)
 }
 
 pub fn file_id(fd: i32) -> Option<FileId> {
@@ -234,7 +235,7 @@ pub fn current_directory(buffer: &mut [u8]) -> Option<usize> {
 pub fn can_be_written(fd: i32) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    let ready = unsafe { raw::poll(&raw mut poll, 1, 0) };
     ready > 0 || ready < 0 && errno() == MAY_NOT_POLL && select_for_writing(fd, 0) > 0
 }
 
@@ -301,7 +302,7 @@ fn wait_for_reader(fd: i32, patience_ms: i32) -> bool {
         let left_ms = until_ms.saturating_sub(monotonic_ms()) as i32;
         let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one pollfd, writable during the call.
-        let error = match unsafe { libc::poll(&raw mut poll, 1, left_ms) } {
+        let error = match unsafe { raw::poll(&raw mut poll, 1, left_ms) } {
             0 => libc::ETIMEDOUT,
             1.. if poll.revents & libc::POLLNVAL != 0 => libc::EBADF,
             // A pipe without a reader, where writing would be SIGPIPE.

@@ -2,6 +2,7 @@
 //! an exec, which may be in a child of vfork(2): nothing here allocates. Files are not trusted.
 
 use super::fd::{self, Fd};
+use super::raw;
 use crate::text::{Text, behind_last, until};
 use core::ffi::CStr;
 
@@ -79,7 +80,7 @@ fn is_privileged(file: &Fd) -> bool {
     let by_mode = mode_of(file).is_some_and(|mode| mode & (libc::S_ISUID | libc::S_ISGID) != 0);
     let name = c"security.capability".as_ptr();
     // SAFETY: a C string that outlives the call; with no buffer, only the length is told.
-    by_mode || unsafe { libc::fgetxattr(file.number(), name, core::ptr::null_mut(), 0) } > 0
+    by_mode || unsafe { raw::fgetxattr(file.number(), name, core::ptr::null_mut(), 0) } > 0
 }
 
 /// Whether the kernel gives the program at `path` another user or group than this process's own: then its dynamic linker heeds no
@@ -87,9 +88,9 @@ fn is_privileged(file: &Fd) -> bool {
 pub fn changes_user(path: &CStr) -> bool {
     let Some(stat) = open(path).and_then(|file| fd::stat_of(file.number())) else { return false };
     // SAFETY: takes nothing and cannot fail.
-    let user = unsafe { libc::getuid() };
+    let user = unsafe { raw::getuid() };
     // SAFETY: as above.
-    let group = unsafe { libc::getgid() };
+    let group = unsafe { raw::getgid() };
     stat.st_mode & libc::S_ISUID != 0 && stat.st_uid != user
         || stat.st_mode & libc::S_ISGID != 0 && stat.st_gid != group
 }
@@ -203,7 +204,7 @@ impl Fd {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> usize {
         let Ok(offset) = libc::off_t::try_from(offset) else { return 0 };
         // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { libc::pread(self.number(), buffer.as_mut_ptr().cast(), buffer.len(), offset) };
+        let got = unsafe { raw::pread(self.number(), buffer.as_mut_ptr().cast(), buffer.len(), offset) };
         usize::try_from(got).unwrap_or(0)
     }
 }

@@ -2,6 +2,7 @@
 //! memory. For processes that have been forked, or are about to become another program: nothing here allocates or locks.
 
 use super::errno::errno;
+use super::raw;
 use core::mem::offset_of;
 
 /// The architecture as seccomp names it (linux/audit.h), where this crate knows it.
@@ -84,13 +85,13 @@ fn read_byte(fd: i32, patience_ms: i32) -> Option<u8> {
     loop {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, writable during the call.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, patience_ms) };
+        let ready = unsafe { raw::poll(&raw mut poll, 1, patience_ms) };
         if ready < 0 && errno() == libc::EINTR {
             continue;
         }
         let mut byte = 0u8;
         // SAFETY: one byte, writable during the call.
-        let got = if ready > 0 { unsafe { libc::read(fd, (&raw mut byte).cast(), 1) } } else { 0 };
+        let got = if ready > 0 { unsafe { raw::read(fd, (&raw mut byte).cast(), 1) } } else { 0 };
         return (got == 1).then_some(byte);
     }
 }

@@ -1,6 +1,7 @@
 //! Pages that two processes share: memfd_create(2), sealed so that neither can pull them away from under the other.
 
 use super::fd::Fd;
+use super::raw;
 use crate::text::Text;
 use core::ffi::CStr;
 use core::mem::offset_of;
@@ -61,7 +62,7 @@ pub fn connect_to_keeper(inode: u64) -> Option<Fd> {
 
 fn connect(name: &[u8]) -> Option<Fd> {
     // SAFETY: takes numbers.
-    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    let socket = unsafe { raw::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     let socket = Fd::own(socket)?;
     // SAFETY: all-zero is a valid address, a struct of numbers.
     let mut address: libc::sockaddr_un = unsafe { core::mem::zeroed() };
@@ -71,7 +72,7 @@ fn connect(name: &[u8]) -> Option<Fd> {
     }
     let len = (offset_of!(libc::sockaddr_un, sun_path) + name.len()) as libc::socklen_t;
     // SAFETY: an address of that length, readable during the call.
-    let result = unsafe { libc::connect(socket.number(), (&raw const address).cast(), len) };
+    let result = unsafe { raw::connect(socket.number(), &raw const address, len) };
     (result == 0).then_some(socket)
 }
 
@@ -108,7 +109,7 @@ pub fn ask_for(what: u8, inode: u64) -> Option<Fd> {
     }
     let mut poll = libc::pollfd { fd: keeper.number(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, writable during the call.
-    if unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) } <= 0 {
+    if unsafe { raw::poll(&raw mut poll, 1, PATIENCE_MS) } <= 0 {
         return None;
     }
     let mut byte = 0u8;
@@ -116,7 +117,7 @@ pub fn ask_for(what: u8, inode: u64) -> Option<Fd> {
     let mut control = Control([0; 64]);
     let mut message = message(&mut part, &mut control);
     // SAFETY: the message's parts are this function's own, and writable during the call.
-    let got = unsafe { libc::recvmsg(keeper.number(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let got = unsafe { raw::recvmsg(keeper.number(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     // SAFETY: a message that the kernel has filled in.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: null, or in `control`, which is as large as the kernel was told.
@@ -133,7 +134,7 @@ pub fn ask_for(what: u8, inode: u64) -> Option<Fd> {
 /// Whether descriptor `fd` is such a file of `bytes`; its inode number, which no other such file has.
 pub fn sealed_inode(fd: i32, bytes: usize) -> Option<u64> {
     // SAFETY: F_GET_SEALS takes no pointer.
-    let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    let seals = unsafe { raw::fcntl(fd, libc::F_GET_SEALS) };
     if seals < 0 || seals & SEALS != SEALS {
         return None;
     }

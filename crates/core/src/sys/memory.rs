@@ -2,7 +2,7 @@
 
 use super::c_library;
 use super::fd::Lines;
-use super::raw::call;
+use super::raw::{self, call};
 use crate::contract::Measure;
 use crate::text::{leading_number, parts};
 use core::ffi::CStr;
@@ -58,7 +58,7 @@ pub fn rlimit(resource: Resource) -> Rlimit {
     let mut raw = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // Fails only for a bad resource or address; then the two infinities stand.
     // SAFETY: `raw` is writable during the call.
-    unsafe { libc::getrlimit(resource.number() as _, &raw mut raw) };
+    unsafe { raw::prlimit(0, resource.number() as _, core::ptr::null(), &raw mut raw) };
     let bytes = |value| if value == libc::RLIM_INFINITY { None } else { Some(value) };
     Rlimit { soft: bytes(raw.rlim_cur), hard: bytes(raw.rlim_max) }
 }
@@ -246,7 +246,7 @@ pub fn set_rlimit(resource: Resource, limit: Rlimit) -> bool {
         rlim_max: limit.hard.unwrap_or(libc::RLIM_INFINITY),
     };
     // SAFETY: `raw` is readable during the call.
-    unsafe { libc::setrlimit(resource.number() as _, &raw const raw) == 0 }
+    unsafe { raw::prlimit(0, resource.number() as _, &raw const raw, core::ptr::null_mut()) == 0 }
 }
 
 /// Sets the soft limit of process `pid` from what `wanted` makes of its soft and hard one, if that changes it:
@@ -258,7 +258,7 @@ pub fn change_soft_limit(
 ) -> Result<(), i32> {
     let change = |new: *const libc::rlimit, old: *mut libc::rlimit| {
         // SAFETY: each is null or a structure of the caller's that outlives the call.
-        let result = unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
+        let result = unsafe { raw::prlimit(pid.cast_signed(), resource.number() as _, new, old) };
         if result == 0 { Ok(()) } else { Err(super::errno::errno()) }
     };
     let mut raw = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -371,7 +371,7 @@ pub fn process_of(tid: u32) -> (Option<u32>, MemoryUse) {
 pub fn soft_limit_of(pid: u32, resource: Resource) -> Option<u64> {
     let mut raw = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: nothing is set, and `raw` is writable during the call.
-    unsafe { libc::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
+    unsafe { raw::prlimit(pid.cast_signed(), resource.number() as _, core::ptr::null(), &raw mut raw) };
     let soft = (raw.rlim_cur != libc::RLIM_INFINITY).then_some(raw.rlim_cur);
     soft.map(|soft| if is_marked(soft) { soft & !LOW_BITS } else { soft })
 }
@@ -569,7 +569,7 @@ pub fn machine_memory() -> Option<u64> {
     // SAFETY: all-zero is a valid `sysinfo`, a struct of integers.
     let mut info: libc::sysinfo = unsafe { core::mem::zeroed() };
     // SAFETY: `info` is writable during the call.
-    if unsafe { libc::sysinfo(&raw mut info) } != 0 {
+    if unsafe { raw::sysinfo(&raw mut info) } != 0 {
         return None;
     }
     info.totalram.checked_mul(u64::from(info.mem_unit))
@@ -674,7 +674,7 @@ fn is_mapped(address: usize) -> bool {
     const PAGE: usize = 4096;
     let mut is_resident = 0u8;
     // SAFETY: the kernel checks the address itself, and writes one byte for the one page.
-    unsafe { libc::mincore((address & !(PAGE - 1)) as *mut _, 1, &raw mut is_resident) == 0 }
+    unsafe { raw::mincore((address & !(PAGE - 1)) as *mut _, 1, &raw mut is_resident) == 0 }
 }
 
 /// Makes the kernel write a few bytes at `address`; false if it cannot.
@@ -699,14 +699,14 @@ pub fn is_free_to_map(from: usize, bytes: usize) -> bool {
     // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping; kernels before 4.17 take the address as a hint.
     let Some(at) = (unsafe { map(from, bytes, protection, flags) }) else { return false };
     // SAFETY: exactly the mapping made above, which nobody else knows.
-    unsafe { libc::munmap(at, bytes) };
+    unsafe { raw::munmap(at, bytes) };
     at as usize == from
 }
 
 /// Unmaps a part of the main stack that lies far below what is in use: it grows again when it is needed.
 pub fn unmap_unused_stack(from: usize, bytes: usize) {
     // SAFETY: below the calling main thread's stack pointer, and nobody's: the caller mapped it, and has not used it.
-    unsafe { libc::munmap(from as *mut _, bytes) };
+    unsafe { raw::munmap(from as *mut _, bytes) };
 }
 
 /// Gives free heap memory of the C library back to the system. Takes malloc's locks, so never call it while dying.

@@ -1,5 +1,6 @@
 //! Processes and threads by their number, as proc(5) and the kernel tell of them: any that may be looked at.
 
+use super::raw;
 use crate::text::{Text, behind_last, last_position, leading_number, parts, until, whole_number};
 
 /// `/proc/PID/NAME`, with a NUL at the end.
@@ -33,7 +34,7 @@ pub fn program_of(pid: u32) -> Text<64> {
     let path = proc_path(pid, "exe");
     // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
     let len =
-        unsafe { libc::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
+        unsafe { raw::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
     let target = usize::try_from(len).ok().and_then(|len| target.get(..len)).unwrap_or(b"?");
     Text::from_bytes(behind_last(target, b'/'))
 }
@@ -122,7 +123,7 @@ pub fn own_number() -> Option<u32> {
 /// Whether the kernel knows a process with this number, dead or alive; also one that may not be looked at.
 pub fn exists(pid: u32) -> bool {
     // SAFETY: kill takes no pointer, and signal 0 reaches nobody.
-    let result = unsafe { libc::kill(pid.cast_signed(), 0) };
+    let result = unsafe { raw::kill(pid.cast_signed(), 0) };
     result == 0 || super::errno::errno() != libc::ESRCH
 }
 

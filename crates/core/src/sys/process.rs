@@ -1,18 +1,19 @@
 //! This process and its threads: numbers, what they have done, the end.
 
+use super::raw;
 use crate::text::whole_number;
 
 /// The process number.
 pub fn pid() -> u32 {
     // The kernel, not a cached value: right in a child of fork, too.
     // SAFETY: getpid takes nothing and cannot fail.
-    unsafe { libc::getpid() }.unsigned_abs()
+    unsafe { raw::getpid() }.unsigned_abs()
 }
 
 /// The process that started this one.
 pub fn parent_pid() -> u32 {
     // SAFETY: getppid takes nothing and cannot fail.
-    unsafe { libc::getppid() }.unsigned_abs()
+    unsafe { raw::getppid() }.unsigned_abs()
 }
 
 /// The calling thread's number; the same as `pid` in the main thread.
@@ -69,7 +70,7 @@ fn usage_of(whose: libc::c_int) -> libc::rusage {
     // SAFETY: all-zero is a valid `rusage`, a struct of integers.
     let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
     // SAFETY: `usage` is writable during the call.
-    unsafe { libc::getrusage(whose, &raw mut usage) };
+    unsafe { raw::getrusage(whose, &raw mut usage) };
     usage
 }
 
@@ -149,7 +150,7 @@ pub fn pid_and_tid() -> u64 {
 /// Lets other threads run.
 pub fn yield_now() {
     // SAFETY: sched_yield takes nothing.
-    unsafe { libc::sched_yield() };
+    unsafe { raw::sched_yield() };
 }
 
 /// Ends the process, all its threads included, without running anything else.
@@ -177,7 +178,7 @@ pub fn has_raised_privileges() -> bool {
 /// Puts the path of the program that this process runs into `path`, and gives its length: /proc/self/exe.
 pub fn executable(path: &mut [u8]) -> Option<usize> {
     // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
-    let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len()) };
+    let len = unsafe { raw::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len()) };
     usize::try_from(len).ok()
 }
 

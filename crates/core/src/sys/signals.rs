@@ -1,5 +1,6 @@
 //! Signals: masks and dispositions. See sigaction(2).
 
+use super::raw;
 use core::mem::zeroed;
 #[cfg(not(feature = "shim"))]
 pub use libc::sigaction as change_action;
@@ -24,7 +25,8 @@ pub unsafe extern "C" fn change_action(
     // Relaxed: code is there from the start, and two threads find the same.
     let mut real = REAL.load(Ordering::Relaxed);
     if real == 0 {
-        real = super::symbols::next_definition(super::objects::Name::new(c"sigaction")).unwrap_or(__sigaction as *const () as usize);
+        real = super::symbols::next_definition(super::objects::Name::new(c"sigaction"))
+            .unwrap_or(__sigaction as *const () as usize);
         REAL.store(real, Ordering::Relaxed);
     }
     // SAFETY: the C library's function of this name has this signature.
@@ -41,8 +43,9 @@ pub fn block_all() -> libc::sigset_t {
     let mut all: libc::sigset_t = unsafe { zeroed() };
     // SAFETY: as above.
     let mut before: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: `all` is writable during the call.
-    unsafe { libc::sigfillset(&raw mut all) };
+    for signal in 1..=64 {
+        add(&mut all, signal);
+    }
     // SAFETY: both sets are ours for the length of the call.
     unsafe { change_set(libc::SIG_SETMASK, &raw const all, &raw mut before) };
     before
@@ -61,7 +64,7 @@ pub unsafe fn change_set(how: i32, set: *const libc::sigset_t, old: *mut libc::s
     let wanted = wanted.as_ref().map_or(core::ptr::null(), |set| &raw const *set);
     // SAFETY: null or a word of ours, and null or a writable set, by contract.
     unsafe {
-        super::raw::call(
+        raw::call(
             libc::SYS_rt_sigprocmask,
             [how as usize, wanted as usize, old as usize, KERNELS_BYTES, 0, 0],
         )
@@ -78,11 +81,20 @@ pub fn block(signal: i32) {
     change_mask(libc::SIG_BLOCK, signal);
 }
 
+/// sigaddset(3).
+pub fn add(set: &mut libc::sigset_t, signal: i32) {
+    let bits = (&raw mut *set).cast::<u64>();
+    // SAFETY: the set's first word, which is the kernel's, here and below.
+    let before = unsafe { bits.read() };
+    let added = 1u64.checked_shl(signal.wrapping_sub(1).cast_unsigned()).unwrap_or(0);
+    // SAFETY: as above.
+    unsafe { bits.write(before | added) };
+}
+
 fn change_mask(how: i32, signal: i32) {
     // SAFETY: all-zero is a valid set of signals.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: `set` is writable during the call.
-    unsafe { libc::sigaddset(&raw mut set, signal) };
+    add(&mut set, signal);
     // SAFETY: `set` is readable during the call; the old mask is not asked for.
     unsafe { change_set(how, &raw const set, core::ptr::null_mut()) };
 }
@@ -229,9 +241,7 @@ fn change_by_instruction(how: i32, signals: Signals) -> Signals {
     let mut before = Signals::default();
     let (set, old) = (&raw const signals.0 as usize, &raw mut before.0 as usize);
     // SAFETY: both sets are readable, or writable, for the length that is given.
-    unsafe {
-        super::raw::call(libc::SYS_rt_sigprocmask, [how as usize, set, old, size_of::<Signals>(), 0, 0])
-    };
+    unsafe { raw::call(libc::SYS_rt_sigprocmask, [how as usize, set, old, size_of::<Signals>(), 0, 0]) };
     before
 }
 
@@ -290,7 +300,7 @@ pub fn has_alternate_stack() -> bool {
     // SAFETY: all-zero is a valid `stack_t`.
     let mut stack: libc::stack_t = unsafe { zeroed() };
     // SAFETY: `stack` is writable during the call; nothing is set.
-    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
+    let known = unsafe { raw::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
     known && stack.ss_flags & libc::SS_DISABLE == 0
 }
 
@@ -299,7 +309,7 @@ pub fn is_on_alternate_stack() -> bool {
     // SAFETY: all-zero is a valid `stack_t`.
     let mut stack: libc::stack_t = unsafe { zeroed() };
     // SAFETY: `stack` is writable during the call; nothing is set.
-    let known = unsafe { libc::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
+    let known = unsafe { raw::sigaltstack(core::ptr::null(), &raw mut stack) } == 0;
     known && stack.ss_flags & libc::SS_ONSTACK != 0
 }
 
