@@ -30,6 +30,11 @@ fn main() {
     for option in ["-nostdlib", "-nostartfiles"] {
         println!("cargo::rustc-cdylib-link-arg={option}");
     }
+    // What is written to begins at a page of its own: each page less that is written to is a start that costs a microsecond less.
+    // Only lld, which is Rust's linker there, has this.
+    if std::env::var_os("CARGO_CFG_TARGET_ARCH").is_some_and(|arch| arch == "x86_64") {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
+    }
     // The C library's own are chosen when they are linked, by code that may not be ready then: see `bytes`.
     for (name, ours) in [
         ("memcpy", "memcpy"),

@@ -1,6 +1,7 @@
 """What a type checker knows of a user's program. `python/tests/run` has mypy read it; nothing runs it."""
 
 from concurrent.futures import Future
+from subprocess import CompletedProcess
 from typing import Any, Dict, Iterator, Optional
 
 from typing_extensions import assert_type
@@ -22,6 +23,11 @@ def pools() -> None:
 
 def commands() -> None:
     assert_type(oomguard.run(["./report.sh"], limit="512Mi", retries=2).returncode, int)
+    assert_type(oomguard.run(["date"], limit="1Gi", text=True), "CompletedProcess[str]")
+    assert_type(oomguard.run(["date"], input="x", encoding="utf-8"), "CompletedProcess[str]")
+    assert_type(oomguard.run(["date"], universal_newlines=True), "CompletedProcess[str]")
+    assert_type(oomguard.run(["date"], input=b"x", cwd="/", measure="data"), "CompletedProcess[bytes]")
+    oomguard.run(["date"], text=True, input=b"x", limit=0.5)  # type: ignore[call-overload]
     outcome = oomguard.Popen(["./report.sh"], limit="512Mi").outcome
     assert_type(outcome, Optional[oomguard.Outcome])
     error = oomguard.OutOfMemory()

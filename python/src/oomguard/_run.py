@@ -11,7 +11,7 @@ import os
 import stat
 import subprocess
 import time
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Literal, Optional, Sequence, Tuple, Union, overload
 
 from ._errors import CannotGuard, OutOfMemory
 from ._launcher import command_line, take_options
@@ -115,6 +115,94 @@ class Popen(subprocess.Popen[Any]):
         told, self._told = self._told, None
         if told is not None:
             os.close(told)
+
+
+# As subprocess.run has it: text where that is asked for, and bytes where nothing is said.
+@overload
+def run(
+    *popenargs: Any,
+    text: Literal[True],
+    input: Optional[str] = ...,
+    capture_output: bool = ...,
+    timeout: Optional[float] = ...,
+    check: bool = ...,
+    limit: Optional[Limit] = ...,
+    budget: Optional[Limit] = ...,
+    retries: int = ...,
+    grow: float = ...,
+    max_limit: Optional[Limit] = ...,
+    **kwargs: Any,
+) -> "subprocess.CompletedProcess[str]": ...
+
+
+@overload
+def run(
+    *popenargs: Any,
+    encoding: str,
+    input: Optional[str] = ...,
+    capture_output: bool = ...,
+    timeout: Optional[float] = ...,
+    check: bool = ...,
+    limit: Optional[Limit] = ...,
+    budget: Optional[Limit] = ...,
+    retries: int = ...,
+    grow: float = ...,
+    max_limit: Optional[Limit] = ...,
+    **kwargs: Any,
+) -> "subprocess.CompletedProcess[str]": ...
+
+
+@overload
+def run(
+    *popenargs: Any,
+    universal_newlines: Literal[True],
+    input: Optional[str] = ...,
+    capture_output: bool = ...,
+    timeout: Optional[float] = ...,
+    check: bool = ...,
+    limit: Optional[Limit] = ...,
+    budget: Optional[Limit] = ...,
+    retries: int = ...,
+    grow: float = ...,
+    max_limit: Optional[Limit] = ...,
+    **kwargs: Any,
+) -> "subprocess.CompletedProcess[str]": ...
+
+
+@overload
+def run(
+    *popenargs: Any,
+    text: Optional[Literal[False]] = ...,
+    encoding: None = ...,
+    errors: None = ...,
+    universal_newlines: Optional[Literal[False]] = ...,
+    input: Optional[Union[bytes, bytearray, memoryview]] = ...,
+    capture_output: bool = ...,
+    timeout: Optional[float] = ...,
+    check: bool = ...,
+    limit: Optional[Limit] = ...,
+    budget: Optional[Limit] = ...,
+    retries: int = ...,
+    grow: float = ...,
+    max_limit: Optional[Limit] = ...,
+    **kwargs: Any,
+) -> "subprocess.CompletedProcess[bytes]": ...
+
+
+@overload
+def run(
+    *popenargs: Any,
+    input: Any = ...,
+    capture_output: bool = ...,
+    timeout: Optional[float] = ...,
+    check: bool = ...,
+    limit: Optional[Limit] = ...,
+    budget: Optional[Limit] = ...,
+    retries: int = ...,
+    grow: float = ...,
+    max_limit: Optional[Limit] = ...,
+    **kwargs: Any,
+) -> "subprocess.CompletedProcess[Any]": ...
 
 
 def run(

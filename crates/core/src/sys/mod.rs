@@ -7,6 +7,9 @@
 //! - `c_library::call_in_children`: the C library takes its lock, and allocates where there are many of them.
 //! - `process::thread_key` and `set_thread_key`: see there.
 //!
+//! Statics of several pages, which few processes touch, lie in `.bss.large`: between the small ones they would spread those over
+//! many pages, each of which costs the start of every process a fault.
+//!
 //! This is one of the places where `unsafe` is allowed.
 
 pub mod bare;
