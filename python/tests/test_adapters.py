@@ -157,6 +157,48 @@ def test_celery_fails_or_retries_the_task_and_lives(tmp_path: Path, redis: str) 
         sys.modules.pop("jobs", None)
 
 
+# ---- RQ, pebble --------------------------------------------------------------------------------------------------------
+
+
+def test_rq_under_the_launcher_fails_the_job_alone(tmp_path: Path, redis: str) -> None:
+    needs("rq")
+    import redis as client
+    import rq
+
+    queue = rq.Queue(connection=client.Redis.from_url(redis))
+    # Each job is in a forked process: it fails of its MemoryError, or, where there is nothing left to tell that with, of its end.
+    jobs = [queue.enqueue(function, argument) for function, argument in [(tasks.square, 3), (tasks.eat, 1000), (tasks.square, 4)]]
+    command = [PYTHON, "-m", "oomguard", "run", "-m", "300Mi", "--", PYTHON, "-m", "rq.cli", "worker", "--burst", "--url", redis]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE_S
+    )
+    assert [job.get_status(refresh=True).value for job in jobs] == ["finished", "failed", "finished"], done.stdout
+    assert done.returncode == 0, done.stdout
+
+
+def test_pebble_under_the_launcher_replaces_the_process(script: Any) -> None:
+    needs("pebble")
+    source = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import tasks
+from pebble import ProcessExpired, ProcessPool
+if __name__ == "__main__":
+    with ProcessPool(1) as pool:
+        futures = [pool.schedule(tasks.eat, [1000]), pool.schedule(tasks.eat_unchecked), pool.schedule(tasks.square, [3])]
+        for future in futures:
+            try:
+                print(future.result())
+            except MemoryError:
+                print("out of memory")
+            except ProcessExpired as error:
+                print(error.exitcode)
+"""
+    ended = script(source, before=[PYTHON, "-m", "oomguard", "run", "-m", "300Mi", "--"])
+    assert ended.stdout == "out of memory\n198\n9\n" and ended.code == 0, ended
+    assert [report["own_signal"] for report in ended.reports] == [signal.SIGSEGV], ended
+
+
 # ---- Servers -----------------------------------------------------------------------------------------------------------
 
 WSGI = """
