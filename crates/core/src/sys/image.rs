@@ -27,6 +27,8 @@ pub enum Image {
 
 /// A script's interpreter may be a script, as far as the kernel follows it.
 const MOST_SCRIPTS: u32 = 5;
+/// So much of a script does the kernel look at.
+const SCRIPT_BYTES: usize = 256;
 const MOST_SEGMENTS: u16 = 64;
 const SEGMENT_BYTES: usize = 56;
 const PT_LOAD: u64 = 1;
@@ -47,17 +49,17 @@ pub const MACHINE: u16 = if cfg!(target_arch = "aarch64") {
 pub fn look(path: &CStr) -> Option<Image> {
     let mut file = open(path)?;
     for _ in 0..MOST_SCRIPTS {
-        let mut start = [0; 256];
+        let mut start = [0; 1536];
         let len = file.read_at(&mut start, 0);
         let start = start.get(..len)?;
-        match interpreter_of_script(start) {
+        match interpreter_of_script(start.get(..SCRIPT_BYTES).unwrap_or(start)) {
             Some(interpreter) => {
                 let mut path = Text::<128>::from_bytes(interpreter);
                 path.push_bytes(&[0]);
                 file = open(CStr::from_bytes_with_nul(path.as_bytes()).ok()?)?;
             }
             None if is_privileged(&file) => return Some(Image::Privileged),
-            None => return Some(of_file(&file, start)),
+            None => return Some(of_file(&Opened { file: &file, start })),
         }
     }
     None
@@ -102,7 +104,27 @@ pub fn interpreter_of_script(start: &[u8]) -> Option<&[u8]> {
     line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())
 }
 
-fn of_file(file: &Fd, header: &[u8]) -> Image {
+/// A file, and what it begins with: most of what is asked for lies there, and need not be read one by one.
+struct Opened<'a> {
+    file: &'a Fd,
+    start: &'a [u8],
+}
+
+impl Opened<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let known = usize::try_from(offset).ok().and_then(|offset| self.start.get(offset..));
+        match known.and_then(|known| known.get(..buffer.len())) {
+            Some(known) => {
+                buffer.copy_from_slice(known);
+                known.len()
+            }
+            None => self.file.read_at(buffer, offset),
+        }
+    }
+}
+
+fn of_file(file: &Opened<'_>) -> Image {
+    let header = file.start;
     let byte_order = if cfg!(target_endian = "little") { 1 } else { 2 };
     if !header.starts_with(&[0x7f, b'E', b'L', b'F', 2, byte_order])
         || number::<2>(header, 18) != u64::from(MACHINE)
@@ -155,7 +177,7 @@ pub fn is_known(linker: &[u8]) -> bool {
 }
 
 /// Whether one of the libraries that the program names is a sanitizer's runtime.
-fn needs_sanitizer(file: &Fd, at: u64, bytes: u64, place_of: impl Fn(u64) -> Option<u64>) -> bool {
+fn needs_sanitizer(file: &Opened<'_>, at: u64, bytes: u64, place_of: impl Fn(u64) -> Option<u64>) -> bool {
     const NEEDED: u64 = 1;
     const STRINGS: u64 = 5;
     const SANITIZERS: [&[u8]; 5] =
@@ -176,7 +198,7 @@ fn needs_sanitizer(file: &Fd, at: u64, bytes: u64, place_of: impl Fn(u64) -> Opt
 }
 
 /// The note in which Go keeps its build's name.
-fn has_gos_note(file: &Fd, at: u64, bytes: u64) -> bool {
+fn has_gos_note(file: &Opened<'_>, at: u64, bytes: u64) -> bool {
     let mut notes = [0; 512];
     let len = file.read_at(&mut notes, at).min(usize::try_from(bytes).unwrap_or(usize::MAX));
     let notes = notes.get(..len).unwrap_or(&[]);
@@ -251,7 +273,7 @@ mod tests {
     #[test]
     fn what_is_cut_short_is_no_harm() {
         let own = std::fs::read("/bin/true").unwrap();
-        for len in [0, 1, 17, 63, 64, 200] {
+        for len in [0, 1, 17, 63, 64, 200, 1000, 1535, 1536, 1537, 3000] {
             assert!(of(&own[..len], 0o755).is_some());
         }
     }
