@@ -39,7 +39,7 @@ pub const LEDGER_BYTES: usize = size_of::<Ledger>();
 const LITTLE_BYTES: u64 = 8 << 20;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"oomledgr");
-const LAYOUT: u64 = 6;
+const LAYOUT: u64 = 7;
 
 #[repr(C)]
 pub struct Ledger {
@@ -133,8 +133,10 @@ pub struct Row {
     is_leaving: AtomicU64,
     /// Whether nothing of ours runs in it: it was found by a look, and is charged for what it holds.
     is_outside: AtomicU64,
-    /// For whom its tracer holds it still: `Id`; zero for nobody.
+    /// For whom its tracer holds it still, or it does so itself: `Id`; zero for nobody.
     still_for: AtomicU64,
+    /// Whether it stands still by itself when it is told to.
+    heeds_stillness: AtomicU64,
     name: [AtomicU64; 2],
 }
 
@@ -699,6 +701,7 @@ impl Row {
             &self.is_leaving,
             &self.is_outside,
             &self.still_for,
+            &self.heeds_stillness,
         ] {
             word.store(0, ANY);
         }
@@ -971,13 +974,22 @@ impl Row {
         self.is_outside.load(ANY) != 0
     }
 
-    /// Its tracer is to hold it still for that process; or to let it go on.
+    /// Its tracer is to hold it still for that process, or it is to stand still itself; or it is to go on.
     pub fn hold_still_for(&self, keeper: Option<Id>) {
         self.still_for.store(keeper.map_or(0, |Id(keeper)| keeper), ANY);
     }
 
     pub fn stands_still_for(&self) -> Option<Id> {
         Some(self.still_for.load(ANY)).filter(|keeper| *keeper != 0).map(Id)
+    }
+
+    /// It stands still by itself when it is told to; or not any more.
+    pub fn set_heeds_stillness(&self, heeds: bool) {
+        self.heeds_stillness.store(heeds.into(), ANY);
+    }
+
+    pub fn heeds_stillness(&self) -> bool {
+        self.heeds_stillness.load(ANY) != 0
     }
 
     pub fn set_name(&self, name: &[u8]) {

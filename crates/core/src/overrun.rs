@@ -17,8 +17,12 @@ pub const TOLD: u64 = u64::from_le_bytes(*b"oomguard");
 /// holds most.
 pub const ASKED_TO_LEAVE: u64 = u64::from_le_bytes(*b"oomleave");
 
-/// The value that comes along with a SIGSTOP for a process that its tracer is to hold still: whoever keeps the ledger of its budget sends it.
+/// The value that comes along with a SIGSTOP for a process that its tracer is to hold still, and with `STILL_SIGNAL` for one that is to
+/// do so itself: whoever keeps the ledger of its budget sends it.
 pub const STAND_STILL: u64 = u64::from_le_bytes(*b"oomstill");
+
+/// Whoever has no handler for this one does not notice it, also if that is another program by the time at which it comes.
+pub const STILL_SIGNAL: i32 = libc::SIGURG;
 
 /// The most that a process may hold before it is suspected, in bytes: the stack, and what was granted a moment ago, ask
 /// nobody.

@@ -1,9 +1,10 @@
-//! What a parent or an onlooker asks of this process by a signal: to end, as it holds too much, or as the budget is short.
+//! What a parent or an onlooker asks of this process by a signal: to end, as it holds too much, or as the budget is short; or to stand
+//! still for a moment, as nobody may trace it who would hold it.
 
 use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::standing::{self, Standing};
-use super::{lease, resident};
+use super::{filter, lease, resident};
 use oomguard_core::contract::{Cause, Evidence};
 use oomguard_core::overrun;
 use oomguard_core::sys;
@@ -27,6 +28,29 @@ pub fn heed(armed: &Armed, info: &libc::siginfo_t) -> bool {
         end_if_over(armed, limit);
     }
     true
+}
+
+/// `STILL_SIGNAL` has come: this thread stands still as long as the launcher wants it to, and is there. Whoever dies goes on.
+pub extern "C" fn stand_still(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    /// The launcher lets everybody go on before this.
+    const MOST_MS: u64 = 6000;
+    const PAUSE_MS: u64 = 2;
+    // SAFETY: null, or what the kernel hands to a handler.
+    let told = unsafe { info.as_ref() }.filter(|info| info.si_code == libc::SI_QUEUE);
+    // SAFETY: a queued signal has a value.
+    let value = told.map(|info| unsafe { info.si_value() }.sival_ptr as u64);
+    if value != Some(overrun::STAND_STILL) || !filter::may_ask() {
+        return;
+    }
+    let errno = sys::errno::errno();
+    let since_ms = sys::clock::monotonic_ms();
+    while lease::is_to_stand_still()
+        && !standing::is_under_way()
+        && sys::clock::monotonic_ms() - since_ms < MOST_MS
+    {
+        sys::clock::sleep_ms(PAUSE_MS);
+    }
+    sys::errno::set_errno(errno);
 }
 
 /// What others share of it may explain that it holds too much.

@@ -100,12 +100,25 @@ pub(super) fn bytes() -> Option<u64> {
 /// The row of this process, which gets one with its first question.
 fn row() -> Option<&'static Row> {
     let ledger = ledger()?;
-    let pid = sys::process::pid();
+    known_row().or_else(|| if filter::may_ask() { settle(ledger, sys::process::pid()) } else { None })
+}
+
+/// The row of this process, if it has one.
+fn known_row() -> Option<&'static Row> {
     let known = ROW.load(Ordering::Relaxed);
-    if known >> 32 == u64::from(pid) {
-        return ledger.row((known as u32).wrapping_sub(1) as usize);
-    }
-    if filter::may_ask() { settle(ledger, pid) } else { None }
+    let is_own = known >> 32 == u64::from(sys::process::pid());
+    ledger().filter(|_| is_own)?.row((known as u32).wrapping_sub(1) as usize)
+}
+
+/// Whether this process is to stand still for somebody who is there.
+pub(super) fn is_to_stand_still() -> bool {
+    known_row().and_then(Row::stands_still_for).is_some_and(growth::is_alive)
+}
+
+/// This process stands still when it is told to; or does not any more. False: it shares no budget, and is not told.
+#[cfg(feature = "shim")]
+pub fn set_heeds_stillness(heeds: bool) -> bool {
+    known_row().inspect(|row| row.set_heeds_stillness(heeds)).is_some()
 }
 
 /// In another namespace numbers are other processes.

@@ -1,13 +1,16 @@
-//! The program's own handlers for the signals of a crash, as sigaction(2) and signal(3) set them.
+//! The program's own handlers for the signals of a crash, and for the one by which a forked child is told to stand still, as
+//! sigaction(2) and signal(3) set them.
 //!
 //! The program must not notice ours: it sees the default where only we are, its own handlers take our place, and the
 //! default puts us back.
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use oomguard_core::overrun::STILL_SIGNAL;
 use oomguard_core::sys;
 use oomguard_engine::call_real;
 use oomguard_engine::real::Real;
+use oomguard_engine::{asked, lease};
 
 type Sigaction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
 type Signal = unsafe extern "C" fn(c_int, usize) -> usize;
@@ -34,7 +37,7 @@ static HANDLED: AtomicU32 = AtomicU32::new(0);
 
 fn is_held(signal: c_int) -> bool {
     // Acquire: pairs with the Release in `hold`.
-    WATCHED.contains(&signal) && HELD.load(Ordering::Acquire) & (1 << signal) != 0
+    (WATCHED.contains(&signal) || signal == STILL_SIGNAL) && HELD.load(Ordering::Acquire) & (1 << signal) != 0
 }
 
 /// Our handler, once we hold a signal.
@@ -54,8 +57,23 @@ pub(super) fn hold(ours: Handler) {
     HELD.store(held, Ordering::Release);
 }
 
+/// In a forked child, which can write to what it shares with its parent without asking: it stands still when it is told to, unless
+/// that signal is the program's.
+pub(super) fn heed_stillness() {
+    let now = sys::signals::disposition(STILL_SIGNAL).sa_sigaction;
+    let is_ours = now == asked::stand_still as *const () as usize;
+    if (now == libc::SIG_DFL || is_ours) && lease::set_heeds_stillness(true) {
+        sys::signals::install(STILL_SIGNAL, asked::stand_still);
+        // Release: as in `hold`.
+        HELD.fetch_or(1 << STILL_SIGNAL, Ordering::Release);
+    }
+}
+
 /// What a held signal is handled by where the program wants the default.
 fn our_action(signal: c_int) -> libc::sigaction {
+    if signal == STILL_SIGNAL {
+        return sys::signals::action_for(signal, asked::stand_still);
+    }
     // Relaxed: written before `main`.
     let ours = OURS.load(Ordering::Relaxed);
     // SAFETY: a signal is held, so `hold` has put a handler there.
@@ -97,6 +115,9 @@ pub unsafe fn sigaction(signal: c_int, action: *const libc::sigaction, old: *mut
     let action = if wants_default { &raw const ours } else { action };
     // SAFETY: the caller's arguments, or an action of ours that outlives the call.
     let result = unsafe { real(signal, action, old) };
+    if signal == STILL_SIGNAL && result == 0 && !action.is_null() {
+        lease::set_heeds_stillness(wants_default);
+    }
     // SAFETY: null, or the caller's, which the call has just written.
     if let Some(old) = unsafe { old.as_mut() }
         && result == 0

@@ -140,6 +140,7 @@ extern "C" fn in_child() {
         python::forget();
         stalls::forget();
         lease::begin_in_child();
+        handlers::heed_stillness();
         resident::settle_child();
         onlooker::begin();
     }

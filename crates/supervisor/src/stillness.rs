@@ -1,13 +1,14 @@
 //! Processes that stand still for a moment. The thread that holds them is their tracer meanwhile (ptrace(2)): so no parent is told
 //! of it, as one is of a process that SIGSTOP stops; who is stopped or let go on by somebody else at that time is as he left it
 //! afterwards; and once that thread has ended, however it did, the kernel lets them go on. One that is followed has a tracer of ours
-//! already, which is told to hold it. Whoever somebody else traces, or may not be traced, is left alone.
+//! already, which is told to hold it. Where nobody may be traced, a forked child with a guard stands still by itself, in the handler of a
+//! signal: only those of its threads are told that run, as a call that waits may end with EINTR then. All others are left alone.
 
 use super::sys;
 use super::sys::signals::Arrival;
 use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Row};
-use crate::overrun::STAND_STILL;
+use crate::overrun::{STAND_STILL, STILL_SIGNAL};
 
 #[derive(Default)]
 pub(super) struct Stillness {
@@ -20,8 +21,16 @@ pub(super) struct Stillness {
 struct Held {
     id: Id,
     row: &'static Row,
-    /// Those of its threads that this one traces; none of one that is followed.
-    threads: Vec<u32>,
+    how: How,
+}
+
+enum How {
+    /// This thread traces these of its threads.
+    Traced(Vec<u32>),
+    /// Its own tracer holds it.
+    Followed,
+    /// By itself, with those of its threads that were told to.
+    ByItself,
 }
 
 impl Stillness {
@@ -29,8 +38,9 @@ impl Stillness {
         self.held.is_empty()
     }
 
+    /// Whether it stands still with all its threads.
     pub(super) fn holds(&self, id: Id) -> bool {
-        self.held.iter().any(|held| held.id == id)
+        self.held.iter().any(|held| held.id == id && !matches!(held.how, How::ByItself))
     }
 
     /// Has a process stand still, which has that row, with all its threads. Nothing where it does so of itself.
@@ -38,22 +48,39 @@ impl Stillness {
         if self.holds(id) || matches!(sys::proc::state_of(id.pid()), None | Some(b'T' | b't' | b'Z' | b'X')) {
             return;
         }
+        if self.held.iter().any(|held| held.id == id) {
+            tell_those_who_run(id);
+            return;
+        }
         let threads = hold_threads_of(id.pid());
-        if !is_alive(id) {
+        let how = if !is_alive(id) {
             // Its number is another one's by now.
             self.leaving.extend(threads);
-        } else if !threads.is_empty() || has_tracer_hold(id, row) {
-            self.held.push(Held { id, row, threads });
-        }
+            return;
+        } else if !threads.is_empty() {
+            How::Traced(threads)
+        } else if has_tracer_hold(id, row) {
+            How::Followed
+        } else if row.heeds_stillness() {
+            row.hold_still_for(id_of(sys::process::pid()));
+            tell_those_who_run(id);
+            How::ByItself
+        } else {
+            return;
+        };
+        self.held.push(Held { id, row, how });
     }
 
     /// Lets all go on, or that one.
     pub(super) fn go_on(&mut self, only: Option<Id>) {
         for held in self.held.extract_if(.., |held| only.is_none_or(|only| only == held.id)) {
-            if held.threads.is_empty() && held.row.id() == Some(held.id) {
-                held.row.hold_still_for(None);
+            match held.how {
+                How::Traced(threads) => self.leaving.extend(threads),
+                How::Followed | How::ByItself if held.row.id() == Some(held.id) => {
+                    held.row.hold_still_for(None);
+                }
+                How::Followed | How::ByItself => {}
             }
-            self.leaving.extend(held.threads);
         }
         self.finish();
     }
@@ -104,15 +131,24 @@ fn has_tracer_hold(id: Id, row: &Row) -> bool {
         return false;
     }
     row.hold_still_for(id_of(own));
-    let told =
-        Arrival { signal: libc::SIGSTOP, code: libc::SI_QUEUE, sender: own, user: 0, value: STAND_STILL };
     // Its tracer does not hand it on.
-    let tell = |tid: &u32| sys::signals::queue_to_thread(id.pid(), *tid, told).is_ok();
-    let is_told = threads_of(id.pid()).filter(tell).count() > 0;
+    let is_told = threads_of(id.pid()).filter(|tid| tell(id, *tid, libc::SIGSTOP)).count() > 0;
     if !is_told {
         row.hold_still_for(None);
     }
     is_told
+}
+
+/// Each of its threads that runs stands still in the handler of that signal.
+fn tell_those_who_run(id: Id) {
+    let runs = |tid: &u32| matches!(sys::proc::state_of(*tid), Some(b'R' | b'D'));
+    threads_of(id.pid()).filter(runs).for_each(|tid| _ = tell(id, tid, STILL_SIGNAL));
+}
+
+fn tell(id: Id, tid: u32, signal: i32) -> bool {
+    let sender = sys::process::pid();
+    let told = Arrival { signal, code: libc::SI_QUEUE, sender, user: 0, value: STAND_STILL };
+    sys::signals::queue_to_thread(id.pid(), tid, told).is_ok()
 }
 
 fn threads_of(pid: u32) -> impl Iterator<Item = u32> {

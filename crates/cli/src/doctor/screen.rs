@@ -115,7 +115,7 @@ fn shared(found: &Examination) -> (String, String) {
     let cannot = if is_traced {
         "set-user-ID programs cannot ask"
     } else {
-        "static and set-user-ID programs cannot ask"
+        "static and set-user-ID programs cannot ask, nor be held still"
     };
     if let Some(joined) = found.joined {
         return (size(joined.bytes), format!("{} leased; run joins it; {cannot}", size(joined.used)));

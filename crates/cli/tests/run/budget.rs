@@ -247,6 +247,36 @@ int main(void)
 }
 "#;
 
+/// A forked child sees its parent's handlers for SIGURG, by which it is told to stand still where nobody may trace it, and its own.
+const URGENT_CHILD: &str = r#"
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile int heard;
+static void hear(int signal) { heard++; }
+int main(void)
+{
+    int status;
+    for (int generation = 0; generation < 2; generation++) {
+        if (fork() != 0) {
+            printf("%d", wait(&status) > 0 && status == 0);
+            return status != 0;
+        }
+        struct sigaction now;
+        if (sigaction(SIGURG, 0, &now) || now.sa_handler != SIG_DFL || raise(SIGURG))
+            _exit(1);
+        if (signal(SIGURG, hear) != SIG_DFL || raise(SIGURG) || heard != 1)
+            _exit(2);
+        if (signal(SIGURG, SIG_DFL) != hear || raise(SIGURG) || heard != 1)
+            _exit(3);
+        heard = 0;
+    }
+    execl("/bin/sh", "sh", "-c", "kill -URG $$", (char *)0);
+    _exit(4);
+}
+"#;
+
 fn compile(compiler: &Path, place: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let (from, to) = (place.join(name).with_extension("c"), place.join(name));
     fs::write(&from, source).unwrap();
@@ -685,6 +715,13 @@ for turn in range(4):
         let program = compile(&compiler, &place.0, FILTERING_CHILD, "program", &[]);
         let seen = seen(&mut run(&["--budget", "100Mi", "--patience", "0"], &[program.to_str().unwrap()]));
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "got\n"), "{}", seen.stderr);
+    });
+    add(trials, "a_forked_childs_signals_are_its_own", || {
+        let Some(compiler) = c::c() else { return };
+        let place = Marks::new("urgent");
+        let program = compile(&compiler, &place.0, URGENT_CHILD, "program", &[]);
+        let seen = seen(&mut run(&["--budget", "100Mi"], &[program.to_str().unwrap()]));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "11"), "{}", seen.stderr);
     });
     add(trials, "a_library_is_loaded_though_its_linker_cannot_ask", || {
         let place = Marks::new("library");

@@ -3,14 +3,21 @@
 
    `fill COUNT write MIB MOST`: so many children write as fast as they can to so many MiB that they share with their parent, and stay until
    all are done or gone. It prints how many of them left with 198, and how long it took from when they had written MOST MiB until
-   the first of them was gone, in milliseconds. */
+   the first of them was gone, in milliseconds.
+
+   `fill untraced PROGRAM ARGUMENTS...`: that program where nobody may trace anybody, as some seccomp profiles have it. */
 #define _GNU_SOURCE
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,7 +82,21 @@ static int write_to_shared(struct common *common, int count, unsigned long pages
     return 0;
 }
 
+static int untraced(char **command) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {4, filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 7;
+    execv(command[0], command);
+    return 9;
+}
+
 int main(int argc, char **argv) {
+    if (!strcmp(argv[1], "untraced")) return untraced(argv + 2);
     if (argc == 5) {
         void *common = mmap(0, sizeof(struct common), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         return write_to_shared(common, atoi(argv[1]), atol(argv[3]) << 8, atol(argv[4]) << 8);

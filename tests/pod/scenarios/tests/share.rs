@@ -46,10 +46,13 @@ fn children_that_write_to_all_that_they_share_are_asked_to_leave_in_time() {
     }
     let launcher = launcher().display().to_string();
     let program = fill("fill-shared").display().to_string();
-    for turn in 0..3 {
+    // Where nobody may be traced they stand still by themselves.
+    for (turn, traced) in [true, false].into_iter().cycle().take(6).enumerate() {
+        let untraced: &[&str] = if traced { &[] } else { &[&program, "untraced"] };
         // 40 MiB, and four times as many written to: 200 MiB, where there are 128.
         let words = [&launcher, "run", "--budget", "auto", "--", &program, "4", "write", "40", "75"];
-        let outcome = Pod { root: Root::Host, ..Pod::new(Some(128 * MIB), words.map(String::from)) }
+        let words = untraced.iter().chain(&words).map(|word| String::from(*word));
+        let outcome = Pod { root: Root::Host, ..Pod::new(Some(128 * MIB), words) }
             .run()
             .unwrap_or_else(|error| panic!("the harness failed: {error}"));
         let (report, stderr) = (&outcome.report, String::from_utf8_lossy(&outcome.stderr));
