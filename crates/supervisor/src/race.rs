@@ -70,6 +70,12 @@ impl Pace {
         let soon = self.rate.saturating_mul(RACE_MS.max(4 * self.look_ms));
         left < edge(limit).saturating_add(soon.max(in_a_moment))
     }
+
+    /// Whether that little is left now, at that pace.
+    fn is_full_soon(&self, left: u64) -> bool {
+        let limit = self.last.map_or(0, |(_, container, _)| container.limit);
+        self.rate > 0 && left < edge(limit).saturating_add(self.rate.saturating_mul(FULL_SOON_MS))
+    }
 }
 
 fn ms_since(at: Instant) -> u64 {
@@ -80,6 +86,8 @@ fn ms_since(at: Instant) -> u64 {
 const RACE_MS: u64 = 60;
 /// The same where such a look takes long.
 const MOST_RACE_MS: u64 = 300;
+/// Whoever fills it stands still, forked or not, where nothing is left so soon.
+const FULL_SOON_MS: u64 = 20;
 /// So soon one has begun to leave who is asked to.
 const BEGINS_WITHIN_MS: u64 = 10;
 /// So long somebody stands still at most: one who was asked to leave is gone by then, or is none who can be made to.
@@ -151,7 +159,7 @@ impl Race {
     /// Holds those who may be the reason, where nothing will be left in a moment. Whether it had to.
     pub(super) fn hold_if_it_is_one(&mut self, looked: &Looked) -> bool {
         // A look asks at each of a thousand rows.
-        let lately = self.sought.filter(|(at, _)| self.is_on() && at.elapsed() < SEEK_EVERY);
+        let lately = self.sought.filter(|(at, _)| at.elapsed() < SEEK_EVERY);
         if let Some((_, held)) = lately {
             return held;
         }
@@ -185,10 +193,19 @@ impl Race {
         let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger, may_go_on).collect();
         let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
         let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
-        if !have_begun || unasked < left {
+        let granted = self.ledger.taken_rows().map(granted_beside).fold(0, u64::saturating_add);
+        let is_theirs = have_begun && unasked.saturating_add(granted) >= left;
+        if !is_theirs && !self.is_on() && !self.pace.is_full_soon(left) {
             return false;
         }
-        heirs.iter().for_each(|(id, row)| self.still.hold(*id, row));
+        // What others were granted, and fill meanwhile, is no longer there for them.
+        let others = self.ledger.taken_rows().filter_map(|row| Some((row.id()?, row)));
+        let may_fill = |(id, row): &(Id, &'static Row)| {
+            may_go_on(id) && (granted_beside(row) >= 1 << 20 || has_got_pages(*id, looked, few_pages))
+        };
+        let others: Vec<(Id, &'static Row)> = others.filter(may_fill).filter(is_other).collect();
+        let heirs = if is_theirs { &heirs[..] } else { &[] };
+        heirs.iter().chain(&others).for_each(|(id, row)| self.still.hold(*id, row));
         if !self.still.is_empty() {
             self.since = self.since.or_else(|| Some(Instant::now()));
         }
@@ -214,6 +231,8 @@ impl Race {
         }
         if self.still.is_empty() {
             self.since = None;
+            // Who stood still could give nothing back to those who wait.
+            self.ledger.note_movement(sys::clock::monotonic_ms());
         }
     }
 
@@ -239,6 +258,18 @@ fn heirs(
     meant.filter(|(_, row)| row.parent().is_some_and(is_alive))
 }
 
+/// Neither a launcher below this one, nor its tracer, by which others leave; nor one for whom this process waits, which would be told
+/// of it.
+fn is_other((id, row): &(Id, &'static Row)) -> bool {
+    !row.name().as_bytes().starts_with(b"oomguard")
+        && sys::proc::parent_of(id.pid()) != Some(sys::process::pid())
+}
+
+/// What it was granted and does not hold yet: it may fill that at any moment.
+fn granted_beside(row: &Row) -> u64 {
+    row.lease().saturating_sub(row.charge())
+}
+
 fn has_got_pages(id: Id, looked: &Looked, few: u64) -> bool {
     let before = looked.get(&id).map_or(0, |(_, faults)| *faults);
     sys::proc::life_of(id.pid()).is_some_and(|life| life.faults > before.saturating_add(few))
@@ -259,6 +290,48 @@ pub(super) fn edge(limit: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::growth::id_of;
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+
+    /// What was granted to others is used up meanwhile by those who write to what they share.
+    #[test]
+    #[allow(unsafe_code)]
+    fn in_a_race_whoever_grows_stands_still_and_nobody_else() {
+        // SAFETY: a ledger is made of integers.
+        let ledger: &'static Ledger = Box::leak(unsafe { Box::<Ledger>::new_zeroed().assume_init() });
+        ledger.open(1 << 30, 0, 0, 0);
+        // Its two sleepers, and itself, which is a child of this process.
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "sleep 60 & echo $!; sleep 60 & echo $!; echo; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(shell.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let pids = lines.take_while(|line| !line.is_empty()).map(|line| line.parse().unwrap());
+        let ids: Vec<Id> = pids.chain([shell.id()]).map(|pid| id_of(pid).unwrap()).collect();
+        ids.iter().for_each(|id| _ = ledger.take_row(*id).unwrap());
+        let mut race = Race::new(ledger, 2);
+        let looked = Looked::from([(ids[1], (Instant::now(), u64::MAX))]);
+        assert!(!race.hold(0, &looked), "nobody has forked");
+        race.since = Some(Instant::now());
+        assert!(race.hold(0, &looked));
+        let held: Vec<bool> = ids.iter().map(|id| race.still.holds(*id)).collect();
+        race.still.go_on(None);
+        ids.iter().for_each(|id| sys::child::kill(id.pid(), false, libc::SIGKILL).unwrap());
+        shell.wait().unwrap();
+        assert_eq!(held, [true, false, false]);
+    }
+
+    #[test]
+    fn whoever_fills_what_is_nearly_full_does_not_wait_for_a_look() {
+        const LIMIT: u64 = 200 << 20;
+        let full = Filling { limit: LIMIT, used: LIMIT, needed: LIMIT };
+        let mut pace = Pace { processors: 2, last: Some((Instant::now(), full, 0)), ..Pace::default() };
+        assert!(!pace.is_full_soon(0));
+        pace.rate = 1 << 19;
+        assert!(pace.is_full_soon(11 << 20) && !pace.is_full_soon(13 << 20));
+    }
 
     #[test]
     fn a_container_that_fills_fast_is_a_race_the_sooner_the_longer_a_look_takes() {
