@@ -30,8 +30,11 @@ pub fn heed(armed: &Armed, info: &libc::siginfo_t) -> bool {
     true
 }
 
+/// The handler of `STILL_SIGNAL`.
+pub const STAND_STILL: sys::signals::Handler = stand_still;
+
 /// `STILL_SIGNAL` has come: this thread stands still as long as the launcher wants it to, and is there. Whoever dies goes on.
-pub extern "C" fn stand_still(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+extern "C" fn stand_still(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     /// The launcher lets everybody go on before this.
     const MOST_MS: u64 = 6000;
     const PAUSE_MS: u64 = 2;

@@ -61,9 +61,9 @@ pub(super) fn hold(ours: Handler) {
 /// that signal is the program's.
 pub(super) fn heed_stillness() {
     let now = sys::signals::disposition(STILL_SIGNAL).sa_sigaction;
-    let is_ours = now == asked::stand_still as *const () as usize;
+    let is_ours = now == asked::STAND_STILL as *const () as usize;
     if (now == libc::SIG_DFL || is_ours) && lease::set_heeds_stillness(true) {
-        sys::signals::install(STILL_SIGNAL, asked::stand_still);
+        sys::signals::install(STILL_SIGNAL, asked::STAND_STILL);
         // Release: as in `hold`.
         HELD.fetch_or(1 << STILL_SIGNAL, Ordering::Release);
     }
@@ -72,7 +72,7 @@ pub(super) fn heed_stillness() {
 /// What a held signal is handled by where the program wants the default.
 fn our_action(signal: c_int) -> libc::sigaction {
     if signal == STILL_SIGNAL {
-        return sys::signals::action_for(signal, asked::stand_still);
+        return sys::signals::action_for(signal, asked::STAND_STILL);
     }
     // Relaxed: written before `main`.
     let ours = OURS.load(Ordering::Relaxed);
