@@ -144,12 +144,16 @@ fn stop_and_go_on((words, stopped): Shell) {
     shell.shows("one\r\none\r\n");
     shell.types("\x1a");
     shell.shows(stopped);
+    // What is typed before a shell asks for it is lost: it changes the terminal's modes first.
+    shell.shows("$ ");
     shell.types("expr 40 + 2\n");
     shell.shows("\n42");
+    shell.shows("$ ");
     shell.starts("fg\n");
     shell.types("two\n");
     shell.shows("two\r\ntwo\r\n");
     shell.types("\x03");
+    shell.shows("$ ");
     shell.types("expr 40 + 3\n");
     shell.shows("\n43");
 }
