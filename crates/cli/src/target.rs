@@ -60,6 +60,14 @@ impl Target {
 
     /// To write there in the command's place.
     pub fn open(&self, what: &str) -> Result<Door, String> {
+        // Whoever has closed the descriptor may have put a file of its own there.
+        let is_number = self.value.as_encoded_bytes().starts_with(b"fd:");
+        if self.is_inherited && is_number && report_of_outer().as_ref() != Some(&self.value) {
+            let value = self.value.display();
+            return Err(format!(
+                "cannot write to {value} ({what}): it is not what the outer launcher was told"
+            ));
+        }
         Door::of(&self.value, what)
     }
 }

@@ -172,6 +172,16 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let seen_it = seen(&mut shell(&script));
         assert_eq!(seen_it.code, Some(0), "{}", seen_it.stderr);
         assert_eq!(std::fs::read_to_string(path("theirs")).unwrap(), "");
+        // Nor by a launcher below.
+        let inner = format!("{OOMGUARD} run -m 60Mi -- {} role need 200", hungry.display());
+        let script = format!(
+            "exec {OOMGUARD} run --report fd:3 -- sh -c 'exec 3>{}; {inner}; exit $?' 3>{}",
+            path("theirs"),
+            path("ours"),
+        );
+        let seen_it = seen(&mut shell(&script));
+        assert_eq!(seen_it.code, Some(198), "{}", seen_it.stderr);
+        assert_eq!(std::fs::read_to_string(path("theirs")).unwrap(), "");
         // Twin: the descriptor that was meant.
         let script = format!(
             "exec {OOMGUARD} run -m 60Mi --report fd:3 -- sh -c '{} role need 200; exit 0' 3>{}",
