@@ -35,7 +35,7 @@ pub(super) struct Call {
     /// The call that it makes gives so much memory back, and began when its process had used so much processor time.
     pub(super) released: u64,
     pub(super) began_ns: u64,
-    /// The call that it makes reads something.
+    /// The call that it makes reads something, and not for the sake of what is to be said.
     pub(super) reads: bool,
     /// It is stopped at every call.
     pub(super) is_watched: bool,

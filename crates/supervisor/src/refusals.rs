@@ -65,6 +65,13 @@ const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo
 /// The first line of the backtrace after Go's fatal error.
 const OF_A_THROW: &[u8] = b"runtime.throw";
 
+/// What Go writes before each panic's own words, which may be about memory.
+const OF_A_PANIC: &[u8] = b"panic: ";
+
+/// What it ends of that no memory is missing for.
+const OF_OTHER_THROWS: [&[u8]; 3] =
+    [b"goroutine stack exceeds", b"goroutines are asleep", b"concurrent map "];
+
 /// Who has given its memory back, and takes so much again, uses it.
 const TAKEN_AGAIN_BYTES: u64 = 64 << 10;
 
@@ -352,6 +359,11 @@ impl Refusals {
             self.story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
             return;
         }
+        let is_of_other_throw = || OF_OTHER_THROWS.iter().any(|part| place_of(text, part).is_some());
+        if self.story.last == Some(Message::OutOfMemory) && (text == OF_A_PANIC || is_of_other_throw()) {
+            self.story = Story { last: Some(Message::OtherDeath), ..Story::default() };
+            return;
+        }
         let is_heard = match Message::of(text) {
             None => false,
             Some(Message::OutOfMemory) => {
@@ -371,7 +383,7 @@ impl Refusals {
 
     /// A refused thread opens a file, by a name that may be cut.
     pub(super) fn note_opened(&mut self, name: &[u8]) {
-        self.goes_on |= FOR_WORDS.iter().all(|part| place_of(name, part).is_none());
+        self.goes_on |= !is_for_words(name);
     }
 
     /// A refused thread has read something.
@@ -490,6 +502,11 @@ impl Refusals {
     pub(super) fn is_wanting(&self) -> bool {
         self.wants.iter().any(Option::is_some)
     }
+}
+
+/// Whether a file of that name is opened and read for the sake of what is to be said.
+pub(super) fn is_for_words(name: &[u8]) -> bool {
+    FOR_WORDS.iter().any(|part| place_of(name, part).is_some())
 }
 
 /// Whether it is a message as syslog(3) sends it: a priority comes first.
@@ -763,6 +780,33 @@ mod tests {
             }
             let end = End { signal, ..end_at(late, Some(0)) };
             assert_eq!(refusals.are_fatal(end), fatal, "{said:?} {signal}");
+        }
+    }
+
+    #[test]
+    fn who_panics_as_go_does_after_words_of_memory_ends_of_what_the_panic_says() {
+        const MAP: &str = "cache off: cannot allocate memory\n";
+        for (said, fatal) in [
+            (&[MAP, "panic: ", "index corrupted", "\n"][..], false),
+            (&[MAP, "panic: ", "cannot allocate memory", "\n"], true),
+            (&[MAP, "fatal error: ", "all goroutines are asleep - deadlock!", "\n"], false),
+            (&[MAP, "fatal error: ", "concurrent map writes", "\n"], false),
+            (
+                &[
+                    MAP,
+                    "runtime: goroutine stack exceeds ",
+                    "fatal error: ",
+                    "stack overflow",
+                    "runtime.throw",
+                ],
+                false,
+            ),
+        ] {
+            let mut refusals = refused(&[MIB]);
+            for text in said {
+                refusals.note_said(text.as_bytes(), b"", true, START);
+            }
+            assert_eq!(refusals.are_fatal(end_at(START, Some(0))), fatal, "{said:?}");
         }
     }
 

@@ -10,7 +10,7 @@
 use super::calls::{Call, map_calls};
 use super::deaths::may_be_death;
 use super::findings::{Findings, map_findings, note_holders};
-use super::refusals::{Access, End, Outcome, Sought, enough};
+use super::refusals::{Access, End, Outcome, Sought, enough, is_for_words};
 use super::room::{Answer, Room};
 use super::sys;
 use super::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
@@ -361,7 +361,10 @@ impl Tracer {
         if call.released > 0 {
             call.began_ns = now_of(call.process).used_ns;
         }
-        call.reads = stop == CallStop::Read;
+        call.reads = match stop {
+            CallStop::Read { fd } => !is_for_words(sys::proc::file_of(tid, fd as i32).as_bytes()),
+            _ => false,
+        };
         match stop {
             CallStop::Wait => troubled.refusals.note_wait(),
             CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len, no_memory),

@@ -39,6 +39,22 @@ pub fn program_of(pid: u32) -> Text<64> {
     Text::from_bytes(behind_last(target, b'/'))
 }
 
+/// The name of the file behind a descriptor of thread `tid`, cut at its end: proc_pid_fd(5).
+pub fn file_of(tid: u32, fd: i32) -> Text<256> {
+    let mut target = [0u8; 256];
+    let mut path = Text::<48>::new();
+    path.push("/proc/");
+    path.push_number(tid.into());
+    path.push("/fd/");
+    path.push_number(u64::try_from(fd).unwrap_or(u64::MAX));
+    path.push("\0");
+    // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
+    let len =
+        unsafe { raw::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
+    let target = usize::try_from(len).ok().and_then(|len| target.get(..len)).unwrap_or_default();
+    Text::from_bytes(target)
+}
+
 /// Whether process `pid` has a handler for that signal: SigCgt in proc_pid_status(5).
 pub fn catches(pid: u32, signal: i32) -> bool {
     let path = proc_path(pid, "status");

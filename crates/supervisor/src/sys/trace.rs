@@ -525,7 +525,7 @@ pub(crate) enum CallStop {
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
     /// It is about to read something.
-    Read,
+    Read { fd: u64 },
     /// It is about to wait: for a time, an event, or the end of a child.
     Wait,
     /// It is about to make another call.
@@ -552,7 +552,7 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
-        number if READS.contains(&number) => CallStop::Read,
+        number if READS.contains(&number) => CallStop::Read { fd: second },
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
