@@ -46,6 +46,7 @@ struct Waiter {
 
 /// How many can wait at once; the next is refused.
 const MOST_WAITERS: usize = 256;
+
 /// A thread that is held still, as those who share its budget are about to fill the container.
 #[derive(Clone, Copy)]
 struct Still {
