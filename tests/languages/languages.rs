@@ -190,6 +190,7 @@ pub const ALL: &[&Language] = &[
             dies("threads").causes(&["thread", "heap", "mapping"]),
             dies("peers").causes(&["thread", "heap"]),
             dies("error"),
+            recovers("hung-up").own(101),
             recovers("recover"),
             recovers("own"),
         ],

@@ -43,6 +43,7 @@ static GOES_ON: AtomicBool = AtomicBool::new(false);
 static IS_CHAINED: AtomicBool = AtomicBool::new(false);
 static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
+static IS_PANIC: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
 /// A backtrace was announced after that: what it takes to print is not the program getting over it.
@@ -75,6 +76,7 @@ fn story() -> Story {
         is_chained: IS_CHAINED.load(Relaxed),
         fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
         fails_to_make: FAILS_TO_MAKE.load(Relaxed),
+        is_panic: IS_PANIC.load(Relaxed),
     }
 }
 
@@ -84,6 +86,7 @@ fn put(story: Story) {
     IS_CHAINED.store(story.is_chained, Relaxed);
     FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
     FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
+    IS_PANIC.store(story.is_panic, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
 

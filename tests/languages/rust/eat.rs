@@ -95,6 +95,14 @@ fn main() {
             eprintln!("Error: {error}");
             exit(1)
         }
+        "hung-up" => {
+            // It copes, and fails at something else a moment later.
+            drop(eat_fallibly());
+            eprintln!("cache: out of memory");
+            let (send, receive) = std::sync::mpsc::channel();
+            drop(receive);
+            send.send(7).unwrap();
+        }
         "recover" => {
             drop(eat_fallibly());
             println!("recovered {}", work());

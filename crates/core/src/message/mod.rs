@@ -52,18 +52,22 @@ pub struct Story {
     pub fails_otherwise: bool,
     /// All that it said is that it could not have something, and not why.
     pub fails_to_make: bool,
+    /// It said of memory in a panic, which has ended a thread of Rust's.
+    pub is_panic: bool,
 }
 
 impl Story {
     pub fn hear(&mut self, text: &[u8]) {
-        // A thread of Rust's panics because that one has: std says where and why at once.
-        let says_of_memory = self.last == Some(Message::OutOfMemory);
-        if says_of_memory && says(text, b"panicked at") && says_any(text, OF_ANOTHER_THREAD) {
+        // std says where and why at once.
+        let is_panic = says(text, b"panicked at");
+        // A thread of Rust's panics because that one has.
+        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_THREAD) {
             return;
         }
         for line in parts(text, b'\n') {
             self.hear_line(line);
         }
+        self.is_panic = self.last == Some(Message::OutOfMemory) && (is_panic || self.is_panic);
     }
 
     fn hear_line(&mut self, line: &[u8]) {

@@ -30,6 +30,20 @@ fn a_thread_that_misses_another_one_takes_nothing_back() {
 }
 
 #[test]
+fn a_thread_that_misses_another_one_takes_back_what_no_panic_said() {
+    for (before, expected) in [
+        ("cache: out of memory, so without\n", Message::OtherDeath),
+        ("\nthread '1' panicked at a.rs:3:5:\ncapacity overflow: out of memory\n", Message::OutOfMemory),
+    ] {
+        let mut story = Story::default();
+        for says in [before, "going on\n", "\nthread 'main' panicked at a.rs:7:5:\nError: RecvError\n"] {
+            story.hear(says.as_bytes());
+        }
+        assert_eq!(story.last, Some(expected), "{before}");
+    }
+}
+
+#[test]
 fn a_claim_is_told_from_what_only_has_its_words() {
     for claim in [
         "python3: MemoryError: job 1 skipped",
