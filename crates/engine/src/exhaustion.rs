@@ -101,6 +101,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
     sys::signals::block(libc::SIGXFSZ);
     // Before anything that may take time, or fail.
     record::note_end(verdict.cause, verdict.request);
+    lease::note_end();
     // SAFETY: only the winner comes here, once.
     unsafe { watchdog::start(REPORT_DEADLINE_MS) };
     // SAFETY: only the winner comes here, once; nobody else touches the workspace.

@@ -357,6 +357,11 @@ pub(super) fn leaves() -> bool {
     asked.inspect(|row| row.note_leaving()).is_some()
 }
 
+/// This process is about to be gone: nobody holds it.
+pub(super) fn note_end() {
+    row().inspect(|row| row.note_leaving());
+}
+
 /// All leases together.
 pub(super) fn used() -> Option<u64> {
     ledger().map(Ledger::leased)

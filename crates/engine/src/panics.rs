@@ -55,6 +55,7 @@ static CAUGHT: AtomicU8 = AtomicU8::new(0);
 pub(super) fn forget() -> bool {
     const ON_ITS_WAY_MS: u64 = 1000;
     here().words.set(0);
+    here().is_thrown.set(false);
     forget_blocks();
     let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
     if is_anothers && last(ON_ITS_WAY_MS).is_some() {

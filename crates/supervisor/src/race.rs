@@ -111,7 +111,7 @@ impl Race {
 
     /// Whether there is anybody who could write to what it shares with its parent.
     pub(super) fn may_begin(&self) -> bool {
-        heirs(self.ledger, |_| true).next().is_some()
+        heirs(self.ledger, |_, _| true).next().is_some()
     }
 
     /// Whether somebody stands still.
@@ -188,9 +188,10 @@ impl Race {
     /// Holds those who may use what is left without asking, if they have begun to.
     fn hold(&mut self, left: u64, looked: &Looked) -> bool {
         let few_pages = if self.is_on() { 0 } else { 64 };
-        // Whoever stands still already does nothing.
-        let may_go_on = |id: &Id| Some(*id) != self.leaves && !self.still.holds(*id);
-        let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger, may_go_on).collect();
+        // Whoever stands still already does nothing, and whoever leaves makes room.
+        let is_loose =
+            |id: &Id, row: &Row| Some(*id) != self.leaves && !row.is_leaving() && !self.still.holds(*id);
+        let heirs: Vec<(Id, &'static Row)> = heirs(self.ledger, is_loose).collect();
         let have_begun = heirs.iter().any(|(id, _)| has_got_pages(*id, looked, few_pages));
         let unasked = heirs.iter().map(|(id, row)| may_use_unasked(*id, row)).fold(0, u64::saturating_add);
         let granted = self.ledger.taken_rows().map(granted_beside).fold(0, u64::saturating_add);
@@ -201,7 +202,7 @@ impl Race {
         // What others were granted, and fill meanwhile, is no longer there for them.
         let others = self.ledger.taken_rows().filter_map(|row| Some((row.id()?, row)));
         let may_fill = |(id, row): &(Id, &'static Row)| {
-            may_go_on(id) && (granted_beside(row) >= 1 << 20 || has_got_pages(*id, looked, few_pages))
+            is_loose(id, row) && (granted_beside(row) >= 1 << 20 || has_got_pages(*id, looked, few_pages))
         };
         let others: Vec<(Id, &'static Row)> = others.filter(may_fill).filter(is_other).collect();
         let heirs = if is_theirs { &heirs[..] } else { &[] };
@@ -251,10 +252,10 @@ impl Race {
 /// Those of them who were forked by one of ours that is still there.
 fn heirs(
     ledger: &'static Ledger,
-    are_meant: impl Fn(&Id) -> bool,
+    are_meant: impl Fn(&Id, &Row) -> bool,
 ) -> impl Iterator<Item = (Id, &'static Row)> {
     let forked = ledger.taken_rows().filter(|row| row.base() > 0 && !row.is_outside());
-    let meant = forked.filter_map(|row| Some((row.id()?, row))).filter(move |(id, _)| are_meant(id));
+    let meant = forked.filter_map(|row| Some((row.id()?, row))).filter(move |(id, row)| are_meant(id, row));
     meant.filter(|(_, row)| row.parent().is_some_and(is_alive))
 }
 
@@ -301,16 +302,25 @@ mod tests {
         // SAFETY: a ledger is made of integers.
         let ledger: &'static Ledger = Box::leak(unsafe { Box::<Ledger>::new_zeroed().assume_init() });
         ledger.open(1 << 30, 0, 0, 0);
-        // Its two sleepers, and itself, which is a child of this process.
+        // Its three sleepers, and itself, which is a child of this process.
         let mut shell = Command::new("/bin/sh")
-            .args(["-c", "sleep 60 & echo $!; sleep 60 & echo $!; echo; wait"])
+            .args(["-c", "sleep 60 & echo $!; sleep 60 & echo $!; sleep 60 & echo $!; echo; wait"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = std::io::BufReader::new(shell.stdout.take().unwrap()).lines().map(Result::unwrap);
         let pids = lines.take_while(|line| !line.is_empty()).map(|line| line.parse().unwrap());
         let ids: Vec<Id> = pids.chain([shell.id()]).map(|pid| id_of(pid).unwrap()).collect();
-        ids.iter().for_each(|id| _ = ledger.take_row(*id).unwrap());
+        // Not before they are programs of their own, which have got pages.
+        let is_program =
+            |id: &Id| std::fs::read(format!("/proc/{}/comm", id.pid())).is_ok_and(|name| name == b"sleep\n");
+        let began = Instant::now();
+        while !ids.iter().take(3).all(|id| is_program(id) && has_got_pages(*id, &Looked::new(), 0)) {
+            assert!(began.elapsed() < Duration::from_secs(60), "the sleepers do not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let rows: Vec<usize> = ids.iter().map(|id| ledger.take_row(*id).unwrap()).collect();
+        ledger.row(rows[2]).unwrap().note_leaving();
         let mut race = Race::new(ledger, 2);
         let looked = Looked::from([(ids[1], (Instant::now(), u64::MAX))]);
         assert!(!race.hold(0, &looked), "nobody has forked");
@@ -320,7 +330,11 @@ mod tests {
         race.still.go_on(None);
         ids.iter().for_each(|id| sys::child::kill(id.pid(), false, libc::SIGKILL).unwrap());
         shell.wait().unwrap();
-        assert_eq!(held, [true, false, false]);
+        assert_eq!(
+            held,
+            [true, false, false, false],
+            "not who has taken nothing, leaves, or is waited for by this process"
+        );
     }
 
     #[test]
