@@ -10,8 +10,7 @@ use super::{filter, standing};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use oomguard_core::contract::Measure;
 use oomguard_core::growth::{self, Grant, Growth, Looks, Use};
-use oomguard_core::ledger::Id;
-use oomguard_core::ledger::{LEDGER_BYTES, Ledger, Row, Seen};
+use oomguard_core::ledger::{Id, LEDGER_BYTES, Ledger, Row, Seen};
 use oomguard_core::record;
 use oomguard_core::report::Holder;
 use oomguard_core::sys;
@@ -116,7 +115,6 @@ pub(super) fn is_to_stand_still() -> bool {
 }
 
 /// This process stands still when it is told to; or does not any more. False: it shares no budget, and is not told.
-#[cfg(feature = "shim")]
 pub fn set_heeds_stillness(heeds: bool) -> bool {
     known_row().inspect(|row| row.set_heeds_stillness(heeds)).is_some()
 }

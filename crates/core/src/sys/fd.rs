@@ -51,9 +51,8 @@ impl Fd {
     /// Fills `buffer` from the start of the file; how many bytes came.
     pub fn read(&self, buffer: &mut [u8]) -> usize {
         loop {
-            let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
             // SAFETY: the buffer is writable for its whole length during the call.
-            let got = unsafe { raw::call_with_errno(libc::SYS_read, arguments) };
+            let got = unsafe { raw::read(self.0, buffer.as_mut_ptr().cast(), buffer.len()) };
             if got < 0 && errno() == libc::EINTR {
                 continue;
             }
@@ -70,9 +69,14 @@ impl Fd {
 
     /// Fills `buffer` from the start of the file, whatever was read before; how many bytes came.
     pub fn read_at_start(&self, buffer: &mut [u8]) -> usize {
-        let arguments = [self.0 as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
+        self.read_at(buffer, 0)
+    }
+
+    /// The same from `offset` bytes on.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let Ok(offset) = libc::off_t::try_from(offset) else { return 0 };
         // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { raw::call_with_errno(libc::SYS_pread64, arguments) };
+        let got = unsafe { raw::pread(self.0, buffer.as_mut_ptr().cast(), buffer.len(), offset) };
         usize::try_from(got).unwrap_or(0)
     }
 }

@@ -222,15 +222,6 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
     if cfg!(target_endian = "little") { found.iter().rev().fold(0, fold) } else { found.iter().fold(0, fold) }
 }
 
-impl Fd {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let Ok(offset) = libc::off_t::try_from(offset) else { return 0 };
-        // SAFETY: the buffer is writable for its whole length during the call.
-        let got = unsafe { raw::pread(self.number(), buffer.as_mut_ptr().cast(), buffer.len(), offset) };
-        usize::try_from(got).unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

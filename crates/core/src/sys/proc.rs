@@ -32,10 +32,7 @@ pub fn name_of(tid: u32) -> Text<16> {
 pub fn program_of(pid: u32) -> Text<64> {
     let mut target = [0u8; 4096];
     let path = proc_path(pid, "exe");
-    // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
-    let len =
-        unsafe { raw::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
-    let target = usize::try_from(len).ok().and_then(|len| target.get(..len)).unwrap_or(b"?");
+    let target = link_in(path.as_bytes(), &mut target).unwrap_or(b"?");
     Text::from_bytes(behind_last(target, b'/'))
 }
 
@@ -48,11 +45,15 @@ pub fn file_of(tid: u32, fd: i32) -> Text<256> {
     path.push("/fd/");
     path.push_number(u64::try_from(fd).unwrap_or(u64::MAX));
     path.push("\0");
+    Text::from_bytes(link_in(path.as_bytes(), &mut target).unwrap_or_default())
+}
+
+/// What a link points to, cut at the end of `target`: readlink(2). `path` ends with NUL.
+fn link_in<'a>(path: &[u8], target: &'a mut [u8]) -> Option<&'a [u8]> {
+    let path = core::ffi::CStr::from_bytes_until_nul(path).ok()?;
     // SAFETY: a C string, and a buffer that is writable for its whole length, during the call.
-    let len =
-        unsafe { raw::readlink(path.as_bytes().as_ptr().cast(), target.as_mut_ptr().cast(), target.len()) };
-    let target = usize::try_from(len).ok().and_then(|len| target.get(..len)).unwrap_or_default();
-    Text::from_bytes(target)
+    let len = unsafe { raw::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    target.get(..usize::try_from(len).ok()?)
 }
 
 /// Whether process `pid` has a handler for that signal: SigCgt in proc_pid_status(5).
@@ -130,9 +131,7 @@ pub fn life_of(pid: u32) -> Option<Life> {
 /// This process's number where `/proc` is from, which may be another namespace than its own.
 pub fn own_number() -> Option<u32> {
     let mut target = [0u8; 16];
-    // SAFETY: a C string, and a buffer of that length.
-    let len = unsafe { libc::readlink(c"/proc/self".as_ptr(), target.as_mut_ptr().cast(), target.len()) };
-    let number = leading_number(target.get(..usize::try_from(len).ok()?)?)?;
+    let number = leading_number(link_in(b"/proc/self\0", &mut target)?)?;
     u32::try_from(number).ok()
 }
 
