@@ -4,25 +4,25 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where a function of type `F`, a function pointer, is handed in.
-pub(super) struct Hook<F> {
+pub struct Hook<F> {
     function: AtomicPtr<()>,
     kind: PhantomData<F>,
 }
 
 impl<F: Copy> Hook<F> {
-    pub(super) const fn new() -> Hook<F> {
+    pub const fn new() -> Hook<F> {
         const { assert!(size_of::<F>() == size_of::<*mut ()>(), "a function pointer") };
         Hook { function: AtomicPtr::new(core::ptr::null_mut()), kind: PhantomData }
     }
 
-    pub(super) fn set(&self, function: F) {
+    pub fn set(&self, function: F) {
         // SAFETY: a function pointer, of this size by the assertion above.
         let function = unsafe { core::mem::transmute_copy::<F, *mut ()>(&function) };
         // Relaxed, here and below: null or a function is all that can be seen, and a function is there from the start.
         self.function.store(function, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> Option<F> {
+    pub fn get(&self) -> Option<F> {
         let function = self.function.load(Ordering::Relaxed);
         // SAFETY: not null, so it is what `set` was given.
         (!function.is_null()).then(|| unsafe { core::mem::transmute_copy::<*mut (), F>(&function) })

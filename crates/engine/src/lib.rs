@@ -111,7 +111,7 @@ cfg_if::cfg_if! {
         pub mod filter;
         mod frames;
         pub mod gone_on;
-        mod hook;
+        pub mod hook;
         #[cfg(feature = "inject")]
         #[warn(missing_docs)]
         pub mod inject;
@@ -120,6 +120,7 @@ cfg_if::cfg_if! {
         pub mod lease;
         pub mod library;
         mod limits;
+        pub mod loading;
         pub mod mappings;
         pub mod notes;
         pub mod onlooker;

@@ -9,7 +9,7 @@ use super::lease::{Kind, Pledge};
 use super::notes;
 use super::real::{Real, call_real};
 use super::resident::Refused;
-use super::{filter, lease, owner, refusal, resident};
+use super::{filter, lease, loading, owner, refusal, resident};
 use core::ffi::c_long;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -255,6 +255,7 @@ unsafe fn mmap_by(
     fd: c_int,
     offset: i64,
 ) -> *mut c_void {
+    loading::end_if_here();
     let is_laid_over = flags & libc::MAP_FIXED != 0 && is_data(protection, flags);
     let is_shared = is_shared(protection, flags);
     let before = if (is_laid_over || is_shared && lease::is_shared()) && armed().is_some() {

@@ -338,16 +338,33 @@ pub(super) fn count_heap_by(count: fn(bool)) {
 /// has changed has written before whoever changed it does.
 fn count_as_watched() {
     loop {
-        let on = WATCHING.load(SeqCst);
+        let on = is_counting();
         fence(SeqCst);
         if let Some(count) = COUNT_HEAP.get() {
             count(on);
         }
         fence(SeqCst);
-        if WATCHING.load(SeqCst) == on {
+        if is_counting() == on {
             return;
         }
     }
+}
+
+fn is_counting() -> bool {
+    WATCHING.load(SeqCst) || IS_LOADING.load(SeqCst)
+}
+
+/// A library is loaded, and whoever looks after that is told of each allocation.
+static IS_LOADING: AtomicBool = AtomicBool::new(false);
+static TELL_LOADING: Hook<fn(usize)> = Hook::new();
+
+/// Has what is allocated told to `tell`, or to nobody any more.
+pub(super) fn count_for_loading(tell: Option<fn(usize)>) {
+    if let Some(tell) = tell {
+        TELL_LOADING.set(tell);
+    }
+    IS_LOADING.store(tell.is_some(), SeqCst);
+    count_as_watched();
 }
 
 /// Whether what is allocated is counted.
@@ -393,7 +410,12 @@ pub(super) fn is_translating() -> bool {
 
 /// An allocation of so many bytes worked.
 pub(super) fn count(bytes: usize) {
-    if here().finds_words.get() {
+    if IS_LOADING.load(Relaxed)
+        && let Some(tell) = TELL_LOADING.get()
+    {
+        tell(bytes);
+    }
+    if !is_watching() || here().finds_words.get() {
         return;
     }
     if std_line::is_held() {

@@ -407,26 +407,28 @@ pub enum For {
     Unguarded,
 }
 
-/// The dynamic linker is about to map a library, by calls that cannot ask: there is to be room for its data. What comes of it is
-/// charged once it is touched.
-pub fn make_room_for_loading() {
-    /// More than the data of all but the largest libraries.
+/// The dynamic linker is about to map a library, by calls that cannot ask: no limit of ours is in its way. What comes of it is
+/// charged once it is touched, and some of that is made room for now. Whether the limit was lifted.
+pub(super) fn lift_for_loading() -> bool {
+    /// More than all but the largest libraries touch.
     const LOADING_BYTES: u64 = 16 << 20;
-    let Some(limit) = armed().and_then(limit).filter(|_| filter::may_ask()) else { return };
-    let errno = sys::errno::errno();
+    let Some(limit) = armed().and_then(limit).filter(|_| filter::may_ask()) else { return false };
+    let Some(soft) = rlimit(Resource::Data).soft.filter(|soft| is_marked(*soft)) else { return false };
     let pledged = lease::pledged();
-    if let Some(seen) = Seen::of(&memory_use()) {
-        let Seen { data, held, .. } = seen;
-        let wanted = LOADING_BYTES.min(limit.saturating_sub(held));
-        let soft = rlimit(Resource::Data).soft;
-        if soft.is_some_and(|soft| soft < data.saturating_add(wanted)) {
-            heed_soft_limit(soft);
-            // Where nothing is to be had, it is mapped all the same: as a rule most of it is never touched.
-            lease::make_room(Use { seen, shared: 0, pledged }, wanted);
-            move_soft_limit(Some(data.saturating_add(wanted)));
-        }
+    let Some(seen) = Seen::of(&memory_use()) else { return false };
+    let wanted = LOADING_BYTES.min(limit.saturating_sub(seen.held));
+    if soft < seen.data.saturating_add(wanted) {
+        // Where nothing is to be had, it is mapped all the same.
+        lease::make_room(Use { seen, shared: 0, pledged }, wanted);
     }
-    sys::errno::set_errno(errno);
+    move_soft_limit(None)
+}
+
+/// It has been mapped.
+pub(super) fn settle_after_loading() {
+    if let Some(room) = armed().and_then(limit).and_then(room) {
+        move_soft_limit(Some(room.soft(0)));
+    }
 }
 
 fn lift(limit: u64, whom: For) {

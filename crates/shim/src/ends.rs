@@ -167,6 +167,11 @@ static KILL: Real = Real::new(c"kill");
 static PRCTL: Real = Real::new(c"prctl");
 static SYSCALL: Real = Real::new(c"syscall");
 
+/// Whether its last words were about a refusal.
+pub(super) fn has_said_so() -> bool {
+    armed().is_some_and(|armed| judge::by_message(messages::said(armed)).is_some())
+}
+
 pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
     let armed = armed()?;
     if !owner::is_guarded() {
@@ -183,7 +188,7 @@ pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> 
         let verdict = Verdict { own: Own::Exit(code), ..verdict };
         return exhaustion::suffices(armed, verdict).then_some((armed, verdict));
     }
-    let guilt = match python::answer(code, || judge::by_message(messages::said(armed)).is_some()) {
+    let guilt = match python::answer(code) {
         _ if code == 0 => None,
         python::Answer::Memory(guilt) => Some(guilt),
         python::Answer::Other => None,

@@ -79,7 +79,7 @@ pub use formatted::{
     before_printf_chk, before_vfprintf, before_vfprintf_chk, before_warn, before_warnx,
 };
 pub use handlers::{sigaction, signal};
-pub use loading::{DLOPEN_ENTRY, before_dlopen};
+pub use loading::{DLOPEN_ENTRY, DLSYM_ENTRY, before_dlopen, before_dlsym};
 pub use messages::{write, writev};
 pub use oomguard_engine::c_heap::*;
 pub use oomguard_engine::mappings::{fallocate, mapping_syscall, mmap, mprotect, mremap, posix_fallocate};

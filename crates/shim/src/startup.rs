@@ -111,7 +111,7 @@ fn resolve() {
     handlers::resolve();
     loading::resolve();
     execs::resolve();
-    python::resolve();
+    python::resolve(ends::has_said_so);
 }
 
 /// The program guards itself, or must not be touched, or another copy of this library is there already.
@@ -141,6 +141,7 @@ extern "C" fn in_child() {
         stalls::forget();
         lease::begin_in_child();
         handlers::heed_stillness();
+        oomguard_engine::loading::end();
         resident::settle_child();
         onlooker::begin();
     }

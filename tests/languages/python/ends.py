@@ -328,4 +328,40 @@ if way == "h-raised-earlier":
 
     interactive.InteractiveInterpreter().runcode(compile("eat()", "-", "exec"))
     sys.exit(code)
+# An extension is refused memory and says so in its own words, as PyTorch does; the interpreter's end takes its time then.
+if way == "d-extension-slow-end":
+    import atexit
+    import ctypes
+    import time
+
+    def tidy_up():
+        while time.process_time() < ended + 1.5:
+            pass
+
+    atexit.register(tidy_up)
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    while block := libc.malloc(1 << 20):
+        ctypes.memset(ctypes.c_void_p(block), 1, 1 << 20)
+    ended = time.process_time()
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: Error code 12 (Cannot allocate memory)")
+# The memory of a graphics processor is not ours, though the words are.
+if way == "h-of-a-device":
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    held = full()
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 20.00 MiB memory in use.")
+if way == "h-of-jax-device":
+    held = full()
+    raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4GiB with GPU_0_bfc on device 0.")
+if way == "h-of-cupy":
+
+    class OutOfMemoryError(MemoryError):
+        __module__ = "cupy.cuda.memory"
+
+    held = full()
+    raise OutOfMemoryError("Out of memory allocating 8,589,934,592 bytes (allocated so far: 0 bytes).")
 sys.exit(77)

@@ -277,6 +277,20 @@ int main(void)
 }
 "#;
 
+/// Loads a library, and then takes memory until there is no more, by the MiB.
+const LOADER: &str = "#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(int count, char **words) {
+    if (!dlopen(words[1], RTLD_NOW)) { puts(dlerror()); return 1; }
+    int blocks = 0;
+    for (char *block; (block = malloc(1 << 20)); blocks++) memset(block, 1, 1 << 20);
+    printf(\"%d\\n\", blocks);
+    return 0;
+}
+";
+
 fn compile(compiler: &Path, place: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let (from, to) = (place.join(name).with_extension("c"), place.join(name));
     fs::write(&from, source).unwrap();
@@ -723,19 +737,29 @@ for turn in range(4):
         let seen = seen(&mut run(&["--budget", "100Mi"], &[program.to_str().unwrap()]));
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "11"), "{}", seen.stderr);
     });
-    add(trials, "a_library_is_loaded_though_its_linker_cannot_ask", || {
+    // As PyTorch and cuBLAS are: hundreds of MiB of data, in several libraries, of which hardly any is touched.
+    add(trials, "libraries_are_loaded_whose_data_is_larger_than_the_limit_and_untouched", || {
         let place = Marks::new("library");
         let Some(compiler) = c::c() else { return };
         let compile =
             |source: &str, name: &str, options: &[&str]| compile(&compiler, &place.0, source, name, options);
-        let library = "char block[12 << 20]; char *f(void) { return block; }";
-        let library = compile(library, "library.so", &["-shared", "-fPIC"]);
-        let program = "#include <dlfcn.h>\n#include <stdio.h>\nint main(int count, char **words) { \
-                       if (dlopen(words[1], RTLD_NOW)) return 0; puts(dlerror()); return 1; }";
-        let program = compile(program, "program", &["-ldl"]);
+        let here = format!("-L{0}", place.0.display());
+        let needs = |name: &str| {
+            format!("char {name}_block[200 << 20]; char *{name}(void) {{ return {name}_block; }}")
+        };
+        compile(&needs("one"), "libone.so", &["-shared", "-fPIC"]);
+        compile(&needs("two"), "libtwo.so", &["-shared", "-fPIC"]);
+        let both = "char *one(void), *two(void); char *both(void) { return one() + (two() != 0); }";
+        let path = format!("-Wl,-rpath,{}", place.0.display());
+        let library = compile(both, "both.so", &["-shared", "-fPIC", &here, "-lone", "-ltwo", &path]);
+        let program = compile(LOADER, "program", &["-ldl"]);
         let command = [program.to_str().unwrap(), library.to_str().unwrap()];
-        let seen = seen(&mut run(&["--budget", "100Mi"], &command));
-        assert_eq!(seen.code, Some(0), "{}{}", seen.stdout, seen.stderr);
+        for options in [["--budget", "100Mi"], ["--limit", "100Mi"]] {
+            let seen = seen(&mut run(&options, &command));
+            assert_eq!(seen.code, Some(0), "{options:?}: {}{}", seen.stdout, seen.stderr);
+            let blocks: usize = seen.stdout.trim().parse().unwrap();
+            assert!((80..=102).contains(&blocks), "{options:?}: {blocks} MiB");
+        }
     });
     add(trials, "who_may_not_ask_is_left_to_a_look", || {
         let seen = role(&["--budget", "300Mi"], &["probe-and-need", "60"]);

@@ -5,7 +5,7 @@ use super::phrases::*;
 /// Whether what is said in this line is said of the program's state, or as a thing that it copes with: whatever text of an
 /// error stands in it claims nothing.
 pub fn claims_nothing(line: &[u8]) -> bool {
-    says_any(line, COPES) || says_any(line, TELLS_STATE) || says(line, b"no space left on device")
+    says_any(line, COPES) || says_any(line, TELLS_STATE) || says_any(line, OF_DEVICE)
 }
 
 /// Whether a line claims that memory was refused.

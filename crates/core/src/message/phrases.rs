@@ -145,6 +145,9 @@ pub(super) const COPES: Phrases = phrases![
 /// stale one.
 pub(super) const TELLS_STATE: Phrases = phrases!["last os error", "last error", "last errno"];
 
+/// In a line with one of these it is a disk's room or another processor's memory that was refused.
+pub(super) const OF_DEVICE: Phrases = phrases!["on device", "cuda.memory.outofmemoryerror"];
+
 /// In a warning, that memory was refused to somebody else within the program: a collector's, whose caller may cope or not.
 pub(super) const PASSES_ON: Phrases =
     phrases!["returning null", "failed to expand heap", "out of memory exception"];

@@ -1,17 +1,21 @@
-//! dlopen(3): a look, and a jump to the real one, which must see the caller's return address.
+//! dlopen(3) and dlsym(3): a look, and a jump to the real one, which must see the caller's return address.
 
 use crate as inner;
 
-/// Defines it by these instructions, in which the names below stand for functions.
+/// Defines both by these instructions, in which the names below stand for functions.
 macro_rules! define {
     ($($instruction:literal),*) => {
+        define!(dlopen, before_dlopen, DLOPEN_ENTRY, $($instruction),*);
+        define!(dlsym, before_dlsym, DLSYM_ENTRY, $($instruction),*);
+    };
+    ($name:ident, $before:ident, $entry:ident, $($instruction:literal),*) => {
         #[unsafe(naked)]
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn dlopen() {
+        pub unsafe extern "C" fn $name() {
             core::arch::naked_asm!(
                 $($instruction,)*
-                before = sym inner::before_dlopen,
-                entry = sym inner::DLOPEN_ENTRY,
+                before = sym inner::$before,
+                entry = sym inner::$entry,
             )
         }
     };

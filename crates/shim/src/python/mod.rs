@@ -34,6 +34,7 @@ use oomguard_core::sys;
 use oomguard_core::text::{behind_last, place_of};
 use oomguard_engine::armed::armed;
 use oomguard_engine::call_real;
+use oomguard_engine::hook::Hook;
 use oomguard_engine::judge::Guilt;
 use oomguard_engine::real::Real;
 use oomguard_engine::{filter, notes, owner, refused};
@@ -73,6 +74,9 @@ const LEFT_AT_ONCE: u8 = 4;
 const DIED_OF_MEMORY: u8 = 5;
 const DIED_SPEAKING: u8 = 6;
 const DIED_OF_OTHER: u8 = 7;
+/// What nobody caught speaks of memory, and a refusal was open when it was told. What comes then is the interpreter's own end, which
+/// takes seconds where large libraries are loaded, such as PyTorch.
+const DIED_SAYING_SO: u8 = 8;
 
 /// The thread that is in here, whose requests come from the reserve and are not the program's.
 static INSIDE: AtomicU32 = AtomicU32::new(0);
@@ -239,6 +243,13 @@ fn uncaught_exception() -> Option<Owned> {
     interpreter::of_sys(c"last_exc").or_else(|| interpreter::of_sys(c"last_value"))
 }
 
+/// Whether the last words, as far as they are known, were about a refusal: asked of who hears them.
+static SAYS_SO: Hook<fn() -> bool> = Hook::new();
+
+fn has_said_so() -> bool {
+    SAYS_SO.get().is_some_and(|says_so| says_so())
+}
+
 /// The program's exit handlers are called: it ends. `SystemExit` has been seen before.
 unsafe extern "C" fn at_exit(_: *mut Object, _: *mut Object) -> *mut Object {
     if REFUSED.load(Relaxed)
@@ -250,6 +261,7 @@ unsafe extern "C" fn at_exit(_: *mut Object, _: *mut Object) -> *mut Object {
             LAST.store(
                 match chain::look(exception) {
                     Chain::Memory => DIED_OF_MEMORY,
+                    Chain::Speaks if has_said_so() => DIED_SAYING_SO,
                     Chain::Speaks => DIED_SPEAKING,
                     Chain::Other => DIED_OF_OTHER,
                 },
@@ -313,7 +325,9 @@ unsafe extern "C" {
     static stdout: *mut c_void;
 }
 
-pub(super) fn resolve() {
+/// `says_so`: whether the last words were about a refusal.
+pub(super) fn resolve(says_so: fn() -> bool) {
+    SAYS_SO.set(says_so);
     let _ = FFLUSH.address();
 }
 
@@ -392,7 +406,7 @@ pub(super) enum Answer {
 }
 
 /// What is known of an end with this code.
-pub(super) fn answer(code: u8, has_said_so: impl Fn() -> bool) -> Answer {
+pub(super) fn answer(code: u8) -> Answer {
     if !REFUSED.load(Relaxed) {
         return Answer::Unknown;
     }
@@ -407,6 +421,7 @@ pub(super) fn answer(code: u8, has_said_so: impl Fn() -> bool) -> Answer {
     let is_alone = !THREAD_DIED.load(Relaxed) && !THREAD_SAID_SO.load(Relaxed);
     match last {
         LEFT_FOR_MEMORY | DIED_OF_MEMORY => Answer::Memory(guilt(Evidence::Exact)),
+        DIED_SAYING_SO => Answer::Memory(guilt(Evidence::Said)),
         // A `main` that logs what went wrong, and whose result is the code: the exception is gone by then.
         LEFT if is_alone
             && has_just_said()
