@@ -6,8 +6,9 @@ mod setup;
 use common::child::{End, Remains};
 use libtest_mimic::{Arguments, Trial};
 use setup::{rlimit, run, start};
+use std::ffi::CString;
 use std::hint::black_box;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 oomguard::guard!(limit = "64MiB", measure = resident);
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("what was mapped and is used later ends by contract", later),
         ("shared memory counts", shared),
         ("a hook has its reserve, and no more", hook),
+        ("libraries are loaded whose data is larger than the limit and untouched", libraries),
         ("an rlimit on data that was there before stays in force", lower_rlimit),
     ];
     let trial = |(name, test): &(&str, fn())| {
@@ -68,6 +70,18 @@ fn play(role: &str) -> ExitCode {
         "refused" => {
             let blocks: Vec<Vec<u8>> = (0..1000).map(|n| black_box(vec![n as u8 | 1; MIB])).collect();
             println!("{}", blocks.len());
+        }
+        "libraries" => {
+            let library = CString::new(std::env::var("LIBRARY").expect("the test names it")).unwrap();
+            // SAFETY: a string; the library's code does nothing by itself.
+            let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW) };
+            assert!(!handle.is_null());
+            let blocks = (0..1000).map_while(|_| {
+                let mut block = block(1)?;
+                block.resize(MIB, 1);
+                Some(black_box(block))
+            });
+            println!("{}", blocks.collect::<Vec<_>>().len());
         }
         // All of them are granted: they use nothing.
         "threads" => {
@@ -127,6 +141,35 @@ fn refused() {
     let remains = ended_by("refused");
     assert!(remains.stderr.contains("could not go on without 1048576 bytes more"), "{}", remains.stderr);
     assert!(remains.stderr.contains("of resident, from the program's source"), "{}", remains.stderr);
+}
+
+/// Two that a third one needs; what each has is one byte of the file.
+fn libraries() {
+    let Some(compiler) = common::c::c() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let build = |name: &str, source: &str, needs: &[&str]| {
+        let (file, library) =
+            (place.path().join(format!("{name}.c")), place.path().join(format!("lib{name}.so")));
+        std::fs::write(&file, source).unwrap();
+        let mut command = Command::new(&compiler);
+        command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&file).arg("-L").arg(place.path());
+        command.args(needs).arg(format!("-Wl,-rpath,{}", place.path().display()));
+        common::c::compile(&mut command);
+        library
+    };
+    for name in ["one", "two"] {
+        build(
+            name,
+            &format!("char {name}_block[200 << 20]; char *{name}(void) {{ return {name}_block; }}"),
+            &[],
+        );
+    }
+    let both = "char *one(void), *two(void); char *both(void) { return one() + (two() != 0); }";
+    let library = build("both", both, &["-lone", "-ltwo"]);
+    let remains = run(start("libraries").env("LIBRARY", library));
+    assert_eq!(remains.end(), End::Exit(0), "{}", remains.stderr);
+    let blocks: usize = remains.stdout.trim().parse().unwrap();
+    assert!((48..=66).contains(&blocks), "{blocks} MiB");
 }
 
 fn threads() {

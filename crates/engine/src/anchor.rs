@@ -1,5 +1,5 @@
 //! What a program that allocates through a [`Guard`](super::interface::Guard) links in, and no other program does:
-//! the constructor in `.init_array`, and the names of the C library that `interpose`, `c_heap` and `mappings` look at.
+//! the constructor in `.init_array`, and the names of the C library that `interpose`, `c_heap`, `mappings` and `dlopen` look at.
 //!
 //! The generic code of a used guard is compiled into the program itself. The assembler directives below are part of
 //! that code, so they are there exactly when it is. They put no instruction into the function that holds them.
@@ -45,6 +45,8 @@ pub(super) fn link_into_program<A, S: Source>() {
         define!("mmap64", mappings::mmap);
         define!("mremap", mappings::mremap);
         define!("mprotect", mappings::mprotect);
+        define!("dlopen", super::dlopen::dlopen);
+        define!("dlsym", super::dlopen::dlsym);
         define!("mlockall", super::stack::mlockall);
         define!("quick_exit", super::exits::quick_exit);
         define!("__assert_fail", super::unchecked::assert_fail);

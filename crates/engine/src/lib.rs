@@ -104,6 +104,7 @@ cfg_if::cfg_if! {
         pub mod callbacks;
         #[cfg(feature = "std")]
         mod child_limit;
+        pub mod dlopen;
         #[cfg(feature = "std")]
         mod event;
         pub mod exhaustion;

@@ -10,8 +10,8 @@ use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::real::WATCHES_C_HEAP;
 use super::settings::{BEGINNINGS, BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, arenas, c_heap, exits, frames, interface::Source, interpose, lease, mappings, notes, onlooker,
-    profile, record, resident, rust, stack, trial, verdict,
+    aborts, arenas, c_heap, dlopen, exits, frames, interface::Source, interpose, lease, mappings, notes,
+    onlooker, profile, record, resident, rust, stack, trial, verdict,
 };
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
@@ -107,6 +107,7 @@ unsafe fn arm_once(
     if WATCHES_C_HEAP {
         c_heap::resolve();
         mappings::resolve();
+        dlopen::resolve();
         stack::resolve();
     }
     notes::begin();

@@ -50,7 +50,6 @@ mod filter;
 mod formatted;
 mod handlers;
 mod leaving;
-mod loading;
 mod lookups;
 mod messages;
 #[cfg(not(test))]
@@ -79,7 +78,6 @@ pub use formatted::{
     before_printf_chk, before_vfprintf, before_vfprintf_chk, before_warn, before_warnx,
 };
 pub use handlers::{sigaction, signal};
-pub use loading::{DLOPEN_ENTRY, DLSYM_ENTRY, before_dlopen, before_dlsym};
 pub use messages::{write, writev};
 pub use oomguard_engine::c_heap::*;
 pub use oomguard_engine::mappings::{fallocate, mapping_syscall, mmap, mprotect, mremap, posix_fallocate};

@@ -3,8 +3,8 @@
 
 use super::environment::{Variables, this_library};
 use super::{
-    breaks, ends, execs, faults, filter, formatted, handlers, leaving, loading, messages, python, stalls,
-    streams, threads, words,
+    breaks, ends, execs, faults, filter, formatted, handlers, leaving, messages, python, stalls, streams,
+    threads, words,
 };
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use oomguard_engine::armed::armed;
 use oomguard_engine::library::{Library, take_charge};
 use oomguard_engine::settings::Settings;
 use oomguard_engine::startup::{program_name, read_environment, set_up};
-use oomguard_engine::{c_heap, lease, mappings, notes, onlooker, resident};
+use oomguard_engine::{c_heap, dlopen, lease, mappings, notes, onlooker, resident};
 
 /// The constructor.
 ///
@@ -109,7 +109,7 @@ fn resolve() {
     ends::resolve();
     leaving::resolve();
     handlers::resolve();
-    loading::resolve();
+    dlopen::resolve();
     execs::resolve();
     python::resolve(ends::has_said_so);
 }
