@@ -1,9 +1,28 @@
 // What eater.c does, in a runtime that makes its own system calls.
 package main
 
-import "os"
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
 
 var kept [][]byte
+
+// Maps until that is refused, and keeps it.
+func fill() error {
+	for {
+		block, err := syscall.Mmap(-1, 0, 1<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		for i := range block {
+			block[i] = 1
+		}
+		kept = append(kept, block)
+	}
+}
 
 func main() {
 	switch os.Args[1] {
@@ -33,7 +52,31 @@ func main() {
 		for i := 0; i < 64; i++ {
 			<-done
 		}
+	case "tell of it, and unlock what is not locked":
+		fmt.Fprintln(os.Stderr, "cache off:", fill())
+		var lock sync.Mutex
+		lock.Unlock()
+	case "tell of another's end, and fail":
+		fmt.Fprintln(os.Stderr, "worker 7: fatal error:", fill())
+		fmt.Fprintln(os.Stderr, "worker 7: runtime.throw({0x46d3e1, 0x16})")
+		for len(kept) > 0 {
+			syscall.Munmap(kept[0])
+			kept = kept[1:]
+		}
+		if file, err := os.Open("/etc/passwd"); err == nil {
+			file.Read(make([]byte, 64))
+		}
+		work()
 	case "fail":
 		os.Exit(3)
 	}
+}
+
+// More than who dies of a refusal does after its words.
+func work() {
+	sum := 0
+	for i := 0; i < 1<<30; i++ {
+		sum += i & len(kept)
+	}
+	os.Exit(3 + sum)
 }

@@ -119,6 +119,8 @@ impl Kind {
                 ("checked", OutOfMemory),
                 ("goroutines", OutOfMemory),
                 ("threads", Success),
+                ("tell of it, and unlock what is not locked", Code(2)),
+                ("tell of another's end, and fail", Code(3)),
                 ("fail", Code(3)),
             ],
             Kind::Rust => {

@@ -65,12 +65,18 @@ const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo
 /// The first line of the backtrace after Go's fatal error.
 const OF_A_THROW: &[u8] = b"runtime.throw";
 
-/// What Go writes before each panic's own words, which may be about memory.
+/// What Go writes before a panic's or a fatal error's own words, which may be about memory.
 const OF_A_PANIC: &[u8] = b"panic: ";
+const OF_AN_ERROR: &[u8] = b"fatal error: ";
 
-/// What it ends of that no memory is missing for.
-const OF_OTHER_THROWS: [&[u8]; 3] =
-    [b"goroutine stack exceeds", b"goroutines are asleep", b"concurrent map "];
+/// Words of Go's runtime, before or in a fatal error, for what it could not have: memory, or a thread.
+const OF_GOS_MEMORY: [&[u8]; 5] = [b"alloc", b"memory", b"cannot map", b"newosproc", b"new OS thread"];
+
+/// What it says before a fatal error that no memory is missing for.
+const OF_GOS_STACKS: &[u8] = b"goroutine stack exceeds";
+
+/// The code that Go's runtime ends with.
+const CODE_OF_A_THROW: i32 = 2;
 
 /// Who has given its memory back, and takes so much again, uses it.
 const TAKEN_AGAIN_BYTES: u64 = 64 << 10;
@@ -135,8 +141,10 @@ pub(super) struct Refusals {
     /// Of this, that something may be tried again, as of a thread whose stack was refused.
     says_to_try_again: bool,
     /// It has said that memory is gone, and ends of that, however long its words become: Go's runtime does after a throw, of which
-    /// it tells with a backtrace of all that it runs.
+    /// it tells with a backtrace of all that it runs. Who opens or reads a file has only told of it.
     is_thrown: bool,
+    /// It has begun to say what its fatal error is, in Go.
+    begins_error: bool,
     /// A refused thread has read something or waited since something was refused or said of memory. (What the C library reads
     /// before it tries another way comes before the last refusal.)
     goes_on: bool,
@@ -210,8 +218,9 @@ pub(super) struct End {
     pub(super) in_use: Option<u64>,
     /// It has waited for a child since it was refused something.
     pub(super) has_waited_for_child: bool,
-    /// The signal that ends it; zero for none.
+    /// The signal that ends it, or the code; zero for none.
     pub(super) signal: i32,
+    pub(super) code: i32,
 }
 
 impl End {
@@ -359,8 +368,9 @@ impl Refusals {
             self.story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
             return;
         }
-        let is_of_other_throw = || OF_OTHER_THROWS.iter().any(|part| place_of(text, part).is_some());
-        if self.story.last == Some(Message::OutOfMemory) && (text == OF_A_PANIC || is_of_other_throw()) {
+        let is_of_error = std::mem::replace(&mut self.begins_error, text == OF_AN_ERROR);
+        let is_of_memory = || OF_GOS_MEMORY.iter().any(|part| place_of(text, part).is_some());
+        if text == OF_A_PANIC || is_of_error && !is_of_memory() || place_of(text, OF_GOS_STACKS).is_some() {
             self.story = Story { last: Some(Message::OtherDeath), ..Story::default() };
             return;
         }
@@ -383,12 +393,14 @@ impl Refusals {
 
     /// A refused thread opens a file, by a name that may be cut.
     pub(super) fn note_opened(&mut self, name: &[u8]) {
-        self.goes_on |= !is_for_words(name);
+        if !is_for_words(name) {
+            self.note_goes_on();
+        }
     }
 
     /// A refused thread has read something.
     pub(super) fn note_goes_on(&mut self) {
-        self.goes_on = true;
+        (self.goes_on, self.is_thrown) = (true, false);
     }
 
     /// A refused thread waits.
@@ -462,7 +474,7 @@ impl Refusals {
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             _ if end.signal == libc::SIGINT => self.gives_up,
-            _ if self.is_thrown => end.signal == 0 || end.signal == libc::SIGABRT,
+            _ if self.is_thrown => end.code == CODE_OF_A_THROW || end.signal == libc::SIGABRT,
             _ if is_crash && self.fault == Some(Fault::OfMissing) => true,
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
@@ -542,7 +554,7 @@ mod tests {
     }
 
     fn end_at(now: Moment, in_use: Option<u64>) -> End {
-        End { now, limit: 64 * MIB, whole: 64 * MIB, in_use, has_waited_for_child: false, signal: 0 }
+        End { now, limit: 64 * MIB, whole: 64 * MIB, in_use, has_waited_for_child: false, signal: 0, code: 0 }
     }
 
     fn say(refusals: &mut Refusals, message: Message, now: Moment) {
@@ -767,27 +779,37 @@ mod tests {
     #[test]
     fn who_throws_as_go_does_ends_of_that_however_long_it_speaks() {
         let late = Moment { used_ns: 60_000_000_000, at_ms: 60_000 };
-        for (said, signal, fatal) in [
-            (&["runtime: out of memory", "runtime.throw"][..], 0, true),
-            (&["runtime: out of memory", "runtime.throw"], libc::SIGABRT, true),
-            (&["runtime: out of memory", "runtime.throw"], libc::SIGTERM, false),
-            (&["runtime: out of memory", "main.main"], 0, false),
-            (&["all goroutines are asleep", "runtime.throw"], 0, false),
+        const OF_MEMORY: &[&str] = &["runtime: out of memory", "runtime.throw"];
+        for (said, code, signal, fatal) in [
+            (OF_MEMORY, 2, 0, true),
+            (OF_MEMORY, 0, libc::SIGABRT, true),
+            (OF_MEMORY, 0, libc::SIGTERM, false),
+            // It has only told of another's.
+            (OF_MEMORY, 3, 0, false),
+            (&["runtime: out of memory", "main.main"], 2, 0, false),
+            (&["fatal error: ", "all goroutines are asleep", "runtime.throw"], 2, 0, false),
         ] {
             let mut refusals = refused(&[MIB]);
             for text in said {
                 refusals.note_said(text.as_bytes(), b"", true, START);
             }
-            let end = End { signal, ..end_at(late, Some(0)) };
-            assert_eq!(refusals.are_fatal(end), fatal, "{said:?} {signal}");
+            let end = End { signal, code, ..end_at(late, Some(0)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{said:?} {code} {signal}");
+            refusals.note_opened(b"/var/log/workers");
+            assert!(!refusals.are_fatal(end), "{said:?}: it has gone on");
         }
     }
 
     #[test]
-    fn who_panics_as_go_does_after_words_of_memory_ends_of_what_the_panic_says() {
+    fn who_panics_as_go_does_ends_of_what_the_panic_says() {
         const MAP: &str = "cache off: cannot allocate memory\n";
         for (said, fatal) in [
             (&[MAP, "panic: ", "index corrupted", "\n"][..], false),
+            (&["panic: ", "index corrupted", "\n"], false),
+            (&["fatal error: ", "concurrent map writes", "\n"], false),
+            (&["fatal error: ", "runtime: out of memory", "\n"], true),
+            (&["runtime: failed to create new OS thread", "fatal error: ", "runtime.newosproc"], true),
+            (&[MAP, "fatal error: ", "sync: unlock of unlocked mutex", "\n"], false),
             (&[MAP, "panic: ", "cannot allocate memory", "\n"], true),
             (&[MAP, "fatal error: ", "all goroutines are asleep - deadlock!", "\n"], false),
             (&[MAP, "fatal error: ", "concurrent map writes", "\n"], false),
@@ -806,7 +828,7 @@ mod tests {
             for text in said {
                 refusals.note_said(text.as_bytes(), b"", true, START);
             }
-            assert_eq!(refusals.are_fatal(end_at(START, Some(0))), fatal, "{said:?}");
+            assert_eq!(refusals.are_fatal(end_at(START, Some(64 * MIB))), fatal, "{said:?}");
         }
     }
 

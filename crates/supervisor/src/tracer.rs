@@ -635,6 +635,7 @@ impl Tracer {
             in_use: memory.of(facts.measure),
             has_waited_for_child: sys::proc::childrens_pages_of(pid) > troubled.childrens_pages,
             signal: libc::WTERMSIG(status),
+            code: libc::WEXITSTATUS(status),
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);
         troubled.parent = sys::proc::parent_of(pid);
