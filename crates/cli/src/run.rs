@@ -436,7 +436,7 @@ fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run
     if !options.quiet && !report.has_told_lines() {
         write_patiently(format!("{report}\n").as_bytes());
     }
-    let outer = Target::of_outer(target);
+    let outer = if report.has_told_record_above() { Vec::new() } else { Target::of_outer(target) };
     for target in target.filter(|_| !report.has_told_record()).into_iter().chain(&outer) {
         match target.open("the report") {
             Ok(door) => door.write_or_say_why(&format!("{}\n", report.to_json())),

@@ -4,7 +4,7 @@
 use crate::screen::say;
 use crate::stderr::{self, PATIENCE};
 use oomguard::contract::variable;
-use oomguard::supervisor::{Worker, inherits_report, report_of_outer};
+use oomguard::supervisor::{Worker, inherits_report, reports_of_outer};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
@@ -50,19 +50,24 @@ impl Target {
         })
     }
 
-    /// That of an outer launcher, where the command has not written to it, as it was told this one.
-    pub fn of_outer(inner: Option<&Target>) -> Option<Target> {
-        let value = report_of_outer().filter(|_| !inner.is_some_and(|inner| inner.is_inherited))?;
-        let is_it = |inner: &Target| inner.value == value || is_one_file(&inner.value, &value);
-        let said = String::new();
-        (!inner.is_some_and(is_it)).then_some(Target { value, said, is_inherited: true })
+    /// Those of the launchers above, where the command has not written to them, as it was told this one.
+    pub fn of_outer(inner: Option<&Target>) -> Vec<Target> {
+        let mut all: Vec<OsString> = inner.map(|inner| inner.value.clone()).into_iter().collect();
+        let told = all.len();
+        for value in reports_of_outer(!inner.is_some_and(|inner| inner.is_inherited)) {
+            if !all.iter().any(|known| *known == value || is_one_file(known, &value)) {
+                all.push(value);
+            }
+        }
+        let target = |value| Target { value, said: String::new(), is_inherited: true };
+        all.into_iter().skip(told).map(target).collect()
     }
 
     /// To write there in the command's place.
     pub fn open(&self, what: &str) -> Result<Door, String> {
         // Whoever has closed the descriptor may have put a file of its own there.
         let is_number = self.value.as_encoded_bytes().starts_with(b"fd:");
-        if self.is_inherited && is_number && report_of_outer().as_ref() != Some(&self.value) {
+        if self.is_inherited && is_number && !reports_of_outer(true).contains(&self.value) {
             let value = self.value.display();
             return Err(format!(
                 "cannot write to {value} ({what}): it is not what the outer launcher was told"

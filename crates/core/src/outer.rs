@@ -15,6 +15,8 @@ pub struct Outer<'a> {
     data_below: Option<u64>,
     /// `limit=TEXT`: `OOMGUARD_LIMIT` was said on a command line.
     limit: Option<&'a [u8]>,
+    /// From the first `above=DEVICE:INODE:LENGTH:TARGET` on: the targets of those above that one.
+    above: &'a [u8],
     /// `report=DEVICE:INODE:TARGET`: `OOMGUARD_REPORT`, and what its descriptor refers to.
     report: Option<Report<'a>>,
 }
@@ -40,6 +42,11 @@ impl<'a> Outer<'a> {
             if let Some(report) = rest.strip_prefix(b"report=") {
                 outer.report = Report::parse(report);
                 break;
+            }
+            if let Some((_, behind)) = Report::parse_above(rest) {
+                outer.above = if outer.above.is_empty() { rest } else { outer.above };
+                rest = behind;
+                continue;
             }
             let len = position(rest, b' ').unwrap_or(rest.len());
             let field = rest.get(..len).unwrap_or_default();
@@ -80,6 +87,16 @@ impl<'a> Outer<'a> {
         self.report.map(|report| (report.target, report.file))
     }
 
+    /// The same of those above it, the next one first.
+    pub fn reports_above(&self) -> impl Iterator<Item = (&'a [u8], (u64, u64))> {
+        let mut rest = self.above;
+        core::iter::from_fn(move || {
+            let (report, behind) = Report::parse_above(rest)?;
+            rest = behind;
+            Some((report.target, report.file))
+        })
+    }
+
     /// Whether this target of the report is the launcher's; then what its descriptor refers to there.
     pub fn file_of_report(&self, target: Option<&[u8]>) -> Option<(u64, u64)> {
         self.report.filter(|report| Some(report.target) == target).map(|report| report.file)
@@ -105,6 +122,16 @@ impl<'a> Report<'a> {
         let file = (whole_number(parts.next()?)?, whole_number(parts.next()?)?);
         Some(Report { file, target: parts.rest()? })
     }
+
+    /// One with its length, and what comes behind it.
+    fn parse_above(field: &'a [u8]) -> Option<(Report<'a>, &'a [u8])> {
+        let report = Report::parse(field.strip_prefix(b"above=")?)?;
+        let mut parts = parts(report.target, b':');
+        let len = usize::try_from(whole_number(parts.next()?)?).ok()?;
+        let rest = parts.rest()?;
+        let behind = rest.get(len..)?.strip_prefix(b" ")?;
+        Some((Report { target: rest.get(..len)?, ..report }, behind))
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +153,9 @@ mod tests {
         assert_eq!(outer.file_of_report(Some(b"fd:3")), Some((1, 2)));
         assert_eq!(outer.file_of_report(Some(b"fd:4")), None);
         assert_eq!(outer.report(), Some((&b"fd:3"[..], (1, 2))));
+        let outer = Outer::parse(b"above=3:4:4:/a b above=5:6:9:report=/c report=1:2:fd:3");
+        assert!(outer.reports_above().eq([(&b"/a b"[..], (3, 4)), (b"report=/c", (5, 6))]));
+        assert_eq!(outer.report(), Some((&b"fd:3"[..], (1, 2))));
     }
 
     #[test]
@@ -136,9 +166,19 @@ mod tests {
 
     #[test]
     fn what_nobody_of_us_wrote_says_nothing() {
-        for wrong in
-            ["", " ", "soft=", "soft=data", "soft=data:1", "soft=rss:1:2", "soft=data:1:2:3", "report=1:2"]
-        {
+        for wrong in [
+            "",
+            " ",
+            "soft=",
+            "soft=data",
+            "soft=data:1",
+            "soft=rss:1:2",
+            "soft=data:1:2:3",
+            "report=1:2",
+            "above=1:2:3:/a ",
+            "above=1:2:/a",
+            "above=1:2:2:/ab",
+        ] {
             assert_eq!(Outer::parse(wrong.as_bytes()), Outer::default(), "{wrong}");
         }
     }

@@ -119,7 +119,7 @@ pub fn say_last_words(armed: &Armed, verdict: Verdict) {
     record::note_last_words(&snapshot);
     let unwritten = write_report(armed, &snapshot, &mut workspace.report).err();
     let lines = write_lines(armed, &snapshot, unwritten, &mut workspace.lines);
-    record::note_told(Told { lines, report: unwritten.is_none() && armed.report_is_parents });
+    record::note_told(Told { lines, report: unwritten.is_none() && armed.report_is_parents, above: false });
     profile::note_end();
     profile::write_beside(&armed.report, &mut workspace.beside, REPORT_DEADLINE_MS as i32);
     if !EXHAUSTED.is_empty() {
@@ -174,7 +174,7 @@ fn tell_by_record_alone(armed: &Armed, verdict: Verdict) {
         MemoryUse::default(),
         refused_by,
     ));
-    record::note_told(Told { lines: false, report: false });
+    record::note_told(Told { lines: false, report: false, above: false });
 }
 
 /// What the process is at, if it says so; else what its parent knows it by.

@@ -148,9 +148,10 @@ pub fn inherits_report() -> bool {
     outer::inherited_report().is_some()
 }
 
-/// Returns the target of reports that an outer launcher was told, which this process reaches, whatever `OOMGUARD_REPORT` says.
-pub fn report_of_outer() -> Option<std::ffi::OsString> {
-    outer::report_of_outer()
+/// Returns the targets of reports that the launchers above this process were told, the next one first, as far as this process
+/// reaches them, whatever `OOMGUARD_REPORT` says. `with_next`: whether that of the next launcher is asked for, too.
+pub fn reports_of_outer(with_next: bool) -> Vec<std::ffi::OsString> {
+    outer::reports_of_outer(with_next)
 }
 
 /// Returns whether `OOMGUARD_LIMIT` is what an outer launcher was told on its command line.

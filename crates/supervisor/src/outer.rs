@@ -11,11 +11,15 @@ use oomguard_core::outer::Outer;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The value of such a variable.
+/// Where reports go, and which file that is.
+type Target = (OsString, (u64, u64));
+
+/// The value of such a variable. `above`: the targets of the launchers above the one whose `report` is.
 pub(super) fn variable_value(
     soft: Option<(Measure, u64, Option<u64>)>,
     data_below: Option<u64>,
     limit: Option<&str>,
+    above: &[Target],
     report: Option<(&(u64, u64), &OsStr)>,
 ) -> OsString {
     let mut value = OsString::new();
@@ -28,6 +32,11 @@ pub(super) fn variable_value(
     }
     if let Some(limit) = limit {
         value.push(format!("limit={limit} "));
+    }
+    for (target, (device, inode)) in above {
+        value.push(format!("above={device}:{inode}:{}:", target.len()));
+        value.push(target);
+        value.push(" ");
     }
     if let Some(((device, inode), target)) = report {
         value.push(format!("report={device}:{inode}:"));
@@ -44,12 +53,19 @@ pub(super) fn inherited_report() -> Option<(OsString, (u64, u64))> {
     Some((target, file))
 }
 
-/// The target of reports that an outer launcher was told, if this process reaches it.
-pub(super) fn report_of_outer() -> Option<OsString> {
-    let value = std::env::var_os(variable::OUTER)?;
-    let (target, file) = Outer::parse(value.as_bytes()).report()?;
-    let target = OsStr::from_bytes(target);
-    target::check(target).is_ok_and(|now| now == file).then(|| target.to_owned())
+/// The targets of reports that the launchers above were told, the next one first, if that one is asked for.
+pub(super) fn reports_above(with_next: bool) -> Vec<Target> {
+    let value = std::env::var_os(variable::OUTER).unwrap_or_default();
+    let outer = Outer::parse(value.as_bytes());
+    let next = outer.report().filter(|_| with_next);
+    let all = next.into_iter().chain(outer.reports_above());
+    all.map(|(target, file)| (OsStr::from_bytes(target).to_owned(), file)).collect()
+}
+
+/// Those of them that this process reaches.
+pub(super) fn reports_of_outer(with_next: bool) -> Vec<OsString> {
+    let is_reached = |(target, file): &Target| target::check(target).is_ok_and(|now| now == *file);
+    reports_above(with_next).into_iter().filter(is_reached).map(|(target, _)| target).collect()
 }
 
 /// Whether `OOMGUARD_LIMIT` is what an outer launcher was told.
@@ -75,7 +91,7 @@ pub(super) fn pass_on(claims: &Claims) -> Option<()> {
     page.write_parent(super::sys::process::pid());
     page.write_last_words(&claims.snapshot());
     // By this process, if not by that one.
-    page.write_told(Told { lines: true, report: true });
+    page.write_told(Told { lines: true, report: true, above: true });
     head.count_end(page);
     Some(())
 }
@@ -122,18 +138,25 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let target = OsStr::new("/a b/report=1 soft=data:7:8");
-        let value =
-            variable_value(Some((Measure::Data, 5, Some(6))), None, Some("auto"), Some((&(0, 9), target)));
+        let above = [(OsString::from("/c report=2"), (3, 4)), (OsString::from("fd:5"), (5, 6))];
+        let value = variable_value(
+            Some((Measure::Data, 5, Some(6))),
+            None,
+            Some("auto"),
+            &above,
+            Some((&(0, 9), target)),
+        );
         let outer = Outer::parse(value.as_bytes());
         let now = Rlimit { soft: Some(5), hard: None };
         assert_eq!(outer.replaced(Measure::Data, now), Some(Some(6)));
         assert!(outer.says_limit(Some(b"auto")));
         assert_eq!(outer.file_of_report(Some(target.as_bytes())), Some((0, 9)));
-        let value = variable_value(None, Some(7), None, None);
+        assert!(outer.reports_above().eq(above.iter().map(|(target, file)| (target.as_bytes(), *file))));
+        let value = variable_value(None, Some(7), None, &[], None);
         let outer = Outer::parse(value.as_bytes());
         let marked = Rlimit { soft: Some(oomguard_core::sys::memory::marked(4, true)), hard: None };
         assert_eq!(outer.replaced(Measure::Data, marked), Some(Some(7)));
         assert_eq!(outer.replaced(Measure::Data, Rlimit { soft: Some(4096), hard: None }), None);
-        assert_eq!(Outer::parse(variable_value(None, None, None, None).as_bytes()), Outer::default());
+        assert_eq!(Outer::parse(variable_value(None, None, None, &[], None).as_bytes()), Outer::default());
     }
 }

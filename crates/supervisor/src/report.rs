@@ -193,6 +193,11 @@ impl Report {
         self.claims.told.is_some_and(|told| told.report)
     }
 
+    /// Returns whether a launcher below this one has written the JSON line for those above this one, too.
+    pub fn has_told_record_above(&self) -> bool {
+        self.claims.told.is_some_and(|told| told.above)
+    }
+
     /// Returns the worker's token.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token(&self.claims)

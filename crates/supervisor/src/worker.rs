@@ -814,7 +814,8 @@ impl Worker {
         if let Some((_, target)) = report {
             variables.push((variable::REPORT, target.to_owned()));
         }
-        let outer = outer::variable_value(soft, data_below, said.as_deref(), report);
+        let above = outer::reports_above(inherited.is_none());
+        let outer = outer::variable_value(soft, data_below, said.as_deref(), &above, report);
         if !outer.is_empty() {
             variables.push((variable::OUTER, outer));
         }

@@ -193,11 +193,18 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "whoever_asked_for_a_report_has_one_whatever_others_below_ask_for", || {
         let hungry = format!("{} role need 200", std::env::current_exe().unwrap().display());
+        let run = |options: &str| format!("{OOMGUARD} run {options} --");
+        let theirs = run("--report theirs");
         for (script, in_theirs) in [
-            (format!("{OOMGUARD} run --report theirs -- {hungry}; exit $?"), 1),
+            (format!("{theirs} {hungry}; exit $?"), 1),
             (format!("{OOMGUARD} run -m 50Mi --report theirs -- {hungry}; exit $?"), 1),
             (format!("OOMGUARD_REPORT=$PWD/theirs {OOMGUARD} run -- {hungry}; exit $?"), 1),
             (format!("OOMGUARD_REPORT=$PWD/theirs {hungry}; exit $?"), 1),
+            // However many there are in a row.
+            (format!("{theirs} {} {hungry}; exit $?", run("--report third")), 1),
+            (format!("{theirs} {} {hungry}; exit $?", run("-m 50Mi")), 1),
+            (format!("{theirs} {} {} {hungry}; exit $?", run("-m 50Mi --report third"), run("-m 45Mi")), 1),
+            (format!("{theirs} {} {hungry}; exit $?", run("-m 50Mi --no-preload --report third")), 1),
             (format!("env -u OOMGUARD_REPORT {hungry}; exit $?"), 0),
             (format!("{hungry} 3>&-; exit $?"), 0),
             // Twins: it is the same one, by another name or not.

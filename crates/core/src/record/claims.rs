@@ -157,7 +157,7 @@ impl Claims {
             profile: profile_from(copy.word(at::PROFILE)),
             told: match copy.word(at::TOLD) {
                 0 => None,
-                told => Some(Told { lines: told & 2 != 0, report: told & 4 != 0 }),
+                told => Some(Told { lines: told & 2 != 0, report: told & 4 != 0, above: told & 8 != 0 }),
             },
             open: if copy.word(at::INNOCENT) == 0 { copy.open() } else { None },
             order: copy.word(at::ENDS),

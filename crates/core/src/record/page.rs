@@ -165,7 +165,8 @@ impl Page {
 
     /// The process has told of its end itself.
     pub fn write_told(&self, told: Told) {
-        self.store(at::TOLD, 1 | u64::from(told.lines) << 1 | u64::from(told.report) << 2);
+        let Told { lines, report, above } = told;
+        self.store(at::TOLD, 1 | u64::from(lines) << 1 | u64::from(report) << 2 | u64::from(above) << 3);
     }
 
     /// What the process was found to use.
@@ -297,4 +298,6 @@ pub struct Told {
     pub lines: bool,
     /// The report, or nobody wants it.
     pub report: bool,
+    /// The same for the launchers above the one whose page this is.
+    pub above: bool,
 }
