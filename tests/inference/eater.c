@@ -53,6 +53,12 @@ static void *just_abort(void *unused) {
     abort();
 }
 
+static void *sleep_a_while(void *unused) {
+    struct timespec time = {.tv_nsec = 100000000};
+    nanosleep(&time, NULL);
+    return unused;
+}
+
 static void say_and_crash(int number) {
     (void)!write(2, "worker: crash handler\n", 22);
     signal(number, SIG_DFL);
@@ -297,6 +303,13 @@ int main(int argc, char **argv) {
             kept = malloc(100);
             if (!kept) _exit(99);
         }
+        return 3;
+    }
+    if (is(role, "wait for the threads that there are, and fail")) {
+        static pthread_t threads[4096];
+        int count = 0;
+        while (count < 4096 && pthread_create(&threads[count], NULL, sleep_a_while, NULL) == 0) count++;
+        while (count > 0) pthread_join(threads[--count], NULL);
         return 3;
     }
     if (is(role, "tidy up, miss a file and fail")) {

@@ -20,6 +20,8 @@ pub(super) struct Call {
     pub(super) process: u32,
     pub(super) is_break: bool,
     pub(super) is_writable: bool,
+    /// A thread's stack, as glibc maps it, or its protection.
+    pub(super) is_stack: bool,
     /// What it takes no limit refuses.
     pub(super) unlimited: Unlimited,
     /// So much of that has been granted.
@@ -46,15 +48,17 @@ impl Call {
     /// Notes what thread `tid` is about to ask for; whether that matters.
     pub(super) fn note(&mut self, tid: u32) -> bool {
         match sys::trace::call_of(tid) {
-            Some(MappingCall::Map { bytes, grown_from, writable, first, unlimited }) => {
+            Some(MappingCall::Map { bytes, grown_from, writable, is_stack, first, unlimited }) => {
                 (self.value, self.first, self.is_writable, self.is_break) = (bytes, first, writable, false);
                 self.grown_from = grown_from;
+                // What is protected anew is what was mapped before.
+                self.is_stack = is_stack.unwrap_or(self.is_stack);
                 self.unlimited = unlimited;
                 bytes > 0
             }
             Some(MappingCall::Break { end }) => {
                 (self.value, self.first, self.is_writable, self.is_break) = (end, end, true, true);
-                self.grown_from = 0;
+                (self.grown_from, self.is_stack) = (0, false);
                 self.unlimited = Unlimited::Nothing;
                 true
             }

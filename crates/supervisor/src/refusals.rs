@@ -150,6 +150,9 @@ pub(super) struct Refusals {
     goes_on: bool,
     /// How often one has waited since.
     waits: u32,
+    /// What was refused last is a thread's stack; and who was refused it has waited for another thread since.
+    pub(super) is_of_stack: bool,
+    has_waited_for_thread: bool,
     /// A refused thread has ended since, and its process went on without it.
     is_thread_gone: bool,
     fault: Option<Fault>,
@@ -343,7 +346,7 @@ impl Refusals {
 
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
-        (self.goes_on, self.has_given_back) = (false, false);
+        (self.goes_on, self.has_given_back, self.has_waited_for_thread) = (false, false, false);
     }
 
     /// Whether it is a thread that was refused something.
@@ -407,6 +410,11 @@ impl Refusals {
     pub(super) fn note_wait(&mut self) {
         self.goes_on = true;
         self.waits = self.waits.saturating_add(1);
+    }
+
+    /// A refused thread waits for another one: one that could not have another thread goes on with those that there are.
+    pub(super) fn note_wait_for_thread(&mut self) {
+        self.has_waited_for_thread |= self.is_of_stack;
     }
 
     /// Thread `tid` has ended, and its process has not.
@@ -479,6 +487,7 @@ impl Refusals {
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
             _ if self.goes_on || is_other_fault => false,
+            None if self.has_waited_for_thread => false,
             None if !self.is_thread_gone && !is_unrelated_abort && is_within(straight_ns, STRAIGHT_MS) => {
                 true
             }
@@ -727,6 +736,14 @@ mod tests {
         let waited = End { has_waited_for_child: true, ..end_at(START, full) };
         assert!(!refused(&[2 * MIB]).are_fatal(waited));
         // And then it is refused again, or says that it was.
+        for (is_of_stack, fatal) in [(true, false), (false, true)] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.is_of_stack = is_of_stack;
+            refusals.note_wait_for_thread();
+            assert_eq!(refusals.are_fatal(end_at(START, full)), fatal, "{is_of_stack}");
+            say(&mut refusals, Message::OutOfMemory, START);
+            assert!(refusals.are_fatal(end_at(START, full)));
+        }
         let mut refusals = refused(&[2 * MIB]);
         refusals.note_goes_on();
         refusals.note_refused(1, anew(2 * MIB), true, late);

@@ -368,6 +368,7 @@ impl Tracer {
         };
         match stop {
             CallStop::Wait => troubled.refusals.note_wait(),
+            CallStop::WaitForThread => troubled.refusals.note_wait_for_thread(),
             CallStop::Write { fd, at, len } => troubled.hear(tid, fd, at, len, no_memory),
             CallStop::WriteParts { fd, parts, count } => {
                 troubled.hear_parts(tid, fd, parts, count, no_memory);
@@ -469,6 +470,7 @@ impl Tracer {
                 let new = !troubled.refusals.is_wanting() || troubled.facts.tid != tid;
                 let asked = Sought { bytes, grown_from: call.grown_from };
                 troubled.refusals.note_refused(tid, asked, writable, now_of(call.process));
+                troubled.refusals.is_of_stack = call.is_stack;
                 call.is_watched = troubled.is_watched();
                 if new || bytes > troubled.facts.bytes {
                     troubled.facts.bytes = bytes;

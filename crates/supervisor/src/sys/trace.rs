@@ -297,8 +297,15 @@ impl CallInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MappingCall {
     /// mmap, mremap, mprotect: so many bytes, to be written to or not; the first argument; and whether a limit refuses it.
-    /// How large the block is already, where it is to grow.
-    Map { bytes: u64, grown_from: u64, writable: bool, first: u64, unlimited: Unlimited },
+    /// How large the block is already, where it is to grow. Whether it is a thread's stack, where the call tells.
+    Map {
+        bytes: u64,
+        grown_from: u64,
+        writable: bool,
+        is_stack: Option<bool>,
+        first: u64,
+        unlimited: Unlimited,
+    },
     /// brk: the address that is to be the end.
     Break { end: u64 },
 }
@@ -329,6 +336,7 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
             bytes: second,
             grown_from: 0,
             writable: writable(third),
+            is_stack: None,
             first,
             unlimited: Unlimited::Nothing,
         }),
@@ -345,6 +353,7 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
                 bytes: second,
                 grown_from: 0,
                 writable: writable(third),
+                is_stack: Some(flags & libc::MAP_STACK != 0),
                 first,
                 unlimited,
             })
@@ -353,12 +362,21 @@ pub(crate) fn call_of(tid: u32) -> Option<MappingCall> {
         libc::SYS_mremap => {
             let bytes = third.saturating_sub(second);
             let unlimited = Unlimited::Nothing;
-            Some(MappingCall::Map { bytes, grown_from: second, writable: true, first, unlimited })
+            let is_stack = Some(false);
+            Some(MappingCall::Map { bytes, grown_from: second, writable: true, is_stack, first, unlimited })
         }
         // All other modes give back, or move.
         libc::SYS_fallocate if second as i32 & !libc::FALLOC_FL_KEEP_SIZE == 0 => {
             let unlimited = Unlimited::Allocated { fd: first as i32, offset: third };
-            Some(MappingCall::Map { bytes: fourth, grown_from: 0, writable: true, first, unlimited })
+            let is_stack = Some(false);
+            Some(MappingCall::Map {
+                bytes: fourth,
+                grown_from: 0,
+                writable: true,
+                is_stack,
+                first,
+                unlimited,
+            })
         }
         libc::SYS_brk => Some(MappingCall::Break { end: first }),
         _ => None,
@@ -528,6 +546,8 @@ pub(crate) enum CallStop {
     Read { fd: u64 },
     /// It is about to wait: for a time, an event, or the end of a child.
     Wait,
+    /// The same, for another thread.
+    WaitForThread,
     /// It is about to make another call.
     Other,
     /// It has made its call, which returned a value, or an error's negative number.
@@ -552,10 +572,17 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
+        libc::SYS_futex if is_futex_wait(third) => CallStop::WaitForThread,
         number if READS.contains(&number) => CallStop::Read { fd: second },
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
+}
+
+/// futex(2): FUTEX_WAIT and FUTEX_WAIT_BITSET, with any flags.
+fn is_futex_wait(operation: u64) -> bool {
+    let flags = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
+    [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&(operation as i32 & !flags))
 }
 
 const READS: [c_long; 6] = [
