@@ -303,6 +303,7 @@ pub const ALL: &[&Language] = &[
             dies("caught").causes(ANY),
             dies("caught-silent").causes(ANY),
             recovers("recover"),
+            recovers("recover-silent"),
             recovers("own"),
         ],
         ..COMPILED

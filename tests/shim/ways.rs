@@ -100,7 +100,7 @@ const OF_LIBRARY: [(&str, End); 2] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 106] = [
+const OTHERS: [(&str, End); 107] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -129,6 +129,7 @@ const OTHERS: [(&str, End); 106] = [
     ("survives, tells the last error there was", End::Exit(3)),
     ("survives, tells the last error there was, in another language", End::Exit(3)),
     ("survives, reads what is left", End::Exit(3)),
+    ("survives with a full heap, reads what is left", End::Exit(3)),
     ("survives with a word, works, and fails in silence", End::Exit(3)),
     ("survives, fails to create something else", End::Exit(3)),
     ("survives, fails to create something, and says why", End::Exit(3)),

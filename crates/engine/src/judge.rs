@@ -175,6 +175,7 @@ fn by_size(armed: &Armed) -> Option<Guilt> {
         .into_iter()
         .flatten()
         .find(|noted| is_still_missing(armed, noted))
+        .filter(|noted| !has_gone_on(noted))
         .map(|noted| guilt(&noted, Evidence::Missing))
 }
 
@@ -197,8 +198,12 @@ fn by_straightness(confirm: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
         })
         .filter(is_straight_for_its_size)
         .filter(|noted| confirm(noted))
-        .filter(|noted| !gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted)))
+        .filter(|noted| !has_gone_on(noted))
         .map(|noted| guilt(&noted, Evidence::Straight))
+}
+
+fn has_gone_on(noted: &Noted) -> bool {
+    gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted))
 }
 
 /// Whether the limit could hold it.

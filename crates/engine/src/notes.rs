@@ -286,7 +286,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.at.set_now();
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
-    if asker == Asker::Other && cause != Cause::Mapping {
+    if asker == Asker::Other {
         gone_on::begin(request.bytes);
     }
     note.enough_bytes.store(armed().map_or(u64::MAX, |armed| enough(armed, request.bytes)), Relaxed);

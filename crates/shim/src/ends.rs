@@ -38,7 +38,7 @@ pub fn exit_at_once(code: c_int) -> ! {
     if owner::is_guarded() {
         python::look_at_handled();
     }
-    if let Some((armed, verdict)) = verdict_on_exit(code) {
+    if let Some((armed, verdict)) = verdict_on_exit(code, Exit::AtOnce) {
         exhaustion::end_for_certain(armed, verdict);
     }
     // A parent sees no more of it.
@@ -55,7 +55,7 @@ pub fn abort_for_good() -> ! {
 
 /// quick_exit(3), whose handlers are told no code.
 pub fn quick_exit(code: c_int) -> ! {
-    if let Some((armed, verdict)) = verdict_on_exit(code) {
+    if let Some((armed, verdict)) = verdict_on_exit(code, Exit::AtOnce) {
         exhaustion::end_for_certain(armed, verdict);
     }
     match call_real!(QUICK_EXIT, unsafe extern "C" fn(c_int) -> !) {
@@ -70,7 +70,7 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long) {
     match number {
         libc::SYS_exit_group => {
             let errno = sys::errno::errno();
-            if let Some((armed, verdict)) = verdict_on_exit(first as c_int) {
+            if let Some((armed, verdict)) = verdict_on_exit(first as c_int, Exit::AtOnce) {
                 exhaustion::end_for_certain(armed, verdict);
             }
             sys::errno::set_errno(errno);
@@ -172,7 +172,7 @@ pub(super) fn has_said_so() -> bool {
     armed().is_some_and(|armed| judge::by_message(messages::said(armed)).is_some())
 }
 
-pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> {
+pub(super) fn verdict_on_exit(code: c_int, how: Exit) -> Option<(&'static Armed, Verdict)> {
     let armed = armed()?;
     if !owner::is_guarded() {
         return None;
@@ -196,7 +196,7 @@ pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> 
         python::Answer::Unknown if abort_handler::has_been_left() => judge::by_message(messages::said(armed)),
         python::Answer::Unknown if CODES_OF_SIGNALS.contains(&code) && !messages::gives_up() => None,
         python::Answer::Unknown => {
-            judge::of_exit(armed, messages::said(armed)).filter(|guilt| !is_silence_telling(guilt))
+            judge::of_exit(armed, messages::said(armed)).filter(|guilt| !is_silence_telling(guilt, how))
         }
     };
     if guilt.is_none() {
@@ -206,10 +206,22 @@ pub(super) fn verdict_on_exit(code: c_int) -> Option<(&'static Armed, Verdict)> 
     verdict.filter(|verdict| exhaustion::suffices(armed, *verdict)).map(|verdict| (armed, verdict))
 }
 
+/// How a program comes to exit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// By exit(3): its handlers run.
+    InOrder,
+    /// By `_exit(2)` or quick_exit(3).
+    AtOnce,
+}
+
 /// Whether nothing but its silence tells that it dies of memory, in a runtime that says so by itself when nobody has caught
-/// its exception: HotSpot. What such a program has dropped stays in use until it is collected.
-fn is_silence_telling(guilt: &Guilt) -> bool {
-    matches!(guilt.evidence, Evidence::Missing | Evidence::Straight) && sys::symbols::is_loaded(b"/libjvm.so")
+/// its exception: HotSpot, where what such a program has dropped stays in use until it is collected; and Ruby, but for
+/// `exit!`, which a handler can call.
+fn is_silence_telling(guilt: &Guilt, how: Exit) -> bool {
+    matches!(guilt.evidence, Evidence::Missing | Evidence::Straight)
+        && (sys::symbols::is_loaded(b"/libjvm.so")
+            || how == Exit::InOrder && sys::symbols::is_loaded(b"/libruby"))
 }
 
 /// abort(3).

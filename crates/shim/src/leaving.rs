@@ -4,7 +4,7 @@
 //! makes one: it writes out what the streams hold and ends with the code, which this process then knows. Only where it matters:
 //! where the process would be guilty if the code were not zero.
 
-use super::ends::verdict_on_exit;
+use super::ends::{Exit, verdict_on_exit};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ pub(super) fn watch_exit() {
 
 /// exit(3) has run the program's handlers; what is left is to write out what its streams hold.
 extern "C" fn at_exit(code: c_int, _: *mut c_void) {
-    let Some((armed, verdict)) = verdict_on_exit(code) else { return };
+    let Some((armed, verdict)) = verdict_on_exit(code, Exit::InOrder) else { return };
     exhaustion::say_last_words(armed, verdict);
     watchdog::call_off();
     // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
@@ -73,7 +73,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// The last handler of an exit(3) that tells no code.
 extern "C" fn at_exit_untold(_: *mut c_void) {
     // With the code of most failures: if that would say nothing, no other one does.
-    if verdict_on_exit(1).is_none() {
+    if verdict_on_exit(1, Exit::InOrder).is_none() {
         return;
     }
     let errno = sys::errno::errno();
@@ -104,7 +104,7 @@ extern "C" fn finish(child: isize) -> ! {
         sys::signals::raise_here(signal);
     }
     let code = libc::WEXITSTATUS(status);
-    if let Some((armed, verdict)) = verdict_on_exit(code) {
+    if let Some((armed, verdict)) = verdict_on_exit(code, Exit::InOrder) {
         exhaustion::end_for_certain(armed, verdict);
     }
     sys::process::exit_now(code as u8)

@@ -485,6 +485,7 @@ int main(int count, char **arguments) {
         take_and_leave(); exit(3);
     }
     WAY("survives, reads what is left") { read_on(); refuse(); read_on(); exit(3); }
+    WAY("survives with a full heap, reads what is left") { read_on(); fill(); read_on(); exit(3); }
     WAY("survives, fails to create something else") { refuse(); handle(); fputs("ways: could not create the table\n", stderr); exit(3); }
     WAY("survives, fails to create something, and says why") { refuse(); fputs("ways: could not create t: No such file\n", stderr); exit(3); }
     WAY("survives a large request, other words") { refuse(); fputs("main.conf:3: unknown keyword\n", stderr); exit(3); }
