@@ -92,7 +92,8 @@ pub fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
             return if said.fails_to_make { by_straightness(&is_for_it) } else { None };
         }
     }
-    judge(armed, said, &|noted| noted.asker == Asker::Other)
+    // A handler for a crash may read much: of an abort, reading tells nothing.
+    judge(armed, said, &|noted| !has_gone_on(noted), &|noted| noted.asker == Asker::Other)
 }
 
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
@@ -110,7 +111,8 @@ fn of_own_signal(armed: &Armed, said: Option<Said>, is_of_it: &dyn Fn(&Noted) ->
     if said.is_some_and(|said| said.fails_otherwise) {
         return None;
     }
-    judge(armed, said, &|noted| noted.asker == Asker::Other && is_of_it(noted) && would_be_refused(noted))
+    let confirm = |noted: &Noted| noted.asker == Asker::Other && is_of_it(noted) && would_be_refused(noted);
+    judge(armed, said, &|_| true, &confirm)
         .or_else(|| if said.is_none() { by_refused_mapping() } else { None })
 }
 
@@ -136,8 +138,8 @@ pub fn of_trap(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
     let is_at_once = |noted: &Noted| noted.allocations_since == 0 && noted.tid == sys::process::tid();
     by_message(said).or_else(|| match said {
         Some(Said { message: Message::OtherDeath, .. } | Said { fails_otherwise: true, .. }) => None,
-        Some(_) => by_size(armed),
-        None => by_size(armed)
+        Some(_) => by_size(armed, &|_| true),
+        None => by_size(armed, &|_| true)
             .or_else(|| by_straightness(&|noted| is_at_once(noted) && is_straight(noted)))
             .or_else(by_refused_mapping),
     })
@@ -149,12 +151,17 @@ fn is_full() -> bool {
     resident::would_be_refused(LITTLE_BYTES)
 }
 
-fn judge(armed: &Armed, said: Option<Said>, confirm_straight: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
+fn judge(
+    armed: &Armed,
+    said: Option<Said>,
+    confirm_missing: &dyn Fn(&Noted) -> bool,
+    confirm_straight: &dyn Fn(&Noted) -> bool,
+) -> Option<Guilt> {
     by_message(said).or_else(|| {
         if Said::is(said, Message::OtherDeath) {
             None
         } else {
-            by_size(armed).or_else(|| by_straightness(confirm_straight))
+            by_size(armed, confirm_missing).or_else(|| by_straightness(confirm_straight))
         }
     })
 }
@@ -168,14 +175,14 @@ pub fn by_message(said: Option<Said>) -> Option<Guilt> {
     Some(Guilt { cause, request, evidence: Evidence::Said })
 }
 
-fn by_size(armed: &Armed) -> Option<Guilt> {
+fn by_size(armed: &Armed, confirm: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
     // A thread that cannot be had is missed by nobody who goes on with fewer. A mapping that a program with a guard of its own was refused is no evidence by itself.
     let mapped = notes::mapped().filter(|noted| noted.asker == Asker::Other);
     [notes::requested().filter(|noted| noted.cause != Cause::Thread), mapped]
         .into_iter()
         .flatten()
         .find(|noted| is_still_missing(armed, noted))
-        .filter(|noted| !has_gone_on(noted))
+        .filter(|noted| confirm(noted))
         .map(|noted| guilt(&noted, Evidence::Missing))
 }
 
