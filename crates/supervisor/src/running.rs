@@ -17,6 +17,7 @@ use super::sharing::SharedBudget;
 use super::sys;
 use super::sys::memory::Resource;
 use crate::contract::{Cause, EXIT_CANNOT_GUARD, LimitSource, Measure, Sufficient};
+use crate::message::Message;
 use crate::record::{
     Claims, Failed, HEAD_BYTES, LIMIT_NOW_AT, ProfileState, RECORD_BYTES, State, passes_on, trouble,
 };
@@ -400,6 +401,34 @@ impl Running {
         read.map_or_else(|_| Vec::new(), |len| Claims::read_descendants(copy.get(..len).unwrap_or_default()))
     }
 
+    /// The same, once those have ended who have just said that memory is gone, or are about to tell of their end: a command that
+    /// was told so may be faster. For a moment at most.
+    fn descendants_at_their_ends(&self) -> Vec<Claims> {
+        const JUST_MS: u64 = 1000;
+        const MOMENT_MS: u64 = 500;
+        let until_ms = sys::clock::monotonic_ms() + MOMENT_MS;
+        let has_just_said = |claims: &Claims, now_ms: u64| {
+            let said = claims.open.as_ref().and_then(|open| open.said);
+            said.is_some_and(|(message, at_ms, _)| {
+                message == Message::OutOfMemory && now_ms.saturating_sub(at_ms) <= JUST_MS
+            })
+        };
+        let is_dying = |claims: &Claims, now_ms: u64| {
+            let is_at_its_end = match claims.state {
+                State::Armed => has_just_said(claims, now_ms),
+                State::Exhausted => claims.told.is_none() && !claims.inferred,
+            };
+            is_at_its_end && sys::child::is_alive(claims.pid)
+        };
+        loop {
+            let (descendants, now_ms) = (self.descendants(), sys::clock::monotonic_ms());
+            if now_ms >= until_ms || !descendants.iter().any(|claims| is_dying(claims, now_ms)) {
+                return descendants;
+            }
+            sys::clock::sleep_ms(1);
+        }
+    }
+
     /// Whether the worker ended while its program, or the one that it became, was being loaded, for want of room.
     fn could_not_load(&self, status: ExitStatus, claims: Option<&Claims>) -> bool {
         // What is resident is limited only once the guard is loaded.
@@ -478,7 +507,7 @@ impl Running {
         let tells = claims.as_ref().is_some_and(|claims| claims.state == State::Armed);
         let inferred =
             inferred.or_else(|| followers?.verdict(self.pid, status, at_ms, [failed, of_init], tells));
-        let mut descendants = self.descendants();
+        let mut descendants = self.descendants_at_their_ends();
         let own = claims.as_ref().map_or(self.pid, |claims| claims.pid);
         let fallen = followers.map(Followers::fallen).unwrap_or_default();
         descendants.extend(fallen.into_iter().filter(|claims| claims.pid != own));

@@ -25,7 +25,50 @@ fn reports(seen: &Seen) -> usize {
     seen.stderr.lines().filter(|line| line.starts_with("oomguard: out of memory: ")).count()
 }
 
+/// As rsync: its child tells it that memory is gone, and takes longer to end than it does.
+const HASTY: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+int main(void)
+{
+    struct timespec time = {.tv_nsec = 30000000};
+    int ends[2];
+    char byte;
+    if (pipe(ends))
+        return 77;
+    if (fork()) {
+        close(ends[1]);
+        return read(ends[0], &byte, 1) == 0 ? 22 : 77;
+    }
+    for (void *block = ends; block;)
+        if ((block = malloc(1 << 20)))
+            memset(block, 1, 1 << 20);
+    if (write(2, "out of memory\n", 14) != 14)
+        return 77;
+    close(ends[0]);
+    close(ends[1]);
+    nanosleep(&time, 0);
+    exit(22);
+}
+"#;
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_child_that_says_what_it_ends_of_is_told_of_though_its_parent_ends_first", || {
+        let directory = tempfile::tempdir().unwrap();
+        let [source, program] = ["hasty.c", "hasty"].map(|name| directory.path().join(name));
+        std::fs::write(&source, HASTY).unwrap();
+        let Some(compiler) = crate::c::c() else { return };
+        crate::c::compile(Command::new(compiler).arg("-o").arg(&program).arg(&source));
+        for (options, code) in [(&[][..], 22), (&["--any-descendant"], 198)] {
+            let mut command = launcher();
+            command.args(["run", "-m", "64Mi", "--json"]).args(options).arg("--").arg(&program);
+            let seen = seen(&mut command);
+            assert_eq!((seen.code, reports(&seen)), (Some(code), 1), "{options:?}: {}", seen.stderr);
+            assert_eq!(told(&seen)["descendants"][0]["own_exit_code"], 22, "{}", seen.stderr);
+        }
+    });
     add(trials, "a_code_that_a_shell_passes_on_is_proved_by_its_child", || {
         let script = format!("{}; exit $?", child("need 100"));
         let seen = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
