@@ -326,6 +326,10 @@ fn hear_plain(message: &[u8]) {
         if about.is_none() && !is_of_hinted_heap(message) {
             return;
         }
+        if about.is_some() && gone_on::may_pass_on(message.len()) {
+            put(Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() });
+            return record::note_said(Some(Message::Unrelated));
+        }
         ABOUT.set(about);
         set_said_now();
         IS_TRACED.store(has_backtrace(message), Relaxed);

@@ -56,6 +56,9 @@ const OTHERS_MS: u64 = 1_000;
 /// So soon after its words a library sends the signal that is to end its program, in milliseconds.
 const SIGNALLED_MS: u64 = 500;
 
+/// Who has read something, and says so long after its refusal that memory is gone, passes on what it has read.
+const PASSED_ON_MS: u64 = 1_000;
+
 /// So far from a null pointer, or from MAP_FAILED, a member or an element may lie.
 const NEAR_BYTES: u64 = 64 << 10;
 
@@ -153,6 +156,8 @@ pub(super) struct Refusals {
     /// What was refused last is a thread's stack; and who was refused it has waited for another thread since.
     pub(super) is_of_stack: bool,
     has_waited_for_thread: bool,
+    /// One has read something since.
+    has_read: bool,
     /// A refused thread has ended since, and its process went on without it.
     is_thread_gone: bool,
     fault: Option<Fault>,
@@ -346,7 +351,8 @@ impl Refusals {
 
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
-        (self.goes_on, self.has_given_back, self.has_waited_for_thread) = (false, false, false);
+        (self.goes_on, self.has_given_back) = (false, false);
+        (self.has_waited_for_thread, self.has_read) = (false, false);
     }
 
     /// Whether it is a thread that was refused something.
@@ -356,6 +362,9 @@ impl Refusals {
 
     /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
     pub(super) fn note_said(&mut self, text: &[u8], no_memory: &[u8], on_stderr: bool, now: Moment) {
+        if self.has_read && !self.turned.is_within(now, u64::MAX, PASSED_ON_MS) {
+            return;
+        }
         self.is_thrown |= self.story.last == Some(Message::OutOfMemory)
             && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
             && place_of(text, OF_A_THROW).is_some();
@@ -402,7 +411,12 @@ impl Refusals {
     }
 
     /// A refused thread has read something.
-    pub(super) fn note_goes_on(&mut self) {
+    pub(super) fn note_read(&mut self) {
+        self.has_read = true;
+        self.note_goes_on();
+    }
+
+    fn note_goes_on(&mut self) {
         (self.goes_on, self.is_thrown) = (true, false);
     }
 
@@ -725,7 +739,7 @@ mod tests {
         for (nr, goes_on) in [
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
-            Refusals::note_goes_on,
+            Refusals::note_read,
             |refusals| refusals.note_said(b"input.csv: No such file or directory\n", b"", true, START),
         ]
         .into_iter()
@@ -751,6 +765,17 @@ mod tests {
         refusals.note_goes_on();
         say(&mut refusals, Message::OutOfMemory, late);
         assert!(refusals.are_fatal(end_at(late, full)));
+        // Long after it has read what another says.
+        let later = Moment { used_ns: 0, at_ms: late.at_ms + PASSED_ON_MS + 1 };
+        for (reads, now, fatal) in [(true, later, false), (true, late, true), (false, later, true)] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.note_refused(1, anew(2 * MIB), true, late);
+            if reads {
+                refusals.note_read();
+            }
+            say(&mut refusals, Message::OutOfMemory, now);
+            assert_eq!(refusals.are_fatal(end_at(now, full)), fatal, "{reads} {now:?}");
+        }
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl Tracer {
                 && let Some(troubled) = self.find(call.process, false)
             {
                 if call.reads && result > 0 {
-                    troubled.refusals.note_goes_on();
+                    troubled.refusals.note_read();
                 }
                 if call.released > 0 {
                     troubled.note_released(call.released, Some(call.began_ns));

@@ -117,11 +117,39 @@ int main(int count, char **words)
 }
 "#;
 
-/// Compiles it; `None` where that cannot be done here.
+/// A log forwarder, which once did without what it was refused: a second later it passes on a line, or says it by itself.
+const FORWARD: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    static char line[] = "worker 7: out of memory\n", *held[64];
+    struct timespec time = {.tv_sec = 1, .tv_nsec = 500000000};
+    int ends[2], blocks = 0;
+    if (pipe(ends) || write(ends[1], line, sizeof line - 1) < 0)
+        return 77;
+    while ((held[blocks] = malloc(1 << 20)))
+        memset(held[blocks++], 7, 1 << 20);
+    for (int block = blocks / 2; block < blocks; block++)
+        free(held[block]);
+    nanosleep(&time, 0);
+    if (!strcmp(words[1], "pass on") && read(ends[0], line, sizeof line) < 0)
+        return 77;
+    return write(2, line, sizeof line - 1) < 0 ? 77 : 3;
+}
+"#;
+
 fn eat(compiler: &str, options: &[&str]) -> Option<(TempDir, PathBuf)> {
+    compiled(EAT, compiler, options)
+}
+
+/// Compiles it; `None` where that cannot be done here.
+fn compiled(text: &str, compiler: &str, options: &[&str]) -> Option<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir().unwrap();
     let (source, program) = (directory.path().join("eat.c"), directory.path().join("eat"));
-    std::fs::write(&source, EAT).unwrap();
+    std::fs::write(&source, text).unwrap();
     let mut command = Command::new(compiler);
     command.args(options).arg("-o").arg(&program).arg(&source).stderr(Stdio::null());
     match command.status() {
@@ -184,6 +212,16 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             let fallen = seen(command.args(["run", "-m", "64Mi", "--json", "--"]).arg(&program).arg(way));
             assert_eq!((fallen.code, reports(&fallen)), (Some(code), count), "{way}: {}", fallen.stderr);
             assert!(told(&fallen)["refusals"].as_u64() >= Some(1), "{way}: {}", fallen.stderr);
+        }
+    });
+    add(trials, "who_passes_on_what_another_program_says_does_not_end_of_it", || {
+        for options in [&[][..], &["-static"]] {
+            let Some((_directory, program)) = compiled(FORWARD, "cc", options) else { return };
+            for (way, code) in [("pass on", 3), ("say", 198)] {
+                let mut command = launcher();
+                let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).arg(way));
+                assert_eq!(seen.code, Some(code), "{options:?} {way}: {}", seen.stderr);
+            }
         }
     });
     add(trials, "what_a_wrapper_does_after_a_child_is_not_the_childs", || {
