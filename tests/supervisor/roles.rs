@@ -44,6 +44,7 @@ pub fn play(arguments: &[String]) -> ! {
             say("ready");
             sleep(&block)
         }
+        ["fork-and-need"] => super::sharers::fork_and_need(),
         ["take-and-give-back", seed] => super::sharers::take_and_give_back(seed.parse().unwrap()),
         // For each line that it is told: whether it could have so many MiB.
         ["try"] => {

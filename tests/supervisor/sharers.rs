@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "what_a_forked_child_shares_with_its_parent_is_charged_once", charged_once);
     add(trials, "sharers_are_killed_at_any_moment_and_the_ledger_holds", killed_at_any_moment);
 }
 
@@ -39,6 +40,49 @@ pub fn take_and_give_back(seed: u64) -> ! {
         }
     }
     std::process::exit(0)
+}
+
+/// Holds 60 MiB, and forks a child that needs 20 more. Both are to stand still when they are told to: SIGURG is handled, and has no
+/// other effect.
+pub fn fork_and_need() -> ! {
+    fn heeds_stillness() -> bool {
+        // SAFETY: an action is made of integers, and a null pointer where there is no handler.
+        let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: nothing is set, and `now` is writable.
+        let unknown = unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), &raw mut now) };
+        // SAFETY: raise takes no pointer.
+        let unsent = unsafe { libc::raise(libc::SIGURG) };
+        unknown == 0 && unsent == 0 && now.sa_sigaction != libc::SIG_DFL
+    }
+    let held = black_box(vec![1u8; 60 << 20]);
+    // SAFETY: there is one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut more: Vec<u8> = Vec::new();
+        let has_room = more.try_reserve_exact(20 << 20).is_ok();
+        more.resize(more.capacity(), 1);
+        black_box((held, more));
+        std::process::exit(if !has_room {
+            3
+        } else if !heeds_stillness() {
+            4
+        } else {
+            0
+        })
+    }
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    std::process::exit(if !heeds_stillness() { 5 } else { libc::WEXITSTATUS(status) })
+}
+
+fn charged_once() {
+    let budget = SharedBudget::new(limit("100MiB"), Duration::from_millis(20)).unwrap();
+    let outcome = Worker::new(role(&["fork-and-need"])).share(budget).quiet().run().unwrap();
+    assert!(
+        outcome.is_success(),
+        "3: refused, 4: the child does not heed, 5: nor does its parent: {outcome}"
+    );
 }
 
 /// Without a thread that reads: its stack can be refused, too, where others have all that there is.

@@ -4,7 +4,7 @@
 use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::standing::{self, Standing};
-use super::{filter, lease, resident};
+use super::{filter, lease, loading, resident};
 use oomguard_core::contract::{Cause, Evidence};
 use oomguard_core::overrun;
 use oomguard_core::sys;
@@ -32,6 +32,27 @@ pub fn heed(armed: &Armed, info: &libc::siginfo_t) -> bool {
 
 /// The handler of `STILL_SIGNAL`.
 pub const STAND_STILL: sys::signals::Handler = stand_still;
+
+/// This process shares a budget, and stands still when it is told to, unless that signal is the program's. Whether it does.
+pub fn heed_stillness() -> bool {
+    let now = sys::signals::disposition(overrun::STILL_SIGNAL).sa_sigaction;
+    let is_ours = now == STAND_STILL as *const () as usize;
+    let heeds = (now == libc::SIG_DFL || is_ours) && lease::set_heeds_stillness(true);
+    if heeds && !is_ours {
+        sys::signals::install(overrun::STILL_SIGNAL, STAND_STILL);
+    }
+    heeds
+}
+
+/// This process, a child that was just forked, has a part of its own in the budget, if its parent had one.
+pub extern "C" fn begin_in_child() {
+    if lease::is_shared() {
+        lease::begin_in_child();
+        heed_stillness();
+    }
+    loading::end();
+    resident::settle_child();
+}
 
 /// `STILL_SIGNAL` has come: this thread stands still as long as the launcher wants it to, and is there. Whoever dies goes on.
 extern "C" fn stand_still(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {

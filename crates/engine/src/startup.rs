@@ -10,8 +10,8 @@ use super::limits::{Known, Resolved, needs_container, resolve_limit};
 use super::real::WATCHES_C_HEAP;
 use super::settings::{BEGINNINGS, BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
-    aborts, arenas, c_heap, dlopen, exits, frames, interface::Source, interpose, lease, mappings, notes,
-    onlooker, profile, record, resident, rust, stack, trial, verdict,
+    aborts, arenas, asked, c_heap, dlopen, exits, frames, interface::Source, interpose, lease, mappings,
+    notes, onlooker, profile, record, resident, rust, stack, trial, verdict,
 };
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
@@ -117,6 +117,10 @@ unsafe fn arm_once(
     }
     exits::watch_exit();
     onlooker::begin();
+    if lease::is_shared() {
+        asked::heed_stillness();
+        sys::c_library::call_in_children_of_program(asked::begin_in_child);
+    }
     #[cfg(oomguard_nightly)]
     std::alloc::set_alloc_error_hook(aborts::alloc_error_hook);
 }

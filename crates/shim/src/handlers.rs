@@ -1,4 +1,4 @@
-//! The program's own handlers for the signals of a crash, and for the one by which a forked child is told to stand still, as
+//! The program's own handlers for the signals of a crash, and for the one by which a process is told to stand still, as
 //! sigaction(2) and signal(3) set them.
 //!
 //! The program must not notice ours: it sees the default where only we are, its own handlers take our place, and the
@@ -53,20 +53,11 @@ pub(super) fn hold(ours: Handler) {
             held |= 1 << signal;
         }
     }
+    if asked::heed_stillness() {
+        held |= 1 << STILL_SIGNAL;
+    }
     // Release: who sees that a signal is held sees by whom. A library that is loaded later has threads beside it.
     HELD.store(held, Ordering::Release);
-}
-
-/// In a forked child, which can write to what it shares with its parent without asking: it stands still when it is told to, unless
-/// that signal is the program's.
-pub(super) fn heed_stillness() {
-    let now = sys::signals::disposition(STILL_SIGNAL).sa_sigaction;
-    let is_ours = now == asked::STAND_STILL as *const () as usize;
-    if (now == libc::SIG_DFL || is_ours) && lease::set_heeds_stillness(true) {
-        sys::signals::install(STILL_SIGNAL, asked::STAND_STILL);
-        // Release: as in `hold`.
-        HELD.fetch_or(1 << STILL_SIGNAL, Ordering::Release);
-    }
 }
 
 /// What a held signal is handled by where the program wants the default.

@@ -16,7 +16,7 @@ use oomguard_engine::armed::armed;
 use oomguard_engine::library::{Library, take_charge};
 use oomguard_engine::settings::Settings;
 use oomguard_engine::startup::{program_name, read_environment, set_up};
-use oomguard_engine::{c_heap, dlopen, lease, mappings, notes, onlooker, resident};
+use oomguard_engine::{asked, c_heap, dlopen, mappings, notes, onlooker};
 
 /// The constructor.
 ///
@@ -139,10 +139,7 @@ extern "C" fn in_child() {
         messages::forget();
         python::forget();
         stalls::forget();
-        lease::begin_in_child();
-        handlers::heed_stillness();
-        oomguard_engine::loading::end();
-        resident::settle_child();
+        asked::begin_in_child();
         onlooker::begin();
     }
 }

@@ -90,3 +90,9 @@ pub fn call_in_children(in_child: extern "C" fn()) {
         unsafe { atfork(None, None, in_child) };
     }
 }
+
+/// Has `in_child` called in each child that the program forks which this is linked into.
+pub fn call_in_children_of_program(in_child: extern "C" fn()) {
+    // SAFETY: the handler lives as long as the code that is linked here.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
