@@ -66,6 +66,8 @@ mod charges;
 // Unsafe code is allowed here: the closure between fork and exec.
 #[allow(unsafe_code)]
 mod command;
+#[cfg(test)]
+mod conditions;
 mod deaths;
 mod descendants;
 mod elf;

@@ -423,23 +423,15 @@ impl fmt::Debug for Job {
 mod tests {
     use super::*;
     use crate::OnSupervisorDeath;
+    use crate::conditions::wait_until;
     use std::fs;
     use std::process::{Command, Stdio};
-    use std::time::Instant;
 
     fn sleeper(limit: &str) -> Worker {
         let mut command = Command::new("/bin/sleep");
         command.arg("1000").stdout(Stdio::null()).stderr(Stdio::null());
         // Not waited for in the end, and not to be left behind.
         Worker::new(command).limit(limit.parse().unwrap()).on_supervisor_death(OnSupervisorDeath::Kill)
-    }
-
-    fn wait_until(what: &str, condition: impl Fn() -> bool) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while !condition() {
-            assert!(Instant::now() < until, "{what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// A container that can be resized: files as the kernel shows them.

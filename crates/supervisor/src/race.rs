@@ -20,12 +20,26 @@ pub(super) struct Race {
     /// What the container is charged, cheap to read.
     usage: Option<UsageCounter>,
     still: Stillness,
-    /// Since when somebody stands still.
-    since: Option<Instant>,
+    /// Somebody stands still.
+    is_on: bool,
+    /// It is for those who use memory without asking.
+    by_heirs: bool,
+    /// Those who have gone on, and the others not yet.
+    turns: Vec<Turn>,
     /// When it was looked for more of them last, and whether somebody had to be held.
     sought: Option<(Instant, bool)>,
     /// Who was asked to leave last, and is not held.
     leaves: Option<Id>,
+}
+
+/// Somebody who goes on while others stand still.
+struct Turn {
+    id: Id,
+    /// How much processor time it had used when it went on.
+    processor_ns: u64,
+    /// What the container was charged.
+    charged: u64,
+    at: Instant,
 }
 
 /// How fast the container fills.
@@ -41,6 +55,18 @@ struct Pace {
     look_ms: u64,
     /// So many may write at the same time.
     processors: u64,
+}
+
+impl Turn {
+    /// Whether it has run, or waits for something else than a processor.
+    fn is_over(&self) -> bool {
+        let has_run = || {
+            sys::proc::processor_ns_of(self.id.pid())
+                .is_none_or(|now| now.saturating_sub(self.processor_ns) >= TURN_NS)
+        };
+        let is_about_to = || matches!(sys::proc::state_of(self.id.pid()), Some(b'R' | b'D' | b't'));
+        self.at.elapsed() >= TURN && (!is_about_to() || has_run())
+    }
 }
 
 impl Pace {
@@ -83,7 +109,7 @@ fn ms_since(at: Instant) -> u64 {
 }
 
 /// A container that will be full so soon at its pace does not wait for a look at those who fill it.
-const RACE_MS: u64 = 60;
+const RACE_MS: u64 = 120;
 /// The same where such a look takes long.
 const MOST_RACE_MS: u64 = 300;
 /// Whoever fills it stands still, forked or not, where nothing is left so soon.
@@ -92,6 +118,14 @@ const FULL_SOON_MS: u64 = 20;
 const BEGINS_WITHIN_MS: u64 = 10;
 /// So long somebody stands still at most: one who was asked to leave is gone by then, or is none who can be made to.
 const STILL_AT_MOST: Duration = Duration::from_secs(5);
+/// Whoever has run for so long since it goes on has begun to take memory, if it does.
+const TURN_NS: u64 = 1_000_000;
+/// So soon one that stands still by itself has seen that it may go on.
+const TURN: Duration = Duration::from_millis(4);
+/// The container has hardly grown by less.
+const LITTLE: u64 = 1 << 20;
+/// As fast as memory is written to by one, this lasts until this process has looked, on a busy machine as well.
+const ROOM_FOR_ONE: u64 = 64 << 20;
 
 /// Those who were forked meanwhile are sought so often.
 const SEEK_EVERY: Duration = Duration::from_millis(1);
@@ -103,7 +137,9 @@ impl Race {
             pace: Pace { processors, ..Pace::default() },
             usage: None,
             still: Stillness::default(),
-            since: None,
+            is_on: false,
+            by_heirs: false,
+            turns: Vec::new(),
             sought: None,
             leaves: None,
         }
@@ -116,7 +152,7 @@ impl Race {
 
     /// Whether somebody stands still.
     pub(super) fn is_on(&self) -> bool {
-        self.since.is_some()
+        self.is_on
     }
 
     /// A look at the container: how full it is.
@@ -142,10 +178,20 @@ impl Race {
         self.pace.is_still
     }
 
-    /// How much more is used of it by the time at which one who is asked to leave now has begun to.
-    pub(super) fn used_soon(&self) -> u64 {
-        let most = self.pace.last.map_or(0, |(_, container, _)| container.limit / 16);
-        self.pace.rate.saturating_mul(BEGINS_WITHIN_MS).min(most)
+    /// With so little left the container is about to overflow: by the time at which one who is asked to leave now has begun to, so
+    /// much more is used; and so much is used by one who asks nobody, and goes on, before this process has looked again.
+    pub(super) fn edge(&self, limit: u64) -> u64 {
+        let soon = match () {
+            () if self.by_heirs => limit / 16,
+            () if self.is_on => self.pace.rate.saturating_mul(BEGINS_WITHIN_MS).min(limit / 16),
+            () => 0,
+        };
+        edge(limit).saturating_add(soon)
+    }
+
+    /// Whether it is for those who use memory without asking.
+    pub(super) fn is_by_heirs(&self) -> bool {
+        self.by_heirs
     }
 
     /// It took so long to find out what all hold together.
@@ -187,6 +233,9 @@ impl Race {
 
     /// Holds those who may use what is left without asking, if they have begun to.
     fn hold(&mut self, left: u64, looked: &Looked) -> bool {
+        if self.is_on() && !self.has_grown_in_these_turns() {
+            return true;
+        }
         let few_pages = if self.is_on() { 0 } else { 64 };
         // Whoever stands still already does nothing, and whoever leaves makes room.
         let is_loose =
@@ -207,34 +256,63 @@ impl Race {
         let others: Vec<(Id, &'static Row)> = others.filter(may_fill).filter(is_other).collect();
         let heirs = if is_theirs { &heirs[..] } else { &[] };
         heirs.iter().chain(&others).for_each(|(id, row)| self.still.hold(*id, row));
-        if !self.still.is_empty() {
-            self.since = self.since.or_else(|| Some(Instant::now()));
-        }
+        self.is_on |= !self.still.is_empty();
+        self.by_heirs |= is_theirs;
+        self.turns.retain(|turn| !self.still.has(turn.id));
         self.is_on()
     }
 
-    /// After a look: lets those go on that stand still, unless there is no room for them yet; one after the other as long as the
-    /// container is fuller than it should be: this process may have to wait for a processor.
+    /// Whether the container has grown since those went on who have; or nobody has yet.
+    fn has_grown_in_these_turns(&self) -> bool {
+        let charged = self.charged();
+        let before = self.turns.iter().map(|turn| turn.charged).min();
+        before.zip(charged).is_none_or(|(before, now)| now.saturating_sub(before) > LITTLE)
+    }
+
+    /// After a look: lets those go on that stand still, unless there is no room for them yet. All, where there is room for all that
+    /// they may take; otherwise few at a time, so that this process, which may have to wait for a processor, has looked before
+    /// they have filled what is left: one that takes memory stands still again, and it is the next one's turn.
     pub(super) fn let_go_on(&mut self, is_to_wait: bool) {
-        let Some(since) = self.since else { return };
-        let is_over = since.elapsed() > STILL_AT_MOST;
-        if is_to_wait && !is_over {
+        if !self.is_on {
             return;
         }
-        let is_full = self.pace.last.is_some_and(|(_, container, _)| {
-            let beyond = container.limit.saturating_sub(self.ledger.budget()).max(container.limit / 32);
-            container.left() < 2 * beyond
-        });
-        if is_full && !is_over {
-            self.still.next_goes_on();
-        } else {
+        if self.still.longest().is_some_and(|longest| longest > STILL_AT_MOST) {
+            self.next_goes_on();
+        } else if is_to_wait {
+            return;
+        } else if self.has_room_for_all() {
             self.still.go_on(None);
+        } else {
+            let left = self.left().unwrap_or(u64::MAX);
+            let at_once = 1 + left / ROOM_FOR_ONE;
+            self.turns.retain(|turn| !turn.is_over());
+            if (self.turns.len() as u64) < at_once {
+                self.next_goes_on();
+            }
         }
         if self.still.is_empty() {
-            self.since = None;
+            (self.is_on, self.by_heirs) = (false, false);
+            self.turns.clear();
             // Who stood still could give nothing back to those who wait.
             self.ledger.note_movement(sys::clock::monotonic_ms());
         }
+    }
+
+    fn next_goes_on(&mut self) {
+        let charged = self.charged().unwrap_or(0);
+        if let Some(id) = self.still.next_goes_on() {
+            let processor_ns = sys::proc::processor_ns_of(id.pid()).unwrap_or(0);
+            self.turns.push(Turn { id, processor_ns, charged, at: Instant::now() });
+        }
+    }
+
+    /// Whether so much is left that nobody has to ask for.
+    fn has_room_for_all(&self) -> bool {
+        let Some((_, container, _)) = self.pace.last else { return true };
+        let unasked = heirs(self.ledger, |_, _| true).map(|(id, row)| may_use_unasked(id, row));
+        let granted = self.ledger.taken_rows().map(granted_beside);
+        let wanted = unasked.chain(granted).fold(edge(container.limit), u64::saturating_add);
+        wanted <= container.left()
     }
 
     /// Whether all have gone on who are to.
@@ -291,6 +369,7 @@ pub(super) fn edge(limit: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::wait_until;
     use crate::growth::id_of;
     use std::io::BufRead;
     use std::process::{Command, Stdio};
@@ -314,17 +393,14 @@ mod tests {
         // Not before they are programs of their own, which have got pages.
         let is_program =
             |id: &Id| std::fs::read(format!("/proc/{}/comm", id.pid())).is_ok_and(|name| name == b"sleep\n");
-        let began = Instant::now();
-        while !ids.iter().take(3).all(|id| is_program(id) && has_got_pages(*id, &Looked::new(), 0)) {
-            assert!(began.elapsed() < Duration::from_secs(60), "the sleepers do not begin");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let has_begun = |id: &Id| is_program(id) && has_got_pages(*id, &Looked::new(), 0);
+        wait_until("the sleepers begin", || ids.iter().take(3).all(has_begun));
         let rows: Vec<usize> = ids.iter().map(|id| ledger.take_row(*id).unwrap()).collect();
         ledger.row(rows[2]).unwrap().note_leaving();
         let mut race = Race::new(ledger, 2);
         let looked = Looked::from([(ids[1], (Instant::now(), u64::MAX))]);
         assert!(!race.hold(0, &looked), "nobody has forked");
-        race.since = Some(Instant::now());
+        race.is_on = true;
         assert!(race.hold(0, &looked));
         let held: Vec<bool> = ids.iter().map(|id| race.still.holds(*id)).collect();
         race.still.go_on(None);
@@ -335,6 +411,19 @@ mod tests {
             [true, false, false, false],
             "not who has taken nothing, leaves, or is waited for by this process"
         );
+    }
+
+    #[test]
+    fn it_is_the_next_ones_turn_once_one_that_goes_on_has_run() {
+        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let id = id_of(busy.id()).unwrap();
+        let turn = |processor_ns| Turn { id, processor_ns, charged: 0, at: Instant::now() };
+        let has_yet_to_run = turn(u64::MAX);
+        let has_run = turn(0);
+        wait_until("it has run", || has_run.is_over());
+        let is_over = has_yet_to_run.is_over();
+        busy.kill().and_then(|()| busy.wait()).unwrap();
+        assert!(!is_over && has_yet_to_run.is_over(), "who is gone takes no memory");
     }
 
     #[test]
@@ -361,9 +450,9 @@ mod tests {
         // A MiB in a millisecond, or less where this was held up.
         assert!(pace.rate <= 1 << 20 && pace.last.is_some_and(|(_, now, _)| now.left() == 100 << 20));
         pace.rate = 1 << 20;
-        assert!(pace.is_race(60 << 20, LIMIT) && !pace.is_race(80 << 20, LIMIT));
+        assert!(pace.is_race(120 << 20, LIMIT) && !pace.is_race(140 << 20, LIMIT));
         pace.look_ms = 40;
-        assert!(pace.is_race(80 << 20, LIMIT) && !pace.is_race(180 << 20, LIMIT));
+        assert!(pace.is_race(150 << 20, LIMIT) && !pace.is_race(180 << 20, LIMIT));
         // Who fills it was held up; that is forgotten soon, and not at once.
         pace.note(Some(full(100 << 20)), 100 << 20);
         assert!(pace.rate == 1 << 19 && pace.is_still);

@@ -9,6 +9,7 @@ use super::sys::signals::Arrival;
 use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Row};
 use crate::overrun::{STAND_STILL, STILL_SIGNAL};
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub(super) struct Stillness {
@@ -20,6 +21,7 @@ pub(super) struct Stillness {
 
 struct Held {
     id: Id,
+    since: Instant,
     row: &'static Row,
     how: How,
 }
@@ -43,12 +45,17 @@ impl Stillness {
         self.held.iter().any(|held| held.id == id && !matches!(held.how, How::ByItself))
     }
 
+    /// Whether it stands still, or has been told to.
+    pub(super) fn has(&self, id: Id) -> bool {
+        self.held.iter().any(|held| held.id == id)
+    }
+
     /// Has a process stand still, which has that row, with all its threads. Nothing where it does so of itself.
     pub(super) fn hold(&mut self, id: Id, row: &'static Row) {
         if self.holds(id) || matches!(sys::proc::state_of(id.pid()), None | Some(b'T' | b't' | b'Z' | b'X')) {
             return;
         }
-        if self.held.iter().any(|held| held.id == id) {
+        if self.has(id) {
             tell_those_who_run(id);
             return;
         }
@@ -68,7 +75,7 @@ impl Stillness {
         } else {
             return;
         };
-        self.held.push(Held { id, row, how });
+        self.held.push(Held { id, since: Instant::now(), row, how });
     }
 
     /// Lets all go on, or that one.
@@ -85,10 +92,15 @@ impl Stillness {
         self.finish();
     }
 
-    /// Lets the one go on that has stood still longest.
-    pub(super) fn next_goes_on(&mut self) {
+    /// Lets the one go on that has stood still longest: which that is.
+    pub(super) fn next_goes_on(&mut self) -> Option<Id> {
         let first = self.held.first().map(|held| held.id);
-        first.inspect(|first| self.go_on(Some(*first)));
+        first.inspect(|first| self.go_on(Some(*first)))
+    }
+
+    /// How long that one has.
+    pub(super) fn longest(&self) -> Option<Duration> {
+        self.held.first().map(|held| held.since.elapsed())
     }
 
     /// Nobody can be let go who does not stand yet: whether all who are to go on have.
@@ -159,9 +171,9 @@ fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::wait_until;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command};
-    use std::time::{Duration, Instant};
 
     struct Sleeper(Child);
 
@@ -197,16 +209,10 @@ mod tests {
     }
 
     fn wait_for(sleepers: &[Sleeper], states: &str, still: &mut Stillness) {
-        let began = Instant::now();
-        loop {
+        wait_until(states, || {
             still.finish();
-            let now: String = sleepers.iter().map(Sleeper::state).collect();
-            if now == states {
-                return;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "{now} rather than {states}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            sleepers.iter().map(Sleeper::state).eq(states.chars())
+        });
     }
 
     #[test]

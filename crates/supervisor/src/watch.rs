@@ -120,8 +120,8 @@ struct Found {
     /// What is in use that they are not charged for, as far as the tree is concerned.
     beside: u64,
     container: Option<Filling>,
-    /// So much more is used of it by the time at which one who is asked to leave now has begun to.
-    soon: u64,
+    /// With so little left the container is about to overflow.
+    edge: u64,
 }
 
 impl Found {
@@ -129,17 +129,12 @@ impl Found {
     /// nothing is gained by their end.
     fn fills(&self, container: Filling) -> bool {
         let own = self.charged.saturating_add(self.beside);
-        container.left() < self.edge(container) && own >= container.limit / 16
+        container.left() < self.edge && own >= container.limit / 16
     }
 
     /// Whether what is left of the container is not enough for a moment's growth, as after it was made smaller.
     fn is_near(&self) -> bool {
         self.container.is_some_and(|container| container.left() < container.limit / 16)
-    }
-
-    /// With so little left the container is about to overflow.
-    fn edge(&self, container: Filling) -> u64 {
-        edge(container.limit).saturating_add(self.soon)
     }
 }
 
@@ -205,8 +200,9 @@ impl Watch {
         let left_behind = self.ledger.left_behind();
         let charged = self.charges.charge(self.has_much_room, &mut self.race);
         let beside = self.charges.held_beside(charged, &mut self.race);
-        let soon = if self.race.is_on() { self.race.used_soon() } else { 0 };
-        let found = Found { charged, beside, container: self.race.look(), soon };
+        let container = self.race.look();
+        let edge = container.map_or(0, |container| self.race.edge(container.limit));
+        let found = Found { charged, beside, container, edge };
         self.set_ceiling(&found);
         self.ledger.forget_left_behind(left_behind);
         let room = self.room(&found);
@@ -311,7 +307,7 @@ impl Watch {
     fn room(&self, found: &Found) -> Option<u64> {
         let tree = most(self.ledger.budget()).checked_sub(found.charged.saturating_add(found.beside))?;
         let container = match found.container {
-            Some(container) => container.left().checked_sub(found.edge(container))?,
+            Some(container) => container.left().checked_sub(found.edge)?,
             None => u64::MAX,
         };
         Some(tree.min(container))
@@ -324,13 +320,17 @@ impl Watch {
         const MOMENT_IN_A_RACE: Duration = Duration::from_millis(40);
         let (budget, in_use) = (self.ledger.budget(), found.charged.saturating_add(found.beside));
         if self.race.is_on() {
-            let is_full = found.container.is_some_and(|container| container.left() < edge(container.limit));
+            let is_full = found.container.is_some_and(|container| {
+                let edge = if self.race.is_by_heirs() { found.edge } else { edge(container.limit) };
+                container.left() < edge
+            });
             let is_old = self.over_since.is_some_and(|since| since.elapsed() >= MOMENT_IN_A_RACE);
             return in_use > budget || is_full || is_old;
         }
         let Some(since) = self.over_since else { return false };
         let is_far = in_use > budget.saturating_add(budget / 8);
-        let is_full = found.container.is_some_and(|container| found.fills(container));
+        let is_full =
+            found.container.is_some_and(|container| found.fills(container));
         is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
