@@ -591,13 +591,20 @@ impl Ledger {
         over_ms != 0 && now_ms.saturating_sub(over_ms) < SINCE_MS
     }
 
-    /// Those who hold most of the budget.
+    /// Those who hold most of the budget; and nobody, by the number zero, where what nobody holds of the container is the reason
+    /// why less is permitted.
     pub fn greatest<const N: usize>(&self) -> [Option<Holder>; N] {
         let mut greatest = [None::<Holder>; N];
-        for row in self.taken_rows() {
-            let Some(id) = row.id() else { continue };
+        let (container, uncovered) = self.container();
+        let is_reason = container.is_some_and(|limit| uncovered > limit / 16)
+            && self.head.ceiling.load(ANY) < self.budget();
+        let nobody = is_reason.then_some(Holder { pid: 0, name: Text::new(), bytes: uncovered });
+        let holder = |row: &Row| {
             let bytes = row.lease().max(row.charge()).max(row.share());
-            let mut candidate = Some(Holder { pid: id.pid(), name: row.name(), bytes });
+            Some(Holder { pid: row.id()?.pid(), name: row.name(), bytes })
+        };
+        for holder in self.taken_rows().filter_map(holder).chain(nobody) {
+            let mut candidate = Some(holder);
             for place in &mut greatest {
                 let bytes = |holder: &Option<Holder>| holder.as_ref().map(|holder| holder.bytes);
                 if bytes(&candidate) > bytes(place) {
@@ -794,6 +801,11 @@ impl Row {
     /// What of shared memory it was found to use.
     pub fn in_shared(&self) -> u64 {
         self.in_shared.load(ANY)
+    }
+
+    /// What it has got of shared memory, by fallocate(2) as well, and is yet to use, for all that is known.
+    pub fn shared_to_come(&self) -> u64 {
+        self.in_shared_to_come.load(ANY)
     }
 
     /// It has got so much more shared memory, and will use it.

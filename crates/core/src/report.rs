@@ -181,6 +181,11 @@ impl Snapshot<'_> {
             Cause::Thread => " could not start a thread",
             Cause::Stack => " could not grow its stack",
             Cause::Resident => " went over its limit, with memory that it had mapped before",
+            Cause::AskedToLeave
+                if self.holders.iter().flatten().next().is_some_and(|first| first.pid == 0) =>
+            {
+                " was asked to leave, as the container was about to overflow"
+            }
             Cause::AskedToLeave => " was asked to leave, as it held most",
             _ => " could not go on",
         });
@@ -239,10 +244,15 @@ impl Snapshot<'_> {
         });
         for (place, holder) in self.holders.iter().flatten().enumerate() {
             text.push(if place == 0 { ": " } else { ", " });
-            text.push_foreign(holder.name.as_bytes());
-            text.push(" (");
-            text.push_number(holder.pid.into());
-            text.push(") ");
+            if holder.pid == 0 {
+                text.push("nobody");
+            } else {
+                text.push_foreign(holder.name.as_bytes());
+                text.push(" (");
+                text.push_number(holder.pid.into());
+                text.push(")");
+            }
+            text.push(" ");
             text.push_size(holder.bytes);
         }
         if let Some(waited_ms) = self.waited_ms.filter(|waited_ms| *waited_ms > 0) {

@@ -4,6 +4,7 @@
 use super::descendants;
 use super::race::{Looked, Race};
 use super::sys;
+use crate::cgroup::Filling;
 use crate::contract::Measure;
 use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Ledger, Row, Seen};
@@ -21,8 +22,21 @@ pub(super) struct Charges {
     /// What each held when that last counted as movement.
     held: HashMap<Id, u64>,
     forked: Forked,
+    written: Written,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
+}
+
+/// What each has written to files since the container began to be nearly full: one kept in memory, as in `/dev/shm`, is nobody's.
+#[derive(Default)]
+struct Written {
+    /// What the container needed by then.
+    needed: u64,
+    /// What each had written by then, and what its children had been given that it has waited for: their files count as its own
+    /// from then on.
+    before: HashMap<Id, (u64, u64)>,
+    /// Who has written most of what it has needed since.
+    writer: Option<Id>,
 }
 
 /// Those who were forked, when that was looked at last.
@@ -57,6 +71,7 @@ impl Charges {
             looked: HashMap::new(),
             held: HashMap::new(),
             forked: Forked::default(),
+            written: Written::default(),
             beyond: 0,
         }
     }
@@ -66,6 +81,40 @@ impl Charges {
         if race.hold_if_it_is_one(&self.looked) {
             self.hurry();
         }
+    }
+
+    /// A look found the container so full.
+    pub(super) fn note_written(&mut self, container: Option<Filling>) {
+        let near = container.filter(|container| container.left() < container.limit / 8);
+        let Some(container) = near else {
+            self.written = Written::default();
+            return;
+        };
+        let Written { needed, before, writer } = &mut self.written;
+        if *needed == 0 {
+            *needed = container.needed;
+        }
+        let written = self.ledger.taken_rows().filter_map(|row| {
+            let id = row.id()?;
+            let children = || sys::proc::childrens_pages_of(id.pid());
+            let all = || Some(sys::proc::written_by(id.pid())?.saturating_add(row.shared_to_come()));
+            let now = all()?;
+            let before = before.entry(id).or_insert_with(|| (now, children()));
+            // In this order: whoever is waited for after that is seen the next time.
+            if before.0 != now && before.1 != children() {
+                let children = children();
+                *before = (all()?, children);
+            }
+            Some((id, now.saturating_sub(before.0)))
+        });
+        let most = written.max_by_key(|(_, bytes)| *bytes);
+        let grown = container.needed.saturating_sub(*needed);
+        *writer = most.filter(|(_, bytes)| grown > 0 && *bytes > grown / 2).map(|(id, _)| id);
+    }
+
+    /// Who has written to files most of what the container needs since it is nearly full.
+    pub(super) fn writer(&self) -> Option<Id> {
+        self.written.writer.filter(|id| is_alive(*id))
     }
 
     pub(super) fn beyond(&self) -> u64 {

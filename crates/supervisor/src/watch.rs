@@ -203,6 +203,7 @@ impl Watch {
         let container = self.race.look();
         let edge = container.map_or(0, |container| self.race.edge(container.limit));
         let found = Found { charged, beside, container, edge };
+        self.charges.note_written(found.container);
         self.set_ceiling(&found);
         self.ledger.forget_left_behind(left_behind);
         let room = self.room(&found);
@@ -330,24 +331,33 @@ impl Watch {
         let Some(since) = self.over_since else { return false };
         let is_far = in_use > budget.saturating_add(budget / 8);
         let is_full =
-            found.container.is_some_and(|container| found.fills(container));
+            found.container.is_some_and(|container| found.fills(container)) || self.is_written_full(found);
         is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
     /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
     fn is_over_indeed(&self, found: &Found) -> bool {
         found.container.is_some_and(|container| found.fills(container))
+            || self.is_written_full(found)
             || self.charges.held_throughout() > most(self.ledger.budget())
     }
 
-    /// Asks the process that holds most to leave.
+    /// Whether the container is about to overflow with files in memory that nobody holds, and one of those who share the budget has
+    /// written them: while that one goes on, nothing helps that others leave.
+    fn is_written_full(&self, found: &Found) -> bool {
+        found.container.is_some_and(|container| container.left() < found.edge)
+            && self.charges.writer().is_some()
+    }
+
+    /// Asks the process that holds most to leave; or the one that writes what nobody holds.
     fn ask_the_greediest(&mut self) {
+        let writer = self.charges.writer();
         // Of those that hold about the same, the youngest: not the one that the others are part of.
         let step = (self.ledger.budget() / 16).max(1);
         let by_use = |row: &&Row| {
             let id = row.id();
             let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
-            (share / step, id.map(Id::start), id.map(Id::pid))
+            (writer.is_some() && id == writer, share / step, id.map(Id::start), id.map(Id::pid))
         };
         let may_go = |row: &&Row| row.id().is_some_and(|id| !self.stay.contains(&id));
         let Some(row) = self.ledger.taken_rows().filter(may_go).max_by_key(by_use) else { return };

@@ -112,6 +112,19 @@ fn who_has_written_to_what_it_was_forked_with_is_told_with_all_that_it_holds() {
 }
 
 #[test]
+fn what_nobody_holds_is_told_where_less_is_permitted_for_it() {
+    let ledger = ledger(1000);
+    row(&ledger, 1).note_held(300);
+    ledger.note_container(Some(1100), 600);
+    let told = || ledger.greatest::<2>().map(|holder| holder.map(|holder| (holder.pid, holder.bytes)));
+    assert_eq!(told(), [Some((1, 300)), None]);
+    ledger.set_ceiling(400);
+    assert_eq!(told(), [Some((0, 600)), Some((1, 300))]);
+    ledger.note_container(Some(1100), 60);
+    assert_eq!(told(), [Some((1, 300)), None], "a little is always there");
+}
+
+#[test]
 fn where_more_is_in_use_than_there_is_nobody_waits_for_long() {
     let ledger = ledger(100);
     ledger.open(100, 60_000, 0, 0);

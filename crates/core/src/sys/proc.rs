@@ -249,6 +249,19 @@ pub fn tracer_of(pid: u32) -> Option<u32> {
     None
 }
 
+/// What process `pid` has written by write(2) and its kin, wherever to: proc_pid_io(5), wchar.
+pub fn written_by(pid: u32) -> Option<u64> {
+    let path = proc_path(pid, "io");
+    let mut lines =
+        super::fd::Lines::<256>::open(core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?)?;
+    while let Some(line) = lines.next() {
+        if let Some(bytes) = line.strip_prefix(b"wchar: ") {
+            return whole_number(bytes);
+        }
+    }
+    None
+}
+
 /// A field of proc_pid_stat(5) behind the name, counted as there.
 fn stat_of(pid: u32, field: usize) -> Option<u64> {
     let path = proc_path(pid, "stat");
