@@ -306,26 +306,29 @@ def test_joblib_parallel_in_its_words() -> None:
         Parallel(n_jobs=2)(delayed(tasks.armed_eat)(mib) for mib in (1, 1000))
 
 
-def test_dask_workers_by_a_preload(tmp_path: Path) -> None:
+def test_dask_workers_and_those_in_their_place_by_a_preload(tmp_path: Path) -> None:
     needs("distributed")
     source = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import oomguard, tasks
+import dask, tasks
 from distributed import Client, LocalCluster
+dask.config.set({{"distributed.worker.preload": ["import oomguard; oomguard.arm('400Mi')"]}})
 if __name__ == "__main__":
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
-        client.run(oomguard.arm, "400Mi")
-        try:
-            client.submit(tasks.eat, 1000).result()
-        except MemoryError:
-            print("out of memory")
-        print(client.submit(tasks.eat, 100).result())
+        for workers in ("those", "others in their place"):
+            if workers != "those":
+                client.restart()
+            try:
+                client.submit(tasks.eat, 1000).result()
+            except MemoryError:
+                print("out of memory")
+            print(client.submit(tasks.eat, 100).result())
 """
     path = tmp_path / "program.py"
     path.write_text(source)
     done = subprocess.run([PYTHON, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S)
-    assert done.stdout == "out of memory\n100\n", done
+    assert done.stdout == "out of memory\n100\n" * 2, done
 
 
 # ---- pytest ------------------------------------------------------------------------------------------------------------
