@@ -189,9 +189,23 @@ def test_the_library_counts_refusals(script: Any) -> None:
 
 def test_what_a_worker_has_no_use_for_is_imported_when_it_is_asked_for(script: Any) -> None:
     ended = script(
-        "import sys, oomguard\noomguard.arm('1Gi')\nprint({'concurrent.futures', 'dataclasses', 'tempfile'} & {*sys.modules})\n"
+        # What the interpreter itself needs for this, 3.14 dataclasses, is there before.
+        "import sys, traceback\nhad = {*sys.modules}\nimport oomguard\noomguard.arm('1Gi')\n"
+        "print({'concurrent.futures', 'dataclasses', 'tempfile'} & ({*sys.modules} - had))\n"
         "print({*oomguard.__all__} - {*dir(oomguard)}, [oomguard.run, oomguard.Popen] and 'dataclasses' in sys.modules)\n"
         "from oomguard import *\nprint(ProcessPoolExecutor, hasattr(oomguard, 'nothing'))\n"
     )
     told = "set()\nset() True\n<class 'oomguard._executor.ProcessPoolExecutor'> False\n"
     assert (ended.code, ended.stdout) == (0, told), ended
+
+
+def test_free_threaded_python_is_told_how_a_limit_holds(script: Any) -> None:
+    """It has mapped 1 GiB to write to at its start, which is taken from without asking."""
+    source = (
+        "import mmap, sys\nsys.abiflags = sys.argv[1]\n"
+        "held = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\nimport oomguard\noomguard.arm('300Mi')\n"
+    )
+    for flags in ("t", ""):
+        ended = script(source, flags)
+        assert ended.code != 0 and "MemoryError: the limit 300 MiB is below the 1" in ended.stderr, ended
+        assert ("MIMALLOC_ARENA_EAGER_COMMIT=0" in ended.stderr) == (flags == "t"), ended

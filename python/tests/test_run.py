@@ -173,7 +173,11 @@ def test_popen_tells_the_outcome_after_the_end() -> None:
 
 
 def test_popen_passes_signals_on() -> None:
-    waits = "import signal, sys; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(7)); print('on', flush=True); signal.pause()"
+    # Blocked, it cannot come between what is printed and the wait.
+    waits = (
+        "import signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}); print('on', flush=True); "
+        "signal.sigwait({signal.SIGUSR1}); sys.exit(7)"
+    )
     with oomguard.Popen([PYTHON, "-c", waits], stdout=subprocess.PIPE, limit="1Gi") as process:
         assert process.stdout is not None and process.stdout.readline() == b"on\n"
         process.send_signal(signal.SIGUSR1)

@@ -268,6 +268,15 @@ def _call(function: Any, text: str) -> None:
     raise OSError(number, os.strerror(number))
 
 
+def _why_so_much() -> str:
+    if "t" not in sys.abiflags:
+        return ""
+    return (
+        "; free-threaded Python maps 1 GiB at its start: start it by oomguard run, "
+        "or with MIMALLOC_ARENA_EAGER_COMMIT=0 in its environment"
+    )
+
+
 # ---- The limit, where it is not ----------------------------------------------------------------------------------------
 
 
@@ -285,7 +294,7 @@ def _set(text: str, source: str) -> None:
     memory = _memory()
     in_use = _in_use(memory)
     if limit is not None and in_use is not None and in_use > limit:
-        raise MemoryError(f"the limit {size(limit)} is below the {size(in_use)} that are in use already")
+        raise MemoryError(f"the limit {size(limit)} is below the {size(in_use)} that are in use already{_why_so_much()}")
     if limit is not None and _state.measure == "resident":
         # What is mapped and untouched is not counted: the rlimit stands above it by as much as is free.
         data, resident = memory.get("data"), memory.get("resident")
