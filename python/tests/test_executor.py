@@ -417,7 +417,7 @@ if __name__ == "__main__":
     with oomguard.ProcessPoolExecutor(1, limit="off") as pool:
         pool.submit(zeroes, 1).result()
         used = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20), -1))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20), resource.RLIM_INFINITY))
         print(repr(pool.submit(zeroes, 200).exception()), len(pool.submit(zeroes, 1).result()))
 """
 
