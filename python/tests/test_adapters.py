@@ -386,6 +386,22 @@ def test_pytest_under_the_launcher_says_which_test_ended_it(tmp_path: Path) -> N
     assert json.loads((tmp_path / "report").read_text())["token"] == "test_suite.py::test_eats"
 
 
+TOX = """
+[testenv]
+skip_install = true
+pass_env = LD_PRELOAD, OOMGUARD_*
+commands = python -c "rows = [bytearray(1 << 20) for _ in range(1000)]"
+"""
+
+
+def test_tox_hands_the_guard_on_where_it_is_told_to(tmp_path: Path) -> None:
+    needs("tox")
+    (tmp_path / "tox.ini").write_text(TOX)
+    command = [oomguard.launcher(), "run", "-m", "300Mi", "--", PYTHON, "-m", "tox"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 198 and "oomguard: out of memory: python" in done.stdout, done
+
+
 # ---- Jupyter -----------------------------------------------------------------------------------------------------------
 
 
