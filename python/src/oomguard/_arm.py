@@ -273,7 +273,7 @@ def _why_so_much() -> str:
         return ""
     return (
         "; free-threaded Python maps 1 GiB at its start: start it by oomguard run, "
-        "or with MIMALLOC_ARENA_EAGER_COMMIT=0 in its environment"
+        "or with MIMALLOC_ARENA_RESERVE=32MiB in its environment"
     )
 
 
