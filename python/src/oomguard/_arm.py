@@ -268,8 +268,8 @@ def _call(function: Any, text: str) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def _why_so_much() -> str:
-    if "t" not in sys.abiflags:
+def _why_so_much(in_use: int) -> str:
+    if "t" not in sys.abiflags or in_use < 1 << 30:
         return ""
     return (
         "; free-threaded Python maps 1 GiB at its start: start it by oomguard run, "
@@ -294,7 +294,7 @@ def _set(text: str, source: str) -> None:
     memory = _memory()
     in_use = _in_use(memory)
     if limit is not None and in_use is not None and in_use > limit:
-        raise MemoryError(f"the limit {size(limit)} is below the {size(in_use)} that are in use already{_why_so_much()}")
+        raise MemoryError(f"the limit {size(limit)} is below the {size(in_use)} that are in use already{_why_so_much(in_use)}")
     if limit is not None and _state.measure == "resident":
         # What is mapped and untouched is not counted: the rlimit stands above it by as much as is free.
         data, resident = memory.get("data"), memory.get("resident")
