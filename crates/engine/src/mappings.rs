@@ -83,6 +83,27 @@ pub fn ask(bytes: usize, again: &mut dyn FnMut() -> bool) {
     }
 }
 
+/// Whether it is room for code that the program makes as it runs: V8, in Node 24, has 512 MiB of that at its start, all writable at
+/// once, and uses little of it.
+fn is_range_for_code(bytes: usize, protection: c_int) -> bool {
+    /// More than is made at a time.
+    const LEAST_BYTES: usize = 64 << 20;
+    let wanted = libc::PROT_WRITE | libc::PROT_EXEC;
+    bytes >= LEAST_BYTES && protection & wanted == wanted
+}
+
+/// A call that was refused, once more, where a look finds what is used of it. `errno` is then as it was before.
+#[cold]
+#[inline(never)]
+fn let_pass(again: &mut dyn FnMut()) {
+    let errno = sys::errno::errno();
+    if errno == libc::ENOMEM && resident::lift_for_loading() {
+        again();
+        resident::settle_after_loading();
+        sys::errno::set_errno(errno);
+    }
+}
+
 /// Whether RLIMIT_DATA counts such a mapping.
 fn is_data(protection: c_int, flags: c_int) -> bool {
     protection & libc::PROT_WRITE != 0 && flags & libc::MAP_TYPE == libc::MAP_PRIVATE
@@ -393,6 +414,9 @@ unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, pro
     };
     let writable = protection & libc::PROT_WRITE != 0;
     let mut result = protect();
+    if result != 0 && is_range_for_code(bytes, protection) {
+        let_pass(&mut || result = protect());
+    }
     if result != 0 && writable {
         ask(bytes, &mut || {
             result = protect();

@@ -117,6 +117,18 @@ pub fn hold(kind: &str, mib: usize) {
         "anonymous" | "memfd" | "file" | "allocated" => {
             touch(map_shared(kind, bytes).expect("granted"), bytes)
         }
+        // As V8 does: all that there may be of code, and then a part of it.
+        "code" | "code-filled" => {
+            let at = map(512 * MIB, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1);
+            // SAFETY: the mapping is this function's own.
+            if unsafe { libc::mprotect(at.cast(), 512 * MIB, BOTH | libc::PROT_EXEC) } != 0 {
+                return println!("refused");
+            }
+            touch(at, bytes);
+            if kind == "code" {
+                return println!("made");
+            }
+        }
         "blocked" => {
             // SAFETY: all-zero is a valid set of signals.
             let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -225,6 +237,13 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             assert!(started.elapsed() < Duration::from_secs(60));
             assert_eq!(seen.stderr.matches("oomguard: out of memory: ").count(), 1, "{}", seen.stderr);
         }
+    });
+    add(trials, "room_for_code_counts_where_it_is_used", || {
+        let little = seen(&mut run(&[], &["hold", "code", "20"]));
+        assert_eq!((little.code, little.stdout.as_str()), (Some(0), "made\n"), "{}", little.stderr);
+        let much = seen(&mut run(&["--report", "fd:2"], &["hold", "code-filled", "512"]));
+        assert_eq!(much.code, Some(198), "{}{}", much.stdout, much.stderr);
+        assert_eq!(report(&much)["cause"], "resident", "{}", much.stderr);
     });
     add(trials, "what_python_shares_with_others_counts_as_well", || {
         let python = |program: &str| {
