@@ -32,6 +32,7 @@
 //! | `notes` | what was refused and not got over, and what has been allocated since |
 //! | `gone_on` | whether the program reads, writes or waits since, where the library is in charge |
 //! | `said`, `panics` | what the program says after a refusal: on stderr, and in panics |
+//! | `thrown` | what std throws when it panics, seen when it is thrown |
 //! | `std_line` | std's own line, held back until it is plain that it is std's |
 //! | `frames` | whether a certain function is on a thread's stack |
 //! | `verdict` | whether a guarded program dies of a refusal: what only a Rust program shows |
@@ -149,6 +150,7 @@ cfg_if::cfg_if! {
         #[cfg(feature = "shim")]
         pub mod task;
         pub mod threads;
+        pub mod thrown;
         mod trial;
         mod unchecked;
         pub mod unwind;

@@ -2,16 +2,17 @@
 //! but what kind of message it was, and when.
 
 use super::{lookups, python, uncaught};
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use oomguard_core::busy::Busy;
 use oomguard_core::contract::Evidence;
 use oomguard_core::message::{
-    Message, STD_LINE, Story, claims_failure_to_start_thread, drop_colours, has_backtrace, is_of_backtrace,
-    is_of_runtime_heap,
+    Message, STD_LINE, Story, claims_failure_for_memory, claims_failure_to_start_thread, drop_colours,
+    has_backtrace, is_of_backtrace, is_of_runtime_heap,
 };
 use oomguard_core::sys;
+use oomguard_core::sys::local::Zeroed;
 use oomguard_core::text::place_of;
 use oomguard_engine::armed::{Armed, armed};
 use oomguard_engine::call_real;
@@ -19,6 +20,7 @@ use oomguard_engine::exhaustion::{self, Own};
 use oomguard_engine::judge::{self, Said};
 use oomguard_engine::notes::{self, Kept, Moment};
 use oomguard_engine::real::Real;
+use oomguard_engine::thrown::{Known, Thrown};
 use oomguard_engine::{gone_on, owner, record, refused, standing, threads};
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
@@ -88,6 +90,65 @@ fn put(story: Story) {
     FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
     IS_PANIC.store(story.is_panic, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
+}
+
+/// What a thread does when it panics.
+struct Here {
+    /// It has said since it panicked last that it does, or that memory is gone.
+    has_told: Cell<bool>,
+    /// The refusals that it had met when it panicked last.
+    refusals_before: Cell<u32>,
+    /// It prints a backtrace, and comes to a new line of it.
+    is_in_backtrace: Cell<bool>,
+    begins_line: Cell<bool>,
+}
+
+// SAFETY: cells of a number and of flags that are false; nothing to drop.
+unsafe impl Zeroed for Here {}
+
+oomguard_core::thread_own!(fn here() -> Here, "oomguard_messages_here");
+
+impl Here {
+    /// Whether it is a piece of the backtrace that std prints: the names of functions, in as many pieces as they have parts, are no
+    /// message. Its lines begin with spaces.
+    fn goes_on_with_backtrace(&self, message: &[u8]) -> bool {
+        const BEGINS: &[u8] = b"stack backtrace:\n";
+        let is_of_it =
+            self.is_in_backtrace.get() && (!self.begins_line.get() || message.first() == Some(&b' '));
+        self.is_in_backtrace.set(is_of_it || message.ends_with(BEGINS));
+        self.begins_line.set(message.last() == Some(&b'\n'));
+        is_of_it
+    }
+}
+
+/// What was thrown since something was refused, and how much had been refused when something was thrown last.
+static THROWN: Known = Known::new();
+static REFUSALS_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// A program in Rust panics, and has said why, or nothing. One that says nothing, after another one was caught which may have
+/// been about what was refused, is about something else.
+pub(super) fn note_thrown(thrown: Thrown) {
+    if !owner::is_guarded() || !are_read() {
+        return;
+    }
+    let is_first = THROWN.is_empty();
+    let is_thrown_on = THROWN.meet(thrown);
+    let (refusals, refusals_here) = (refused::count(), refused::count_here());
+    let is_anybody_refused_since = REFUSALS_BEFORE.swap(refusals, Relaxed) != refusals;
+    let is_refused_since = here().refusals_before.replace(refusals_here) != refusals_here;
+    let has_told = here().has_told.replace(false);
+    here().is_in_backtrace.set(false);
+    let is_of_memory = || thrown.words().text().is_some_and(claims_failure_for_memory);
+    if !(is_first
+        || is_thrown_on
+        || is_anybody_refused_since
+        || is_refused_since
+        || has_told
+        || is_of_memory())
+    {
+        put(Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() });
+        record::note_said(Some(Message::Unrelated));
+    }
 }
 
 /// A refusal: what was said before it has nothing to do with it. That it dies of something else holds for as long as that
@@ -297,10 +358,19 @@ fn hear_plain(message: &[u8]) {
     {
         exhaustion::end(armed, judge::guilt(&noted, Evidence::Said).verdict(Own::ABORT));
     }
+    if here().goes_on_with_backtrace(message) {
+        if story().last == Some(Message::OutOfMemory) {
+            set_said_now();
+        }
+        return;
+    }
     let is_ignored = python::hear(message);
     uncaught::hear(message);
     if is_ignored {
         return;
+    }
+    if Message::of(message) == Some(Message::OutOfMemory) || place_of(message, PANICKED).is_some() {
+        here().has_told.set(true);
     }
     let mut now = story();
     let before = now;
@@ -355,6 +425,9 @@ fn set_said_now() {
 fn is_said_anew(before: Story, message: &[u8]) -> bool {
     before.last != Some(Message::OutOfMemory) || Message::of(message) == Some(Message::OutOfMemory)
 }
+
+/// In what std says of a panic.
+const PANICKED: &[u8] = b" panicked at ";
 
 fn contains_interrupt(message: &[u8]) -> bool {
     const NAME: &[u8] = b"KeyboardInterrupt";

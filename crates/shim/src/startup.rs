@@ -16,7 +16,7 @@ use oomguard_engine::armed::armed;
 use oomguard_engine::library::{Library, take_charge};
 use oomguard_engine::settings::Settings;
 use oomguard_engine::startup::{program_name, read_environment, set_up};
-use oomguard_engine::{asked, c_heap, dlopen, mappings, notes, onlooker};
+use oomguard_engine::{asked, c_heap, dlopen, mappings, notes, onlooker, thrown};
 
 /// The constructor.
 ///
@@ -67,6 +67,9 @@ pub unsafe extern "C" fn arm(argc: c_int, argv: *const *const c_char, envp: *con
     faults::install();
     leaving::watch_exit();
     onlooker::begin();
+    if let Some(program) = sys::process::entry_address() {
+        thrown::watch(program, messages::note_thrown);
+    }
     sys::c_library::call_in_children(in_child);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::panic::{catch_unwind, resume_unwind, set_hook};
 use std::process::exit;
 
 fn eat() -> ! {
@@ -21,6 +22,13 @@ fn eat_fallibly() -> Vec<Vec<u8>> {
         block.resize(64 << 10, 7);
         held.push(block);
     }
+}
+
+/// Panics, as it does not get what it needs.
+fn panic_of_memory() {
+    let held = eat_fallibly();
+    Vec::<u8>::new().try_reserve_exact(64 << 10).unwrap();
+    drop(held);
 }
 
 fn work() -> usize {
@@ -102,6 +110,35 @@ fn main() {
             let (send, receive) = std::sync::mpsc::channel();
             drop(receive);
             send.send(7).unwrap();
+        }
+        "panic" => panic_of_memory(),
+        "thrown-on" => resume_unwind(catch_unwind(panic_of_memory).unwrap_err()),
+        "thrown-on-by-another" => resume_unwind(std::thread::spawn(panic_of_memory).join().unwrap_err()),
+        "traced" => {
+            // As std tells of a function of many parts.
+            set_hook(Box::new(|panic| {
+                eprintln!("\nthread 'main' {panic}");
+                eprintln!("stack backtrace:");
+                for piece in ["   0: ", "alloc", "::", "TryReserveError", "\n", "             at ", "eat.rs:1:1", "\n"] {
+                    eprint!("{piece}");
+                }
+            }));
+            panic_of_memory();
+        }
+        // It copes with the panic, and ends by one of its own that says nothing.
+        "caught" => {
+            drop(catch_unwind(panic_of_memory));
+            resume_unwind(Box::new(7));
+        }
+        "caught-by-another" => {
+            drop(std::thread::spawn(panic_of_memory).join());
+            resume_unwind(Box::new(String::from("no header")));
+        }
+        "caught-silent" => {
+            drop(catch_unwind(panic_of_memory));
+            eprintln!("on to the next one");
+            set_hook(Box::new(|_| ()));
+            panic!("{} has no header", way);
         }
         "recover" => {
             drop(eat_fallibly());

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod errno;
 pub mod fd;
 pub mod image;
+pub mod imports;
 pub mod join;
 pub mod local;
 pub mod memfd;

@@ -109,7 +109,7 @@ fn keep_by_name(name: *const c_char) -> bool {
 }
 
 /// Calls `look` with each loaded object, in the order of the linker's list: dl_iterate_phdr(3).
-fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut look: F) {
+pub(super) fn for_each_object<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(mut look: F) {
     unsafe extern "C" fn call<F: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>>(
         info: *mut libc::dl_phdr_info,
         _size: usize,
@@ -279,7 +279,7 @@ impl<'a> Name<'a> {
 
     /// # Safety
     /// `text` is a C string.
-    unsafe fn is(self, text: *const u8) -> bool {
+    pub(super) unsafe fn is(self, text: *const u8) -> bool {
         let mut wanted = self.bytes.iter();
         let mut next = text;
         loop {
@@ -448,19 +448,30 @@ fn is_program(object: &libc::dl_phdr_info) -> bool {
     object.dlpi_phdr as usize == headers as usize || !super::c_library::is_glibc()
 }
 
+/// What of it cannot be written to any more, though it was while the object was loaded: in whole pages.
+pub(super) fn sealed(object: &libc::dl_phdr_info) -> core::ops::Range<usize> {
+    let Some(header) = headers(object).iter().find(|header| header.p_type == libc::PT_GNU_RELRO) else {
+        return 0..0;
+    };
+    let page = super::memory::page_bytes() as usize;
+    let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+    let end = start.wrapping_add(header.p_memsz as usize);
+    start & !(page - 1)..end & !(page - 1)
+}
+
 fn headers(object: &libc::dl_phdr_info) -> &[libc::Elf64_Phdr] {
     // SAFETY: the program headers of a loaded object, dlpi_phnum of them.
     unsafe { core::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) }
 }
 
-fn segments(object: &libc::dl_phdr_info) -> impl Iterator<Item = core::ops::Range<usize>> {
+pub(super) fn segments(object: &libc::dl_phdr_info) -> impl Iterator<Item = core::ops::Range<usize>> {
     headers(object).iter().filter(|header| header.p_type == libc::PT_LOAD).map(|header| {
         let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
         start..start.wrapping_add(header.p_memsz as usize)
     })
 }
 
-fn dynamic_of(object: &libc::dl_phdr_info) -> Option<Dynamic> {
+pub(super) fn dynamic_of(object: &libc::dl_phdr_info) -> Option<Dynamic> {
     let base = object.dlpi_addr as usize;
     let header = headers(object).iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
     Some(Dynamic { base, entries: base.wrapping_add(header.p_vaddr as usize) as *const Entry })
@@ -488,7 +499,7 @@ const DF_1_NODELETE: usize = 8;
 
 /// The dynamic section of a loaded object: entries up to DT_NULL.
 #[derive(Clone, Copy)]
-struct Dynamic {
+pub(super) struct Dynamic {
     base: usize,
     entries: *const Entry,
 }
@@ -505,7 +516,7 @@ impl Dynamic {
         .fuse()
     }
 
-    fn value(self, tag: isize) -> Option<usize> {
+    pub(super) fn value(self, tag: isize) -> Option<usize> {
         self.entries().find(|entry| entry.tag == tag).map(|entry| entry.value)
     }
 
@@ -515,7 +526,7 @@ impl Dynamic {
 
     /// An address in the object. glibc has made one of it, in all but the kernel's own object, which may have been linked
     /// for any address; musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
-    fn address_of(self, value: usize) -> usize {
+    pub(super) fn address_of(self, value: usize) -> usize {
         let moved = self.base.wrapping_add(value);
         let from_here = |address: usize| address.abs_diff(self.entries as usize);
         if from_here(moved) < from_here(value) { moved } else { value }

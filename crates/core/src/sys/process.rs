@@ -182,6 +182,13 @@ pub fn executable(path: &mut [u8]) -> Option<usize> {
     usize::try_from(len).ok()
 }
 
+/// Where the program begins: an address in it. The dynamic linker's own, where that was started by its name.
+pub fn entry_address() -> Option<usize> {
+    // SAFETY: getauxval takes no pointer.
+    let address = unsafe { libc::getauxval(libc::AT_ENTRY) };
+    usize::try_from(address).ok().filter(|address| *address != 0)
+}
+
 /// Where the kernel put the program's file name: the topmost string of the main stack.
 pub fn executable_name_address() -> Option<usize> {
     // SAFETY: getauxval takes no pointer.
