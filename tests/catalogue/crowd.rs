@@ -34,6 +34,29 @@ pub const ROLES: &[Role] = &[
     .setting(LARGE_STACKS)
     .limit(ROOMY)
     .says("failed to spawn thread"),
+    Role::new("a thread gets no stack for its signals, and others give memory back", OUT_OF_THREADS, || {
+        extern "C" fn body(nothing: *mut libc::c_void) -> *mut libc::c_void {
+            // SAFETY: a mapping of its own, which nobody gets.
+            let stack =
+                unsafe { libc::mmap(nothing, 1 << 40, libc::PROT_READ | libc::PROT_WRITE, PRIVATE, -1, 0) };
+            assert_eq!(stack, libc::MAP_FAILED);
+            // As std says it, outside of all that catches.
+            panic!("failed to allocate an alternative stack: {}", std::io::Error::last_os_error());
+        }
+        const PRIVATE: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let full = fill::mappings_but(NO_ROOM_FOR_A_STACK);
+        assert!(std::panic::catch_unwind(|| thread::spawn(|| {})).is_err());
+        drop(full);
+        let mut thread = 0;
+        // SAFETY: the body takes nothing, and the thread's number is written here.
+        unsafe { libc::pthread_create(&raw mut thread, std::ptr::null(), body, std::ptr::null_mut()) };
+        // SAFETY: started above.
+        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+    })
+    .needs_unwinding()
+    .setting(LARGE_STACKS)
+    .limit(ROOMY)
+    .says("alternative stack"),
     Role::new("a scoped thread is refused", OUT_OF_THREADS, || {
         fill::mappings_but(NO_ROOM_FOR_A_STACK).keep();
         thread::scope(|scope| {

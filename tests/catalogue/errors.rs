@@ -160,6 +160,20 @@ pub const ROLES: &[Role] = &[
     })
     .needs_unwinding()
     .says(""),
+    Role::new("the error of try_reserve is thrown past all hooks", OUT_OF_HEAP, || {
+        let error = Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).unwrap_err();
+        std::panic::resume_unwind(Box::new(error));
+    })
+    .needs_unwinding()
+    .says(""),
+    Role::new("a text of a large file's error is thrown past all hooks", OUT_OF_HEAP, || {
+        let text = large_file().unwrap_err().to_string();
+        let boxed = Box::new(text);
+        drop(black_box(vec![7; 80]));
+        std::panic::resume_unwind(boxed);
+    })
+    .needs_unwinding()
+    .says(""),
     Role::new("a panic over a large file is thrown on, and a hook keeps silent", OUT_OF_HEAP, || {
         std::panic::set_hook(Box::new(|_| {}));
         let thrown = thread::spawn(|| drop(large_file().unwrap())).join().unwrap_err();

@@ -2,6 +2,7 @@
 //! panic hook is the program's.
 
 use super::notes::{self, Kept};
+use super::thrown::{self, Known, Thrown, Words};
 use super::{judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -150,8 +151,8 @@ pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, old: *mut u8) {
     }
 }
 
-/// std puts the message into a box, to be caught, and then makes the block that is thrown, with nothing between the two. By then the
-/// program's panic hook has run: where that has said nothing, the message still tells why.
+/// std puts the message into a box, to be caught, and then makes the block that is thrown, with nothing between the two. Where
+/// it is not seen when it is thrown, the message is read here.
 ///
 /// # Safety
 /// That of `note_block`.
@@ -164,8 +165,11 @@ unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, old: *mut u8) {
     // realloc(3) of no bytes counts as one of all that there are.
     let size = if bytes == usize::MAX { 0 } else { bytes };
     let errno = sys::errno::errno();
-    if old.is_null() && THROWN_BYTES.contains(&bytes) && may_read() {
-        note_thrown(block as usize);
+    if old.is_null() && THROWN_BYTES.contains(&bytes) && may_read() && !thrown::is_seen() {
+        let is_thrown_on = [0, GIVEN_BACK, blocks.thrown.get()].contains(&blocks.last.at.get());
+        // SAFETY: what this thread has just got, and what std has put there: it is not given back before this panic is caught.
+        let words = unsafe { blocks.last.read(Words::MOST_BYTES + 1) };
+        note_thrown(block as usize, Words::of(words.unwrap_or(&[])), is_thrown_on);
     }
     sys::errno::set_errno(errno);
     if old.is_null() {
@@ -202,22 +206,34 @@ fn may_read() -> bool {
     written::has_write()
 }
 
-/// A block is made that std may throw, of what lies in the block before it.
-fn note_thrown(block: usize) {
+/// What was thrown since something was refused.
+static THROWN: Known = Known::new();
+
+/// std throws something. By now the program's panic hook has run: where that has said nothing, the message still tells why.
+pub(super) fn hear_thrown(thrown: Thrown) {
+    // Something may be why the process ends: the message of a panic before, too.
+    let may_matter = notes::is_watching() || [&LAST, &CAUGHT].iter().any(|words| words.load(Relaxed) != 0);
+    if may_matter && refused::count() != 0 {
+        let is_thrown_on = THROWN.meet(thrown);
+        note_thrown(thrown.exception, thrown.words(), is_thrown_on);
+    }
+}
+
+/// It is thrown by what lies at `block`: these words, which may be the ones that were thrown before.
+fn note_thrown(block: usize, words: Words, is_thrown_on: bool) {
     let (blocks, here) = (blocks(), here());
-    // Nothing has been boxed: what was thrown before is thrown on, or another thread's is.
-    let is_rethrown = [0, GIVEN_BACK, blocks.thrown.get()].contains(&blocks.last.at.get());
     let is_new = !has_spoken() || here.is_thrown.get();
-    if let Some(text) = message_in(&blocks.last) {
+    let text = if is_thrown_on { None } else { words.text() };
+    if let Some(text) = text {
         if is_new {
             hear_unsaid(text);
         }
         blocks.first.set(0, 0);
-    } else if !has_spoken() || is_caught(block) && !is_rethrown {
+    } else if !has_spoken() || is_caught(block) && !is_thrown_on {
         // No text at all: it is about memory if it is an error that is.
         let text: &[u8] = match () {
-            () if is_error_of_memory(&blocks.last) => b"out of memory",
-            () if is_rethrown => b"Any { .. }",
+            () if is_error_of_memory(words) => b"out of memory",
+            () if is_thrown_on => b"Any { .. }",
             () => b"panicked",
         };
         hear_unsaid(text);
@@ -234,25 +250,16 @@ fn is_caught(block: usize) -> bool {
 }
 
 /// Whether a box holds an `io::Error` that says so, or the `TryReserveError` of what this thread was refused last.
-fn is_error_of_memory(block: &Block) -> bool {
-    let (bytes, no_words) = (block.bytes.get(), [0; WORD]);
-    if bytes != WORD && bytes != 2 * WORD {
-        return false;
+fn is_error_of_memory(words: Words) -> bool {
+    match *words.as_slice() {
+        [word] => rust::errors_of_memory().contains(&word),
+        [one, other] => refused::last_here().is_some_and(|(_, request)| {
+            let is = |word: usize, number: u64| word as u64 == number;
+            let align = request.align.unwrap_or(0);
+            is(one, align) && is(other, request.bytes) || is(other, align) && is(one, request.bytes)
+        }),
+        _ => false,
     }
-    // SAFETY: what this thread has just got, and what std has put there: it is not given back before this panic is caught.
-    let Some(words) = (unsafe { block.read(bytes) }) else { return false };
-    let word = |index: usize| {
-        let word = words.get(index * WORD..).and_then(|rest| rest.first_chunk());
-        usize::from_ne_bytes(*word.unwrap_or(&no_words))
-    };
-    if bytes == WORD {
-        return rust::errors_of_memory().contains(&word(0));
-    }
-    refused::last_here().is_some_and(|(_, request)| {
-        let is = |word: usize, number: u64| word as u64 == number;
-        let align = request.align.unwrap_or(0);
-        is(word(0), align) && is(word(1), request.bytes) || is(word(1), align) && is(word(0), request.bytes)
-    })
 }
 
 fn has_spoken() -> bool {
@@ -283,34 +290,6 @@ pub(super) fn hear_unboxed() {
     };
     let text = text_in(&blocks.first).or_else(|| text_in(&blocks.last));
     hear_unsaid(text.unwrap_or(b"panicked"));
-}
-
-/// The text that a box holds: a `String`, or a `&'static str`. Other blocks of that size hold neither, as a rule: nothing is found
-/// there, or nothing that speaks of memory.
-fn message_in<'a>(block: &Block) -> Option<&'a [u8]> {
-    const MOST_CAPACITY: usize = 1 << 20;
-    let bytes = block.bytes.get();
-    if bytes != 2 * WORD && bytes != 3 * WORD {
-        return None;
-    }
-    // SAFETY: what this thread has just got, and what std has put there: neither is given back before this panic is caught.
-    let words = unsafe { block.read(bytes) }?;
-    let word = |index: usize| words.get(index * WORD..)?.first_chunk().copied().map(usize::from_ne_bytes);
-    // Where the text is, its length, and its capacity, in whatever order.
-    let words = [word(0)?, word(1)?, word(2).unwrap_or(MOST_CAPACITY)];
-    let start = words.into_iter().max()?;
-    let len = words.into_iter().min()?;
-    if words.into_iter().filter(|word| *word <= MOST_CAPACITY).count() != 2 {
-        return None;
-    }
-    // SAFETY: as above, or a text of the program's own, which is there as long as the program.
-    let text = unsafe { sys::memory::readable(start, len, MESSAGE_BYTES) }?;
-    match core::str::from_utf8(text) {
-        Ok(_) => Some(text),
-        // It is cut within a character.
-        Err(error) if error.error_len().is_none() => Some(text),
-        Err(_) => None,
-    }
 }
 
 fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {

@@ -11,7 +11,7 @@ use super::real::WATCHES_C_HEAP;
 use super::settings::{BEGINNINGS, BadVariable, Environment, ReportTo, Settings, Wishes, resolve};
 use super::{
     aborts, arenas, asked, c_heap, dlopen, exits, frames, interface::Source, interpose, lease, mappings,
-    notes, onlooker, profile, record, resident, rust, stack, trial, verdict,
+    notes, onlooker, panics, profile, record, resident, rust, stack, thrown, trial, verdict,
 };
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
@@ -116,6 +116,7 @@ unsafe fn arm_once(
         say_that_nothing_can_be_told();
     }
     exits::watch_exit();
+    thrown::watch(arm_once as *const () as usize, panics::hear_thrown);
     onlooker::begin();
     if lease::is_shared() {
         asked::heed_stillness();

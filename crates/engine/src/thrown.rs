@@ -18,6 +18,8 @@ const MESSAGE_BYTES: usize = 1024;
 /// A box that is thrown: `Box<dyn Any + Send>`.
 #[derive(Clone, Copy)]
 pub struct Thrown {
+    /// Where that lies by which it is thrown.
+    pub exception: usize,
     data: usize,
     /// What is known of its type: the destructor, the size, the alignment.
     table: usize,
@@ -93,7 +95,8 @@ unsafe extern "C" fn look(exception: *const Exception) {
         return;
     }
     // SAFETY: std's, which has thrown this one.
-    let thrown = unsafe { Thrown { data: (*exception).data, table: (*exception).table } };
+    let (data, table) = unsafe { ((*exception).data, (*exception).table) };
+    let thrown = Thrown { exception: exception as usize, data, table };
     let errno = sys::errno::errno();
     if let Some(then) = THEN.get() {
         then(thrown);
@@ -111,7 +114,7 @@ impl Thrown {
 
     /// What is in it, where that may be up to three words.
     pub fn words(self) -> Words {
-        let bytes = self.size().filter(|bytes| *bytes <= 3 * WORD).unwrap_or(0);
+        let bytes = self.size().filter(|bytes| *bytes <= Words::MOST_BYTES).unwrap_or(0);
         // SAFETY: it is thrown, and nobody has it before it is caught.
         let read = unsafe { sys::memory::readable(self.data, bytes, bytes) };
         Words::of(read.unwrap_or(&[]))
@@ -139,11 +142,17 @@ pub struct Words {
 }
 
 impl Words {
+    pub const MOST_BYTES: usize = 3 * WORD;
+
+    /// None where it is no whole number of words, or more.
     pub fn of(bytes: &[u8]) -> Words {
         let mut words = [0; 3];
-        let (whole, _) = bytes.as_chunks::<WORD>();
+        let (whole, rest) = bytes.as_chunks::<WORD>();
+        if !rest.is_empty() || whole.len() > words.len() {
+            return Words { words, len: 0 };
+        }
         words.iter_mut().zip(whole).for_each(|(word, bytes)| *word = usize::from_ne_bytes(*bytes));
-        Words { words, len: whole.len().min(3) }
+        Words { words, len: whole.len() }
     }
 
     pub fn as_slice(&self) -> &[usize] {

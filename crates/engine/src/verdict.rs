@@ -109,7 +109,10 @@ fn of_panic() -> Option<Guilt> {
     panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
-    if words.has(PanicWords::SIGNAL_STACK) && is_missing() {
+    // Another thread may have given back by now what this one was refused.
+    let was_refused_it =
+        || words.has(PanicWords::MEMORY) && is_thread_without_its_signal_stack() && notes::mapped().is_some();
+    if words.has(PanicWords::SIGNAL_STACK) && (was_refused_it() || is_missing()) {
         return Some(Guilt { cause: Cause::Thread, request: None, evidence: Evidence::Said });
     }
     if (words.has(PanicWords::THREAD) || words.0 == 0)
