@@ -90,12 +90,12 @@ unsafe extern "C" fn throw() {
 /// An exception is about to be thrown.
 unsafe extern "C" fn look(exception: *const Exception) {
     // SAFETY: each exception begins with its class.
-    let class = unsafe { (&raw const (*exception).class).read() };
+    let class = unsafe { exception.cast::<u64>().read() };
     if class != CLASS_OF_RUST {
         return;
     }
-    // SAFETY: std's, which has thrown this one.
-    let (data, table) = unsafe { ((*exception).data, (*exception).table) };
+    // SAFETY: std's, which has made it, and throws it: nobody else has it now.
+    let Exception { data, table, .. } = unsafe { exception.read() };
     let thrown = Thrown { exception: exception as usize, data, table };
     let errno = sys::errno::errno();
     if let Some(then) = THEN.get() {
