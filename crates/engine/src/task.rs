@@ -14,7 +14,8 @@ static NAME: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 
 /// From now on the process is at this; `None`: at nothing in particular. Cut where it is too long.
 pub fn begin(name: Option<&[u8]>) {
-    LEN.store(0, Ordering::Release);
+    // Relaxed: it publishes nothing.
+    LEN.store(0, Ordering::Relaxed);
     let Some(name) = name else { return };
     let name = name.get(..TOKEN_MAX_BYTES).unwrap_or(name);
     for (word, bytes) in NAME.iter().zip(name.chunks(8)) {
