@@ -46,8 +46,12 @@ impl Import {
             if !objects::segments(object).any(|segment| segment.contains(&inside)) {
                 return ControlFlow::Continue(());
             }
-            let slot = objects::dynamic_of(object)
-                .and_then(|dynamic| slot_of(name, dynamic, object.dlpi_addr as usize));
+            let base = object.dlpi_addr as usize;
+            // glibc has made an address of it, which lies in the object; musl leaves it as it is in the file.
+            let is_address = |value: usize| objects::segments(object).any(|segment| segment.contains(&value));
+            let address_of = |value| if is_address(value) { value } else { base.wrapping_add(value) };
+            let slot =
+                objects::dynamic_of(object).and_then(|dynamic| slot_of(name, dynamic, base, &address_of));
             found = slot.and_then(|slot| {
                 // SAFETY: a slot of the object's, which is loaded and stays, as it has code that calls us.
                 let address = unsafe { (slot as *const usize).read() };
@@ -97,9 +101,14 @@ const DT_RELACOUNT: isize = 0x6fff_fff9;
 const DT_SYMTAB: isize = 6;
 const DT_STRTAB: isize = 5;
 
-fn slot_of(name: Name<'_>, dynamic: objects::Dynamic, base: usize) -> Option<usize> {
-    let symbols = dynamic.address_of(dynamic.value(DT_SYMTAB)?);
-    let texts = dynamic.address_of(dynamic.value(DT_STRTAB)?);
+fn slot_of(
+    name: Name<'_>,
+    dynamic: objects::Dynamic,
+    base: usize,
+    address_of: &dyn Fn(usize) -> usize,
+) -> Option<usize> {
+    let symbols = address_of(dynamic.value(DT_SYMTAB)?);
+    let texts = address_of(dynamic.value(DT_STRTAB)?);
     let is_named = |index: usize| {
         let symbol = (symbols as *const libc::Elf64_Sym).wrapping_add(index);
         // SAFETY: an entry that a relocation names, of a table that is mapped as long as the object.
@@ -110,7 +119,7 @@ fn slot_of(name: Name<'_>, dynamic: objects::Dynamic, base: usize) -> Option<usi
     // The linker puts first what is relative to the object itself, and tells how many.
     let first = dynamic.value(DT_RELACOUNT).unwrap_or(0);
     [(DT_RELA, DT_RELASZ, first), (DT_JMPREL, DT_PLTRELSZ, 0)].into_iter().find_map(|(at, bytes, first)| {
-        let start = dynamic.address_of(dynamic.value(at)?) as *const Relocation;
+        let start = address_of(dynamic.value(at)?) as *const Relocation;
         let count = dynamic.value(bytes)? / size_of::<Relocation>();
         (first..count).find_map(|index| {
             // SAFETY: within the table, as the dynamic section describes it, which is mapped as long as the object.

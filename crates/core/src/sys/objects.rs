@@ -526,7 +526,7 @@ impl Dynamic {
 
     /// An address in the object. glibc has made one of it, in all but the kernel's own object, which may have been linked
     /// for any address; musl leaves it as it is in the file. It lies in the object, as the dynamic section does.
-    pub(super) fn address_of(self, value: usize) -> usize {
+    fn address_of(self, value: usize) -> usize {
         let moved = self.base.wrapping_add(value);
         let from_here = |address: usize| address.abs_diff(self.entries as usize);
         if from_here(moved) < from_here(value) { moved } else { value }
