@@ -118,7 +118,7 @@ pub struct Run {
     #[arg(long, value_name = "FACTOR", default_value_t = 2.0, value_parser = text(factor), allow_negative_numbers = true)]
     pub grow: f64,
 
-    /// The largest limit to retry with [default: the container's limit, or the machine's memory]
+    /// The largest limit to retry with [default: 90% of the container's limit, or the machine's memory]
     #[arg(long, value_name = "LIMIT", value_parser = text(limit), allow_negative_numbers = true)]
     pub max_limit: Option<Limit>,
 

@@ -45,6 +45,15 @@ fn it_ends_with_0_and_says_on_plain_lines_what_holds() {
 }
 
 #[test]
+fn a_budget_that_run_would_set_is_told() {
+    let output = doctor("", "", &[("OOMGUARD_BUDGET", "300Mi")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("300 MiB"), "{text}");
+    assert!(text.contains("from OOMGUARD_BUDGET"), "{text}");
+    assert!(!text.contains("nothing limits memory"), "{text}");
+}
+
+#[test]
 fn a_guard_can_be_preloaded_and_recorded_where_these_tests_run() {
     // Whatever the user's own settings are.
     let found = json("", &[("OOMGUARD_LIMIT", "1Ki"), ("OOMGUARD_RESERVE", "nonsense")]);

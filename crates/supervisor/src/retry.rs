@@ -29,7 +29,8 @@ impl Retry {
         Retry { factor, ceiling: None, most_tries: u32::MAX, between: None }
     }
 
-    /// Sets the largest limit to try with. Without it: the container's limit, or the machine's memory.
+    /// Sets the largest limit to try with. Without it: 90 % of the container's limit, as whoever waits for the worker needs the rest,
+    /// or the machine's memory.
     #[must_use]
     pub fn up_to(mut self, ceiling: Limit) -> Retry {
         self.ceiling = Some(ceiling);
@@ -52,9 +53,11 @@ impl Retry {
 
     /// The ceiling in bytes, here and now.
     pub(super) fn ceiling_bytes(&self) -> u64 {
-        let whole = "100%".parse().unwrap_or(Limit::Off);
-        let ceiling = self.ceiling.unwrap_or(whole);
-        super::resolve(ceiling, "").unwrap_or(u64::MAX)
+        let ceiling = match self.ceiling {
+            Some(ceiling) => super::resolve(ceiling, ""),
+            None => super::resolve(Limit::Auto, "").or_else(crate::sys::memory::machine_memory),
+        };
+        ceiling.unwrap_or(u64::MAX)
     }
 
     /// Whether there is to be another try, as far as its end and the number of tries tell.

@@ -48,7 +48,8 @@ class ProcessPoolExecutor(Executor):
         budget: What all workers may use together; needs workers that begin anew.
         retries: How often a task is tried again when it ran out of memory.
         grow: What the limit is multiplied by for each retry; above 1.
-        max_limit: The largest limit to retry with. Default: the budget, the container's limit, or the machine's memory.
+        max_limit: The largest limit to retry with. Default: the budget, 90 % of the container's limit, or the
+            machine's memory.
 
     By name, too: measure, patience, on_refusal, stall, as the options of `oomguard run`.
     """

@@ -225,7 +225,7 @@ def run(
         budget: What the command and all that it starts may use together.
         retries: How often the command is started again when it ran out of memory.
         grow: What the limit is multiplied by for each retry; above 1.
-        max_limit: The largest limit to retry with. Default: the container's limit, or the machine's memory.
+        max_limit: The largest limit to retry with. Default: 90 % of the container's limit, or the machine's memory.
         timeout: Of all tries together.
 
     Every other argument is that of `Popen`. A retry finds `input` as the first try did, and a file that was given as

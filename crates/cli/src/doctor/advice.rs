@@ -63,7 +63,8 @@ fn kills_together(found: &Examination) -> Option<String> {
 }
 
 fn no_limit(found: &Examination) -> Option<String> {
-    if found.run.limit.is_some() || found.asked_limit.as_ref().is_ok_and(|asked| asked.is_some()) {
+    let is_asked_for = found.asked_limit.as_ref().is_ok_and(|asked| asked.is_some());
+    if found.run.limit.is_some() || is_asked_for || found.asked_budget.is_some() || found.joined.is_some() {
         return None;
     }
     Some(

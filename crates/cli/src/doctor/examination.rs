@@ -19,6 +19,8 @@ pub struct Examination {
     pub guard: Plan,
     /// What `--budget auto` would share, in bytes.
     pub budget: Option<u64>,
+    /// What `OOMGUARD_BUDGET` has everything share that `run` starts, in bytes.
+    pub asked_budget: Option<u64>,
     /// The budget that this process is in.
     pub joined: Option<Joined>,
     /// Those of ours that somebody set.
@@ -68,6 +70,10 @@ impl Examination {
         };
         let (run, guard) = (plan(DEFAULT_MEASURE), plan(Measure::default()));
         let budget = here.limit_for(Some(Limit::Auto), None, Measure::Resident).map(|limit| limit.bytes);
+        let asked_budget = asked(&environment, variable::BUDGET, arguments::limit).ok().flatten();
+        let asked_budget = asked_budget
+            .and_then(|budget| here.limit_for(Some(budget), None, Measure::Resident))
+            .map(|limit| limit.bytes);
         let joined = if environment(variable::LEDGER).is_some() { SharedBudget::inherited() } else { None };
         let joined = joined.map(|joined| Joined { bytes: joined.bytes(), used: joined.used() });
         let variables = [
@@ -94,6 +100,7 @@ impl Examination {
             run,
             guard,
             budget,
+            asked_budget,
             joined,
             variables,
             misspelt: Vec::new(),

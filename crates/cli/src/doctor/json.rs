@@ -35,6 +35,7 @@ pub fn of(found: &Examination, advice: &[Advice]) -> Value {
         "guard": plan(&found.guard),
         "budget": {
             "auto": found.budget,
+            "asked": found.asked_budget,
             "joined": found.joined.map(|joined| json!({ "bytes": joined.bytes, "used": joined.used })),
         },
         "hints": found.hints.iter().map(|(name, value)| {

@@ -93,7 +93,8 @@ fn plans(found: &Examination, screen: &mut Screen) {
         screen.row(name, &limit, &origin);
     }
     let (size_of_it, origin) = shared(found);
-    screen.row("--budget auto", &size_of_it, &origin);
+    let name = if found.asked_budget.is_some() { "run, together" } else { "--budget auto" };
+    screen.row(name, &size_of_it, &origin);
     screen.row("held by", "the soft rlimit", "which ulimit, su and sudo may lift: run --hard");
     let mut names: Vec<String> =
         found.hints.iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
@@ -119,6 +120,9 @@ fn shared(found: &Examination) -> (String, String) {
     };
     if let Some(joined) = found.joined {
         return (size(joined.bytes), format!("{} leased; run joins it; {cannot}", size(joined.used)));
+    }
+    if let Some(bytes) = found.asked_budget {
+        return (size(bytes), format!("from OOMGUARD_BUDGET; {cannot}"));
     }
     match found.budget {
         Some(bytes) => {
