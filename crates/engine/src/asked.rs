@@ -50,7 +50,7 @@ pub extern "C" fn begin_in_child() {
         lease::begin_in_child();
         heed_stillness();
     }
-    loading::end();
+    loading::forget();
     resident::settle_child();
 }
 

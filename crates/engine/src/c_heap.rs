@@ -230,6 +230,7 @@ macro_rules! family {
 
                 /// While it matters what is allocated after a refusal.
                 unsafe extern "C" fn counted($($argument: $type),*) -> *mut c_void {
+                    notes::tell_loading($bytes);
                     // SAFETY: found when counting began; the arguments are the caller's.
                     let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
                     if !block.is_null() {
@@ -335,6 +336,7 @@ pub unsafe extern "C" fn posix_memalign(block: *mut *mut c_void, align: usize, b
     let Some(real) = real else { return libc::ENOMEM };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used nothing up.
     let call = || unsafe { real(block, align, bytes) };
+    notes::tell_loading(bytes);
     let result = call();
     if result == 0 && notes::is_watching() {
         notes::count(bytes);

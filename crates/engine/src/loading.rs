@@ -5,6 +5,9 @@
 //! ```text
 //!   begin ──▶ lifted, and the heap is counted ──the thread takes more than the linker does, maps or looks up something──▶ as before
 //! ```
+//! Several threads may load at once: they wait for one another in the linker, and it is lifted until the last one has left. What is
+//! taken meanwhile is looked at before it is, so that it is refused where there is no room for it.
+//!
 //! Nothing of ours is called when dlopen returns: it is left by a jump, as the linker looks at who called it.
 
 use super::{notes, resident};
@@ -12,63 +15,114 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use oomguard_core::sys;
 
-// Relaxed throughout: each number stands by itself. Two threads that load at once wait for one another in the linker: it is the
-// last one that ends it.
+// Relaxed throughout: each number stands by itself, and who has changed how many load looks again whether that still holds.
 
-/// The thread that loads something; zero for none.
-static THREAD: AtomicU32 = AtomicU32::new(0);
-/// What it has allocated since.
-static BYTES: AtomicU64 = AtomicU64::new(0);
-/// When it began, and how often others have allocated since.
+/// A thread that loads something.
+struct Loader {
+    /// Zero for none.
+    thread: AtomicU32,
+    /// What it has asked for since.
+    bytes: AtomicU64,
+}
+
+/// More do not load at once, as a rule: for one that finds no place here the limit stays as it is.
+static LOADERS: [Loader; 8] =
+    [const { Loader { thread: AtomicU32::new(0), bytes: AtomicU64::new(0) } }; 8];
+/// How many of these there are.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+/// When the last one began, and what others have asked for since.
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
-static OTHERS: AtomicU32 = AtomicU32::new(0);
+static OTHERS_BYTES: AtomicU64 = AtomicU64::new(0);
+
+fn of_thread(thread: u32) -> Option<&'static Loader> {
+    LOADERS.iter().find(|loader| loader.thread.load(Relaxed) == thread)
+}
 
 /// The calling thread is about to load a library.
 pub fn begin() {
     let errno = sys::errno::errno();
-    if resident::lift_for_loading() {
-        BYTES.store(0, Relaxed);
+    let tid = sys::process::tid();
+    let place = || {
+        if !resident::lift_for_loading() {
+            return None;
+        }
+        let is_taken = |loader: &&Loader| loader.thread.compare_exchange(0, tid, Relaxed, Relaxed).is_ok();
+        let taken = LOADERS.iter().find(is_taken);
+        match taken {
+            Some(_) => _ = COUNT.fetch_add(1, Relaxed),
+            None => resident::settle_after_loading(),
+        }
+        taken
+    };
+    // It may have loaded another one, or do so still.
+    if let Some(loader) = of_thread(tid).or_else(place) {
+        loader.bytes.store(0, Relaxed);
+        OTHERS_BYTES.store(0, Relaxed);
         BEGAN_MS.store(sys::clock::monotonic_ms(), Relaxed);
-        THREAD.store(sys::process::tid(), Relaxed);
-        notes::count_for_loading(Some(allocated));
+        notes::count_for_loading(Some(about_to_take));
     }
     sys::errno::set_errno(errno);
 }
 
-/// An allocation of so many bytes has worked, while a library is loaded.
-fn allocated(bytes: usize) {
+/// So many bytes are about to be asked for.
+pub fn about_to_take(bytes: usize) {
     /// The linker's lists are smaller, a block as well as all of them.
     const ONE_BYTES: usize = 64 << 10;
     const ALL_BYTES: u64 = 1 << 20;
     /// The thread may wait, or end, without another allocation.
     const MOST_MS: u64 = 1000;
-    const OTHERS_PER_LOOK: u32 = 64;
-    let has_left = if THREAD.load(Relaxed) == sys::process::tid() {
-        let all = BYTES.fetch_add(bytes as u64, Relaxed).saturating_add(bytes as u64);
-        bytes >= ONE_BYTES || all >= ALL_BYTES
-    } else {
-        (bytes >= ONE_BYTES || OTHERS.fetch_add(1, Relaxed).is_multiple_of(OTHERS_PER_LOOK))
-            && sys::clock::monotonic_ms().saturating_sub(BEGAN_MS.load(Relaxed)) > MOST_MS
-    };
-    if has_left {
-        end();
+    if COUNT.load(Relaxed) == 0 {
+        return;
     }
+    let add = |sum: &AtomicU64| (sum.fetch_add(bytes as u64, Relaxed), bytes as u64);
+    if let Some(loader) = of_thread(sys::process::tid()) {
+        let (before, more) = add(&loader.bytes);
+        if bytes >= ONE_BYTES || before.saturating_add(more) >= ALL_BYTES {
+            end_of(loader);
+        }
+        return;
+    }
+    let (before, more) = add(&OTHERS_BYTES);
+    let errno = sys::errno::errno();
+    if before / ALL_BYTES != before.saturating_add(more) / ALL_BYTES
+        && (sys::clock::monotonic_ms().saturating_sub(BEGAN_MS.load(Relaxed)) > MOST_MS
+            || !resident::has_room_for(more.max(ALL_BYTES)))
+    {
+        LOADERS.iter().for_each(end_of);
+    }
+    sys::errno::set_errno(errno);
 }
 
 /// The calling thread has called what the linker does not call.
 pub fn end_if_here() {
-    let thread = THREAD.load(Relaxed);
-    if thread != 0 && thread == sys::process::tid() {
-        end();
+    if COUNT.load(Relaxed) != 0
+        && let Some(loader) = of_thread(sys::process::tid())
+    {
+        end_of(loader);
     }
 }
 
-/// Nobody loads anything any more; also in a child of fork(2).
-pub fn end() {
-    if THREAD.swap(0, Relaxed) != 0 {
-        let errno = sys::errno::errno();
+/// It does not load anything any more.
+fn end_of(loader: &Loader) {
+    if loader.thread.swap(0, Relaxed) == 0 {
+        return;
+    }
+    let errno = sys::errno::errno();
+    if COUNT.fetch_sub(1, Relaxed) == 1 {
         notes::count_for_loading(None);
-        resident::settle_after_loading();
-        sys::errno::set_errno(errno);
+        // Another one has begun meanwhile.
+        if COUNT.load(Relaxed) != 0 {
+            notes::count_for_loading(Some(about_to_take));
+        }
+    }
+    resident::settle_after_loading();
+    sys::errno::set_errno(errno);
+}
+
+/// In a child of fork(2), whose limit is set anew: nobody loads anything there.
+pub fn forget() {
+    if COUNT.swap(0, Relaxed) != 0 {
+        LOADERS.iter().for_each(|loader| loader.thread.store(0, Relaxed));
+        notes::count_for_loading(None);
     }
 }

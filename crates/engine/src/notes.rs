@@ -354,17 +354,27 @@ fn is_counting() -> bool {
     WATCHING.load(SeqCst) || IS_LOADING.load(SeqCst)
 }
 
-/// A library is loaded, and whoever looks after that is told of each allocation.
+/// A library is loaded, and whoever looks after that is told before each allocation.
 static IS_LOADING: AtomicBool = AtomicBool::new(false);
 static TELL_LOADING: Hook<fn(usize)> = Hook::new();
 
-/// Has what is allocated told to `tell`, or to nobody any more.
+/// Has what is to be allocated told to `tell`, or to nobody any more.
 pub(super) fn count_for_loading(tell: Option<fn(usize)>) {
     if let Some(tell) = tell {
         TELL_LOADING.set(tell);
     }
     IS_LOADING.store(tell.is_some(), SeqCst);
     count_as_watched();
+}
+
+/// So many bytes are about to be allocated; of no matter where they are more than can be.
+pub(super) fn tell_loading(bytes: usize) {
+    if IS_LOADING.load(Relaxed)
+        && bytes <= isize::MAX as usize
+        && let Some(tell) = TELL_LOADING.get()
+    {
+        tell(bytes);
+    }
 }
 
 /// Whether what is allocated is counted.
@@ -410,11 +420,6 @@ pub(super) fn is_translating() -> bool {
 
 /// An allocation of so many bytes worked.
 pub(super) fn count(bytes: usize) {
-    if IS_LOADING.load(Relaxed)
-        && let Some(tell) = TELL_LOADING.get()
-    {
-        tell(bytes);
-    }
     if !is_watching() || here().finds_words.get() {
         return;
     }

@@ -10,7 +10,7 @@
 use super::armed::{Armed, armed};
 use super::lease::Pledge;
 use super::{filter, lease, record, refused};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use oomguard_core::backoff::Backoff;
 use oomguard_core::contract::{LimitSource, Measure};
 use oomguard_core::growth::{Grant, Use};
@@ -68,15 +68,28 @@ pub(super) fn set(limit: Option<u64>, ceiling: Option<u64>, now: &MemoryUse, is_
     move_soft_limit(soft)
 }
 
-/// This process, a child that was just forked, shares a budget, and has nothing of it yet: it asks before it takes more.
+/// This process is a child that was just forked: nothing is lifted in it. Where it shares a budget it has nothing of that yet, and
+/// asks before it takes more.
 pub fn settle_child() {
-    if lease::is_shared()
-        && filter::may_ask()
-        && let Some(limit) = armed().and_then(limit)
-        && let Some(room) = room(limit)
-    {
+    let was_lifted = LIFTED.swap(0, Ordering::Relaxed) != 0;
+    LOADING.store(0, Ordering::Relaxed);
+    if was_lifted || lease::is_shared() && filter::may_ask() {
+        settle();
+    }
+}
+
+/// The soft limit leaves what is free.
+fn settle() {
+    if let Some(room) = armed().and_then(limit).and_then(room) {
         move_soft_limit(Some(room.soft(0)));
     }
+}
+
+/// Whether so many bytes more are within what this process could hold at the moment, for all that can be told.
+pub(super) fn has_room_for(bytes: u64) -> bool {
+    let used = memory_use();
+    let (Some(armed), Some(held)) = (armed(), used.held()) else { return true };
+    limit_of_a_moment(armed, &used).is_none_or(|limit| held.saturating_add(bytes) <= limit)
 }
 
 /// What the process holds of its limit.
@@ -395,8 +408,10 @@ pub fn would_be_refused(bytes: usize) -> bool {
     is_refused
 }
 
-/// Calls to posix_spawn(3) and the like that are under way, for which the soft limit is lifted.
-static LIFTED: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
+/// Calls to posix_spawn(3) and the like that are under way, and libraries that are loaded, for which the soft limit is lifted.
+static LIFTED: AtomicU32 = AtomicU32::new(0);
+/// The libraries of these.
+static LOADING: AtomicU32 = AtomicU32::new(0);
 
 /// What the soft limit is to be for a program that this process becomes, or starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -413,21 +428,42 @@ pub(super) fn lift_for_loading() -> bool {
     /// More than all but the largest libraries touch.
     const LOADING_BYTES: u64 = 16 << 20;
     let Some(limit) = armed().and_then(limit).filter(|_| filter::may_ask()) else { return false };
-    let Some(soft) = rlimit(Resource::Data).soft.filter(|soft| is_marked(*soft)) else { return false };
+    LIFTED.fetch_add(1, Ordering::Relaxed);
+    LOADING.fetch_add(1, Ordering::Relaxed);
+    let soft = rlimit(Resource::Data).soft;
+    heed_soft_limit(soft);
     let pledged = lease::pledged();
-    let Some(seen) = Seen::of(&memory_use()) else { return false };
-    let wanted = LOADING_BYTES.min(limit.saturating_sub(seen.held));
-    if soft < seen.data.saturating_add(wanted) {
-        // Where nothing is to be had, it is mapped all the same.
-        lease::make_room(Use { seen, shared: 0, pledged }, wanted);
+    if let Some(soft) = soft.filter(|soft| is_marked(*soft))
+        && let Some(seen) = Seen::of(&memory_use())
+    {
+        let wanted = LOADING_BYTES.min(limit.saturating_sub(seen.held));
+        if soft < seen.data.saturating_add(wanted) {
+            // Where nothing is to be had, it is mapped all the same.
+            lease::make_room(Use { seen, shared: 0, pledged }, wanted);
+        }
     }
-    move_soft_limit(None)
+    let is_lifted = move_soft_limit(None);
+    if !is_lifted {
+        LOADING.fetch_sub(1, Ordering::Relaxed);
+        LIFTED.fetch_sub(1, Ordering::Relaxed);
+    }
+    is_lifted
 }
 
 /// It has been mapped.
 pub(super) fn settle_after_loading() {
-    if let Some(room) = armed().and_then(limit).and_then(room) {
-        move_soft_limit(Some(room.soft(0)));
+    LOADING.fetch_sub(1, Ordering::Relaxed);
+    settle_if_last();
+}
+
+/// Whoever had the limit lifted needs that no longer.
+fn settle_if_last() {
+    if LIFTED.fetch_sub(1, Ordering::Relaxed) == 1 {
+        settle();
+    }
+    // What a program that is started inherits is less; and somebody may have begun to load just now.
+    if LOADING.load(Ordering::Relaxed) != 0 {
+        move_soft_limit(None);
     }
 }
 
@@ -474,11 +510,7 @@ pub fn while_starting<T>(whom: For, spawn: impl FnOnce() -> T) -> T {
     sys::errno::set_errno(errno);
     let result = spawn();
     let errno = sys::errno::errno();
-    if LIFTED.fetch_sub(1, Ordering::Relaxed) == 1
-        && let Some(room) = room(limit)
-    {
-        move_soft_limit(Some(room.soft(0)));
-    }
+    settle_if_last();
     sys::errno::set_errno(errno);
     result
 }
