@@ -228,12 +228,12 @@ macro_rules! family {
                     }
                 }
 
-                /// While it matters what is allocated after a refusal.
+                /// While it matters what is allocated after a refusal, or while a library is loaded.
                 unsafe extern "C" fn counted($($argument: $type),*) -> *mut c_void {
                     notes::tell_loading($bytes);
                     // SAFETY: found when counting began; the arguments are the caller's.
                     let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
-                    if !block.is_null() {
+                    if !block.is_null() && notes::is_watching() {
                         notes::count($bytes);
                         // SAFETY: on its way to the program.
                         unsafe { panics::note_block(block.cast(), $bytes, $old) };

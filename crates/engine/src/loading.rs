@@ -26,8 +26,7 @@ struct Loader {
 }
 
 /// More do not load at once, as a rule: for one that finds no place here the limit stays as it is.
-static LOADERS: [Loader; 8] =
-    [const { Loader { thread: AtomicU32::new(0), bytes: AtomicU64::new(0) } }; 8];
+static LOADERS: [Loader; 8] = [const { Loader { thread: AtomicU32::new(0), bytes: AtomicU64::new(0) } }; 8];
 /// How many of these there are.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// When the last one began, and what others have asked for since.

@@ -420,7 +420,7 @@ pub(super) fn is_translating() -> bool {
 
 /// An allocation of so many bytes worked.
 pub(super) fn count(bytes: usize) {
-    if !is_watching() || here().finds_words.get() {
+    if here().finds_words.get() {
         return;
     }
     if std_line::is_held() {

@@ -291,6 +291,78 @@ int main(int count, char **words) {
 }
 ";
 
+/// Has loaded what its second word names, or has not found it; then it, or a thread of its own, asks for more than there is.
+const ASKER: &str = r#"#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+static int by_thread;
+static char *by_mapping(void) {
+    char *block = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return block == MAP_FAILED ? NULL : block;
+}
+static void *ask(void *none) {
+    char *block = by_thread ? NULL : malloc(1 << 30);
+    if (block) memset(block, 1, 1 << 30);
+    for (int n = 0; by_thread && n < 1000 && (block = by_mapping()); n++) memset(block, 1, 1 << 20);
+    if (!block) puts("coped");
+    fflush(stdout);
+    exit(0);
+}
+int main(int count, char **words) {
+    pthread_t thread;
+    dlopen(words[2], RTLD_NOW);
+    by_thread = !strcmp(words[1], "thread");
+    if (!by_thread) ask(NULL);
+    pthread_create(&thread, NULL, ask, NULL);
+    pthread_join(thread, NULL);
+}
+"#;
+
+/// Two threads load at once: the first one's library, its first word, looks up something while the second one waits for it.
+const TWO_LOADERS: &str = r#"#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static volatile int waiter;
+static pthread_t second;
+static char **libraries;
+static void *load(void *none) {
+    waiter = syscall(SYS_gettid);
+    if (!dlopen(libraries[2], RTLD_NOW)) puts(dlerror());
+    return NULL;
+}
+void constructed(void) {
+    char path[64], text[256] = "";
+    pthread_create(&second, NULL, load, NULL);
+    while (!waiter) usleep(1000);
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", waiter);
+    while (!strstr(text, ") S")) {
+        FILE *file = fopen(path, "r");
+        if (!fgets(text, sizeof text, file)) text[0] = 0;
+        fclose(file);
+    }
+    dlsym(RTLD_DEFAULT, "malloc");
+}
+int main(int count, char **words) {
+    libraries = words;
+    if (!dlopen(words[1], RTLD_NOW)) puts(dlerror());
+    pthread_join(second, NULL);
+    for (int n = 0; n < 1000; n++) {
+        void *library = dlopen(words[2], RTLD_NOW);
+        if (!library) { puts(dlerror()); return 1; }
+        dlclose(library);
+    }
+    puts("loaded");
+    return 0;
+}
+"#;
+
 fn compile(compiler: &Path, place: &Path, source: &str, name: &str, options: &[&str]) -> PathBuf {
     let (from, to) = (place.join(name).with_extension("c"), place.join(name));
     fs::write(&from, source).unwrap();
@@ -759,6 +831,23 @@ for turn in range(4):
             assert_eq!(seen.code, Some(0), "{options:?}: {}{}", seen.stdout, seen.stderr);
             let blocks: usize = seen.stdout.trim().parse().unwrap();
             assert!((80..=102).contains(&blocks), "{options:?}: {blocks} MiB");
+        }
+        let construct =
+            "void constructed(void); __attribute__((constructor)) void call(void) { constructed(); }";
+        let first = compile(construct, "first.so", &["-shared", "-fPIC"]);
+        let program = compile(TWO_LOADERS, "loaders", &["-rdynamic", "-pthread", "-ldl"]);
+        let command = [&program, &first, &library].map(|path| path.to_str().unwrap());
+        let seen = seen(&mut run(&["--limit", "100Mi"], &command));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "loaded\n"), "{}", seen.stderr);
+    });
+    add(trials, "what_is_asked_for_once_a_library_is_loaded_is_refused_as_ever", || {
+        let place = Marks::new("asker");
+        let Some(compiler) = c::c() else { return };
+        let program = compile(&compiler, &place.0, ASKER, "program", &["-pthread", "-ldl"]);
+        for (who, library) in [("itself", "./none.so"), ("itself", "libm.so.6"), ("thread", "./none.so")] {
+            let command = [program.to_str().unwrap(), who, library];
+            let seen = seen(&mut run(&["--limit", "64Mi"], &command));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "coped\n"), "{who}: {}", seen.stderr);
         }
     });
     add(trials, "who_may_not_ask_is_left_to_a_look", || {
