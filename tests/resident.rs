@@ -76,6 +76,7 @@ fn play(role: &str) -> ExitCode {
             // SAFETY: a string; the library's code does nothing by itself.
             let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW) };
             assert!(!handle.is_null());
+            assert!(block(1024).is_none(), "what is asked for now is no library's");
             let blocks = (0..1000).map_while(|_| {
                 let mut block = block(1)?;
                 block.resize(MIB, 1);

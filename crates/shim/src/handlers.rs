@@ -60,6 +60,14 @@ pub(super) fn hold(ours: Handler) {
     HELD.store(held, Ordering::Release);
 }
 
+/// The same of the one by which a forked child is told to stand still: its parent may have had none.
+pub(super) fn hold_in_child() {
+    if sys::signals::disposition(STILL_SIGNAL).sa_sigaction == asked::STAND_STILL as *const () as usize {
+        // Release: as above.
+        HELD.fetch_or(1 << STILL_SIGNAL, Ordering::Release);
+    }
+}
+
 /// What a held signal is handled by where the program wants the default.
 fn our_action(signal: c_int) -> libc::sigaction {
     if signal == STILL_SIGNAL {

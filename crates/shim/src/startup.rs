@@ -143,6 +143,7 @@ extern "C" fn in_child() {
         python::forget();
         stalls::forget();
         asked::begin_in_child();
+        handlers::hold_in_child();
         onlooker::begin();
     }
 }
