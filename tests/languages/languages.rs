@@ -195,6 +195,8 @@ pub const ALL: &[&Language] = &[
             dies("thrown-on"),
             dies("thrown-on-by-another"),
             dies("traced"),
+            dies("silent"),
+            recovers("silent-other").own(101),
             recovers("caught").own(101),
             recovers("caught-by-another").own(101),
             recovers("caught-silent").own(101),

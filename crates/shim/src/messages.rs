@@ -9,7 +9,7 @@ use oomguard_core::busy::Busy;
 use oomguard_core::contract::Evidence;
 use oomguard_core::message::{
     Message, STD_LINE, Story, claims_failure_for_memory, claims_failure_to_start_thread, drop_colours,
-    has_backtrace, is_of_backtrace, is_of_runtime_heap,
+    has_backtrace, is_of_backtrace, is_of_runtime_heap, says_to_try_again,
 };
 use oomguard_core::sys;
 use oomguard_core::sys::local::Zeroed;
@@ -138,13 +138,18 @@ pub(super) fn note_thrown(thrown: Thrown) {
     let is_refused_since = here().refusals_before.replace(refusals_here) != refusals_here;
     let has_told = here().has_told.replace(false);
     here().is_in_backtrace.set(false);
-    let is_of_memory = || thrown.words().text().is_some_and(claims_failure_for_memory);
-    if !(is_first
-        || is_thrown_on
-        || is_anybody_refused_since
-        || is_refused_since
-        || has_told
-        || is_of_memory())
+    let says = thrown.words();
+    let text = says.text();
+    let is_of_memory = text.is_some_and(|text| claims_failure_for_memory(text) || says_to_try_again(text));
+    // Its hook has said nothing of it, but it has a text, as what a hook would say.
+    let is_of_other = text.is_some() && !is_of_memory && !is_thrown_on && !has_told;
+    if is_of_other
+        || !(is_first
+            || is_thrown_on
+            || is_anybody_refused_since
+            || is_refused_since
+            || has_told
+            || is_of_memory)
     {
         put(Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() });
         record::note_said(Some(Message::Unrelated));

@@ -138,6 +138,16 @@ fn main() {
             set_hook(Box::new(|_| ()));
             panic!("{} has no header", way);
         }
+        "silent" => {
+            set_hook(Box::new(|_| ()));
+            panic_of_memory();
+        }
+        // It copes, and ends by a panic about something else, of which its hook says nothing.
+        "silent-other" => {
+            set_hook(Box::new(|_| ()));
+            drop(eat_fallibly());
+            panic!("{} has no header", way);
+        }
         "recover" => {
             drop(eat_fallibly());
             println!("recovered {}", work());
