@@ -230,7 +230,9 @@ macro_rules! family {
 
                 /// While it matters what is allocated after a refusal, or while a library is loaded.
                 unsafe extern "C" fn counted($($argument: $type),*) -> *mut c_void {
-                    notes::tell_loading($bytes);
+                    if !notes::may_allocate($bytes) {
+                        return null_mut();
+                    }
                     // SAFETY: found when counting began; the arguments are the caller's.
                     let block = real().map_or(null_mut(), |real| unsafe { real($($argument),*) });
                     if !block.is_null() && notes::is_watching() {
@@ -336,8 +338,7 @@ pub unsafe extern "C" fn posix_memalign(block: *mut *mut c_void, align: usize, b
     let Some(real) = real else { return libc::ENOMEM };
     // SAFETY: the arguments are the caller's, whose contract is the same; a failed call has used nothing up.
     let call = || unsafe { real(block, align, bytes) };
-    notes::tell_loading(bytes);
-    let result = call();
+    let result = if notes::may_allocate(bytes) { call() } else { libc::ENOMEM };
     if result == 0 && notes::is_watching() {
         notes::count(bytes);
     }

@@ -19,10 +19,20 @@ use oomguard_core::sys;
 
 /// A thread that loads something.
 struct Loader {
-    /// Zero for none.
+    /// Zero for none; or `BEGINS`.
     thread: AtomicU32,
     /// What it has asked for since.
     bytes: AtomicU64,
+}
+
+/// One that is not to be ended yet: nothing has been lifted for it.
+const BEGINS: u32 = u32::MAX;
+
+impl Loader {
+    fn begin(&self) {
+        self.bytes.store(0, Relaxed);
+        BEGAN_MS.store(sys::clock::monotonic_ms(), Relaxed);
+    }
 }
 
 /// More do not load at once, as a rule: for one that finds no place here the limit stays as it is.
@@ -41,37 +51,39 @@ fn of_thread(thread: u32) -> Option<&'static Loader> {
 pub fn begin() {
     let errno = sys::errno::errno();
     let tid = sys::process::tid();
-    let place = || {
-        if !resident::lift_for_loading() {
-            return None;
-        }
-        let is_taken = |loader: &&Loader| loader.thread.compare_exchange(0, tid, Relaxed, Relaxed).is_ok();
-        let taken = LOADERS.iter().find(is_taken);
-        match taken {
-            Some(_) => _ = COUNT.fetch_add(1, Relaxed),
-            None => resident::settle_after_loading(),
-        }
-        taken
-    };
+    if !resident::may_lift() {
+        return sys::errno::set_errno(errno);
+    }
+    let is_taken = |loader: &&Loader| loader.thread.compare_exchange(0, BEGINS, Relaxed, Relaxed).is_ok();
     // It may have loaded another one, or do so still.
-    if let Some(loader) = of_thread(tid).or_else(place) {
-        loader.bytes.store(0, Relaxed);
+    if let Some(loader) = of_thread(tid) {
+        loader.begin();
+    } else if let Some(loader) = LOADERS.iter().find(is_taken) {
+        loader.begin();
         OTHERS_BYTES.store(0, Relaxed);
-        BEGAN_MS.store(sys::clock::monotonic_ms(), Relaxed);
-        notes::count_for_loading(Some(about_to_take));
+        // From before it is lifted until it is no longer.
+        COUNT.fetch_add(1, Relaxed);
+        notes::count_for_loading(Some(may_take));
+        if resident::lift_for_loading() {
+            loader.thread.store(tid, Relaxed);
+        } else {
+            loader.thread.store(0, Relaxed);
+            stop_counting();
+        }
     }
     sys::errno::set_errno(errno);
 }
 
-/// So many bytes are about to be asked for.
-pub fn about_to_take(bytes: usize) {
+/// So many bytes are about to be asked for: whether the kernel is to be asked. It would give others what there is no room for while
+/// a library is loaded.
+pub fn may_take(bytes: usize) -> bool {
     /// The linker's lists are smaller, a block as well as all of them.
     const ONE_BYTES: usize = 64 << 10;
     const ALL_BYTES: u64 = 1 << 20;
     /// The thread may wait, or end, without another allocation.
     const MOST_MS: u64 = 1000;
     if COUNT.load(Relaxed) == 0 {
-        return;
+        return true;
     }
     let add = |sum: &AtomicU64| (sum.fetch_add(bytes as u64, Relaxed), bytes as u64);
     if let Some(loader) = of_thread(sys::process::tid()) {
@@ -79,17 +91,22 @@ pub fn about_to_take(bytes: usize) {
         if bytes >= ONE_BYTES || before.saturating_add(more) >= ALL_BYTES {
             end_of(loader);
         }
-        return;
+        return true;
     }
     let (before, more) = add(&OTHERS_BYTES);
+    if before / ALL_BYTES == before.saturating_add(more) / ALL_BYTES {
+        return true;
+    }
     let errno = sys::errno::errno();
-    if before / ALL_BYTES != before.saturating_add(more) / ALL_BYTES
-        && (sys::clock::monotonic_ms().saturating_sub(BEGAN_MS.load(Relaxed)) > MOST_MS
-            || !resident::has_room_for(more.max(ALL_BYTES)))
-    {
+    let is_over = sys::clock::monotonic_ms().saturating_sub(BEGAN_MS.load(Relaxed)) > MOST_MS;
+    let has_room = resident::has_room_for(more);
+    // A large one is asked about each time; of small ones it is the kernel that knows when they are too many.
+    let may_take = is_over || has_room || more < ALL_BYTES;
+    if is_over || !has_room && may_take {
         LOADERS.iter().for_each(end_of);
     }
-    sys::errno::set_errno(errno);
+    sys::errno::set_errno(if may_take { errno } else { libc::ENOMEM });
+    may_take
 }
 
 /// The calling thread has called what the linker does not call.
@@ -103,19 +120,24 @@ pub fn end_if_here() {
 
 /// It does not load anything any more.
 fn end_of(loader: &Loader) {
-    if loader.thread.swap(0, Relaxed) == 0 {
+    let thread = loader.thread.load(Relaxed);
+    if [0, BEGINS].contains(&thread) || loader.thread.compare_exchange(thread, 0, Relaxed, Relaxed).is_err() {
         return;
     }
     let errno = sys::errno::errno();
+    resident::settle_after_loading();
+    stop_counting();
+    sys::errno::set_errno(errno);
+}
+
+fn stop_counting() {
     if COUNT.fetch_sub(1, Relaxed) == 1 {
         notes::count_for_loading(None);
         // Another one has begun meanwhile.
         if COUNT.load(Relaxed) != 0 {
-            notes::count_for_loading(Some(about_to_take));
+            notes::count_for_loading(Some(may_take));
         }
     }
-    resident::settle_after_loading();
-    sys::errno::set_errno(errno);
 }
 
 /// In a child of fork(2), whose limit is set anew: nobody loads anything there.

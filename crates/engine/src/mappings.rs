@@ -277,9 +277,6 @@ unsafe fn mmap_by(
     offset: i64,
 ) -> *mut c_void {
     loading::end_if_here();
-    if is_data(protection, flags) {
-        loading::about_to_take(bytes);
-    }
     let is_laid_over = flags & libc::MAP_FIXED != 0 && is_data(protection, flags);
     let is_shared = is_shared(protection, flags);
     let before = if (is_laid_over || is_shared && lease::is_shared()) && armed().is_some() {
@@ -304,7 +301,8 @@ unsafe fn mmap_by(
             ) as *mut c_void
         },
     };
-    let mut mapped = map();
+    let may_take = !is_data(protection, flags) || loading::may_take(bytes);
+    let mut mapped = if may_take { map() } else { libc::MAP_FAILED };
     before.end(mapped != libc::MAP_FAILED);
     if mapped == libc::MAP_FAILED && is_data(protection, flags) {
         ask(bytes, &mut || {
@@ -367,8 +365,7 @@ unsafe fn mremap_by(
         },
     };
     let more = bytes.saturating_sub(old_bytes);
-    loading::about_to_take(more);
-    let mut mapped = map();
+    let mut mapped = if loading::may_take(more) { map() } else { libc::MAP_FAILED };
     if mapped == libc::MAP_FAILED && more > 0 {
         ask(more, &mut || {
             mapped = map();
@@ -417,10 +414,7 @@ unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, pro
         },
     };
     let writable = protection & libc::PROT_WRITE != 0;
-    if writable {
-        loading::about_to_take(bytes);
-    }
-    let mut result = protect();
+    let mut result = if !writable || loading::may_take(bytes) { protect() } else { -1 };
     if result != 0 && is_range_for_code(bytes, protection) {
         let_pass(&mut || result = protect());
     }

@@ -354,27 +354,24 @@ fn is_counting() -> bool {
     WATCHING.load(SeqCst) || IS_LOADING.load(SeqCst)
 }
 
-/// A library is loaded, and whoever looks after that is told before each allocation.
+/// A library is loaded, and whoever looks after that is asked before each allocation.
 static IS_LOADING: AtomicBool = AtomicBool::new(false);
-static TELL_LOADING: Hook<fn(usize)> = Hook::new();
+static ASK_LOADING: Hook<fn(usize) -> bool> = Hook::new();
 
-/// Has what is to be allocated told to `tell`, or to nobody any more.
-pub(super) fn count_for_loading(tell: Option<fn(usize)>) {
-    if let Some(tell) = tell {
-        TELL_LOADING.set(tell);
+/// Has `ask` asked before anything is allocated, or nobody any more.
+pub(super) fn count_for_loading(ask: Option<fn(usize) -> bool>) {
+    if let Some(ask) = ask {
+        ASK_LOADING.set(ask);
     }
-    IS_LOADING.store(tell.is_some(), SeqCst);
+    IS_LOADING.store(ask.is_some(), SeqCst);
     count_as_watched();
 }
 
-/// So many bytes are about to be allocated; of no matter where they are more than can be.
-pub(super) fn tell_loading(bytes: usize) {
-    if IS_LOADING.load(Relaxed)
-        && bytes <= isize::MAX as usize
-        && let Some(tell) = TELL_LOADING.get()
-    {
-        tell(bytes);
-    }
+/// Whether the allocator is to be asked for so many bytes; with errno where it is not.
+pub(super) fn may_allocate(bytes: usize) -> bool {
+    // More than can be is refused by whoever is asked.
+    let ask = ASK_LOADING.get().filter(|_| IS_LOADING.load(Relaxed) && bytes <= isize::MAX as usize);
+    ask.is_none_or(|ask| ask(bytes))
 }
 
 /// Whether what is allocated is counted.

@@ -85,11 +85,10 @@ fn settle() {
     }
 }
 
-/// Whether so many bytes more are within what this process could hold at the moment, for all that can be told.
+/// Whether so many bytes more are within what this process could hold at the moment.
 pub(super) fn has_room_for(bytes: u64) -> bool {
-    let used = memory_use();
-    let (Some(armed), Some(held)) = (armed(), used.held()) else { return true };
-    limit_of_a_moment(armed, &used).is_none_or(|limit| held.saturating_add(bytes) <= limit)
+    let limit = armed().and_then(limit).filter(|_| filter::may_ask());
+    limit.is_none_or(|limit| !matches!(answer(limit, bytes, 0, Asking::Whether), Answer::No | Answer::Short))
 }
 
 /// What the process holds of its limit.
@@ -117,8 +116,9 @@ fn room_beside(limit: u64, now: &MemoryUse) -> Option<Room> {
     Some(Room { data: seen.data, free: lease::free(seen, pledged).map_or(free, |leased| free.min(leased)) })
 }
 
-/// To so many bytes, or as far as it may go.
+/// To so many bytes, or as far as it may go: there it stays while a library is loaded.
 fn move_soft_limit(soft: Option<u64>) -> bool {
+    let soft = soft.filter(|_| LOADING.load(Ordering::Relaxed) == 0);
     let ceiling = ceiling();
     let now = rlimit(Resource::Data);
     let soft = match (soft, ceiling) {
@@ -392,9 +392,7 @@ pub(super) fn wait(armed: &Armed, bytes: u64, kind: lease::Kind, again: &mut dyn
 /// Whether a new private writable mapping of `bytes` would be refused right now, for good.
 pub fn would_be_refused(bytes: usize) -> bool {
     let limit = armed().and_then(limit).filter(|_| filter::may_ask());
-    if let Some(limit) = limit
-        && matches!(answer(limit, bytes as u64, 0, Asking::Whether), Answer::No | Answer::Short)
-    {
+    if !has_room_for(bytes as u64) {
         return true;
     }
     let is_refused = sys::memory::would_be_refused(bytes);
@@ -420,6 +418,11 @@ pub enum For {
     Guarded,
     /// Nobody moves it: it counts data, which is never less than what is resident.
     Unguarded,
+}
+
+/// Whether there is a limit that would be in the way of the dynamic linker.
+pub(super) fn may_lift() -> bool {
+    armed().and_then(limit).is_some() && filter::may_ask()
 }
 
 /// The dynamic linker is about to map a library, by calls that cannot ask: no limit of ours is in its way. What comes of it is
