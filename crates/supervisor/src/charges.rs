@@ -9,6 +9,8 @@ use crate::contract::Measure;
 use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Ledger, Row, Seen};
 use std::collections::{HashMap, HashSet};
+use std::fs::DirEntry;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 pub(super) struct Charges {
@@ -35,7 +37,7 @@ struct Written {
     /// What each had written by then, and what its children had been given that it has waited for: their files count as its own
     /// from then on.
     before: HashMap<Id, (u64, u64)>,
-    /// Who has written most of what it has needed since.
+    /// Who has written most of what it has needed since, to files in memory that it has open.
     writer: Option<Id>,
 }
 
@@ -107,9 +109,12 @@ impl Charges {
             }
             Some((id, now.saturating_sub(before.0)))
         });
-        let most = written.max_by_key(|(_, bytes)| *bytes);
         let grown = container.needed.saturating_sub(*needed);
-        *writer = most.filter(|(_, bytes)| grown > 0 && *bytes > grown / 2).map(|(id, _)| id);
+        // What goes to a pipe or to a disk fills nothing.
+        let fills = |(id, bytes): &(Id, u64)| {
+            grown > 0 && *bytes > grown / 2 && largest_written_file_of(id.pid()) > grown / 2
+        };
+        *writer = written.filter(fills).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id);
     }
 
     /// Who has written to files most of what the container needs since it is nearly full.
@@ -285,5 +290,41 @@ impl Charges {
             let id = Id::new(pid, life.start);
             self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes(), self.own);
         }
+    }
+}
+
+/// What is in use of the largest file in memory that process `pid` has open to write to.
+fn largest_written_file_of(pid: u32) -> u64 {
+    /// A server may have any number open.
+    const MOST_FILES: usize = 1024;
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    // The link's own mode tells how it was opened: proc_pid_fd(5).
+    let is_written = |file: &DirEntry| file.metadata().is_ok_and(|link| link.mode() & 0o200 != 0);
+    let in_use = files.take(MOST_FILES).flatten().filter(is_written).filter_map(|file| {
+        let fd = file.file_name().to_str()?.parse().ok()?;
+        Some(sys::fd::kept_in_memory_of(pid, fd)?.in_use)
+    });
+    in_use.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn only_what_is_kept_in_memory_counts_as_written_there() {
+        let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else { return };
+        file.write_all(&[1; 1 << 20]).unwrap();
+        let sleep = |stdout: Stdio| {
+            let mut sleep = Command::new("/bin/sleep");
+            sleep.arg("60").stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+            let mut sleeper = sleep.spawn().unwrap();
+            let bytes = largest_written_file_of(sleeper.id());
+            sleeper.kill().and_then(|()| sleeper.wait()).unwrap();
+            bytes
+        };
+        assert_eq!([sleep(file.into()), sleep(Stdio::null()), sleep(Stdio::piped())], [1 << 20, 0, 0]);
     }
 }

@@ -1,5 +1,5 @@
-"""Fills a file in memory beyond what its container has, which nobody has mapped: `files.py write|fallocate`. A child does, and another
-one takes memory beside it. Prints what each ended with."""
+"""Fills a file in memory beyond what its container has, which nobody has mapped: `files.py write|fallocate`. A child does, another
+one takes memory beside it, and a third writes more than both to where nothing is kept. Prints what the first two ended with."""
 
 import os
 import sys
@@ -18,6 +18,13 @@ def fill():
         time.sleep(0.02)
 
 
+def chat():
+    nowhere = os.open("/dev/null", os.O_WRONLY)
+    while True:
+        os.write(nowhere, b"1" * MIB)
+        time.sleep(0.005)
+
+
 def take():
     held = []
     for _ in range(20):
@@ -27,7 +34,7 @@ def take():
 
 
 children = {}
-for work in [fill, take]:
+for work in [chat, fill, take]:
     child = os.fork()
     if child == 0:
         try:
@@ -37,6 +44,8 @@ for work in [fill, take]:
             os._exit(3)
         os._exit(0)
     children[child] = work.__name__
-for _ in range(2):
+chatter, *others = children
+for _ in others:
     child, status = os.wait()
     print(children[child], os.waitstatus_to_exitcode(status), flush=True)
+os.kill(chatter, 9)
