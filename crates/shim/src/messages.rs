@@ -402,6 +402,10 @@ fn hear_plain(message: &[u8]) {
             return;
         }
         if about.is_some() && gone_on::may_pass_on(message.len()) {
+            // What it has said itself stays said.
+            if before.last == Some(Message::OutOfMemory) {
+                return;
+            }
             put(Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() });
             return record::note_said(Some(Message::Unrelated));
         }

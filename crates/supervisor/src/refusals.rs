@@ -362,13 +362,15 @@ impl Refusals {
 
     /// The program said something. `no_memory`: how ENOMEM is told in its user's language; empty in English.
     pub(super) fn note_said(&mut self, text: &[u8], no_memory: &[u8], on_stderr: bool, now: Moment) {
-        if self.has_read && !self.turned.is_within(now, u64::MAX, PASSED_ON_MS) {
-            return;
-        }
         self.is_thrown |= self.story.last == Some(Message::OutOfMemory)
             && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
             && place_of(text, OF_A_THROW).is_some();
-        if is_said_in(text, no_memory) {
+        let is_of_memory = is_said_in(text, no_memory);
+        let may_be_others = self.has_read && !self.turned.is_within(now, u64::MAX, PASSED_ON_MS);
+        if may_be_others && (is_of_memory || Message::of(text) == Some(Message::OutOfMemory)) {
+            return;
+        }
+        if is_of_memory {
             self.turn(now);
             self.go_back_to_it();
             self.story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
@@ -776,6 +778,13 @@ mod tests {
             say(&mut refusals, Message::OutOfMemory, now);
             assert_eq!(refusals.are_fatal(end_at(now, full)), fatal, "{reads} {now:?}");
         }
+        // That it fails at something else is its own.
+        let mut refusals = refused(&[2 * MIB]);
+        say(&mut refusals, Message::OutOfMemory, START);
+        refusals.note_read();
+        let later = Moment { used_ns: 0, at_ms: PASSED_ON_MS + 1 };
+        say(&mut refusals, Message::OtherDeath, later);
+        assert!(!refusals.are_fatal(end_at(later, full)));
     }
 
     #[test]

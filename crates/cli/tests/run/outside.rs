@@ -117,7 +117,8 @@ int main(int count, char **words)
 }
 "#;
 
-/// A log forwarder, which once did without what it was refused: a second later it passes on a line, or says it by itself.
+/// A log forwarder, which once did without what it was refused: a second later it passes on a line, or says it by itself, or fails
+/// at something else; and may have said so of its own refusal at once.
 const FORWARD: &str = r#"
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,7 @@ const FORWARD: &str = r#"
 int main(int count, char **words)
 {
     static char line[] = "worker 7: out of memory\n", *held[64];
+    static const char missing[] = "worker: input.csv: No such file or directory\n";
     struct timespec time = {.tv_sec = 1, .tv_nsec = 500000000};
     int ends[2], blocks = 0;
     if (pipe(ends) || write(ends[1], line, sizeof line - 1) < 0)
@@ -134,9 +136,13 @@ int main(int count, char **words)
         memset(held[blocks++], 7, 1 << 20);
     for (int block = blocks / 2; block < blocks; block++)
         free(held[block]);
-    nanosleep(&time, 0);
-    if (!strcmp(words[1], "pass on") && read(ends[0], line, sizeof line) < 0)
+    if (count > 2 && write(2, line, sizeof line - 1) < 0)
         return 77;
+    nanosleep(&time, 0);
+    if (strcmp(words[1], "say") && read(ends[0], line, sizeof line) < 0)
+        return 77;
+    if (!strcmp(words[1], "fail"))
+        return write(2, missing, sizeof missing - 1) < 0 ? 77 : 3;
     return write(2, line, sizeof line - 1) < 0 ? 77 : 3;
 }
 "#;
@@ -217,10 +223,15 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "who_passes_on_what_another_program_says_does_not_end_of_it", || {
         for options in [&[][..], &["-static"]] {
             let Some((_directory, program)) = compiled(FORWARD, "cc", options) else { return };
-            for (way, code) in [("pass on", 3), ("say", 198)] {
+            for (way, code) in [
+                (&["pass on"][..], 3),
+                (&["say"], 198),
+                (&["pass on", "after its own words"], 198),
+                (&["fail", "after its own words"], 3),
+            ] {
                 let mut command = launcher();
-                let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).arg(way));
-                assert_eq!(seen.code, Some(code), "{options:?} {way}: {}", seen.stderr);
+                let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(way));
+                assert_eq!(seen.code, Some(code), "{options:?} {way:?}: {}", seen.stderr);
             }
         }
     });
