@@ -418,7 +418,9 @@ impl Running {
                 State::Armed => has_just_said(claims, now_ms),
                 State::Exhausted => claims.told.is_none() && !claims.inferred,
             };
-            is_at_its_end && sys::child::is_alive(claims.pid)
+            // Who is dead and yet to be waited for tells nothing more.
+            let is_dead = || matches!(sys::proc::state_of(claims.pid), Some(b'Z' | b'X'));
+            is_at_its_end && sys::child::is_alive(claims.pid) && !is_dead()
         };
         loop {
             let (descendants, now_ms) = (self.descendants(), sys::clock::monotonic_ms());
