@@ -64,8 +64,19 @@ pub(super) fn reports_above(with_next: bool) -> Vec<Target> {
 
 /// Those of them that this process reaches.
 pub(super) fn reports_of_outer(with_next: bool) -> Vec<OsString> {
-    let is_reached = |(target, file): &Target| target::check(target).is_ok_and(|now| now == *file);
     reports_above(with_next).into_iter().filter(is_reached).map(|(target, _)| target).collect()
+}
+
+fn is_reached((target, file): &Target) -> bool {
+    target::check(target).is_ok_and(|now| now == *file)
+}
+
+/// What has been told of a process below this one: by this one, if not by that one, as far as it reaches them.
+fn told_by_now() -> Told {
+    let (all, above) = (reports_above(true), reports_above(false));
+    let next = all.get(..all.len() - above.len()).unwrap_or_default();
+    let is_told = |targets: &[Target]| targets.is_empty() || targets.iter().any(is_reached);
+    Told { lines: true, report: is_told(next), above: is_told(&above) }
 }
 
 /// Whether `OOMGUARD_LIMIT` is what an outer launcher was told.
@@ -90,8 +101,7 @@ pub(super) fn pass_on(claims: &Claims) -> Option<()> {
     });
     page.write_parent(super::sys::process::pid());
     page.write_last_words(&claims.snapshot());
-    // By this process, if not by that one.
-    page.write_told(Told { lines: true, report: true, above: true });
+    page.write_told(told_by_now());
     head.count_end(page);
     Some(())
 }
