@@ -286,7 +286,8 @@ impl Race {
             let left = self.left().unwrap_or(u64::MAX);
             let at_once = 1 + left / ROOM_FOR_ONE;
             self.turns.retain(|turn| !turn.is_over());
-            if (self.turns.len() as u64) < at_once {
+            // A look at many takes long: all who may go on by what it has found do.
+            while (self.turns.len() as u64) < at_once && !self.still.is_empty() {
                 self.next_goes_on();
             }
         }
