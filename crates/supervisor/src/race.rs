@@ -280,11 +280,11 @@ impl Race {
             self.next_goes_on();
         } else if is_to_wait {
             return;
-        } else if self.has_room_for_all() {
+        } else if self.has_room_for_all() || self.at_once() > self.pace.processors {
+            // No more than there are processors take memory at the same time.
             self.still.go_on(None);
         } else {
-            let left = self.left().unwrap_or(u64::MAX);
-            let at_once = 1 + left / ROOM_FOR_ONE;
+            let at_once = self.at_once();
             self.turns.retain(|turn| !turn.is_over());
             // A look at many takes long: all who may go on by what it has found do.
             while (self.turns.len() as u64) < at_once && !self.still.is_empty() {
@@ -297,6 +297,11 @@ impl Race {
             // Who stood still could give nothing back to those who wait.
             self.ledger.note_movement(sys::clock::monotonic_ms());
         }
+    }
+
+    /// How many may take memory at once until it is looked again.
+    fn at_once(&self) -> u64 {
+        1 + self.left().unwrap_or(u64::MAX) / ROOM_FOR_ONE
     }
 
     fn next_goes_on(&mut self) {
