@@ -46,7 +46,6 @@ pub(super) fn link_into_program<A, S: Source>() {
         define!("mremap", mappings::mremap);
         define!("mprotect", mappings::mprotect);
         define!("dlopen", super::dlopen::dlopen);
-        define!("dlsym", super::dlopen::dlsym);
         define!("mlockall", super::stack::mlockall);
         define!("quick_exit", super::exits::quick_exit);
         define!("__assert_fail", super::unchecked::assert_fail);

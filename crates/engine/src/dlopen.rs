@@ -1,5 +1,6 @@
 //! dlopen(3) and dlsym(3), as the program and its libraries call them: a look (`loading`), and a jump to the real one, which must see
-//! the caller's return address: whose library it lies in may say where others are.
+//! the caller's return address: whose library it lies in may say where others are. A program with a guard has dlopen alone: a
+//! sanitizer's runtime in it calls dlsym before anything of ours can run.
 
 // A static program has neither.
 #![cfg_attr(any(not(target_env = "gnu"), target_feature = "crt-static"), allow(dead_code))]

@@ -158,19 +158,35 @@ mod guard {
         include!(concat!(env!("OUT_DIR"), "/owner.rs"));
     }
 
-    /// The only one that is used here: the C library's heap is counted, or is not.
+    /// The C library's heap is counted, or is not; and nobody loads a library.
     mod hook {
         pub struct Hook<F>(std::marker::PhantomData<F>);
 
-        impl Hook<fn(bool)> {
+        pub trait Function: Sized {
+            fn known() -> Option<Self>;
+        }
+
+        impl Function for fn(bool) {
+            fn known() -> Option<Self> {
+                Some(super::c_heap::count)
+            }
+        }
+
+        impl Function for fn(usize) -> bool {
+            fn known() -> Option<Self> {
+                None
+            }
+        }
+
+        impl<F: Function> Hook<F> {
             pub fn new() -> Self {
                 Hook(std::marker::PhantomData)
             }
 
-            pub fn set(&self, _: fn(bool)) {}
+            pub fn set(&self, _: F) {}
 
-            pub fn get(&self) -> Option<fn(bool)> {
-                Some(super::c_heap::count)
+            pub fn get(&self) -> Option<F> {
+                F::known()
             }
         }
     }
