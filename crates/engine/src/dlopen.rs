@@ -17,31 +17,34 @@ static DLSYM: Real = Real::new(c"dlsym");
 static DLOPEN_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
 static DLSYM_ENTRY: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Asks the dynamic linker now, so that nobody has to later.
+/// Asks the dynamic linker now, so that nobody has to later: for `dlopen`.
 pub fn resolve() {
-    for (real, entry) in [(&DLOPEN, &DLOPEN_ENTRY), (&DLSYM, &DLSYM_ENTRY)] {
-        if let Some(address) = real.address_by_now() {
-            // Relaxed, here and below: the address decides alone.
-            entry.store(address as *mut c_void, Ordering::Relaxed);
-        }
-    }
+    find(&DLOPEN, &DLOPEN_ENTRY);
 }
 
-/// Before our constructor, or in a program that had no such function then.
-fn resolve_late(entry: &AtomicPtr<c_void>) {
-    if entry.load(Ordering::Relaxed).is_null() {
-        resolve();
+/// The same for `dlsym`.
+pub fn resolve_dlsym() {
+    find(&DLSYM, &DLSYM_ENTRY);
+}
+
+/// It may be before our constructor, or in a program that had no such function then.
+fn find(real: &Real, entry: &AtomicPtr<c_void>) {
+    // Relaxed, here and below: the address decides alone.
+    if entry.load(Ordering::Relaxed).is_null()
+        && let Some(address) = real.address_by_now()
+    {
+        entry.store(address as *mut c_void, Ordering::Relaxed);
     }
 }
 
 extern "C" fn before_dlopen() {
-    resolve_late(&DLOPEN_ENTRY);
+    resolve();
     loading::begin();
 }
 
 /// Whoever looks up a name has loaded what it was looking for.
 extern "C" fn before_dlsym() {
-    resolve_late(&DLSYM_ENTRY);
+    resolve_dlsym();
     loading::end_if_here();
 }
 

@@ -85,10 +85,15 @@ fn settle() {
     }
 }
 
+/// The limit, where this process may ask what it uses of it.
+fn asked_limit() -> Option<u64> {
+    armed().and_then(limit).filter(|_| filter::may_ask())
+}
+
 /// Whether so many bytes more are within what this process could hold at the moment.
 pub(super) fn has_room_for(bytes: u64) -> bool {
-    let limit = armed().and_then(limit).filter(|_| filter::may_ask());
-    limit.is_none_or(|limit| !matches!(answer(limit, bytes, 0, Asking::Whether), Answer::No | Answer::Short))
+    asked_limit()
+        .is_none_or(|limit| !matches!(answer(limit, bytes, 0, Asking::Whether), Answer::No | Answer::Short))
 }
 
 /// What the process holds of its limit.
@@ -391,7 +396,7 @@ pub(super) fn wait(armed: &Armed, bytes: u64, kind: lease::Kind, again: &mut dyn
 
 /// Whether a new private writable mapping of `bytes` would be refused right now, for good.
 pub fn would_be_refused(bytes: usize) -> bool {
-    let limit = armed().and_then(limit).filter(|_| filter::may_ask());
+    let limit = asked_limit();
     if !has_room_for(bytes as u64) {
         return true;
     }
@@ -422,7 +427,7 @@ pub enum For {
 
 /// Whether there is a limit that would be in the way of the dynamic linker.
 pub(super) fn may_lift() -> bool {
-    armed().and_then(limit).is_some() && filter::may_ask()
+    asked_limit().is_some()
 }
 
 /// The dynamic linker is about to map a library, by calls that cannot ask: no limit of ours is in its way. What comes of it is
@@ -430,7 +435,7 @@ pub(super) fn may_lift() -> bool {
 pub(super) fn lift_for_loading() -> bool {
     /// More than all but the largest libraries touch.
     const LOADING_BYTES: u64 = 16 << 20;
-    let Some(limit) = armed().and_then(limit).filter(|_| filter::may_ask()) else { return false };
+    let Some(limit) = asked_limit() else { return false };
     LIFTED.fetch_add(1, Ordering::Relaxed);
     LOADING.fetch_add(1, Ordering::Relaxed);
     let soft = rlimit(Resource::Data).soft;

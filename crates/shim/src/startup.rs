@@ -113,6 +113,7 @@ fn resolve() {
     leaving::resolve();
     handlers::resolve();
     dlopen::resolve();
+    dlopen::resolve_dlsym();
     execs::resolve();
     python::resolve(ends::has_said_so);
 }

@@ -69,11 +69,10 @@ impl Examination {
             Plan { measure, limit: here.limit_for(limit, None, measure) }
         };
         let (run, guard) = (plan(DEFAULT_MEASURE), plan(Measure::default()));
-        let budget = here.limit_for(Some(Limit::Auto), None, Measure::Resident).map(|limit| limit.bytes);
-        let asked_budget = asked(&environment, variable::BUDGET, arguments::limit).ok().flatten();
-        let asked_budget = asked_budget
-            .and_then(|budget| here.limit_for(Some(budget), None, Measure::Resident))
-            .map(|limit| limit.bytes);
+        let shared = |budget| here.limit_for(Some(budget), None, Measure::Resident).map(|limit| limit.bytes);
+        let budget = shared(Limit::Auto);
+        let read_budget = asked(&environment, variable::BUDGET, arguments::limit);
+        let asked_budget = read_budget.as_ref().ok().copied().flatten().and_then(shared);
         let joined = if environment(variable::LEDGER).is_some() { SharedBudget::inherited() } else { None };
         let joined = joined.map(|joined| Joined { bytes: joined.bytes(), used: joined.used() });
         let variables = [
@@ -89,7 +88,7 @@ impl Examination {
             environment("LD_PRELOAD").is_some_and(|list| list.to_string_lossy().contains("liboomguard"));
         let hints = run.limit.map(|limit| hints::apply(&environment, limit.bytes)).unwrap_or_default();
         let bad = [
-            asked(&environment, variable::BUDGET, arguments::limit).err(),
+            read_budget.err(),
             asked(&environment, variable::PATIENCE, arguments::patience).err(),
             asked(&environment, variable::EXIT_CODE, arguments::exit_code).err(),
             asked(&environment, variable::VERDICT, arguments::sufficient).err(),

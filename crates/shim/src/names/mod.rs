@@ -5,9 +5,9 @@
 #![allow(clippy::missing_safety_doc)] // Each function's contract is that of the C library's function of its name.
 
 mod bytes;
+mod dlopen;
 mod exec_lists;
 mod formatted;
-mod loading;
 mod system_call;
 
 use crate as inner;
