@@ -2,6 +2,8 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Verdict};
+#[cfg(target_env = "gnu")]
+use super::exit_turns::{self, Turn};
 use super::real::{Real, call_real};
 use super::standing::{self, REPORT_DEADLINE_MS, Standing};
 use super::{record, std_line, verdict, watchdog};
@@ -14,17 +16,26 @@ pub(super) fn watch_exit() {
         // on_exit(3); its first 32 handlers need no allocation.
         fn on_exit(handler: extern "C" fn(i32, *mut libc::c_void), argument: *mut libc::c_void) -> i32;
     }
+    fn register() {
+        // SAFETY: `ask` lives as long as the process and ignores its argument.
+        unsafe { on_exit(ask, core::ptr::null_mut()) };
+    }
     extern "C" fn ask(code: i32, _: *mut libc::c_void) {
-        let Some((armed, verdict)) = verdict_on_exit(Some(code)) else { return };
+        let turn = exit_turns::take(register);
+        if let Turn::Again = turn {
+            return;
+        }
+        let Some((armed, verdict)) = verdict_on_exit(Some(code)) else {
+            return if let Turn::Next = turn { exit_turns::keep(code) } else { exit_turns::go_on() };
+        };
         exhaustion::say_last_words(armed, verdict);
         // What is left is to write out what C's streams hold, as far as somebody reads it.
         watchdog::extend(REPORT_DEADLINE_MS);
         // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
-        // SAFETY: only this thread is in exit.
+        // SAFETY: of all threads in exit, only this one goes on.
         unsafe { libc::exit(i32::from(armed.exit_code)) }
     }
-    // SAFETY: `ask` lives as long as the process and ignores its argument.
-    unsafe { on_exit(ask, core::ptr::null_mut()) };
+    register();
 }
 
 /// As above; musl tells a handler no exit code. In a static program its `exit` ends in our `_Exit`, which learns it.

@@ -109,6 +109,7 @@ cfg_if::cfg_if! {
         #[cfg(feature = "std")]
         mod event;
         pub mod exhaustion;
+        pub mod exit_turns;
         mod exits;
         pub mod filter;
         mod frames;

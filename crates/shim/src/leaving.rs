@@ -9,6 +9,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU64, Ordering};
 use oomguard_core::sys;
+use oomguard_engine::exit_turns::{self, Turn};
 use oomguard_engine::real::Real;
 use oomguard_engine::{call_real, exhaustion, filter, notes, watchdog};
 
@@ -18,9 +19,10 @@ pub(super) fn resolve() {
     let _ = ON_EXIT.address();
 }
 
+type Handler = extern "C" fn(c_int, *mut c_void);
+
 /// Has exit(3) ask us last, when the program's own handlers have run.
 pub(super) fn watch_exit() {
-    type Handler = extern "C" fn(c_int, *mut c_void);
     unsafe extern "C" {
         // For a static program, where there is no next definition.
         fn on_exit(handler: Handler, argument: *mut c_void) -> c_int;
@@ -43,11 +45,17 @@ pub(super) fn watch_exit() {
 
 /// exit(3) has run the program's handlers; what is left is to write out what its streams hold.
 extern "C" fn at_exit(code: c_int, _: *mut c_void) {
-    let Some((armed, verdict)) = verdict_on_exit(code, Exit::InOrder) else { return };
+    let turn = exit_turns::take(watch_exit);
+    if let Turn::Again = turn {
+        return;
+    }
+    let Some((armed, verdict)) = verdict_on_exit(code, Exit::InOrder) else {
+        return if let Turn::Next = turn { exit_turns::keep(code) } else { exit_turns::go_on() };
+    };
     exhaustion::say_last_words(armed, verdict);
     watchdog::call_off();
     // Called again from a handler, exit goes on where it was, with the new code: exit(3), as glibc has it.
-    // SAFETY: only this thread is in exit.
+    // SAFETY: of all threads in exit, only this one goes on.
     unsafe { libc::exit(c_int::from(armed.exit_code)) }
 }
 
@@ -59,7 +67,7 @@ impl Stack {
     const BYTES: usize = 128 << 10;
 }
 
-// SAFETY: for the one thread that is in exit(3).
+// SAFETY: for the first thread that is in exit(3).
 unsafe impl Sync for Stack {}
 
 // Apart from what every process touches: see `sys`.
@@ -72,15 +80,21 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// The last handler of an exit(3) that tells no code.
 extern "C" fn at_exit_untold(_: *mut c_void) {
-    // With the code of most failures: if that would say nothing, no other one does.
-    if verdict_on_exit(1, Exit::InOrder).is_none() {
+    let turn = exit_turns::take(watch_exit);
+    if let Turn::Again = turn {
         return;
+    }
+    // With the code of most failures: if that would say nothing, no other one does. The stack is the first thread's.
+    match (verdict_on_exit(1, Exit::InOrder), turn) {
+        (Some(_), Turn::First) => {}
+        (None, Turn::First) => return exit_turns::go_on(),
+        _ => return,
     }
     let errno = sys::errno::errno();
     let pages = if filter::may_ask() { sys::process::childrens_pages() } else { UNKNOWN };
     // Relaxed: read by this thread.
     CHILDRENS_PAGES.store(pages, Ordering::Relaxed);
-    // SAFETY: the stack is this thread's alone, as only one is in exit(3), once; its end is aligned as that of any.
+    // SAFETY: the stack is this thread's alone, the first in exit(3); its end is aligned as that of any.
     unsafe { split(finish, STACK.0.get().cast::<u8>().wrapping_add(Stack::BYTES)) };
     // In the child; or there is none, and the code stays unknown.
     sys::errno::set_errno(errno);

@@ -167,6 +167,40 @@ static void in_a_thread(void *(*body)(void *)) {
     if (pthread_create(&thread, NULL, body, NULL) != 0 || pthread_join(thread, NULL) != 0) broken();
 }
 
+/* All at once. */
+static void in_threads(void *(*body)(void *)) {
+    pthread_t threads[8];
+    for (int i = 0; i < 8; i++) if (pthread_create(&threads[i], NULL, body, NULL) != 0) broken();
+    for (int i = 0; i < 8; i++) if (pthread_join(threads[i], NULL) != 0) broken();
+}
+
+/* One ends, and the others shortly after the last handler of the program's own has run: some while that one is judged. */
+static pthread_barrier_t all_refused;
+static volatile int is_leaving;
+static void leave_first(void) { is_leaving = 1; }
+static void *refuse_with_all(void *argument) {
+    refuse();
+    if (pthread_barrier_wait(&all_refused) == PTHREAD_BARRIER_SERIAL_THREAD) return argument;
+    while (!is_leaving) sched_yield();
+    static int number;
+    usleep(50 * __atomic_fetch_add(&number, 1, __ATOMIC_RELAXED));
+    return argument;
+}
+static void end_in_threads(void *(*body)(void *)) {
+    if (pthread_barrier_init(&all_refused, NULL, 8) != 0 || atexit(leave_first) != 0) broken();
+    in_threads(body);
+}
+static void *say_so_and_exit(void *nothing) {
+    refuse_with_all(nothing);
+    fputs("out of memory\n", stderr);
+    exit(1);
+}
+static void *say_other_and_exit(void *nothing) {
+    refuse_with_all(nothing);
+    fputs("error: no such table\n", stderr);
+    exit(3);
+}
+
 /* More processor time than it takes to give all back. */
 static void compute(void) {
     struct timespec now;
@@ -367,6 +401,7 @@ int main(int count, char **arguments) {
         fill(); abort();
     }
     WAY("abort, whose handler raises it again") { signal(SIGABRT, raise_again); fill(); abort(); }
+    WAY("message of each of its threads") { end_in_threads(say_so_and_exit); }
     WAY("message in colours") { refuse(); handle(); fputs("\33[1;31mOut \33[1mof\33[0m\33[31m memory\33[0m\n", stderr); exit(1); }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
@@ -625,6 +660,7 @@ int main(int count, char **arguments) {
     WAY("survives, says that an allocation is done") {
         refuse(); fputs("memory allocation of the pool is done: 60 MiB\n", stderr); handle(); exit(0);
     }
+    WAY("survives, other words of each of its threads") { end_in_threads(say_other_and_exit); }
     WAY("survives an abort in each of its threads") {
         signal(SIGABRT, leave);
         for (int i = 0; i < 3; i++) {

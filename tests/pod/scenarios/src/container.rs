@@ -7,31 +7,36 @@ use std::time::{Duration, Instant};
 /// More than anything takes in a guest on a busy host.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// `memory.current`: bytes in use by the whole pod.
-pub fn in_use() -> u64 {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.current").expect("memory.current can be read");
-    text.trim().parse().expect("memory.current is a number")
+/// A file of this process's own group: `v1` where the kernel has control groups of version 1, as a machine may that tests run on, and
+/// otherwise `v2`. A pod's own group is the root of what it sees.
+fn file(v1: &str, v2: &str) -> PathBuf {
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("a process's groups can be read");
+    let group = |title: &str| own.lines().find_map(|line| line.split_once(title)).map(|(_, path)| path);
+    match group(":memory:/") {
+        Some(path) => Path::new("/sys/fs/cgroup/memory").join(path).join(v1),
+        None => Path::new("/sys/fs/cgroup").join(group("0::/").unwrap_or_default()).join(v2),
+    }
 }
 
-/// The directory of this process's own group where the kernel has control groups of version 1, as a machine may that tests run on.
-fn v1_group() -> Option<PathBuf> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.split_once(":memory:/"))?.1.to_owned();
-    Some(Path::new("/sys/fs/cgroup/memory").join(path))
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// `memory.current`: bytes in use by the whole pod.
+pub fn in_use() -> u64 {
+    let text = read(&file("memory.usage_in_bytes", "memory.current"));
+    text.trim().parse().expect("memory.current is a number")
 }
 
 /// The container's limit when it is asked for, in bytes.
 pub fn limit() -> u64 {
-    let file = v1_group().map(|group| group.join("memory.limit_in_bytes"));
-    let text = std::fs::read_to_string(file.unwrap_or_else(|| "/sys/fs/cgroup/memory.max".into()));
-    text.expect("the limit can be read").trim().parse().expect("there is a limit")
+    let text = read(&file("memory.limit_in_bytes", "memory.max"));
+    text.trim().parse().expect("there is a limit")
 }
 
 /// `oom_kill` of `memory.events`.
 pub fn oom_kills() -> u64 {
-    let file = v1_group().map(|group| group.join("memory.oom_control"));
-    let text = std::fs::read_to_string(file.unwrap_or_else(|| "/sys/fs/cgroup/memory.events".into()))
-        .expect("memory.events can be read");
+    let text = read(&file("memory.oom_control", "memory.events"));
     let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     kills.and_then(|kills| kills.parse().ok()).expect("memory.events has oom_kill")
 }
