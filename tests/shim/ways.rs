@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 71] = [
+const DYING: [(&str, &str); 73] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -26,6 +26,8 @@ const DYING: [(&str, &str); 71] = [
     ("exit, other words before the refusal", "heap"),
     ("message, long after", "heap"),
     ("message of each of its threads", "heap"),
+    ("message, among others who work", "heap"),
+    ("null, among others who work", "heap"),
     ("message by write", "heap"),
     ("message by writev", "heap"),
     ("message by write to stdout", "heap"),
@@ -101,7 +103,7 @@ const OF_LIBRARY: [(&str, End); 2] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 108] = [
+const OTHERS: [(&str, End); 109] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -136,6 +138,7 @@ const OTHERS: [(&str, End); 108] = [
     ("survives, fails to create something, and says why", End::Exit(3)),
     ("survives, says that an allocation is done", End::Exit(0)),
     ("survives an abort in each of its threads", End::Exit(0)),
+    ("survives, and has others do its work", End::Exit(3)),
     ("survives, other words of each of its threads", End::Exit(3)),
     ("survives", End::Exit(0)),
     ("survives, own code", End::Exit(3)),

@@ -97,9 +97,17 @@ fn has_written_on() -> bool {
         && sys::process::bytes_written().is_some_and(|bytes| bytes.saturating_sub(before) > MESSAGE_BYTES)
 }
 
-/// Whether it was this thread that was refused.
+/// Whether it was this thread that was refused, and it has waited since.
 fn has_waited_here() -> bool {
-    TID.load(Relaxed) == sys::process::tid()
-        && filter::may_ask()
-        && sys::process::thread_waits() > WAITS_BEFORE.load(Relaxed)
+    waits_here().is_some_and(|waits| waits > 0)
+}
+
+/// The same, and it has not.
+pub(super) fn has_stayed_here() -> bool {
+    waits_here() == Some(0)
+}
+
+fn waits_here() -> Option<u64> {
+    (TID.load(Relaxed) == sys::process::tid() && filter::may_ask())
+        .then(|| sys::process::thread_waits().saturating_sub(WAITS_BEFORE.load(Relaxed)))
 }

@@ -172,8 +172,46 @@ impl Note {
 }
 
 impl Note {
-    fn bytes_since(&self) -> u64 {
-        ALLOCATED_BYTES.load(Relaxed).saturating_sub(self.bytes_before.load(Relaxed))
+    fn is_of_this_thread(&self) -> bool {
+        self.tid.load(Relaxed) == sys::process::tid()
+    }
+
+    /// What all have allocated since.
+    fn by_all(&self) -> Counted {
+        Counted {
+            allocations: ALLOCATIONS.load(Relaxed).saturating_sub(self.allocations_before.load(Relaxed)),
+            bytes: ALLOCATED_BYTES.load(Relaxed).saturating_sub(self.bytes_before.load(Relaxed)),
+        }
+    }
+
+    /// What the calling thread has, if it is the refused one: what others do is no sign that it has gone on.
+    #[inline(never)]
+    fn by_this_thread(&self) -> Option<Counted> {
+        self.is_of_this_thread().then(|| {
+            let (now, before) = (here().counted.get(), here().before(self).get());
+            Counted {
+                allocations: now.allocations.wrapping_sub(before.allocations),
+                bytes: now.bytes.wrapping_sub(before.bytes),
+            }
+        })
+    }
+
+    /// The bytes that have been allocated since: by the calling thread, if it is the refused one and that is not long ago. Later,
+    /// others may have done its work.
+    fn bytes_since(&self, since: Since) -> u64 {
+        let own = self.by_this_thread().filter(|_| since.is_short_way_out());
+        own.unwrap_or_else(|| self.by_all()).bytes
+    }
+
+    /// Whether another thread has been refused this a moment ago, and may come to say what it ends for, however much others
+    /// allocate meanwhile.
+    #[inline(never)]
+    fn may_be_told_of(&self) -> bool {
+        /// That of a short way out.
+        const TIME_MS: u64 = 2000;
+        self.bytes.load(Relaxed) != 0
+            && sys::clock::monotonic_ms().saturating_sub(self.at.ms.load(Relaxed)) <= TIME_MS
+            && self.by_this_thread().is_none_or(|own| own.bytes <= self.enough_bytes.load(Relaxed))
     }
 
     /// The program has got over what was `noted`, unless another thread has been refused something else by now.
@@ -229,13 +267,22 @@ pub struct Noted {
     /// The time since then, in milliseconds.
     pub ms_since: u64,
     pub(super) since: Since,
+    /// By the thread that asks, where it is the refused one, and has not waited since; by all otherwise.
     pub allocations_since: u64,
     pub bytes_since: u64,
+    /// By the thread that asks, where it is the refused one.
+    own: Option<Counted>,
 }
 
 impl Noted {
     pub fn request(&self) -> Request {
         Request { bytes: self.bytes, align: self.align }
+    }
+
+    /// The same, where it tells enough what the refused thread has done itself, though it has waited.
+    pub fn by_its_thread(self) -> Noted {
+        let Some(Counted { allocations, bytes }) = self.own else { return self };
+        Noted { allocations_since: allocations, bytes_since: bytes, ..self }
     }
 }
 
@@ -286,6 +333,7 @@ pub(super) fn note(cause: Cause, asker: Asker, request: Request) {
     note.at.set_now();
     note.allocations_before.store(ALLOCATIONS.load(Relaxed), Relaxed);
     note.bytes_before.store(ALLOCATED_BYTES.load(Relaxed), Relaxed);
+    here().before(note).set(here().counted.get());
     if asker == Asker::Other {
         gone_on::begin(request.bytes);
     }
@@ -386,9 +434,20 @@ struct Here {
     finds_words: Cell<bool>,
     /// What that is refused does no harm: the text is then given as it is in the program.
     does_without: Cell<bool>,
+    /// What it has allocated while that was counted.
+    counted: Cell<Counted>,
+    /// The same by the last refusal, and by that of a mapping.
+    before_refusal: Cell<Counted>,
+    before_mapping: Cell<Counted>,
 }
 
-// SAFETY: cells of flags that are false; nothing to drop.
+impl Here {
+    fn before(&self, note: &Note) -> &Cell<Counted> {
+        if core::ptr::eq(note, &raw const MAPPED) { &self.before_mapping } else { &self.before_refusal }
+    }
+}
+
+// SAFETY: cells of numbers, and of flags that are false; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 oomguard_core::thread_own!(fn here() -> Here, "oomguard_notes_here");
@@ -427,6 +486,10 @@ pub(super) fn count(bytes: usize) {
     if bytes == 0 || bytes > isize::MAX as u64 {
         return;
     }
+    let own = here().counted.get();
+    here()
+        .counted
+        .set(Counted { allocations: own.allocations.wrapping_add(1), bytes: own.bytes.wrapping_add(bytes) });
     let allocations = ALLOCATIONS.fetch_add(1, Relaxed).saturating_add(1);
     let all = ALLOCATED_BYTES.fetch_add(bytes, Relaxed).saturating_add(bytes);
     record::note_count(Counted { allocations, bytes: all });
@@ -442,9 +505,13 @@ pub(super) fn count(bytes: usize) {
         }
         close_record();
     }
-    if all > ENOUGH_BYTES.load(Relaxed) && WATCHING.swap(false, SeqCst) {
-        count_as_watched();
-        close();
+    if all > ENOUGH_BYTES.load(Relaxed) {
+        if let Some(note) = [&REQUESTED, &MAPPED].into_iter().find(|note| note.may_be_told_of()) {
+            ENOUGH_BYTES.fetch_max(all.saturating_add(note.enough_bytes.load(Relaxed)), Relaxed);
+        } else if WATCHING.swap(false, SeqCst) {
+            count_as_watched();
+            close();
+        }
     }
 }
 
@@ -453,7 +520,7 @@ pub(super) fn note_other_way(bytes: usize) {
     let noted = REQUESTED.bytes.load(Relaxed);
     if noted > TELLING_BYTES
         && noted - 1 <= bytes as u64
-        && REQUESTED.tid.load(Relaxed) == sys::process::tid()
+        && REQUESTED.is_of_this_thread()
         && owner::is_guarded()
     {
         keep_closed(&REQUESTED);
@@ -466,7 +533,7 @@ pub(super) fn note_other_way(bytes: usize) {
 /// heap of its own, as JavaScriptCore does, halves what it asks for until it gets it.
 fn is_as_good(note: &Note, refused: u64, got: u64) -> bool {
     let smaller_by = match () {
-        () if note.tid.load(Relaxed) != sys::process::tid() => 1,
+        () if !note.is_of_this_thread() => 1,
         () if core::ptr::eq(note, &raw const MAPPED) => 2,
         () => 4,
     };
@@ -477,8 +544,7 @@ fn is_as_good(note: &Note, refused: u64, got: u64) -> bool {
 /// the time to say what it dies of.
 fn is_gone_on(note: &Note) -> bool {
     const TIME_MS: u64 = 1000;
-    note.tid.load(Relaxed) == sys::process::tid()
-        || sys::clock::monotonic_ms().saturating_sub(note.at.ms.load(Relaxed)) > TIME_MS
+    note.is_of_this_thread() || sys::clock::monotonic_ms().saturating_sub(note.at.ms.load(Relaxed)) > TIME_MS
 }
 
 /// A refusal that is kept for later, in words that threads may race for.
@@ -533,7 +599,7 @@ fn close() {
     for note in [&REQUESTED, &MAPPED] {
         // Acquire: pairs with the Release in `note`.
         let noted = note.bytes.load(Acquire);
-        if note.bytes_since() > note.enough_bytes.load(Relaxed) {
+        if note.by_all().bytes > note.enough_bytes.load(Relaxed) {
             note.get_over(noted);
         }
     }
@@ -570,6 +636,11 @@ pub fn allocated_bytes() -> u64 {
     ALLOCATED_BYTES.load(Relaxed)
 }
 
+/// The same of the calling thread.
+pub fn allocated_bytes_here() -> u64 {
+    here().counted.get().bytes
+}
+
 /// The allocations and mappings that have been counted so far.
 pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
@@ -593,19 +664,19 @@ pub fn mapped() -> Option<Noted> {
     noted(&MAPPED, Cause::Mapping)
 }
 
+#[inline(never)]
 fn noted(note: &Note, cause: Cause) -> Option<Noted> {
     if !owner::is_guarded() {
         return None;
     }
     let bytes = note.bytes.load(Relaxed).checked_sub(1)?;
-    let bytes_since = note.bytes_since();
-    if bytes_since > note.enough_bytes.load(Relaxed) {
-        return None;
-    }
     let since = note.at.since();
-    if !since.may_matter() {
+    if note.bytes_since(since) > note.enough_bytes.load(Relaxed) || !since.may_matter() {
         return None;
     }
+    let own = note.by_this_thread();
+    // One that has waited may have had others do its work.
+    let counted = own.filter(|_| gone_on::has_stayed_here()).unwrap_or_else(|| note.by_all());
     Some(Noted {
         cause,
         asker: if note.is_rusts.load(Relaxed) { Asker::Rust } else { Asker::Other },
@@ -614,7 +685,8 @@ fn noted(note: &Note, cause: Cause) -> Option<Noted> {
         tid: note.tid.load(Relaxed),
         ms_since: since.ms,
         since,
-        allocations_since: ALLOCATIONS.load(Relaxed).saturating_sub(note.allocations_before.load(Relaxed)),
-        bytes_since,
+        allocations_since: counted.allocations,
+        bytes_since: counted.bytes,
+        own,
     })
 }

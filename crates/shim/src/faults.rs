@@ -130,11 +130,12 @@ fn missing_block(armed: &Armed, address: usize) -> Option<judge::Guilt> {
     };
     let near = |noted: &notes::Noted| NEAR_BYTES.max(noted.bytes);
     // Who checks nothing dies with the heap still full, or of a size that can never be had.
-    let requested = notes::requested().map(of_this_thread).filter(is_current).filter(judge::would_be_refused);
+    let requested = notes::requested().map(of_this_thread).map(notes::Noted::by_its_thread);
+    let requested = requested.filter(is_current).filter(judge::would_be_refused);
     if let Some(noted) = requested.filter(|noted| from_null < near(noted)) {
         return Some(judge::guilt(&noted, Evidence::Fault));
     }
-    let mapped = notes::mapped().filter(is_current);
+    let mapped = notes::mapped().map(notes::Noted::by_its_thread).filter(is_current);
     mapped
         .filter(|noted| from_map_failed < near(noted) || from_null > u64::MAX - NEAR_BYTES)
         .map(|noted| judge::guilt(&noted, Evidence::Fault))

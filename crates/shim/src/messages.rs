@@ -4,7 +4,7 @@
 use super::{lookups, python, uncaught};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use oomguard_core::busy::Busy;
 use oomguard_core::contract::Evidence;
 use oomguard_core::message::{
@@ -18,7 +18,7 @@ use oomguard_engine::armed::{Armed, armed};
 use oomguard_engine::call_real;
 use oomguard_engine::exhaustion::{self, Own};
 use oomguard_engine::judge::{self, Said};
-use oomguard_engine::notes::{self, Kept, Moment};
+use oomguard_engine::notes::{self, Kept, Moment, Since};
 use oomguard_engine::real::Real;
 use oomguard_engine::thrown::{Known, Thrown};
 use oomguard_engine::{gone_on, owner, record, refused, standing, threads};
@@ -53,6 +53,8 @@ static IS_TRACED: AtomicBool = AtomicBool::new(false);
 /// When that was said, and what had been allocated by then.
 static SAID_AT: Moment = Moment::new();
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
+/// The thread that said it.
+static SAID_BY: AtomicU32 = AtomicU32::new(0);
 /// A heap limit of a runtime was set: its own words count near that limit, even if nothing was refused.
 static HINTED: AtomicBool = AtomicBool::new(false);
 /// The program has sent itself a signal that is to end it, a moment after a refusal: OpenBLAS does, which CPython makes a
@@ -101,6 +103,8 @@ struct Here {
     /// It prints a backtrace, and comes to a new line of it.
     is_in_backtrace: Cell<bool>,
     begins_line: Cell<bool>,
+    /// What it had allocated when it said last that memory is gone.
+    bytes_before: Cell<u64>,
 }
 
 // SAFETY: cells of a number and of flags that are false; nothing to drop.
@@ -173,6 +177,16 @@ pub(crate) fn note_refusal() {
     lookups::forget_other_failure();
 }
 
+/// What has been allocated since: by the thread that said it, if it is the one that ends, and soon. Later, others may have done its
+/// work.
+fn bytes_since_said(since: Since) -> u64 {
+    if SAID_BY.load(Relaxed) == sys::process::tid() && since.is_short_way_out() {
+        notes::allocated_bytes_here().wrapping_sub(here().bytes_before.get())
+    } else {
+        notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed))
+    }
+}
+
 /// What the program, which is dying now, said last, as far as it bears on its death, and has not gone on since.
 pub(super) fn said(armed: &Armed) -> Option<Said> {
     let story = story();
@@ -185,9 +199,8 @@ pub(super) fn said(armed: &Armed) -> Option<Said> {
         return lookups::fails_otherwise().then(Said::of_another_failure);
     };
     if message == Message::OutOfMemory {
-        let bytes_since = notes::allocated_bytes().saturating_sub(SAID_AT_BYTES.load(Relaxed));
         let since = SAID_AT.since();
-        let is_still = bytes_since < notes::last_bytes(armed)
+        let is_still = bytes_since_said(since) < notes::last_bytes(armed)
             && if story.goes_on { since.is_short_way_out() } else { since.is_way_out() };
         return is_still.then(|| Said {
             message,
@@ -429,6 +442,8 @@ fn hear_plain(message: &[u8]) {
 fn set_said_now() {
     SAID_AT.set_now();
     SAID_AT_BYTES.store(notes::allocated_bytes(), Relaxed);
+    SAID_BY.store(sys::process::tid(), Relaxed);
+    here().bytes_before.set(notes::allocated_bytes_here());
 }
 
 fn is_said_anew(before: Story, message: &[u8]) -> bool {

@@ -88,7 +88,7 @@ mod sys {
         /// All bytes zero is a valid value, and it needs no dropping.
         pub unsafe trait Zeroed {}
 
-        /// No thread of the stories changes what is its own.
+        /// Each thread of the stories is one of the machine's.
         macro_rules! thread_own {
             (fn $name:ident() -> $type:ty, $symbol:literal) => {
                 fn $name() -> &'static $type {
@@ -194,6 +194,9 @@ mod guard {
     /// What only the library for programs in any language asks.
     mod gone_on {
         pub fn begin(_: u64) {}
+        pub fn has_stayed_here() -> bool {
+            false
+        }
     }
 
     mod std_line {

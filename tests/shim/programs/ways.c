@@ -201,6 +201,21 @@ static void *say_other_and_exit(void *nothing) {
     exit(3);
 }
 
+static void *allocate_for_ever(void *nothing) {
+    for (;;) { char *volatile block = malloc(300000); if (block) block[0] = 1; free(block); sched_yield(); }
+    return nothing;
+}
+/* What others allocate meanwhile is more than a program on its way out does. */
+static void among_others(void) {
+    pthread_t thread;
+    for (int i = 0; i < 2; i++) if (pthread_create(&thread, NULL, allocate_for_ever, NULL) != 0) broken();
+    usleep(10000);
+}
+static void *allocate_much(void *nothing) {
+    for (int i = 0; i < 10000; i++) { char *volatile block = malloc(300000); if (block) block[0] = 1; free(block); }
+    return nothing;
+}
+
 /* More processor time than it takes to give all back. */
 static void compute(void) {
     struct timespec now;
@@ -402,6 +417,8 @@ int main(int count, char **arguments) {
     }
     WAY("abort, whose handler raises it again") { signal(SIGABRT, raise_again); fill(); abort(); }
     WAY("message of each of its threads") { end_in_threads(say_so_and_exit); }
+    WAY("message, among others who work") { among_others(); refuse(); fputs("out of memory\n", stderr); usleep(50000); exit(1); }
+    WAY("null, among others who work") { among_others(); block = malloc(much); usleep(20000); block[0] = 1; }
     WAY("message in colours") { refuse(); handle(); fputs("\33[1;31mOut \33[1mof\33[0m\33[31m memory\33[0m\n", stderr); exit(1); }
     WAY("assert that the block is there") { block = malloc(much); assert(block != NULL); }
     WAY("trap with a full heap") { fill(); __builtin_trap(); }
@@ -661,6 +678,7 @@ int main(int count, char **arguments) {
         refuse(); fputs("memory allocation of the pool is done: 60 MiB\n", stderr); handle(); exit(0);
     }
     WAY("survives, other words of each of its threads") { end_in_threads(say_other_and_exit); }
+    WAY("survives, and has others do its work") { refuse(); in_threads(allocate_much); exit(3); }
     WAY("survives an abort in each of its threads") {
         signal(SIGABRT, leave);
         for (int i = 0; i < 3; i++) {
