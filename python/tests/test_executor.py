@@ -118,12 +118,19 @@ def test_c_code_that_does_not_check_is_seen_by_the_library() -> None:
         assert raised.report["evidence"] in ("fault", "missing", "straight")
 
 
-def test_a_memory_error_without_a_refusal_is_an_exception_as_any() -> None:
+def test_a_memory_error_that_the_task_raises_by_itself_is_an_exception_as_any(pool: ProcessPoolExecutor) -> None:
+    for task in (tasks.raise_by_itself, tasks.cope_and_raise_by_itself):
+        for words in ((), ("said the task",)):
+            worker = {result(pool.submit(tasks.pid)) for _ in range(20)}
+            raised = error(pool.submit(task, *words))
+            assert type(raised) is MemoryError and raised.args == words
+            assert {result(pool.submit(tasks.pid)) for _ in range(20)} <= worker
+    assert isinstance(error(pool.submit(tasks.eat_and_raise_anew)), OutOfMemory)
+
+
+def test_a_memory_error_of_c_code_about_something_else_is_an_exception_as_any() -> None:
     with ProcessPoolExecutor(1, limit="300Mi") as pool:
-        worker = result(pool.submit(tasks.pid))
-        raised = error(pool.submit(tasks.raise_by_itself))
-        assert type(raised) is MemoryError and raised.args == ("said the task",)
-        assert result(pool.submit(tasks.pid)) == worker
+        assert repr(error(pool.submit(tasks.cope_and_fail_in_c))) == "MemoryError('the table is full')"
 
 
 def test_exceptions_come_with_their_traceback(pool: ProcessPoolExecutor) -> None:

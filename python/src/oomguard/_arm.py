@@ -109,7 +109,7 @@ def arm(
     given = text_of("auto" if limit is None else limit)
     if measure is not None and measure not in _MEASURES:
         raise ValueError(f"measure is {measure!r}; accepted: {', '.join(_MEASURES)}")
-    _celery.adapt(compose_report)
+    _celery.adapt(compose_report, comes_from_memory)
     library = _library()
     if library is not None:
         _call(library.oomguard_arm, given)
@@ -350,11 +350,32 @@ def _memory() -> Dict[str, int]:
 
 def comes_from_memory(exception: Optional[BaseException]) -> bool:
     """Whether this process was refused memory, and the exception came about because of it: it, or one that it was raised
-    from or while handling, is a MemoryError. One that a pool has sent here from a worker is not ours."""
+    from or while handling, is a MemoryError of the interpreter's or of C code. One that a `raise` of the program's has
+    brought into being is the program's own; one that a pool has sent here from a worker is not ours."""
     for one in chain(exception):
-        if isinstance(one, MemoryError) and not _is_from_another_process(one):
+        if isinstance(one, MemoryError) and not _is_from_another_process(one) and _instruction_of(one) != _RAISE:
             return True
     return False
+
+
+def _instruction_of(exception: BaseException) -> Optional[int]:
+    """Returns what was being executed where the exception came into being; None where nobody knows."""
+    entry = exception.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    if entry is None or entry.tb_lasti < 0:
+        return None
+    try:
+        return entry.tb_frame.f_code.co_code[entry.tb_lasti]
+    except (IndexError, MemoryError):
+        # Cython's frames have no code; and where nothing is left, this is no time to ask.
+        return None
+
+
+try:
+    raise KeyError
+except KeyError as _raised:
+    _RAISE = _instruction_of(_raised)
 
 
 def _is_from_another_process(exception: BaseException) -> bool:

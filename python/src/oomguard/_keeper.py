@@ -48,6 +48,8 @@ class _Worker:
         # The limit that it was given for a task of its own; None: the pool's.
         self.limit: Optional[int] = None
         self.report: Optional[Report] = None
+        # What its task raised, where it is for the library to say whether that is memory.
+        self.error: Optional[BaseException] = None
         # What is being received: the header, then the body.
         self.header: Optional[Tuple[int, int, int, int]] = None
         self.buffer = bytearray(Frame.LAYOUT.size)
@@ -313,6 +315,9 @@ class _Keeper:
             # It ends now, and is done with then.
             worker.report = json.loads(bytes(body))
             return
+        if what == Frame.LEAVES:
+            worker.error = load_error(body)
+            return
         if what == Frame.INITIALIZED:
             worker.is_ready = True
             self.false_starts = 0
@@ -435,7 +440,7 @@ class _Keeper:
             if report is not None or (self.pool.copies and status == EXIT_OUT_OF_MEMORY << 8 and is_guarded_by_library()):
                 self._out_of_memory(item, report, status)
             else:
-                item.future.set_exception(BrokenProcessPool(f"the worker of this task has ended: {why}"))
+                item.future.set_exception(worker.error or BrokenProcessPool(f"the worker of this task has ended: {why}"))
         elif not worker.is_ready:
             self.false_starts += 1
             if self.false_starts >= _MOST_FALSE_STARTS or report is not None:

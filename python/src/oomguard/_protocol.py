@@ -29,7 +29,7 @@ class Message:
 class Frame:
     """What executor and worker say to each other: what, which task, a limit or zero, the bytes that follow."""
 
-    TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW = range(7)
+    TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW, LEAVES = range(8)
     LAYOUT = struct.Struct("<BQQQ")
 
 
@@ -52,10 +52,12 @@ def dumps(value: Any) -> Any:
     return ForkingPickler.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
-def dump_error(exception: BaseException) -> bytes:
+def dump_error(exception: BaseException, with_traceback: bool = True) -> bytes:
     """Returns an exception, and the text of its traceback, as bytes."""
-    text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
-    said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
+    said = b""
+    if with_traceback:
+        text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
+        said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
     try:
         body = bytes(dumps(exception))
     except MemoryError:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Literal, Optional, Sequence, Tuple
 
 from ._errors import CannotGuard, OutOfMemory
 from ._launcher import command_line, take_options
-from ._limit import Limit, container_limit, machine_memory, resolve, text_of
+from ._limit import Limit, machine_memory, resolve, text_of
 from ._outcome import Outcome, read_outcome
 
 Command = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", Sequence[Any]]
@@ -316,9 +316,9 @@ def next_limit(limit: Optional[int], grow: float, max_limit: Optional[Limit]) ->
     """Returns the limit of the next try, or None where more cannot be had."""
     if limit is None:
         return None
-    most = None if max_limit is None else resolve(max_limit)[0]
+    most = resolve("auto" if max_limit is None else max_limit)[0]
     if most is None:
-        most = container_limit() or machine_memory()
+        most = machine_memory()
     larger = min(int(limit * grow), most)
     return larger if larger > limit else None
 

@@ -330,6 +330,13 @@ def _leave_if_memory(
             send_frame(stream, Frame.OUT_OF_MEMORY, task, json.dumps(report).encode())
         _flush()
         os._exit(report["exit_code"])
+    if stream is not None and all(one.args for one in _arm.chain(exception) if isinstance(one, MemoryError)):
+        # The interpreter has no words for it: C code has raised it, and the library may find that it is about something else.
+        # It looks at what was done since the refusal, too: little is done here.
+        try:
+            send_frame(stream, Frame.LEAVES, task, dump_error(exception, with_traceback=False))
+        except MemoryError:
+            pass
     _flush()
     # The library sees what is being handled here, and makes it a report and the reserved code.
     os._exit(1)
