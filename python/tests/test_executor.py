@@ -197,6 +197,12 @@ def test_futures_can_be_cancelled(way: Any, tmp_path: Path) -> None:
         assert waiting[1].cancelled()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_map_that_fails_cancels_the_rest_and_the_pool_ends(way: Any, workers: int) -> None:
+    with pytest.raises(KeyError), ProcessPoolExecutor(workers, way) as pool:
+        list(pool.map(tasks.fail, range(20), timeout=DEADLINE_S))
+
+
 def test_shutdown_cancels_what_has_not_begun(way: Any, tmp_path: Path) -> None:
     path = tmp_path / "go"
     pool = ProcessPoolExecutor(1, way)

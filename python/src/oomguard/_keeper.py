@@ -107,8 +107,11 @@ class _Keeper:
         self.selector.register(pool.woken, selectors.EVENT_READ, None)
         self.selector.register(self.nursery.control, selectors.EVENT_READ, None)
         try:
-            while not self._is_done():
+            while True:
+                # It drops what was cancelled, and that may have been all that was left.
                 self._hand_out()
+                if self._is_done():
+                    break
                 for key, events in self.selector.select(_LOOK_EVERY_S if self.waits_for_room else None):
                     if key.data is not None:
                         self._serve(key.data, events)

@@ -36,17 +36,6 @@ class Frame:
 _TEXT = struct.Struct("<I")
 
 
-class RemoteTraceback(Exception):
-    """Where in the worker an exception was raised."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
-
-
 def dumps(value: Any) -> Any:
     """Returns a value as bytes, with what multiprocessing can send beside what pickle can."""
     return ForkingPickler.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -78,6 +67,9 @@ def words_of(exception: BaseException) -> str:
 
 def load_error(body: Any) -> BaseException:
     """Returns the exception that a worker sent, with its traceback there as its cause."""
+    # Workers have no use for it.
+    from concurrent.futures.process import _RemoteTraceback
+
     (length,) = _TEXT.unpack_from(body)
     text = bytes(body[_TEXT.size : _TEXT.size + length]).decode("utf-8", "replace")
     try:
@@ -88,7 +80,7 @@ def load_error(body: Any) -> BaseException:
     except BaseException as error:
         exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {words_of(error)}")
     # Also where its class lets nobody set attributes.
-    BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
+    BaseException.__setattr__(exception, "__cause__", _RemoteTraceback(text))
     return exception
 
 
