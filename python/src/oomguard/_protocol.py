@@ -79,8 +79,10 @@ def load_error(body: Any) -> BaseException:
         exception = loaded
     except BaseException as error:
         exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {words_of(error)}")
+    # Typed as one of a traceback; it is one of a text.
+    remote: Any = _RemoteTraceback
     # Also where its class lets nobody set attributes.
-    BaseException.__setattr__(exception, "__cause__", _RemoteTraceback(text))
+    BaseException.__setattr__(exception, "__cause__", remote(text))
     return exception
 
 
