@@ -64,6 +64,13 @@ def eat_unchecked() -> None:
     c.memset(c.malloc(1 << 40), 1, 4096)
 
 
+def eat_in_a_thread(mib: int) -> str:
+    thread = threading.Thread(target=eat, args=(mib,), name="eater")
+    thread.start()
+    thread.join()
+    return "goes on"
+
+
 def raise_by_itself(*words: str) -> None:
     raise MemoryError(*words)
 

@@ -118,6 +118,15 @@ def test_c_code_that_does_not_check_is_seen_by_the_library() -> None:
         assert raised.report["evidence"] in ("fault", "missing", "straight")
 
 
+def test_a_thread_that_dies_of_memory_is_survived_or_out_of_memory(pool: ProcessPoolExecutor) -> None:
+    future = pool.submit(tasks.eat_in_a_thread, 1000)
+    raised = error(future)
+    if raised is None:
+        assert result(future) == "goes on"
+    else:
+        assert isinstance(raised, OutOfMemory) and raised.report is not None and raised.report["thread"] == "eater", raised
+
+
 def test_a_memory_error_that_the_task_raises_by_itself_is_an_exception_as_any(pool: ProcessPoolExecutor) -> None:
     for task in (tasks.raise_by_itself, tasks.cope_and_raise_by_itself):
         for words in ((), ("said the task",)):

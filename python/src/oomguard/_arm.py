@@ -71,6 +71,8 @@ class _State:
     exit_code = EXIT_OUT_OF_MEMORY
     exit_on_uncaught = False
     task: Optional[str] = None
+    # Where the report goes; None: to where OOMGUARD_REPORT says.
+    report_to: Optional[str] = None
     hooked = False
     # What was in use when counting began, by the report's names: a copy of a process may use so much more.
     base: Dict[str, int] = {}
@@ -307,6 +309,11 @@ def _set(text: str, source: str) -> None:
     resource.setrlimit(kind, (wanted, hard))
     _state.limit = limit
     _state.source = source if limit is not None else None
+
+
+def report_to(target: Optional[str]) -> None:
+    """Where this process reports, which those that it executes are not told."""
+    _state.report_to = target
 
 
 def count_from_here() -> None:
@@ -551,8 +558,8 @@ def compose_report() -> Report:
 
 
 def write_report(report: Report) -> None:
-    """Appends the report, one line by one write, to where OOMGUARD_REPORT says."""
-    target = os.environ.get("OOMGUARD_REPORT")
+    """Appends the report, one line by one write, to where it is wanted."""
+    target = _state.report_to or os.environ.get("OOMGUARD_REPORT")
     if not target:
         return
     line = json.dumps(report, separators=(",", ":")).encode() + b"\n"

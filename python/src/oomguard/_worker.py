@@ -90,7 +90,7 @@ def nurse(
     if silenced:
         # It was for this process and its workers; what the tasks start says what it has to say.
         os.environ.pop("OOMGUARD_QUIET", None)
-    os.environ.pop("OOMGUARD_REPORT", None)
+    _arm.report_to(os.environ.pop("OOMGUARD_REPORT", None))
     # Done here, it is done for all workers.
     util._close_stdin()
     if _arm.is_guarded_by_library():
