@@ -126,6 +126,12 @@ test("what cannot be started is an error as in child_process", async () => {
   assert.deepEqual(await exited, [125, null]);
 });
 
+test("a command of another user's tells its end as well", { skip: process.getuid() !== 0 }, async () => {
+  const child = spawn("id", ["-u"], { uid: 65534, gid: 65534, cwd: "/", limit: "1Gi", stdio: ["ignore", "pipe", "inherit"] });
+  const [stdout, closed] = await Promise.all([text(child.stdout), event(child, "close")]);
+  assert.deepEqual([stdout, ...closed, child.outcome.kind], ["65534\n", 0, null, "success"]);
+});
+
 test("a retry has the same streams", async () => {
   const child = spawn(NODE, [...FLAGS, "-e", eats(150)], { limit: "100Mi", retries: 1, grow: 2.5, stdio: ["ignore", "pipe", "ignore"] });
   const [stdout, closed] = await Promise.all([text(child.stdout), event(child, "close")]);
