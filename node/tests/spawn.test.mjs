@@ -8,7 +8,7 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import * as oomguard from "oomguard";
 import { FLAGS, NODE, eats, event, text } from "./programs.mjs";
 
@@ -167,7 +167,7 @@ for (const serialization of ["json", "advanced"]) {
   test(`fork has a channel, serialized as ${serialization}`, async () => {
     const file = pathToFileURL(program(ECHO));
     const child = fork(file, ["one", "two"], { execArgv: ["--no-warnings"], serialization, silent: true, limit: "1Gi" });
-    assert(child.connected);
+    assert.deepEqual([child.connected, child.spawnargs.at(-3)], [true, fileURLToPath(file)]);
     const message = serialization === "json" ? { words: ["a", 1, null] } : new Map([["a", 1n]]);
     assert.equal(child.send(message), true);
     const [answer] = await event(child, "message");
