@@ -24,7 +24,7 @@ export interface GuardOptions {
   retries?: number | undefined;
   /** What the limit is multiplied by for each retry; above 1. Default: 2. */
   grow?: number | undefined;
-  /** The largest limit to retry with. Default: the container's limit, or the machine's memory. */
+  /** The largest limit to retry with. Default: 90 % of the container's limit, or the machine's memory. */
   maxLimit?: Limit | undefined;
   /** What the limit counts. Default: `"resident"`. */
   measure?: "resident" | "data" | "address-space" | undefined;

@@ -45,9 +45,9 @@ async function nextLimit(limit, grow, maxLimit, launcher) {
   return larger > limit ? larger : null;
 }
 
-/** Returns the bytes of a largest limit; without one, the container's limit or the machine's memory. */
+/** Returns the bytes of a largest limit; without one, 90 % of the container's limit, or the machine's memory. */
 async function bytesOf(limit, launcher) {
-  const text = limit === undefined ? "100%" : String(limit);
+  const text = limit === undefined ? "auto" : String(limit);
   if (text === "off") return Infinity;
   if (/^[0-9]+$/.test(text)) return Number(text);
   const bytes = sizeOf(text);
@@ -55,7 +55,7 @@ async function bytesOf(limit, launcher) {
   // Only the launcher knows how containers are asked.
   const { stdout } = await promisify(execFile)(launcher, ["doctor", "--json"]).catch((error) => error);
   const { container, machine } = JSON.parse(stdout);
-  if (text === "auto") return container.limit === null ? Infinity : Math.floor(container.limit * 0.9);
+  if (text === "auto") return container.limit === null ? machine.memory : Math.floor(container.limit * 0.9);
   return Math.floor(((container.limit ?? machine.memory) * Number(PERCENT.exec(text)[1])) / 100);
 }
 

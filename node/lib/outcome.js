@@ -95,6 +95,13 @@ function signalName(number) {
 
 /** Returns the descriptor of a file that is nobody's but ours and goes with its last descriptor. */
 function openFileForOutcome() {
+  const descriptor = openNamelessFile();
+  // The launcher opens it once more, and may be another user's (`uid`). Who has not been given it finds it by no name.
+  fs.fchmodSync(descriptor, 0o666);
+  return descriptor;
+}
+
+function openNamelessFile() {
   const { O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY } = fs.constants;
   // Not among node's constants.
   const O_TMPFILE = 0o20000000 | O_DIRECTORY;

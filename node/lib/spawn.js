@@ -38,7 +38,8 @@ function fork(modulePath, ...given) {
   const command = rest.execPath || process.execPath;
   const stdio = stdioOf(rest.stdio, rest.silent ? "pipe" : "inherit", "ipc");
   const nodeArgs = rest.execArgv || ownExecArgv();
-  return start({ command, args: [...nodeArgs, String(modulePath), ...args], guard, stdio, options: rest }, (program, before, streams) =>
+  const file = modulePath instanceof URL ? fileURLToPath(modulePath) : String(modulePath);
+  return start({ command, args: [...nodeArgs, file, ...args], guard, stdio, options: rest }, (program, before, streams) =>
     child_process.fork(modulePath, args, {
       ...rest,
       execPath: program,

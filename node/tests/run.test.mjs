@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import fs from "node:fs";
+import { createRequire } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -51,7 +52,15 @@ test("retries end at the largest limit", async () => {
   assert.match(error.message, /; 3 tries$/);
 });
 
-test("without a largest limit, it is the container's or the machine's", async () => {
+test("without a largest limit, it is 90 % of the container's, or the machine's", async () => {
+  const require = createRequire(import.meta.url);
+  const { nextLimit } = require(path.join(path.dirname(require.resolve("oomguard")), "lib", "limit.js"));
+  const doctor = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "oomguard-")), "doctor");
+  for (const [limit, most] of [["1000", 900], ["null", 4000]]) {
+    fs.writeFileSync(doctor, `#!/bin/sh\necho '{ "container": { "limit": ${limit} }, "machine": { "memory": 4000 } }'\n`, { mode: 0o755 });
+    assert.equal(await nextLimit(500, 100, undefined, doctor), most);
+  }
+
   const done = await run(NODE, [...FLAGS, "-e", eats(100)], { limit: "80Mi", retries: 1, grow: 1e6 });
   assert(done.tries === 2 && done.limit <= os.totalmem() && done.limit > 200 << 20, done);
 });

@@ -8,7 +8,7 @@ import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import * as oomguard from "oomguard";
 import { FLAGS, NODE, eats, event, text } from "./programs.mjs";
 
@@ -126,6 +126,12 @@ test("what cannot be started is an error as in child_process", async () => {
   assert.deepEqual(await exited, [125, null]);
 });
 
+test("a command of another user's tells its end as well", { skip: process.getuid() !== 0 }, async () => {
+  const child = spawn("id", ["-u"], { uid: 65534, gid: 65534, cwd: "/", limit: "1Gi", stdio: ["ignore", "pipe", "inherit"] });
+  const [stdout, closed] = await Promise.all([text(child.stdout), event(child, "close")]);
+  assert.deepEqual([stdout, ...closed, child.outcome.kind], ["65534\n", 0, null, "success"]);
+});
+
 test("a retry has the same streams", async () => {
   const child = spawn(NODE, [...FLAGS, "-e", eats(150)], { limit: "100Mi", retries: 1, grow: 2.5, stdio: ["ignore", "pipe", "ignore"] });
   const [stdout, closed] = await Promise.all([text(child.stdout), event(child, "close")]);
@@ -161,7 +167,7 @@ for (const serialization of ["json", "advanced"]) {
   test(`fork has a channel, serialized as ${serialization}`, async () => {
     const file = pathToFileURL(program(ECHO));
     const child = fork(file, ["one", "two"], { execArgv: ["--no-warnings"], serialization, silent: true, limit: "1Gi" });
-    assert(child.connected);
+    assert.deepEqual([child.connected, child.spawnargs.at(-3)], [true, fileURLToPath(file)]);
     const message = serialization === "json" ? { words: ["a", 1, null] } : new Map([["a", 1n]]);
     assert.equal(child.send(message), true);
     const [answer] = await event(child, "message");

@@ -64,8 +64,36 @@ def eat_unchecked() -> None:
     c.memset(c.malloc(1 << 40), 1, 4096)
 
 
-def raise_by_itself() -> None:
-    raise MemoryError("said the task")
+def eat_in_a_thread(mib: int) -> str:
+    thread = threading.Thread(target=eat, args=(mib,), name="eater")
+    thread.start()
+    thread.join()
+    return "goes on"
+
+
+def raise_by_itself(*words: str) -> None:
+    raise MemoryError(*words)
+
+
+def cope_and_raise_by_itself(*words: str) -> None:
+    eat_and_cope(100_000)
+    raise MemoryError(*words)
+
+
+def eat_and_raise_anew() -> None:
+    try:
+        eat_at_once(100_000)
+    except MemoryError:
+        raise MemoryError("what it says instead") from None
+
+
+def cope_and_fail_in_c() -> None:
+    """C code's MemoryError, with words, about something else."""
+    import ctypes
+
+    eat_and_cope(100_000)
+    eat(50)
+    ctypes.pythonapi.PyErr_SetString(ctypes.py_object(MemoryError), b"the table is full")
 
 
 def fail(number: int) -> NoReturn:

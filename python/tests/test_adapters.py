@@ -109,6 +109,10 @@ def square(number):
 def eat(mib):
     return len([bytearray(1 << 20) for _ in range(mib)])
 
+@app.task
+def raise_by_itself():
+    raise MemoryError("said the task")
+
 @app.task(autoretry_for=(MemoryError,), max_retries=1, default_retry_delay=0, bind=True)
 def eat_less_and_less(self):
     return len([bytearray(1 << 20) for _ in range(100 if self.request.retries else 1000)])
@@ -150,6 +154,9 @@ def test_celery_fails_or_retries_the_task_and_lives(tmp_path: Path, redis: str) 
                 assert raised.value.limit == 300 << 20 and raised.value.report is not None
                 # Nothing of it is held: the next task of the same process has its memory.
                 assert jobs.eat.delay(150).get(timeout=DEADLINE_S) == 150, worker.said()
+            with pytest.raises(Exception, match="said the task") as raised:
+                jobs.raise_by_itself.delay().get(timeout=DEADLINE_S)
+            assert not isinstance(raised.value, oomguard.OutOfMemory)
             assert jobs.eat_less_and_less.delay().get(timeout=DEADLINE_S) == 100, worker.said()
             assert worker.process.poll() is None
     finally:

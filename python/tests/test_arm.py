@@ -45,6 +45,8 @@ SURVIVES = {
     "coped": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\n", 0),
     "coped, exits": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\nraise SystemExit(3)\n", 3),
     "other exception": ("raise KeyError(3)\n", 1),
+    "a memory error of its own": ("raise MemoryError('the quota is used up')\n", 1),
+    "coped, and one of its own": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\nraise MemoryError\n", 1),
     "exit": ("import sys\nsys.exit(7)\n", 7),
     "exit with a text": ("raise SystemExit('words')\n", 1),
     "interrupt": ("import os, signal\nsignal.signal(2, signal.SIG_DFL)\nos.kill(os.getpid(), 2)\n", -2),

@@ -118,12 +118,28 @@ def test_c_code_that_does_not_check_is_seen_by_the_library() -> None:
         assert raised.report["evidence"] in ("fault", "missing", "straight")
 
 
-def test_a_memory_error_without_a_refusal_is_an_exception_as_any() -> None:
+def test_a_thread_that_dies_of_memory_is_survived_or_out_of_memory(pool: ProcessPoolExecutor) -> None:
+    future = pool.submit(tasks.eat_in_a_thread, 1000)
+    raised = error(future)
+    if raised is None:
+        assert result(future) == "goes on"
+    else:
+        assert isinstance(raised, OutOfMemory) and raised.report is not None and raised.report["thread"] == "eater", raised
+
+
+def test_a_memory_error_that_the_task_raises_by_itself_is_an_exception_as_any(pool: ProcessPoolExecutor) -> None:
+    for task in (tasks.raise_by_itself, tasks.cope_and_raise_by_itself):
+        for words in ((), ("said the task",)):
+            worker = {result(pool.submit(tasks.pid)) for _ in range(20)}
+            raised = error(pool.submit(task, *words))
+            assert type(raised) is MemoryError and raised.args == words
+            assert {result(pool.submit(tasks.pid)) for _ in range(20)} <= worker
+    assert isinstance(error(pool.submit(tasks.eat_and_raise_anew)), OutOfMemory)
+
+
+def test_a_memory_error_of_c_code_about_something_else_is_an_exception_as_any() -> None:
     with ProcessPoolExecutor(1, limit="300Mi") as pool:
-        worker = result(pool.submit(tasks.pid))
-        raised = error(pool.submit(tasks.raise_by_itself))
-        assert type(raised) is MemoryError and raised.args == ("said the task",)
-        assert result(pool.submit(tasks.pid)) == worker
+        assert repr(error(pool.submit(tasks.cope_and_fail_in_c))) == "MemoryError('the table is full')"
 
 
 def test_exceptions_come_with_their_traceback(pool: ProcessPoolExecutor) -> None:
@@ -188,6 +204,12 @@ def test_futures_can_be_cancelled(way: Any, tmp_path: Path) -> None:
         path.touch()
         assert (result(waiting[0]), result(waiting[2])) == (0, 4)
         assert waiting[1].cancelled()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_map_that_fails_cancels_the_rest_and_the_pool_ends(way: Any, workers: int) -> None:
+    with pytest.raises(KeyError), ProcessPoolExecutor(workers, way) as pool:
+        list(pool.map(tasks.fail, range(20), timeout=DEADLINE_S))
 
 
 def test_shutdown_cancels_what_has_not_begun(way: Any, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+from typing import Any
 
 import oomguard
-from oomguard._limit import container_limit, resolve
+from oomguard import _limit
+from oomguard._limit import container_limit, machine_memory, resolve
+from oomguard._run import next_limit
 
 WELL_KNOWN = {
     "536870912": 536870912,
@@ -54,3 +57,10 @@ def test_the_container_is_the_one_that_the_launcher_sees() -> None:
     assert told["run"]["limit"] == resolve("auto")[0]
     if container_limit() is None:
         assert resolve("50%")[0] == told["machine"]["memory"] // 2
+
+
+def test_retries_leave_some_of_the_container_to_whoever_waits(monkeypatch: Any) -> None:
+    for limit, most in ((1000, 900), (None, machine_memory())):
+        monkeypatch.setattr(_limit, "container_limit", lambda limit=limit: limit)
+        assert next_limit(500, 1e12, None) == most
+        assert next_limit(most, 2.0, None) is None

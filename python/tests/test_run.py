@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DEADLINE_S, KEYS
@@ -77,7 +80,10 @@ def test_a_signal_is_told_as_subprocess_tells_it(number: signal.Signals) -> None
     assert raised.value.returncode == -number
 
 
-def test_what_subprocess_raises_is_raised() -> None:
+def test_what_subprocess_raises_is_raised(tmp_path: Path) -> None:
+    # For us it is there.
+    (tmp_path / "ours").mkdir(mode=0o700)
+    unreachable = Path(shutil.copy("/bin/true", tmp_path / "ours" / "true"))
     for kind, given, named in (
         (FileNotFoundError, ["no-such-program"], {}),
         (FileNotFoundError, ["./no-such-program"], {}),
@@ -87,7 +93,13 @@ def test_what_subprocess_raises_is_raised() -> None:
         (ValueError, ["true"], {"input": b"", "stdin": subprocess.PIPE}),
         (ValueError, ["true"], {"capture_output": True, "stdout": subprocess.PIPE}),
         (TypeError, ["true"], {"no_such_argument": 1}),
+        (TypeError, Path("true"), {"shell": True}),
+        (ValueError, ["true\0"], {}),
+        (ValueError, ["true", "\0"], {}),
+        (PermissionError, [str(unreachable)], {"user": "nobody"}),
     ):
+        if "user" in named and os.getuid() != 0:
+            continue
         with pytest.raises(kind):
             subprocess.run(given, **named)  # type: ignore[call-overload]
         with pytest.raises(kind):
@@ -156,6 +168,20 @@ def test_streams_and_descriptors_are_passed() -> None:
     )
     assert left.stdout == b"to stdout\nto stderr\n"
     assert oomguard.run(["true"], close_fds=False).returncode == 0
+    with io.open(os.devnull) as null, pytest.warns(RuntimeWarning, match="pass_fds overriding close_fds"):
+        assert oomguard.run(["true"], close_fds=False, pass_fds=[null.fileno()]).returncode == 0
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_program_whose_own_streams_are_closed_captures_what_the_command_says(tmp_path: Path, closed: Any) -> None:
+    source = (
+        "import oomguard, sys\ndone = oomguard.run('echo out; echo error >&2', shell=True, limit='1Gi', capture_output=True)\n"
+        "open(sys.argv[1], 'w').write(repr((done.returncode, done.stdout, done.stderr)))\n"
+    )
+    words = " ".join(f"{number}>&-" for number in closed)
+    shell = ["/bin/sh", "-c", f'exec "$@" {words}', "sh"]
+    subprocess.run([*shell, PYTHON, "-c", source, str(tmp_path / "said")], timeout=DEADLINE_S)
+    assert (tmp_path / "said").read_text() == repr((0, b"out\n", b"error\n"))
 
 
 def test_popen_tells_the_outcome_after_the_end() -> None:

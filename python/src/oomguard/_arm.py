@@ -71,6 +71,8 @@ class _State:
     exit_code = EXIT_OUT_OF_MEMORY
     exit_on_uncaught = False
     task: Optional[str] = None
+    # Where the report goes; None: to where OOMGUARD_REPORT says.
+    report_to: Optional[str] = None
     hooked = False
     # What was in use when counting began, by the report's names: a copy of a process may use so much more.
     base: Dict[str, int] = {}
@@ -109,7 +111,7 @@ def arm(
     given = text_of("auto" if limit is None else limit)
     if measure is not None and measure not in _MEASURES:
         raise ValueError(f"measure is {measure!r}; accepted: {', '.join(_MEASURES)}")
-    _celery.adapt(compose_report)
+    _celery.adapt(compose_report, comes_from_memory)
     library = _library()
     if library is not None:
         _call(library.oomguard_arm, given)
@@ -309,6 +311,11 @@ def _set(text: str, source: str) -> None:
     _state.source = source if limit is not None else None
 
 
+def report_to(target: Optional[str]) -> None:
+    """Where this process reports, which those that it executes are not told."""
+    _state.report_to = target
+
+
 def count_from_here() -> None:
     """What is in use now does not count: this process is a copy of one that had it, and shares it."""
     _state.base = _memory()
@@ -350,11 +357,32 @@ def _memory() -> Dict[str, int]:
 
 def comes_from_memory(exception: Optional[BaseException]) -> bool:
     """Whether this process was refused memory, and the exception came about because of it: it, or one that it was raised
-    from or while handling, is a MemoryError. One that a pool has sent here from a worker is not ours."""
+    from or while handling, is a MemoryError of the interpreter's or of C code. One that a `raise` of the program's has
+    brought into being is the program's own; one that a pool has sent here from a worker is not ours."""
     for one in chain(exception):
-        if isinstance(one, MemoryError) and not _is_from_another_process(one):
+        if isinstance(one, MemoryError) and not _is_from_another_process(one) and _instruction_of(one) != _RAISE:
             return True
     return False
+
+
+def _instruction_of(exception: BaseException) -> Optional[int]:
+    """Returns what was being executed where the exception came into being; None where nobody knows."""
+    entry = exception.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    if entry is None or entry.tb_lasti < 0:
+        return None
+    try:
+        return entry.tb_frame.f_code.co_code[entry.tb_lasti]
+    except (IndexError, MemoryError):
+        # Cython's frames have no code; and where nothing is left, this is no time to ask.
+        return None
+
+
+try:
+    raise KeyError
+except KeyError as _raised:
+    _RAISE = _instruction_of(_raised)
 
 
 def _is_from_another_process(exception: BaseException) -> bool:
@@ -530,8 +558,8 @@ def compose_report() -> Report:
 
 
 def write_report(report: Report) -> None:
-    """Appends the report, one line by one write, to where OOMGUARD_REPORT says."""
-    target = os.environ.get("OOMGUARD_REPORT")
+    """Appends the report, one line by one write, to where it is wanted."""
+    target = _state.report_to or os.environ.get("OOMGUARD_REPORT")
     if not target:
         return
     line = json.dumps(report, separators=(",", ":")).encode() + b"\n"

@@ -2,7 +2,8 @@
 
 A task that fails by a MemoryError is told to Celery's main process as it is, and that raises it again, in its own loop, and
 hangs: it takes it for its own. So it is told as what it is: `OutOfMemory`, with the report. Within the task it stays a
-MemoryError (`autoretry_for=(MemoryError,)`), and the process goes on with the next task.
+MemoryError (`autoretry_for=(MemoryError,)`), and the process goes on with the next task. One that the task has raised by
+itself is told as a `TaskMemoryError`, with its words: nothing was refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any, Callable
 from ._errors import OutOfMemory
 
 
-def adapt(compose_report: Callable[[], Any]) -> None:
+class TaskMemoryError(Exception):
+    """A MemoryError that a task has raised for reasons of its own."""
+
+
+def adapt(compose_report: Callable[[], Any], comes_from_memory: Callable[[Any], bool]) -> None:
     """Makes Celery's tracer, if it is there, say so."""
     trace: Any = sys.modules.get("celery.app.trace")
     if trace is None or getattr(trace, "_oomguard", False):
@@ -23,16 +28,23 @@ def adapt(compose_report: Callable[[], Any]) -> None:
     if exception_as_it_was is None or type_as_it_was is None:
         return
 
+    # The tracer asks for the exception, and then for its type.
+    told: Any = None
+
     def get_pickleable_exception(exception: Any) -> Any:
+        nonlocal told
         if not isinstance(exception, MemoryError):
             return exception_as_it_was(exception)
-        report = compose_report()
-        told = OutOfMemory(report, report["limit"], 1, report["exit_code"])
+        if comes_from_memory(exception):
+            report = compose_report()
+            told = OutOfMemory(report, report["limit"], 1, report["exit_code"])
+        else:
+            told = TaskMemoryError(*map(str, exception.args))
         told.__traceback__ = exception.__traceback__
         return told
 
     def get_pickleable_etype(kind: Any, *rest: Any, **named: Any) -> Any:
-        return OutOfMemory if issubclass(kind, MemoryError) else type_as_it_was(kind, *rest, **named)
+        return type(told) if issubclass(kind, MemoryError) else type_as_it_was(kind, *rest, **named)
 
     trace.get_pickleable_exception = get_pickleable_exception
     trace.get_pickleable_etype = get_pickleable_etype

@@ -84,10 +84,10 @@ class ProcessPoolExecutor(Executor):
         told = {name: options.pop(name) for name in _OPTIONS if name in options}
         if options:
             raise TypeError(f"ProcessPoolExecutor takes no argument {next(iter(options))!r}")
-        base = text_of(limit if limit is not None else budget if budget is not None else "auto")
         if budget is not None:
             text_of(budget, "budget")
             require_options("budget")
+        base = text_of(limit if limit is not None else budget if budget is not None else "auto")
         copies = _makes_copies(mp_context)
         if copies and budget is not None:
             if mp_context is not None:

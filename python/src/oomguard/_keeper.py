@@ -48,6 +48,8 @@ class _Worker:
         # The limit that it was given for a task of its own; None: the pool's.
         self.limit: Optional[int] = None
         self.report: Optional[Report] = None
+        # What its task raised, where it is for the library to say whether that is memory.
+        self.error: Optional[BaseException] = None
         # What is being received: the header, then the body.
         self.header: Optional[Tuple[int, int, int, int]] = None
         self.buffer = bytearray(Frame.LAYOUT.size)
@@ -105,8 +107,11 @@ class _Keeper:
         self.selector.register(pool.woken, selectors.EVENT_READ, None)
         self.selector.register(self.nursery.control, selectors.EVENT_READ, None)
         try:
-            while not self._is_done():
+            while True:
+                # It drops what was cancelled, and that may have been all that was left.
                 self._hand_out()
+                if self._is_done():
+                    break
                 for key, events in self.selector.select(_LOOK_EVERY_S if self.waits_for_room else None):
                     if key.data is not None:
                         self._serve(key.data, events)
@@ -313,6 +318,9 @@ class _Keeper:
             # It ends now, and is done with then.
             worker.report = json.loads(bytes(body))
             return
+        if what == Frame.LEAVES:
+            worker.error = load_error(body)
+            return
         if what == Frame.INITIALIZED:
             worker.is_ready = True
             self.false_starts = 0
@@ -435,7 +443,7 @@ class _Keeper:
             if report is not None or (self.pool.copies and status == EXIT_OUT_OF_MEMORY << 8 and is_guarded_by_library()):
                 self._out_of_memory(item, report, status)
             else:
-                item.future.set_exception(BrokenProcessPool(f"the worker of this task has ended: {why}"))
+                item.future.set_exception(worker.error or BrokenProcessPool(f"the worker of this task has ended: {why}"))
         elif not worker.is_ready:
             self.false_starts += 1
             if self.false_starts >= _MOST_FALSE_STARTS or report is not None:

@@ -29,22 +29,11 @@ class Message:
 class Frame:
     """What executor and worker say to each other: what, which task, a limit or zero, the bytes that follow."""
 
-    TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW = range(7)
+    TASK, STOP, INITIALIZED, RESULT, ERROR, OUT_OF_MEMORY, LIMIT_TOO_LOW, LEAVES = range(8)
     LAYOUT = struct.Struct("<BQQQ")
 
 
 _TEXT = struct.Struct("<I")
-
-
-class RemoteTraceback(Exception):
-    """Where in the worker an exception was raised."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def dumps(value: Any) -> Any:
@@ -52,10 +41,12 @@ def dumps(value: Any) -> Any:
     return ForkingPickler.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
-def dump_error(exception: BaseException) -> bytes:
+def dump_error(exception: BaseException, with_traceback: bool = True) -> bytes:
     """Returns an exception, and the text of its traceback, as bytes."""
-    text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
-    said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
+    said = b""
+    if with_traceback:
+        text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
+        said = f'\n"""\n{text}"""'.encode("utf-8", "replace")
     try:
         body = bytes(dumps(exception))
     except MemoryError:
@@ -76,6 +67,9 @@ def words_of(exception: BaseException) -> str:
 
 def load_error(body: Any) -> BaseException:
     """Returns the exception that a worker sent, with its traceback there as its cause."""
+    # Workers have no use for it.
+    from concurrent.futures.process import _RemoteTraceback
+
     (length,) = _TEXT.unpack_from(body)
     text = bytes(body[_TEXT.size : _TEXT.size + length]).decode("utf-8", "replace")
     try:
@@ -85,8 +79,10 @@ def load_error(body: Any) -> BaseException:
         exception = loaded
     except BaseException as error:
         exception = RuntimeError(f"the task raised an exception that cannot be unpickled here: {words_of(error)}")
+    # Typed as one of a traceback; it is one of a text.
+    remote: Any = _RemoteTraceback
     # Also where its class lets nobody set attributes.
-    BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
+    BaseException.__setattr__(exception, "__cause__", remote(text))
     return exception
 
 

@@ -7,6 +7,7 @@ The launcher is put before the command. How the command ended comes by a file in
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -15,10 +16,13 @@ from typing import Any, Dict, Iterable, List, Literal, Optional, Sequence, Tuple
 
 from ._errors import CannotGuard, OutOfMemory
 from ._launcher import command_line, take_options
-from ._limit import Limit, container_limit, machine_memory, resolve, text_of
+from ._limit import Limit, machine_memory, resolve, text_of
 from ._outcome import Outcome, read_outcome
 
 Command = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", Sequence[Any]]
+
+# The launcher's exit codes for a command that cannot be executed, and one that is not there.
+_ERRORS = {126: errno.EACCES, 127: errno.ENOENT}
 
 # The arguments of subprocess.Popen that may be given by place, in their order.
 _BY_PLACE = (
@@ -60,11 +64,12 @@ class Popen(subprocess.Popen[Any]):
             named[name] = value
         options = take_options(named)
         command = _command(args, named.pop("shell", False), named.pop("executable", None))
-        _check_that_it_can_run(command[0], named.get("cwd"), named.get("env"))
+        self._program = command[0]
+        _check_that_it_can_run(self._program, named.get("cwd"), named.get("env"))
         told = file_in_memory()
         try:
             # The launcher writes through it; the command has it, too, and no use for it.
-            if named.get("close_fds", True):
+            if named.get("close_fds", True) or named.get("pass_fds"):
                 named["pass_fds"] = (*(named.get("pass_fds") or ()), told)
             else:
                 os.set_inheritable(told, True)
@@ -255,6 +260,10 @@ def run(
         outcome = process.outcome
         assert outcome is not None
         if outcome.kind == "cannot_start":
+            if process.returncode in _ERRORS:
+                # Of another user, or for another interpreter: what could not be seen before.
+                number = _ERRORS[process.returncode]
+                raise OSError(number, os.strerror(number), os.fsdecode(process._program))
             raise CannotGuard(outcome.error or "the launcher could not do its job; see stderr")
         if not outcome.is_out_of_memory:
             break
@@ -316,9 +325,9 @@ def next_limit(limit: Optional[int], grow: float, max_limit: Optional[Limit]) ->
     """Returns the limit of the next try, or None where more cannot be had."""
     if limit is None:
         return None
-    most = None if max_limit is None else resolve(max_limit)[0]
+    most = resolve("auto" if max_limit is None else max_limit)[0]
     if most is None:
-        most = container_limit() or machine_memory()
+        most = machine_memory()
     larger = min(int(limit * grow), most)
     return larger if larger > limit else None
 
@@ -343,6 +352,8 @@ class _Stdin:
 
 def _command(args: Command, shell: bool, executable: Any) -> List[Any]:
     if isinstance(args, (str, bytes, os.PathLike)):
+        if shell and isinstance(args, os.PathLike):
+            raise TypeError("path-like args is not allowed when shell is true")
         words: List[Any] = [os.fspath(args)]
     else:
         words = list(args)
@@ -359,8 +370,8 @@ def _command(args: Command, shell: bool, executable: Any) -> List[Any]:
 def _check_that_it_can_run(program: Any, cwd: Any, env: Any) -> None:
     """Raises what subprocess raises where there is no such program, or none that may be executed."""
     name = os.fsdecode(program)
-    if cwd is not None and not os.path.isdir(cwd):
-        # Told by subprocess itself, which names the directory.
+    if "\0" in name or (cwd is not None and not os.path.isdir(cwd)):
+        # Told by subprocess itself, which says what is wrong, or names the directory.
         return
     directory, base = os.path.split(name)
     places: Iterable[str] = [directory] if directory else os.get_exec_path(env)
@@ -376,16 +387,25 @@ def _check_that_it_can_run(program: Any, cwd: Any, env: Any) -> None:
 
 def file_in_memory() -> int:
     """Returns the descriptor of a file that is nobody's but ours and goes with its last descriptor."""
-    if hasattr(os, "memfd_create"):
-        try:
-            return os.memfd_create("oomguard-json", os.MFD_CLOEXEC)
-        except OSError:
-            pass
+    try:
+        return _beyond_standard(os.memfd_create("oomguard-json", os.MFD_CLOEXEC))
+    except (AttributeError, OSError):
+        pass
     import tempfile
 
     descriptor, path = tempfile.mkstemp(prefix="oomguard-")
     os.unlink(path)
-    return descriptor
+    return _beyond_standard(descriptor)
+
+
+def _beyond_standard(fd: int) -> int:
+    """Returns a descriptor in place of this one that is none of stdin, stdout and stderr: they may be closed here."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
 
 
 __all__ = ["Popen", "run", "check_retry", "next_limit"]

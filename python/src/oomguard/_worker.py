@@ -90,7 +90,7 @@ def nurse(
     if silenced:
         # It was for this process and its workers; what the tasks start says what it has to say.
         os.environ.pop("OOMGUARD_QUIET", None)
-    os.environ.pop("OOMGUARD_REPORT", None)
+    _arm.report_to(os.environ.pop("OOMGUARD_REPORT", None))
     # Done here, it is done for all workers.
     util._close_stdin()
     if _arm.is_guarded_by_library():
@@ -330,6 +330,13 @@ def _leave_if_memory(
             send_frame(stream, Frame.OUT_OF_MEMORY, task, json.dumps(report).encode())
         _flush()
         os._exit(report["exit_code"])
+    if stream is not None and all(one.args for one in _arm.chain(exception) if isinstance(one, MemoryError)):
+        # The interpreter has no words for it: C code has raised it, and the library may find that it is about something else.
+        # It looks at what was done since the refusal, too: little is done here.
+        try:
+            send_frame(stream, Frame.LEAVES, task, dump_error(exception, with_traceback=False))
+        except MemoryError:
+            pass
     _flush()
     # The library sees what is being handled here, and makes it a report and the reserved code.
     os._exit(1)

@@ -3,8 +3,14 @@
 use super::interpreter::{self, Owned};
 
 /// The instruction of `raise` (RAISE_VARARGS in `opcode.opmap`), from which version on, as in `sys.hexversion`.
-const RAISES: [(u32, Option<u32>); 3] =
-    [(0x0308_0000, Some(130)), (0x030d_0000, Some(101)), (0x030e_0000, None)];
+const RAISES: [(u32, Option<u32>); 5] = [
+    (0x0308_0000, Some(130)),
+    (0x030d_0000, Some(101)),
+    // What came before the release had others.
+    (0x030e_0000, None),
+    (0x030e_00f0, Some(104)),
+    (0x030f_0000, None),
+];
 
 /// So many entries of a traceback are gone through.
 const MOST_ENTRIES: usize = 10_000;
