@@ -13,6 +13,9 @@ use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+/// What each holds; of what it shares, its part.
+pub(super) type Holdings = HashMap<Id, u64>;
+
 pub(super) struct Charges {
     ledger: &'static Ledger,
     own: Id,
@@ -27,6 +30,8 @@ pub(super) struct Charges {
     written: Written,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
+    /// What they were found to hold last, and when that was begun to be found out.
+    together: Option<(Instant, Holdings)>,
 }
 
 /// What each has written to files since the container began to be nearly full: one kept in memory, as in `/dev/shm`, is nobody's.
@@ -75,6 +80,7 @@ impl Charges {
             forked: Forked::default(),
             written: Written::default(),
             beyond: 0,
+            together: None,
         }
     }
 
@@ -197,8 +203,8 @@ impl Charges {
 
     /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
     /// hold above their charge who were forked. To find that out is dear. How many pages they were given is not, and it can be
-    /// no more than that.
-    pub(super) fn held_beside(&mut self, charged: u64, race: &mut Race) -> u64 {
+    /// no more than that; nor than what the container needs where some stand `still`, which does where it tells enough.
+    pub(super) fn held_beside(&mut self, charged: u64, still: Option<Filling>, race: &mut Race) -> u64 {
         let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
         if forked().next().is_none() {
             self.forked = Forked { charged, ..Forked::default() };
@@ -218,6 +224,11 @@ impl Charges {
         let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
         let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        let tells_enough =
+            |container: &Filling| container.needed <= budget || container.left() < race.edge(container.limit);
+        if let Some(still) = still.filter(|still| is_near && tells_enough(still)) {
+            return still.needed.saturating_sub(charged);
+        }
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);
             race.note_duration_of_look(now.elapsed());
@@ -236,7 +247,7 @@ impl Charges {
     }
 
     /// What all hold together, each shared page once.
-    fn held_together(&self, race: &mut Race) -> u64 {
+    fn held_together(&mut self, race: &mut Race) -> u64 {
         let rows = || self.ledger.taken_rows();
         let parents: HashSet<Id> = rows().filter_map(Row::parent).collect();
         let has_unknown = rows().any(Row::is_outside);
@@ -244,32 +255,34 @@ impl Charges {
         let is_alone = |row: &Row, id: &Id| {
             !has_unknown && row.base() == 0 && row.in_shared() == 0 && !parents.contains(id)
         };
-        let mut together = 0u64;
+        let begun = Instant::now();
+        let mut holdings = Holdings::new();
         for row in rows() {
             let Some(id) = row.id() else { continue };
             race.hold_if_it_is_one(&self.looked);
             let share =
                 if is_alone(row, &id) { Some(row.held()) } else { sys::memory::share_held_by(id.pid()) };
             share.inspect(|share| row.note_share(*share));
-            together = together.saturating_add(share.unwrap_or(row.charge()));
+            holdings.insert(id, share.unwrap_or(row.charge()));
         }
+        let together = sum_of(&holdings);
+        self.together = Some((begun, holdings));
         together
     }
 
-    /// The same, where one comes while another goes: what each held before and after, so that nothing counts that was not
-    /// there in between. One that is gone holds nothing.
-    pub(super) fn held_throughout(&self) -> u64 {
-        let look = || -> HashMap<Id, u64> {
-            let held = |row: &Row| {
-                let id = row.id()?;
-                let share = sys::memory::share_held_by(id.pid());
-                is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
-            };
-            self.ledger.taken_rows().filter_map(held).collect()
+    /// What each holds now.
+    pub(super) fn holdings(&self) -> Holdings {
+        let held = |row: &Row| {
+            let id = row.id()?;
+            let share = sys::memory::share_held_by(id.pid());
+            is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
         };
-        let (before, after) = (look(), look());
-        let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
-        after.iter().map(least).fold(0, u64::saturating_add)
+        self.ledger.taken_rows().filter_map(held).collect()
+    }
+
+    /// What they were found to hold since then, if that was found out.
+    pub(super) fn holdings_since(&self, then: Instant) -> Option<&Holdings> {
+        self.together.as_ref().filter(|(begun, _)| *begun >= then).map(|(_, holdings)| holdings)
     }
 
     /// Gives those a row who have none: nothing of ours runs in them, and they are charged for what they hold.
@@ -291,6 +304,16 @@ impl Charges {
             self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes(), self.own);
         }
     }
+}
+
+pub(super) fn sum_of(holdings: &Holdings) -> u64 {
+    holdings.values().copied().fold(0, u64::saturating_add)
+}
+
+/// What all hold together, where one comes while another goes: nothing counts that was not there in between.
+pub(super) fn held_throughout(before: &Holdings, after: &Holdings) -> u64 {
+    let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
+    after.iter().map(least).fold(0, u64::saturating_add)
 }
 
 /// What is in use of the largest file in memory that process `pid` has open to write to.

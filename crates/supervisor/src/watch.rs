@@ -2,7 +2,7 @@
 //! those who have taken memory without asking; compares all with what the container is charged, and takes what no row holds off
 //! the budget; and asks the greediest to leave before the kernel kills everybody. A few times a second, and the oftener the nearer.
 
-use super::charges::Charges;
+use super::charges::{Charges, Holdings, held_throughout, sum_of};
 use super::look::{Over, send, tell};
 use super::race::{Race, edge};
 use super::sys;
@@ -98,6 +98,8 @@ struct Asked {
 const OBEYS_WITHIN: Duration = Duration::from_millis(50);
 /// How long one may take that has begun to.
 const ENDS_WITHIN: Duration = Duration::from_millis(LAST_WORDS_DEADLINE_MS + 2000);
+/// So long nobody else is looked at, where the others stand still.
+const LEAVES_ALONE: Duration = Duration::from_millis(250);
 const SEARCH_EVERY: Duration = Duration::from_millis(200);
 const SEARCH_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -126,9 +128,8 @@ struct Found {
 
 impl Found {
     /// Whether the container is about to overflow, and those who share the budget have a part in it: where others fill it,
-    /// nothing is gained by their end.
-    fn fills(&self, container: Filling) -> bool {
-        let own = self.charged.saturating_add(self.beside);
+    /// nothing is gained by their end. `own`: what they hold.
+    fn fills(&self, container: Filling, own: u64) -> bool {
         container.left() < self.edge && own >= container.limit / 16
     }
 
@@ -186,6 +187,11 @@ impl Watch {
     fn look(&mut self) -> Duration {
         let now = Instant::now();
         self.charges.hold_if_it_is_a_race(&mut self.race);
+        let is_new = |asked: &Asked| asked.at.elapsed() < LEAVES_ALONE;
+        if self.race.is_on() && self.asked.as_ref().is_some_and(is_new) && self.is_waiting_for_leave() {
+            // The others stand still, and it needs the processor more than a look does.
+            return PAUSE_IN_A_RACE;
+        }
         if now >= self.next_search {
             self.charges.search();
             // A two-hundredth of a processor at most, and a tenth of that where there is much room.
@@ -199,8 +205,11 @@ impl Watch {
         }
         let left_behind = self.ledger.left_behind();
         let charged = self.charges.charge(self.has_much_room, &mut self.race);
-        let beside = self.charges.held_beside(charged, &mut self.race);
-        let container = self.race.look();
+        let still = if self.race.is_on() { self.race.look() } else { None };
+        let beside = self.charges.held_beside(charged, still, &mut self.race);
+        // To find out what all hold takes its time.
+        let is_old = self.charges.holdings_since(now).is_some();
+        let container = still.filter(|_| !is_old).or_else(|| self.race.look());
         let edge = container.map_or(0, |container| self.race.edge(container.limit));
         let found = Found { charged, beside, container, edge };
         self.charges.note_written(found.container);
@@ -221,9 +230,10 @@ impl Watch {
         let Some(room) = room else {
             self.ledger.note_over(sys::clock::monotonic_ms());
             let is_time = self.is_time_to_leave(&found);
-            let is_over = is_time && self.is_over_indeed(&found);
-            if is_over {
-                self.ask_the_greediest();
+            let holdings = if is_time { self.over_indeed(&found, now) } else { None };
+            let is_over = holdings.is_some();
+            if let Some(holdings) = holdings {
+                self.ask_the_greediest(&holdings);
             }
             // Nobody stands still for what was counted twice.
             let is_decided = is_over || is_time && self.race.is_on();
@@ -330,16 +340,28 @@ impl Watch {
         }
         let Some(since) = self.over_since else { return false };
         let is_far = in_use > budget.saturating_add(budget / 8);
-        let is_full =
-            found.container.is_some_and(|container| found.fills(container)) || self.is_written_full(found);
+        let is_full = found.container.is_some_and(|container| found.fills(container, in_use))
+            || self.is_written_full(found);
         is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
-    /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
-    fn is_over_indeed(&self, found: &Found) -> bool {
-        found.container.is_some_and(|container| found.fills(container))
-            || self.is_written_full(found)
-            || self.charges.held_throughout() > most(self.ledger.budget())
+    /// What each holds, if the container is about to overflow; or if it is what they hold together that is too much, also when it is
+    /// looked once more than in the look that began `then`.
+    fn over_indeed(&self, found: &Found, then: Instant) -> Option<Holdings> {
+        let mut holdings = self.charges.holdings();
+        let own = sum_of(&holdings);
+        if found.container.is_some_and(|container| found.fills(container, own)) || self.is_written_full(found)
+        {
+            return Some(holdings);
+        }
+        let together = match self.charges.holdings_since(then) {
+            Some(before) => held_throughout(before, &holdings),
+            None => {
+                let before = std::mem::replace(&mut holdings, self.charges.holdings());
+                held_throughout(&before, &holdings)
+            }
+        };
+        (together > most(self.ledger.budget())).then_some(holdings)
     }
 
     /// Whether the container is about to overflow with files in memory that nobody holds, and one of those who share the budget has
@@ -350,13 +372,13 @@ impl Watch {
     }
 
     /// Asks the process that holds most to leave; or the one that writes what nobody holds.
-    fn ask_the_greediest(&mut self) {
+    fn ask_the_greediest(&mut self, holdings: &Holdings) {
         let writer = self.charges.writer();
         // Of those that hold about the same, the youngest: not the one that the others are part of.
         let step = (self.ledger.budget() / 16).max(1);
         let by_use = |row: &&Row| {
             let id = row.id();
-            let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
+            let share = id.and_then(|id| holdings.get(&id).copied()).unwrap_or(row.held());
             (writer.is_some() && id == writer, share / step, id.map(Id::start), id.map(Id::pid))
         };
         let may_go = |row: &&Row| row.id().is_some_and(|id| !self.stay.contains(&id));
