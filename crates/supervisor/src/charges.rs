@@ -30,6 +30,8 @@ pub(super) struct Charges {
     written: Written,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
+    /// Somebody was swapped out: what the container needs is less than what they hold.
+    has_swapped: bool,
     /// What they were found to hold last, and when that was begun to be found out.
     together: Option<(Instant, Holdings)>,
 }
@@ -80,6 +82,7 @@ impl Charges {
             forked: Forked::default(),
             written: Written::default(),
             beyond: 0,
+            has_swapped: false,
             together: None,
         }
     }
@@ -143,6 +146,7 @@ impl Charges {
         let mut charged = 0u64;
         let mut given_back = 0u64;
         self.beyond = 0;
+        self.has_swapped &= has_much_room;
         for row in self.ledger.taken_rows() {
             let Some(id) = row.id() else { continue };
             // To look at all of them takes so long that the container may be full by then.
@@ -166,6 +170,7 @@ impl Charges {
             self.looked.insert(id, (Instant::now(), life.faults));
             let memory = sys::memory::memory_use_of(id.pid());
             let Some(held) = memory.of(Measure::Resident) else { continue };
+            self.has_swapped |= memory.swapped.is_some_and(|bytes| bytes > 0);
             let seen =
                 Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };
             self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
@@ -203,8 +208,8 @@ impl Charges {
 
     /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
     /// hold above their charge who were forked. To find that out is dear. How many pages they were given is not, and it can be
-    /// no more than that; nor than what the container needs where some stand `still`, which does where it tells enough.
-    pub(super) fn held_beside(&mut self, charged: u64, still: Option<Filling>, race: &mut Race) -> u64 {
+    /// no more than that, nor than what the container needs.
+    pub(super) fn held_beside(&mut self, charged: u64, container: Option<Filling>, race: &mut Race) -> u64 {
         let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
         if forked().next().is_none() {
             self.forked = Forked { charged, ..Forked::default() };
@@ -217,17 +222,20 @@ impl Charges {
         let budget = self.ledger.budget();
         // Whoever has left behind what others were charged for with it.
         let orphaned = self.forked.charged.saturating_sub(charged);
-        let is_near = charged.saturating_add(at_most) > budget - budget / 8
-            || lately > budget / 8
-            || orphaned > budget / 8;
+        let near = budget - budget / 8;
+        let may_be_near =
+            charged.saturating_add(at_most) > near || lately > budget / 8 || orphaned > budget / 8;
+        let container = container.filter(|_| !self.has_swapped);
+        let is_near = may_be_near && container.is_none_or(|container| container.needed > near);
         // What was found then may be gone since, with whoever held it.
         let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
         let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        // Where some stand still, the processor is for who leaves.
         let tells_enough =
             |container: &Filling| container.needed <= budget || container.left() < race.edge(container.limit);
-        if let Some(still) = still.filter(|still| is_near && tells_enough(still)) {
-            return still.needed.saturating_sub(charged);
+        if let Some(container) = container.filter(tells_enough).filter(|_| is_near && race.is_on()) {
+            return container.needed.saturating_sub(charged);
         }
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);

@@ -92,10 +92,28 @@ struct Asked {
     id: Id,
     pidfd: Option<OwnedFd>,
     at: Instant,
+    /// How much processor time it had used by then.
+    processor_ns: u64,
+}
+
+impl Asked {
+    /// Whether it has had the time to begin to. To kill one that gets no processor would not end it sooner.
+    fn has_had_its_time(&self) -> bool {
+        let pid = self.id.pid();
+        let has_run = || {
+            sys::proc::processor_ns_of(pid)
+                .is_none_or(|now| now.saturating_sub(self.processor_ns) >= OBEYS_WITHIN_NS)
+        };
+        let is_about_to = || matches!(sys::proc::state_of(pid), Some(b'R'));
+        let elapsed = self.at.elapsed();
+        elapsed > OBEYS_WITHIN && (elapsed > ENDS_WITHIN || !is_about_to() || has_run())
+    }
 }
 
 /// How soon one who was asked to leave must have begun to.
 const OBEYS_WITHIN: Duration = Duration::from_millis(50);
+/// So much processor time it may use until then, where it has to wait for one.
+const OBEYS_WITHIN_NS: u64 = 20_000_000;
 /// How long one may take that has begun to.
 const ENDS_WITHIN: Duration = Duration::from_millis(LAST_WORDS_DEADLINE_MS + 2000);
 /// So long nobody else is looked at, where the others stand still.
@@ -205,11 +223,12 @@ impl Watch {
         }
         let left_behind = self.ledger.left_behind();
         let charged = self.charges.charge(self.has_much_room, &mut self.race);
-        let still = if self.race.is_on() { self.race.look() } else { None };
-        let beside = self.charges.held_beside(charged, still, &mut self.race);
-        // To find out what all hold takes its time.
-        let is_old = self.charges.holdings_since(now).is_some();
-        let container = still.filter(|_| !is_old).or_else(|| self.race.look());
+        let mut container = self.race.look();
+        let beside = self.charges.held_beside(charged, container, &mut self.race);
+        if self.charges.holdings_since(now).is_some() {
+            // To find out what all hold takes its time.
+            container = self.race.look();
+        }
         let edge = container.map_or(0, |container| self.race.edge(container.limit));
         let found = Found { charged, beside, container, edge };
         self.charges.note_written(found.container);
@@ -401,7 +420,8 @@ impl Watch {
         self.notes.state.lock().left.push(over);
         tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
         self.race.spare(id);
-        self.asked = Some(Asked { id, pidfd, at: Instant::now() });
+        let processor_ns = sys::proc::processor_ns_of(id.pid()).unwrap_or(0);
+        self.asked = Some(Asked { id, pidfd, at: Instant::now(), processor_ns });
     }
 
     /// Whether one who was asked to leave is still there; it is made to, once it has had its time.
@@ -417,7 +437,9 @@ impl Watch {
             return false;
         }
         let has_begun = self.ledger.taken_rows().any(|row| row.id() == Some(asked.id) && row.is_leaving());
-        if asked.at.elapsed() > if has_begun { ENDS_WITHIN } else { OBEYS_WITHIN } {
+        let has_had_its_time =
+            if has_begun { asked.at.elapsed() > ENDS_WITHIN } else { asked.has_had_its_time() };
+        if has_had_its_time {
             send(asked.pidfd.as_ref(), asked.id.pid(), libc::SIGKILL);
         }
         true
