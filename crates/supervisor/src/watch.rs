@@ -242,9 +242,15 @@ impl Watch {
             in_use.saturating_sub(before) / ms
         });
         self.last = Some((now, in_use));
+        let was_asked = self.asked.is_some();
         if self.is_waiting_for_leave() {
             self.over_since = None;
             return Duration::from_millis(SHORTEST_PAUSE_MS);
+        }
+        if was_asked {
+            // It has made room since the container was looked at.
+            self.over_since = Some(now);
+            return PAUSE_TO_LET_GO;
         }
         let Some(room) = room else {
             self.ledger.note_over(sys::clock::monotonic_ms());
@@ -364,13 +370,14 @@ impl Watch {
         is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
-    /// What each holds, if the container is about to overflow; or if it is what they hold together that is too much, also when it is
-    /// looked once more than in the look that began `then`.
-    fn over_indeed(&self, found: &Found, then: Instant) -> Option<Holdings> {
+    /// What each holds, if the container is still about to overflow now that this is known; or if what they hold together is too
+    /// much, also when it is looked once more than in the look that began `then`.
+    fn over_indeed(&mut self, found: &Found, then: Instant) -> Option<Holdings> {
         let mut holdings = self.charges.holdings();
         let own = sum_of(&holdings);
-        if found.container.is_some_and(|container| found.fills(container, own)) || self.is_written_full(found)
-        {
+        let found = Found { container: self.race.look(), ..*found };
+        let fills = found.container.is_some_and(|container| found.fills(container, own));
+        if fills || self.is_written_full(&found) {
             return Some(holdings);
         }
         let together = match self.charges.holdings_since(then) {
