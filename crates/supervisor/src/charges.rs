@@ -30,6 +30,8 @@ pub(super) struct Charges {
     written: Written,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
+    /// What some were found to hold of what they share.
+    shares: HashMap<Id, Share>,
     /// Somebody was swapped out: what the container needs is less than what they hold.
     has_swapped: bool,
     /// What they were found to hold last, and when that was begun to be found out.
@@ -48,6 +50,14 @@ struct Written {
     writer: Option<Id>,
 }
 
+/// What a process was found to hold of what it shares: dear to find out.
+struct Share {
+    at: Instant,
+    /// The pages that it had been given by then, and what it held.
+    before: (u64, u64),
+    bytes: Option<u64>,
+}
+
 /// Those who were forked, when that was looked at last.
 #[derive(Default)]
 struct Forked {
@@ -59,6 +69,8 @@ struct Forked {
     beside: u64,
     /// The most that all were charged for since.
     charged: u64,
+    /// What the container needed.
+    needed: u64,
 }
 
 /// What was found to be held beside all leases is looked for again so soon.
@@ -82,6 +94,7 @@ impl Charges {
             forked: Forked::default(),
             written: Written::default(),
             beyond: 0,
+            shares: HashMap::new(),
             has_swapped: false,
             together: None,
         }
@@ -175,7 +188,7 @@ impl Charges {
                 Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };
             self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
             self.note_movement(id, held);
-            let share = || sys::memory::share_held_by(id.pid());
+            let mut share = || share_of(&mut self.shares, id, (life.faults, held));
             let due = if row.is_outside() {
                 let due = if held > 4 << 20 { share().unwrap_or(held).min(held) } else { held };
                 // It may be that it can ask by now, and has.
@@ -231,11 +244,11 @@ impl Charges {
         let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
         let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
-        // Where some stand still, the processor is for who leaves.
-        let tells_enough =
-            |container: &Filling| container.needed <= budget || container.left() < race.edge(container.limit);
-        if let Some(container) = container.filter(tells_enough).filter(|_| is_near && race.is_on()) {
-            return container.needed.saturating_sub(charged);
+        // Where some stand still, the processor is for who leaves. Before one is asked to, it is found out what all hold.
+        if let Some(container) = container.filter(|_| race.is_on()) {
+            let since = container.needed.saturating_sub(self.forked.needed);
+            let at_most = self.forked.beside.saturating_add(since);
+            return container.needed.saturating_sub(charged).min(at_most);
         }
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);
@@ -244,7 +257,8 @@ impl Charges {
             let charged = self.charge(false, race).max(charged);
             let beside = together.saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
-            self.forked = Forked { next: Some(next), faults, beside, charged };
+            let needed = container.map_or(0, |container| container.needed);
+            self.forked = Forked { next: Some(next), faults, beside, charged, needed };
             return beside;
         } else if faults < self.forked.faults {
             // Some have gone.
@@ -288,6 +302,12 @@ impl Charges {
         self.ledger.taken_rows().filter_map(held).collect()
     }
 
+    /// Together they hold so much, and are charged for so much, where the container needs so much.
+    pub(super) fn note_together(&mut self, together: u64, charged: u64, needed: u64) {
+        self.forked.beside = together.saturating_sub(charged);
+        self.forked.needed = needed;
+    }
+
     /// What they were found to hold since then, if that was found out.
     pub(super) fn holdings_since(&self, then: Instant) -> Option<&Holdings> {
         self.together.as_ref().filter(|(begun, _)| *begun >= then).map(|(_, holdings)| holdings)
@@ -300,6 +320,7 @@ impl Charges {
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
         self.looked.retain(|id, _| members.contains(&id.pid()));
         self.held.retain(|id, _| members.contains(&id.pid()));
+        self.shares.retain(|id, _| members.contains(&id.pid()));
         for pid in new.into_iter().filter(|pid| *pid != self.own.pid()) {
             let is_ours = members.contains(&pid)
                 || sys::proc::environment_has(pid, &self.mark)
@@ -312,6 +333,17 @@ impl Charges {
             self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes(), self.own);
         }
     }
+}
+
+/// What process `id` holds of what it shares, which is as it was a moment ago where it has done nothing since.
+fn share_of(shares: &mut HashMap<Id, Share>, id: Id, now: (u64, u64)) -> Option<u64> {
+    let known = shares.get(&id).filter(|share| share.before == now && share.at.elapsed() < FORGOTTEN_AFTER);
+    if let Some(known) = known {
+        return known.bytes;
+    }
+    let bytes = sys::memory::share_held_by(id.pid());
+    shares.insert(id, Share { at: Instant::now(), before: now, bytes });
+    bytes
 }
 
 pub(super) fn sum_of(holdings: &Holdings) -> u64 {

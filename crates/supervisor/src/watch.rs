@@ -387,7 +387,12 @@ impl Watch {
                 held_throughout(&before, &holdings)
             }
         };
-        (together > most(self.ledger.budget())).then_some(holdings)
+        if together > most(self.ledger.budget()) {
+            return Some(holdings);
+        }
+        let needed = found.container.map_or(0, |container| container.needed);
+        self.charges.note_together(sum_of(&holdings), found.charged, needed);
+        None
     }
 
     /// Whether the container is about to overflow with files in memory that nobody holds, and one of those who share the budget has
