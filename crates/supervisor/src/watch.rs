@@ -97,14 +97,15 @@ struct Asked {
 }
 
 impl Asked {
-    /// Whether it has had the time to begin to. To kill one that gets no processor would not end it sooner.
-    fn has_had_its_time(&self) -> bool {
+    /// Whether it has had the time to begin to. To kill one that gets no processor would not end it sooner. `may_run`: it does not
+    /// stand still any more.
+    fn has_had_its_time(&self, may_run: bool) -> bool {
         let pid = self.id.pid();
         let has_run = || {
             sys::proc::processor_ns_of(pid)
                 .is_none_or(|now| now.saturating_sub(self.processor_ns) >= OBEYS_WITHIN_NS)
         };
-        let is_about_to = || matches!(sys::proc::state_of(pid), Some(b'R'));
+        let is_about_to = || !may_run || matches!(sys::proc::state_of(pid), Some(b'R' | b'D'));
         let elapsed = self.at.elapsed();
         elapsed > OBEYS_WITHIN && (elapsed > ENDS_WITHIN || !is_about_to() || has_run())
     }
@@ -438,6 +439,7 @@ impl Watch {
 
     /// Whether one who was asked to leave is still there; it is made to, once it has had its time.
     fn is_waiting_for_leave(&mut self) -> bool {
+        let may_run = self.race.have_gone_on();
         let Some(asked) = &self.asked else { return false };
         if !is_alive(asked.id) {
             self.asked = None;
@@ -450,7 +452,7 @@ impl Watch {
         }
         let has_begun = self.ledger.taken_rows().any(|row| row.id() == Some(asked.id) && row.is_leaving());
         let has_had_its_time =
-            if has_begun { asked.at.elapsed() > ENDS_WITHIN } else { asked.has_had_its_time() };
+            if has_begun { asked.at.elapsed() > ENDS_WITHIN } else { asked.has_had_its_time(may_run) };
         if has_had_its_time {
             send(asked.pidfd.as_ref(), asked.id.pid(), libc::SIGKILL);
         }
