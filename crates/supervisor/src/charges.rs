@@ -302,6 +302,12 @@ impl Charges {
         self.ledger.taken_rows().filter_map(held).collect()
     }
 
+    /// Whether nobody has come or gone since then.
+    pub(super) fn are_those_of(&self, holdings: &Holdings) -> bool {
+        let mut now = self.ledger.taken_rows().filter_map(Row::id).filter(|id| is_alive(*id));
+        now.all(|id| holdings.contains_key(&id)) && holdings.keys().all(|id| is_alive(*id))
+    }
+
     /// Together they hold so much, and are charged for so much, where the container needs so much.
     pub(super) fn note_together(&mut self, together: u64, charged: u64, needed: u64) {
         self.forked.beside = together.saturating_sub(charged);

@@ -383,6 +383,8 @@ impl Watch {
         }
         let together = match self.charges.holdings_since(then) {
             Some(before) => held_throughout(before, &holdings),
+            // Whoever grew stands still.
+            None if self.race.is_on() && self.charges.are_those_of(&holdings) => own,
             None => {
                 let before = std::mem::replace(&mut holdings, self.charges.holdings());
                 held_throughout(&before, &holdings)
