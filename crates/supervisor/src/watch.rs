@@ -466,3 +466,32 @@ impl Watch {
 fn margin(limit: u64) -> u64 {
     (limit / 64).max(1 << 20)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::wait_until;
+    use crate::growth::id_of;
+    use std::process::Command;
+
+    #[test]
+    fn who_is_asked_to_leave_and_gets_no_processor_has_not_had_its_time() {
+        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let mut idle = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let at = Instant::now().checked_sub(OBEYS_WITHIN * 2).unwrap();
+        let asked = |pid, processor_ns| Asked { id: id_of(pid).unwrap(), pidfd: None, at, processor_ns };
+        let [waits, has_run] = [u64::MAX, 0].map(|processor_ns| asked(busy.id(), processor_ns));
+        let sleeps = asked(idle.id(), u64::MAX);
+        wait_until("it has run", || has_run.has_had_its_time(true));
+        let state = |pid| sys::proc::state_of(pid);
+        wait_until("one runs, one sleeps", || {
+            (state(busy.id()), state(idle.id())) == (Some(b'R'), Some(b'S'))
+        });
+        let found =
+            [waits.has_had_its_time(true), sleeps.has_had_its_time(true), sleeps.has_had_its_time(false)];
+        for one in [&mut busy, &mut idle] {
+            one.kill().and_then(|()| one.wait()).unwrap();
+        }
+        assert_eq!(found, [false, true, false], "who waits for a processor; sleeps; is yet to go on");
+    }
+}
