@@ -219,6 +219,12 @@ fn command(options: &Run, environment: Vec<OsString>) -> Command {
     if let Some(stall) = &options.stall {
         command.env(variable::STALL, stall);
     }
+    // In another launcher's budget what is said here holds for nobody.
+    if std::env::var_os(variable::LEDGER).is_none() {
+        let patience = |span: Duration| format!("{}ms", span.as_millis());
+        command.envs(options.budget.map(|budget| (variable::BUDGET, budget.to_string())));
+        command.envs(options.patience.map(|span| (variable::PATIENCE, patience(span))));
+    }
     if options.exit_on_uncaught {
         command.env(variable::EXIT_ON_UNCAUGHT, "1");
         command.envs(java_option(options));

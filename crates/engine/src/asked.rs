@@ -37,7 +37,8 @@ pub const STAND_STILL: sys::signals::Handler = stand_still;
 pub fn heed_stillness() -> bool {
     let now = sys::signals::disposition(overrun::STILL_SIGNAL).sa_sigaction;
     let is_ours = now == STAND_STILL as *const () as usize;
-    let heeds = (now == libc::SIG_DFL || is_ours) && lease::set_heeds_stillness(true);
+    let may = now == libc::SIG_DFL || is_ours;
+    let heeds = lease::set_heeds_stillness(may) && may;
     if heeds && !is_ours {
         sys::signals::install(overrun::STILL_SIGNAL, STAND_STILL);
     }

@@ -13,6 +13,9 @@ use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+/// What each holds; of what it shares, its part.
+pub(super) type Holdings = HashMap<Id, u64>;
+
 pub(super) struct Charges {
     ledger: &'static Ledger,
     own: Id,
@@ -27,6 +30,12 @@ pub(super) struct Charges {
     written: Written,
     /// What some held above their leases at the last look, as there was no room to charge them for it.
     beyond: u64,
+    /// What some were found to hold of what they share.
+    shares: HashMap<Id, Share>,
+    /// Somebody was swapped out: what the container needs is less than what they hold.
+    has_swapped: bool,
+    /// What they were found to hold last, and when that was begun to be found out.
+    together: Option<(Instant, Holdings)>,
 }
 
 /// What each has written to files since the container began to be nearly full: one kept in memory, as in `/dev/shm`, is nobody's.
@@ -41,6 +50,14 @@ struct Written {
     writer: Option<Id>,
 }
 
+/// What a process was found to hold of what it shares: dear to find out.
+struct Share {
+    at: Instant,
+    /// The pages that it had been given by then, and what it held.
+    before: (u64, u64),
+    bytes: Option<u64>,
+}
+
 /// Those who were forked, when that was looked at last.
 #[derive(Default)]
 struct Forked {
@@ -52,6 +69,8 @@ struct Forked {
     beside: u64,
     /// The most that all were charged for since.
     charged: u64,
+    /// What the container needed.
+    needed: u64,
 }
 
 /// What was found to be held beside all leases is looked for again so soon.
@@ -75,6 +94,9 @@ impl Charges {
             forked: Forked::default(),
             written: Written::default(),
             beyond: 0,
+            shares: HashMap::new(),
+            has_swapped: false,
+            together: None,
         }
     }
 
@@ -137,6 +159,7 @@ impl Charges {
         let mut charged = 0u64;
         let mut given_back = 0u64;
         self.beyond = 0;
+        self.has_swapped &= has_much_room;
         for row in self.ledger.taken_rows() {
             let Some(id) = row.id() else { continue };
             // To look at all of them takes so long that the container may be full by then.
@@ -160,11 +183,12 @@ impl Charges {
             self.looked.insert(id, (Instant::now(), life.faults));
             let memory = sys::memory::memory_use_of(id.pid());
             let Some(held) = memory.of(Measure::Resident) else { continue };
+            self.has_swapped |= memory.swapped.is_some_and(|bytes| bytes > 0);
             let seen =
                 Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };
             self.ledger.note_use(row, seen, sys::clock::monotonic_ms());
             self.note_movement(id, held);
-            let share = || sys::memory::share_held_by(id.pid());
+            let mut share = || share_of(&mut self.shares, id, (life.faults, held));
             let due = if row.is_outside() {
                 let due = if held > 4 << 20 { share().unwrap_or(held).min(held) } else { held };
                 // It may be that it can ask by now, and has.
@@ -197,8 +221,8 @@ impl Charges {
 
     /// What a process writes to that it shared with its parent is its own from then on, and its use looks as before: what those
     /// hold above their charge who were forked. To find that out is dear. How many pages they were given is not, and it can be
-    /// no more than that.
-    pub(super) fn held_beside(&mut self, charged: u64, race: &mut Race) -> u64 {
+    /// no more than that, nor than what the container needs.
+    pub(super) fn held_beside(&mut self, charged: u64, container: Option<Filling>, race: &mut Race) -> u64 {
         let forked = || self.ledger.taken_rows().filter(|row| row.base() > 0).filter_map(Row::id);
         if forked().next().is_none() {
             self.forked = Forked { charged, ..Forked::default() };
@@ -211,13 +235,21 @@ impl Charges {
         let budget = self.ledger.budget();
         // Whoever has left behind what others were charged for with it.
         let orphaned = self.forked.charged.saturating_sub(charged);
-        let is_near = charged.saturating_add(at_most) > budget - budget / 8
-            || lately > budget / 8
-            || orphaned > budget / 8;
+        let near = budget - budget / 8;
+        let may_be_near =
+            charged.saturating_add(at_most) > near || lately > budget / 8 || orphaned > budget / 8;
+        let container = container.filter(|_| !self.has_swapped);
+        let is_near = may_be_near && container.is_none_or(|container| container.needed > near);
         // What was found then may be gone since, with whoever held it.
         let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
         let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        // Where some stand still, the processor is for who leaves. Before one is asked to, it is found out what all hold.
+        if let Some(container) = container.filter(|_| race.is_on()) {
+            let since = container.needed.saturating_sub(self.forked.needed);
+            let at_most = self.forked.beside.saturating_add(since);
+            return container.needed.saturating_sub(charged).min(at_most);
+        }
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);
             race.note_duration_of_look(now.elapsed());
@@ -225,7 +257,8 @@ impl Charges {
             let charged = self.charge(false, race).max(charged);
             let beside = together.saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
-            self.forked = Forked { next: Some(next), faults, beside, charged };
+            let needed = container.map_or(0, |container| container.needed);
+            self.forked = Forked { next: Some(next), faults, beside, charged, needed };
             return beside;
         } else if faults < self.forked.faults {
             // Some have gone.
@@ -236,7 +269,7 @@ impl Charges {
     }
 
     /// What all hold together, each shared page once.
-    fn held_together(&self, race: &mut Race) -> u64 {
+    fn held_together(&mut self, race: &mut Race) -> u64 {
         let rows = || self.ledger.taken_rows();
         let parents: HashSet<Id> = rows().filter_map(Row::parent).collect();
         let has_unknown = rows().any(Row::is_outside);
@@ -244,32 +277,46 @@ impl Charges {
         let is_alone = |row: &Row, id: &Id| {
             !has_unknown && row.base() == 0 && row.in_shared() == 0 && !parents.contains(id)
         };
-        let mut together = 0u64;
+        let begun = Instant::now();
+        let mut holdings = Holdings::new();
         for row in rows() {
             let Some(id) = row.id() else { continue };
             race.hold_if_it_is_one(&self.looked);
             let share =
                 if is_alone(row, &id) { Some(row.held()) } else { sys::memory::share_held_by(id.pid()) };
             share.inspect(|share| row.note_share(*share));
-            together = together.saturating_add(share.unwrap_or(row.charge()));
+            holdings.insert(id, share.unwrap_or(row.charge()));
         }
+        let together = sum_of(&holdings);
+        self.together = Some((begun, holdings));
         together
     }
 
-    /// The same, where one comes while another goes: what each held before and after, so that nothing counts that was not
-    /// there in between. One that is gone holds nothing.
-    pub(super) fn held_throughout(&self) -> u64 {
-        let look = || -> HashMap<Id, u64> {
-            let held = |row: &Row| {
-                let id = row.id()?;
-                let share = sys::memory::share_held_by(id.pid());
-                is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
-            };
-            self.ledger.taken_rows().filter_map(held).collect()
+    /// What each holds now.
+    pub(super) fn holdings(&self) -> Holdings {
+        let held = |row: &Row| {
+            let id = row.id()?;
+            let share = sys::memory::share_held_by(id.pid());
+            is_alive(id).then(|| (id, share.unwrap_or(row.charge())))
         };
-        let (before, after) = (look(), look());
-        let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
-        after.iter().map(least).fold(0, u64::saturating_add)
+        self.ledger.taken_rows().filter_map(held).collect()
+    }
+
+    /// Whether nobody has come or gone since then.
+    pub(super) fn are_those_of(&self, holdings: &Holdings) -> bool {
+        let mut now = self.ledger.taken_rows().filter_map(Row::id).filter(|id| is_alive(*id));
+        now.all(|id| holdings.contains_key(&id)) && holdings.keys().all(|id| is_alive(*id))
+    }
+
+    /// Together they hold so much, and are charged for so much, where the container needs so much.
+    pub(super) fn note_together(&mut self, together: u64, charged: u64, needed: u64) {
+        self.forked.beside = together.saturating_sub(charged);
+        self.forked.needed = needed;
+    }
+
+    /// What they were found to hold since then, if that was found out.
+    pub(super) fn holdings_since(&self, then: Instant) -> Option<&Holdings> {
+        self.together.as_ref().filter(|(begun, _)| *begun >= then).map(|(_, holdings)| holdings)
     }
 
     /// Gives those a row who have none: nothing of ours runs in them, and they are charged for what they hold.
@@ -279,6 +326,7 @@ impl Charges {
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
         self.looked.retain(|id, _| members.contains(&id.pid()));
         self.held.retain(|id, _| members.contains(&id.pid()));
+        self.shares.retain(|id, _| members.contains(&id.pid()));
         for pid in new.into_iter().filter(|pid| *pid != self.own.pid()) {
             let is_ours = members.contains(&pid)
                 || sys::proc::environment_has(pid, &self.mark)
@@ -291,6 +339,27 @@ impl Charges {
             self.ledger.take_row_outside(id, sys::proc::name_of(pid).as_bytes(), self.own);
         }
     }
+}
+
+/// What process `id` holds of what it shares, which is as it was a moment ago where it has done nothing since.
+fn share_of(shares: &mut HashMap<Id, Share>, id: Id, now: (u64, u64)) -> Option<u64> {
+    let known = shares.get(&id).filter(|share| share.before == now && share.at.elapsed() < FORGOTTEN_AFTER);
+    if let Some(known) = known {
+        return known.bytes;
+    }
+    let bytes = sys::memory::share_held_by(id.pid());
+    shares.insert(id, Share { at: Instant::now(), before: now, bytes });
+    bytes
+}
+
+pub(super) fn sum_of(holdings: &Holdings) -> u64 {
+    holdings.values().copied().fold(0, u64::saturating_add)
+}
+
+/// What all hold together, where one comes while another goes: nothing counts that was not there in between.
+pub(super) fn held_throughout(before: &Holdings, after: &Holdings) -> u64 {
+    let least = |(id, held): (&Id, &u64)| before.get(id).map_or(0, |before| *before.min(held));
+    after.iter().map(least).fold(0, u64::saturating_add)
 }
 
 /// What is in use of the largest file in memory that process `pid` has open to write to.

@@ -2,7 +2,7 @@
 //! those who have taken memory without asking; compares all with what the container is charged, and takes what no row holds off
 //! the budget; and asks the greediest to leave before the kernel kills everybody. A few times a second, and the oftener the nearer.
 
-use super::charges::Charges;
+use super::charges::{Charges, Holdings, held_throughout, sum_of};
 use super::look::{Over, send, tell};
 use super::race::{Race, edge};
 use super::sys;
@@ -92,12 +92,33 @@ struct Asked {
     id: Id,
     pidfd: Option<OwnedFd>,
     at: Instant,
+    /// How much processor time it had used by then.
+    processor_ns: u64,
+}
+
+impl Asked {
+    /// Whether it has had the time to begin to. To kill one that gets no processor would not end it sooner. `may_run`: it does not
+    /// stand still any more.
+    fn has_had_its_time(&self, may_run: bool) -> bool {
+        let pid = self.id.pid();
+        let has_run = || {
+            sys::proc::processor_ns_of(pid)
+                .is_none_or(|now| now.saturating_sub(self.processor_ns) >= OBEYS_WITHIN_NS)
+        };
+        let is_about_to = || !may_run || matches!(sys::proc::state_of(pid), Some(b'R' | b'D'));
+        let elapsed = self.at.elapsed();
+        elapsed > OBEYS_WITHIN && (elapsed > ENDS_WITHIN || !is_about_to() || has_run())
+    }
 }
 
 /// How soon one who was asked to leave must have begun to.
 const OBEYS_WITHIN: Duration = Duration::from_millis(50);
+/// So much processor time it may use until then, where it has to wait for one.
+const OBEYS_WITHIN_NS: u64 = 20_000_000;
 /// How long one may take that has begun to.
 const ENDS_WITHIN: Duration = Duration::from_millis(LAST_WORDS_DEADLINE_MS + 2000);
+/// So long nobody else is looked at, where the others stand still.
+const LEAVES_ALONE: Duration = Duration::from_millis(250);
 const SEARCH_EVERY: Duration = Duration::from_millis(200);
 const SEARCH_AT_LEAST_EVERY: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -126,9 +147,8 @@ struct Found {
 
 impl Found {
     /// Whether the container is about to overflow, and those who share the budget have a part in it: where others fill it,
-    /// nothing is gained by their end.
-    fn fills(&self, container: Filling) -> bool {
-        let own = self.charged.saturating_add(self.beside);
+    /// nothing is gained by their end. `own`: what they hold.
+    fn fills(&self, container: Filling, own: u64) -> bool {
         container.left() < self.edge && own >= container.limit / 16
     }
 
@@ -186,6 +206,11 @@ impl Watch {
     fn look(&mut self) -> Duration {
         let now = Instant::now();
         self.charges.hold_if_it_is_a_race(&mut self.race);
+        let is_new = |asked: &Asked| asked.at.elapsed() < LEAVES_ALONE;
+        if self.race.is_on() && self.asked.as_ref().is_some_and(is_new) && self.is_waiting_for_leave() {
+            // The others stand still, and it needs the processor more than a look does.
+            return PAUSE_IN_A_RACE;
+        }
         if now >= self.next_search {
             self.charges.search();
             // A two-hundredth of a processor at most, and a tenth of that where there is much room.
@@ -199,8 +224,12 @@ impl Watch {
         }
         let left_behind = self.ledger.left_behind();
         let charged = self.charges.charge(self.has_much_room, &mut self.race);
-        let beside = self.charges.held_beside(charged, &mut self.race);
-        let container = self.race.look();
+        let mut container = self.race.look();
+        let beside = self.charges.held_beside(charged, container, &mut self.race);
+        if self.charges.holdings_since(now).is_some() {
+            // To find out what all hold takes its time.
+            container = self.race.look();
+        }
         let edge = container.map_or(0, |container| self.race.edge(container.limit));
         let found = Found { charged, beside, container, edge };
         self.charges.note_written(found.container);
@@ -214,16 +243,23 @@ impl Watch {
             in_use.saturating_sub(before) / ms
         });
         self.last = Some((now, in_use));
+        let was_asked = self.asked.is_some();
         if self.is_waiting_for_leave() {
             self.over_since = None;
             return Duration::from_millis(SHORTEST_PAUSE_MS);
         }
+        if was_asked {
+            // It has made room since the container was looked at.
+            self.over_since = Some(now);
+            return PAUSE_TO_LET_GO;
+        }
         let Some(room) = room else {
             self.ledger.note_over(sys::clock::monotonic_ms());
             let is_time = self.is_time_to_leave(&found);
-            let is_over = is_time && self.is_over_indeed(&found);
-            if is_over {
-                self.ask_the_greediest();
+            let holdings = if is_time { self.over_indeed(&found, now) } else { None };
+            let is_over = holdings.is_some();
+            if let Some(holdings) = holdings {
+                self.ask_the_greediest(&holdings);
             }
             // Nobody stands still for what was counted twice.
             let is_decided = is_over || is_time && self.race.is_on();
@@ -330,16 +366,36 @@ impl Watch {
         }
         let Some(since) = self.over_since else { return false };
         let is_far = in_use > budget.saturating_add(budget / 8);
-        let is_full =
-            found.container.is_some_and(|container| found.fills(container)) || self.is_written_full(found);
+        let is_full = found.container.is_some_and(|container| found.fills(container, in_use))
+            || self.is_written_full(found);
         is_far || is_full || since.elapsed() >= if found.is_near() { MOMENT / 10 } else { MOMENT }
     }
 
-    /// The container is, where it is said to be; the tree only if it is what they hold together that is too much.
-    fn is_over_indeed(&self, found: &Found) -> bool {
-        found.container.is_some_and(|container| found.fills(container))
-            || self.is_written_full(found)
-            || self.charges.held_throughout() > most(self.ledger.budget())
+    /// What each holds, if the container is still about to overflow now that this is known; or if what they hold together is too
+    /// much, also when it is looked once more than in the look that began `then`.
+    fn over_indeed(&mut self, found: &Found, then: Instant) -> Option<Holdings> {
+        let mut holdings = self.charges.holdings();
+        let own = sum_of(&holdings);
+        let found = Found { container: self.race.look(), ..*found };
+        let fills = found.container.is_some_and(|container| found.fills(container, own));
+        if fills || self.is_written_full(&found) {
+            return Some(holdings);
+        }
+        let together = match self.charges.holdings_since(then) {
+            Some(before) => held_throughout(before, &holdings),
+            // Whoever grew stands still.
+            None if self.race.is_on() && self.charges.are_those_of(&holdings) => own,
+            None => {
+                let before = std::mem::replace(&mut holdings, self.charges.holdings());
+                held_throughout(&before, &holdings)
+            }
+        };
+        if together > most(self.ledger.budget()) {
+            return Some(holdings);
+        }
+        let needed = found.container.map_or(0, |container| container.needed);
+        self.charges.note_together(sum_of(&holdings), found.charged, needed);
+        None
     }
 
     /// Whether the container is about to overflow with files in memory that nobody holds, and one of those who share the budget has
@@ -350,13 +406,13 @@ impl Watch {
     }
 
     /// Asks the process that holds most to leave; or the one that writes what nobody holds.
-    fn ask_the_greediest(&mut self) {
+    fn ask_the_greediest(&mut self, holdings: &Holdings) {
         let writer = self.charges.writer();
         // Of those that hold about the same, the youngest: not the one that the others are part of.
         let step = (self.ledger.budget() / 16).max(1);
         let by_use = |row: &&Row| {
             let id = row.id();
-            let share = id.and_then(|id| sys::memory::share_held_by(id.pid())).unwrap_or(row.held());
+            let share = id.and_then(|id| holdings.get(&id).copied()).unwrap_or(row.held());
             (writer.is_some() && id == writer, share / step, id.map(Id::start), id.map(Id::pid))
         };
         let may_go = |row: &&Row| row.id().is_some_and(|id| !self.stay.contains(&id));
@@ -379,11 +435,13 @@ impl Watch {
         self.notes.state.lock().left.push(over);
         tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
         self.race.spare(id);
-        self.asked = Some(Asked { id, pidfd, at: Instant::now() });
+        let processor_ns = sys::proc::processor_ns_of(id.pid()).unwrap_or(0);
+        self.asked = Some(Asked { id, pidfd, at: Instant::now(), processor_ns });
     }
 
     /// Whether one who was asked to leave is still there; it is made to, once it has had its time.
     fn is_waiting_for_leave(&mut self) -> bool {
+        let may_run = self.race.have_gone_on();
         let Some(asked) = &self.asked else { return false };
         if !is_alive(asked.id) {
             self.asked = None;
@@ -395,7 +453,9 @@ impl Watch {
             return false;
         }
         let has_begun = self.ledger.taken_rows().any(|row| row.id() == Some(asked.id) && row.is_leaving());
-        if asked.at.elapsed() > if has_begun { ENDS_WITHIN } else { OBEYS_WITHIN } {
+        let has_had_its_time =
+            if has_begun { asked.at.elapsed() > ENDS_WITHIN } else { asked.has_had_its_time(may_run) };
+        if has_had_its_time {
             send(asked.pidfd.as_ref(), asked.id.pid(), libc::SIGKILL);
         }
         true
@@ -405,4 +465,33 @@ impl Watch {
 /// So much of a container's limit is never leased: between two looks, others in it take memory as well.
 fn margin(limit: u64) -> u64 {
     (limit / 64).max(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::wait_until;
+    use crate::growth::id_of;
+    use std::process::Command;
+
+    #[test]
+    fn who_is_asked_to_leave_and_gets_no_processor_has_not_had_its_time() {
+        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let mut idle = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let at = Instant::now().checked_sub(OBEYS_WITHIN * 2).unwrap();
+        let asked = |pid, processor_ns| Asked { id: id_of(pid).unwrap(), pidfd: None, at, processor_ns };
+        let [waits, has_run] = [u64::MAX, 0].map(|processor_ns| asked(busy.id(), processor_ns));
+        let sleeps = asked(idle.id(), u64::MAX);
+        wait_until("it has run", || has_run.has_had_its_time(true));
+        let state = |pid| sys::proc::state_of(pid);
+        wait_until("one runs, one sleeps", || {
+            (state(busy.id()), state(idle.id())) == (Some(b'R'), Some(b'S'))
+        });
+        let found =
+            [waits.has_had_its_time(true), sleeps.has_had_its_time(true), sleeps.has_had_its_time(false)];
+        for one in [&mut busy, &mut idle] {
+            one.kill().and_then(|()| one.wait()).unwrap();
+        }
+        assert_eq!(found, [false, true, false], "who waits for a processor; sleeps; is yet to go on");
+    }
 }

@@ -784,6 +784,14 @@ for turn in range(4):
         assert_eq!(seen.code, Some(198), "{}", seen.stderr);
         assert_eq!(report(&seen)["budget"], 100 * MIB, "{}", seen.stderr);
     });
+    add(trials, "what_the_options_say_holds_whatever_the_environment_does", || {
+        let says = ["/bin/sh", "-c", "echo $OOMGUARD_BUDGET $OOMGUARD_PATIENCE"];
+        for variable in ["nonsense", "1Gi"] {
+            let mut command = run(&["--budget", "100Mi", "--patience", "2s"], &says);
+            let seen = seen(command.env("OOMGUARD_BUDGET", variable).env("OOMGUARD_PATIENCE", variable));
+            assert_eq!((seen.code, &*seen.stdout), (Some(0), "104857600 2000ms\n"), "{}", seen.stderr);
+        }
+    });
     add(trials, "another_try_in_a_budget_begins_when_there_is_room", || {
         let marks = Marks::new("retry");
         let again = "\"$0\" role hold-marked \"$1\" 120 & p=$!; \
