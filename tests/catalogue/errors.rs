@@ -201,6 +201,29 @@ pub const ROLES: &[Role] = &[
     })
     .handling()
     .says(""),
+    Role::exits("a panic over a large file is caught, then a hook ends it over something else", 7, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        assert!(std::panic::catch_unwind(|| drop(large_file().unwrap())).is_err());
+        std::panic::set_hook(Box::new(|_| exit(7)));
+        panic!("there is no such row");
+    })
+    .needs_unwinding()
+    .handling()
+    .says(""),
+    Role::exits(
+        "a message grows into a block where memory was told of, and a silent hook ends it",
+        7,
+        || {
+            std::panic::set_hook(Box::new(|_| exit(7)));
+            assert!(Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).is_err());
+            let mut line = String::with_capacity(black_box(88));
+            write!(line, "{:>60}: out of memory", "the rows are not kept").unwrap();
+            drop(black_box(line));
+            panic!("there is no row in the table that is number {}", black_box(7));
+        },
+    )
+    .handling()
+    .says(""),
     Role::exits("a silent hook ends it, in a block where an error of memory was told before", 7, || {
         let tell = |what: &dyn std::fmt::Display| {
             let mut line = String::with_capacity(black_box(200));

@@ -1,6 +1,6 @@
 //! Ways of a Rust program without a guard to meet the end of its memory: `eat WAY [CODE]`. Built by rustc alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 use std::hint::black_box;
 use std::panic::{catch_unwind, resume_unwind, set_hook};
 use std::process::exit;
@@ -24,9 +24,13 @@ fn eat_fallibly() -> Vec<Vec<u8>> {
     }
 }
 
+fn refused() -> TryReserveError {
+    Vec::<u8>::new().try_reserve_exact(black_box(1 << 40)).unwrap_err()
+}
+
 /// Panics, as it does not get what it needs.
 fn panic_of_memory() {
-    Vec::<u8>::new().try_reserve_exact(black_box(1 << 40)).unwrap();
+    Err::<(), _>(refused()).unwrap();
 }
 
 fn work() -> usize {
@@ -147,6 +151,16 @@ fn main() {
             set_hook(Box::new(|_| ()));
             drop(eat_fallibly());
             panic!("{} has no header", way);
+        }
+        // It copes, and throws something else past all hooks.
+        "thrown-other" => {
+            black_box(refused());
+            resume_unwind(Box::new(7));
+        }
+        "thrown-error" => resume_unwind(Box::new(refused())),
+        "thrown-io-error" => {
+            black_box(eat_fallibly());
+            resume_unwind(Box::new(std::io::Error::from(std::io::ErrorKind::OutOfMemory)));
         }
         "recover" => {
             drop(eat_fallibly());
