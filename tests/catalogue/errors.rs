@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::process::{abort, exit};
+use std::sync::LazyLock;
 use std::thread;
 
 /// More than the limit of 96 MiB, and less than any machine has.
@@ -200,6 +201,22 @@ pub const ROLES: &[Role] = &[
         exit(1);
     })
     .handling()
+    .says(""),
+    Role::new("a panic over a large file, in a function that C calls", OUT_OF_HEAP, || {
+        called(|| drop(large_file().unwrap()));
+    })
+    .says(""),
+    Role::is_killed("a panic over something else, in a function that C calls", libc::SIGABRT, || {
+        assert!(large_file().is_err());
+        called(|| panic!("no row {}", black_box(7)));
+    })
+    .handling()
+    .says("no row"),
+    Role::new("what is made once is not there, for a panic over a large file", OUT_OF_HEAP, || {
+        static ROWS: LazyLock<Vec<u8>> = LazyLock::new(|| large_file().unwrap());
+        let _ = std::panic::catch_unwind(|| ROWS.len());
+        black_box(ROWS.len());
+    })
     .says(""),
     Role::exits("a panic over a large file is caught, then a hook ends it over something else", 7, || {
         std::panic::set_hook(Box::new(|_| {}));
@@ -629,4 +646,8 @@ fn assert_in_c(expression: &'static std::ffi::CStr, block: *mut c_void) {
         // SAFETY: three C strings.
         unsafe { __assert_fail(expression.as_ptr(), c"errors.c".as_ptr(), 7, c"main".as_ptr()) }
     }
+}
+
+extern "C" fn called(work: fn()) {
+    work();
 }

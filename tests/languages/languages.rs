@@ -192,6 +192,8 @@ pub const ALL: &[&Language] = &[
             dies("error"),
             recovers("hung-up").own(101),
             dies("panic"),
+            dies("called"),
+            recovers("called-other").own(134),
             dies("thrown-on"),
             dies("thrown-on-by-another"),
             dies("traced"),

@@ -33,6 +33,10 @@ fn panic_of_memory() {
     Err::<(), _>(refused()).unwrap();
 }
 
+extern "C" fn called(work: fn()) {
+    work()
+}
+
 fn work() -> usize {
     let mut table = BTreeMap::new();
     for i in 0..4000_usize {
@@ -114,6 +118,12 @@ fn main() {
             send.send(7).unwrap();
         }
         "panic" => panic_of_memory(),
+        // C calls it, and does not get it back.
+        "called" => called(panic_of_memory),
+        "called-other" => {
+            drop(eat_fallibly());
+            called(|| panic!("no header"));
+        }
         "thrown-on" => resume_unwind(catch_unwind(panic_of_memory).unwrap_err()),
         "thrown-on-by-another" => resume_unwind(std::thread::spawn(panic_of_memory).join().unwrap_err()),
         "traced" => {

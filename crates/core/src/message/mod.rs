@@ -60,8 +60,8 @@ impl Story {
     pub fn hear(&mut self, text: &[u8]) {
         // std says where and why at once.
         let is_panic = says(text, b"panicked at");
-        // A thread of Rust's panics because that one has.
-        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_THREAD) {
+        // A thread of Rust's panics because that one has, or cannot unwind.
+        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_PANIC) {
             return;
         }
         for line in parts(text, b'\n') {
@@ -171,7 +171,9 @@ fn goes_on(line: &[u8]) -> bool {
         "backtrace",
         "stack backtrace",
         "stack traceback",
-        "run with"
+        "run with",
+        // A plugin's panic, in its host.
+        "fatal runtime error: rust cannot catch"
     ];
     let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
     is_indented || BEGINNINGS.any(&mut |beginning| begins(line, beginning))
