@@ -46,6 +46,7 @@ static IS_CHAINED: AtomicBool = AtomicBool::new(false);
 static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
 static IS_PANIC: AtomicBool = AtomicBool::new(false);
+static COPES: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
 /// A backtrace was announced after that: what it takes to print is not the program getting over it.
@@ -79,6 +80,7 @@ fn story() -> Story {
         fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
         fails_to_make: FAILS_TO_MAKE.load(Relaxed),
         is_panic: IS_PANIC.load(Relaxed),
+        copes: COPES.load(Relaxed),
     }
 }
 
@@ -89,6 +91,7 @@ fn put(story: Story) {
     FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
     FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
     IS_PANIC.store(story.is_panic, Relaxed);
+    COPES.store(story.copes, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
 
@@ -370,6 +373,11 @@ fn hear_plain(message: &[u8]) {
         now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
     } else {
         now.hear(message);
+    }
+    // A panic in the system's words for a thread that could not be had.
+    if place_of(message, PANICKED).is_some() && says_to_try_again(message) && threads::may_say_to_try_again()
+    {
+        now = Story { last: Some(Message::OutOfMemory), is_panic: true, ..Story::default() };
     }
     if now.last == Some(Message::OutOfMemory)
         && claims_failure_to_start_thread(message)

@@ -391,7 +391,8 @@ impl Refusals {
             return;
         }
         let is_heard = match Message::of(text) {
-            None => false,
+            // A line may come to its end.
+            None => text.ends_with(b"\n"),
             Some(Message::OutOfMemory) => {
                 self.turn(now);
                 self.go_back_to_it();

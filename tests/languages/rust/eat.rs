@@ -33,8 +33,12 @@ fn panic_of_memory() {
     Err::<(), _>(refused()).unwrap();
 }
 
-extern "C" fn called(work: fn()) {
-    work()
+extern "C" fn panic_in_c() {
+    panic_of_memory();
+}
+
+extern "C" fn panic_in_c_of_other() {
+    panic!("no header");
 }
 
 fn work() -> usize {
@@ -77,6 +81,14 @@ fn main() {
             // Until it has used its stack.
             let _ = is_used.recv();
         },
+        "no-thread" => drop(std::thread::Builder::new().stack_size(1 << 36).spawn(|| ()).unwrap()),
+        "no-socket" => {
+            use std::io::Read;
+            let (mut one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+            one.set_nonblocking(true).unwrap();
+            assert!(std::thread::Builder::new().stack_size(1 << 36).spawn(|| ()).is_err());
+            one.read(&mut [0; 8]).unwrap();
+        }
         "peers" => {
             // The thread that there is panics because the one that is refused ends what it sends to.
             let (send, receive) = std::sync::mpsc::sync_channel(0);
@@ -117,12 +129,17 @@ fn main() {
             drop(receive);
             send.send(7).unwrap();
         }
+        "warned" => {
+            eprintln!("warning: no cache: {}", refused());
+            eprintln!("Error: bad configuration");
+            exit(2)
+        }
         "panic" => panic_of_memory(),
         // C calls it, and does not get it back.
-        "called" => called(panic_of_memory),
+        "called" => panic_in_c(),
         "called-other" => {
             drop(eat_fallibly());
-            called(|| panic!("no header"));
+            panic_in_c_of_other();
         }
         "thrown-on" => resume_unwind(catch_unwind(panic_of_memory).unwrap_err()),
         "thrown-on-by-another" => resume_unwind(std::thread::spawn(panic_of_memory).join().unwrap_err()),

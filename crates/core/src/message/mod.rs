@@ -54,6 +54,8 @@ pub struct Story {
     pub fails_to_make: bool,
     /// It said of memory in a panic, which has ended a thread of Rust's.
     pub is_panic: bool,
+    /// The line that it says in pieces tells how it copes.
+    pub copes: bool,
 }
 
 impl Story {
@@ -64,8 +66,11 @@ impl Story {
         if is_panic && self.is_panic && says_any(text, OF_ANOTHER_PANIC) {
             return;
         }
+        let mut copes = self.copes;
         for line in parts(text, b'\n') {
+            self.copes = copes || claims_nothing(line);
             self.hear_line(line);
+            copes = false;
         }
         self.is_panic = self.last == Some(Message::OutOfMemory) && (is_panic || self.is_panic);
     }
@@ -73,7 +78,7 @@ impl Story {
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
         if says_any(line, TELLS_STATE) || says(line, b"warning") && says_any(line, PASSES_ON) {
-        } else if claims_failure_for_memory(line) && !is_never_of_memory(line)
+        } else if !self.copes && claims_failure_for_memory(line) && !is_never_of_memory(line)
             || says_any(line, FAILED_TO_SPAWN)
         {
             *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };

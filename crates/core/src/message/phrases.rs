@@ -118,7 +118,7 @@ pub(super) const OF_ANOTHER_PANIC: Phrases = phrases![
     "poisonerror",              // std::sync::Mutex
     "recverror",                // channels, whose other end is gone
     "senderror",
-    "previously been poisoned",      // std::sync::LazyLock, Once
+    "previously been poisoned",         // std::sync::LazyLock, Once
     "in a function that cannot unwind", // one that C calls
 ];
 
