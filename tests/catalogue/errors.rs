@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::process::{abort, exit};
+use std::sync::LazyLock;
 use std::thread;
 
 /// More than the limit of 96 MiB, and less than any machine has.
@@ -199,6 +200,39 @@ pub const ROLES: &[Role] = &[
         eprintln!("cannot find the table: no such file or directory");
         exit(1);
     })
+    .handling()
+    .says(""),
+    Role::new("a panic over a large file, in a function that C calls", OUT_OF_HEAP, || {
+        reads_a_large_file();
+    })
+    .says(""),
+    Role::new("what is made once is not there, for a panic over a large file", OUT_OF_HEAP, || {
+        static ROWS: LazyLock<Vec<u8>> = LazyLock::new(|| large_file().unwrap());
+        let _ = std::panic::catch_unwind(|| ROWS.len());
+        black_box(ROWS.len());
+    })
+    .says(""),
+    Role::exits("a panic over a large file is caught, then a hook ends it over something else", 7, || {
+        std::panic::set_hook(Box::new(|_| {}));
+        assert!(std::panic::catch_unwind(|| drop(large_file().unwrap())).is_err());
+        std::panic::set_hook(Box::new(|_| exit(7)));
+        panic!("there is no such row");
+    })
+    .needs_unwinding()
+    .handling()
+    .says(""),
+    Role::exits(
+        "a message grows into a block where memory was told of, and a silent hook ends it",
+        7,
+        || {
+            std::panic::set_hook(Box::new(|_| exit(7)));
+            assert!(Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).is_err());
+            let mut line = String::with_capacity(black_box(88));
+            write!(line, "{:>60}: out of memory", "the rows are not kept").unwrap();
+            drop(black_box(line));
+            panic!("there is no row in the table that is number {}", black_box(7));
+        },
+    )
     .handling()
     .says(""),
     Role::exits("a silent hook ends it, in a block where an error of memory was told before", 7, || {
@@ -606,4 +640,8 @@ fn assert_in_c(expression: &'static std::ffi::CStr, block: *mut c_void) {
         // SAFETY: three C strings.
         unsafe { __assert_fail(expression.as_ptr(), c"errors.c".as_ptr(), 7, c"main".as_ptr()) }
     }
+}
+
+extern "C" fn reads_a_large_file() {
+    drop(large_file().unwrap());
 }

@@ -207,6 +207,9 @@ unsafe impl<A: GlobalAlloc + 'static, S: Source> GlobalAlloc for Guard<A, S> {
             // SAFETY: a block of the C library's, as `System` has them all there.
             return unsafe { c_heap::free::call(block.cast()) };
         }
+        if notes::is_watching() {
+            panics::note_release(block as usize);
+        }
         // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, which is the same.
         unsafe { self.inner.dealloc(block, layout) }
     }

@@ -172,16 +172,19 @@ unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, old: *mut u8) {
         note_thrown(block as usize, Words::of(words.unwrap_or(&[])), is_thrown_on);
     }
     sys::errno::set_errno(errno);
-    if old.is_null() {
-        // What lay there before is not taken for a message.
-        // SAFETY: within the block, which nobody has written to, by contract.
-        unsafe { block.write_bytes(0, size.min(MESSAGE_BYTES)) };
-    }
-    let is_first = if old.is_null() {
-        blocks.first.is(0) && !here().is_thrown.get()
-    } else {
-        blocks.first.is(old as usize)
+    let is_new = old.is_null();
+    let is_first =
+        if is_new { blocks.first.is(0) && !here().is_thrown.get() } else { blocks.first.is(old as usize) };
+    let before = [&blocks.first, &blocks.last].into_iter().find(|kept| !is_new && kept.is(old as usize));
+    // Of an old one from before this panic nobody knows how much of it has been written to.
+    let (written, size) = match before {
+        Some(before) => (before.bytes.get(), size),
+        None if is_new => (0, size),
+        None => (0, 0),
     };
+    // What lay there before is not taken for a message.
+    // SAFETY: within the block, behind all that anybody has written to, by contract.
+    unsafe { block.wrapping_add(written).write_bytes(0, size.min(MESSAGE_BYTES).saturating_sub(written)) };
     if is_first {
         blocks.first.set(block as usize, size);
     }
@@ -232,7 +235,7 @@ fn note_thrown(block: usize, words: Words, is_thrown_on: bool) {
     } else if !has_spoken() || is_caught(block) && !is_thrown_on {
         // No text at all: it is about memory if it is an error that is.
         let text: &[u8] = match () {
-            () if is_error_of_memory(words) => b"out of memory",
+            () if words.are_error_of_memory() => b"out of memory",
             () if is_thrown_on => b"Any { .. }",
             () => b"panicked",
         };
@@ -247,19 +250,6 @@ fn note_thrown(block: usize, words: Words, is_thrown_on: bool) {
 /// What this thread threw last lay where this block lies now: it has been caught.
 fn is_caught(block: usize) -> bool {
     here().is_thrown.get() && blocks().thrown.get() == block
-}
-
-/// Whether a box holds an `io::Error` that says so, or the `TryReserveError` of what this thread was refused last.
-fn is_error_of_memory(words: Words) -> bool {
-    match *words.as_slice() {
-        [word] => rust::errors_of_memory().contains(&word),
-        [one, other] => refused::last_here().is_some_and(|(_, request)| {
-            let is = |word: usize, number: u64| word as u64 == number;
-            let align = request.align.unwrap_or(0);
-            is(one, align) && is(other, request.bytes) || is(other, align) && is(one, request.bytes)
-        }),
-        _ => false,
-    }
 }
 
 fn has_spoken() -> bool {

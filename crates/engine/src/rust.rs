@@ -69,8 +69,9 @@ mod standard {
         false
     }
 
-    pub(crate) fn errors_of_memory() -> [usize; 2] {
-        [0; 2]
+    /// As std has had it since Rust 1.57, for 64 bits.
+    pub(crate) const fn errors_of_memory() -> [usize; 2] {
+        super::ERRORS_OF_MEMORY
     }
 
     pub(crate) fn call(function: impl FnOnce()) {
@@ -90,6 +91,10 @@ mod standard {
     }
 }
 
+/// An `io::Error` of the kind `OutOfMemory`, and one of ENOMEM, where this library is not compiled with the program.
+#[cfg(any(test, not(feature = "std")))]
+const ERRORS_OF_MEMORY: [usize; 2] = [38 << 32 | 3, 12 << 32 | 2];
+
 pub(super) use standard::{IS_THERE, call, can_allocate, errors_of_memory, idle_threads, is_panicking};
 
 /// Where a function's code is not described, its first bytes.
@@ -100,4 +105,12 @@ pub(super) fn alloc_error_code() -> Range<usize> {
     standard::alloc_error_start().map_or(0..0, |start| {
         oomguard_core::sys::symbols::code_of_function(start).unwrap_or(start..start + ASSUMED_CODE_BYTES)
     })
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    #[test]
+    fn an_error_of_memory_lies_in_memory_as_the_library_expects_it() {
+        assert_eq!(super::errors_of_memory(), super::ERRORS_OF_MEMORY);
+    }
 }

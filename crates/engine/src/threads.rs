@@ -131,6 +131,11 @@ pub(super) fn comes_straight_from_one_refused() -> bool {
     })
 }
 
+/// Whether what this thread says now, that something may be tried again, is about a thread that it was refused just before.
+pub fn may_say_to_try_again() -> bool {
+    matches!(LastFailure::now(), LastFailure::OfThread) && comes_straight_from_one_refused()
+}
+
 /// Whether a panic that said this came about because a thread could not be started.
 pub(super) fn is_why(words: PanicWords) -> Option<Guilt> {
     let bytes = refused_stack()?;

@@ -5,6 +5,7 @@
 //! own, and nothing of this is seen there; nor where std is a library of its own.
 
 use super::hook::Hook;
+use super::{refused, rust};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use oomguard_core::sys;
 use oomguard_core::sys::imports::Import;
@@ -159,6 +160,20 @@ impl Words {
         self.words.get(..self.len).unwrap_or(&[])
     }
 
+    /// Whether they are an `io::Error` that says so, or the `TryReserveError` of what this thread was refused last.
+    pub fn are_error_of_memory(&self) -> bool {
+        match *self.as_slice() {
+            [word] => rust::errors_of_memory().contains(&word),
+            [one, other] => refused::last_here().is_some_and(|(_, request)| {
+                let is_align =
+                    |word: usize| request.align.map_or(word.is_power_of_two(), |align| word as u64 == align);
+                let is = |bytes: usize, align: usize| bytes as u64 == request.bytes && is_align(align);
+                is(one, other) || is(other, one)
+            }),
+            _ => false,
+        }
+    }
+
     /// The text that they are: a `String`, or a `&'static str`. Others that are as large are neither, as a rule: nothing is found
     /// there, or nothing that speaks of memory.
     pub fn text<'a>(&self) -> Option<&'a [u8]> {
@@ -209,9 +224,5 @@ impl Known {
             slot.store(mark, Relaxed);
         }
         false
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len.load(Relaxed) == 0
     }
 }

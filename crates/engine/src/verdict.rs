@@ -108,6 +108,8 @@ fn of_panic() -> Option<Guilt> {
     let has_said_nothing = panics::of_this_thread().0 == PanicWords::default();
     panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
+    let before = panics::last(UNCAUGHT_LASTS_MS).filter(|_| words.has(PanicWords::JOINED));
+    let words = before.map_or(words, |before| before.and(words));
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     // Another thread may have given back by now what this one was refused.
     let was_refused_it =

@@ -46,6 +46,7 @@ static IS_CHAINED: AtomicBool = AtomicBool::new(false);
 static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
 static IS_PANIC: AtomicBool = AtomicBool::new(false);
+static COPES: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
 /// A backtrace was announced after that: what it takes to print is not the program getting over it.
@@ -81,6 +82,7 @@ fn story() -> Story {
         fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
         fails_to_make: FAILS_TO_MAKE.load(Relaxed),
         is_panic: IS_PANIC.load(Relaxed),
+        copes: COPES.load(Relaxed),
     }
 }
 
@@ -91,6 +93,7 @@ fn put(story: Story) {
     FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
     FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
     IS_PANIC.store(story.is_panic, Relaxed);
+    COPES.store(story.copes, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
 
@@ -98,8 +101,6 @@ fn put(story: Story) {
 struct Here {
     /// It has said since it panicked last that it does, or that memory is gone.
     has_told: Cell<bool>,
-    /// The refusals that it had met when it panicked last.
-    refusals_before: Cell<u32>,
     /// It prints a backtrace, and comes to a new line of it.
     is_in_backtrace: Cell<bool>,
     begins_line: Cell<bool>,
@@ -107,7 +108,7 @@ struct Here {
     bytes_before: Cell<u64>,
 }
 
-// SAFETY: cells of a number and of flags that are false; nothing to drop.
+// SAFETY: cells of flags that are false; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 oomguard_core::thread_own!(fn here() -> Here, "oomguard_messages_here");
@@ -125,36 +126,24 @@ impl Here {
     }
 }
 
-/// What was thrown since something was refused, and how much had been refused when something was thrown last.
+/// What was thrown since something was refused.
 static THROWN: Known = Known::new();
-static REFUSALS_BEFORE: AtomicU64 = AtomicU64::new(0);
 
-/// A program in Rust panics, and has said why, or nothing. One that says nothing, after another one was caught which may have
-/// been about what was refused, is about something else.
+/// A program in Rust panics, and has said why, or nothing. One that says nothing is about what it throws: a text, or an error; or
+/// about what another one was, which was caught.
 pub(super) fn note_thrown(thrown: Thrown) {
     if !owner::is_guarded() || !are_read() {
         return;
     }
-    let is_first = THROWN.is_empty();
     let is_thrown_on = THROWN.meet(thrown);
-    let (refusals, refusals_here) = (refused::count(), refused::count_here());
-    let is_anybody_refused_since = REFUSALS_BEFORE.swap(refusals, Relaxed) != refusals;
-    let is_refused_since = here().refusals_before.replace(refusals_here) != refusals_here;
     let has_told = here().has_told.replace(false);
     here().is_in_backtrace.set(false);
     let says = thrown.words();
-    let text = says.text();
-    let is_of_memory = text.is_some_and(|text| claims_failure_for_memory(text) || says_to_try_again(text));
-    // Its hook has said nothing of it, but it has a text, as what a hook would say.
-    let is_of_other = text.is_some() && !is_of_memory && !is_thrown_on && !has_told;
-    if is_of_other
-        || !(is_first
-            || is_thrown_on
-            || is_anybody_refused_since
-            || is_refused_since
-            || has_told
-            || is_of_memory)
-    {
+    let is_of_memory = || match says.text() {
+        Some(text) => claims_failure_for_memory(text) || says_to_try_again(text),
+        None => says.are_error_of_memory(),
+    };
+    if !has_told && !is_thrown_on && !is_of_memory() {
         put(Story { last: Some(Message::Unrelated), fails_otherwise: true, ..Story::default() });
         record::note_said(Some(Message::Unrelated));
     }
@@ -397,6 +386,11 @@ fn hear_plain(message: &[u8]) {
         now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
     } else {
         now.hear(message);
+    }
+    // A panic in the system's words for a thread that could not be had.
+    if place_of(message, PANICKED).is_some() && says_to_try_again(message) && threads::may_say_to_try_again()
+    {
+        now = Story { last: Some(Message::OutOfMemory), is_panic: true, ..Story::default() };
     }
     if now.last == Some(Message::OutOfMemory)
         && claims_failure_to_start_thread(message)

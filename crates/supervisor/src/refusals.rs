@@ -229,6 +229,8 @@ pub(super) struct End {
     /// The signal that ends it, or the code; zero for none.
     pub(super) signal: i32,
     pub(super) code: i32,
+    /// It is a program in Rust that ends as one does which panics. What std dies of it says.
+    pub(super) is_of_panic: bool,
 }
 
 impl End {
@@ -389,7 +391,8 @@ impl Refusals {
             return;
         }
         let is_heard = match Message::of(text) {
-            None => false,
+            // A line may come to its end.
+            None => text.ends_with(b"\n"),
             Some(Message::OutOfMemory) => {
                 self.turn(now);
                 self.go_back_to_it();
@@ -503,6 +506,8 @@ impl Refusals {
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
             _ if self.goes_on || is_other_fault => false,
+            // Nobody knows what a hook has kept silent about.
+            _ if end.is_of_panic && !self.says_to_try_again => false,
             None if self.has_waited_for_thread => false,
             None if !self.is_thread_gone && !is_unrelated_abort && is_within(straight_ns, STRAIGHT_MS) => {
                 true
@@ -579,7 +584,16 @@ mod tests {
     }
 
     fn end_at(now: Moment, in_use: Option<u64>) -> End {
-        End { now, limit: 64 * MIB, whole: 64 * MIB, in_use, has_waited_for_child: false, signal: 0, code: 0 }
+        End {
+            now,
+            limit: 64 * MIB,
+            whole: 64 * MIB,
+            in_use,
+            has_waited_for_child: false,
+            signal: 0,
+            code: 0,
+            is_of_panic: false,
+        }
     }
 
     fn say(refusals: &mut Refusals, message: Message, now: Moment) {

@@ -16,8 +16,8 @@ use super::sys;
 use super::sys::memory::{MemoryUse, Rlimit, rlimit, set_rlimit};
 use super::sys::trace::{CallStop, Event, Origin, Unlimited, Waited};
 use super::terms::Terms;
-use super::troubled::{Facts, Troubled, now_of};
-use crate::contract::{Cause, Evidence, LimitSource, Measure};
+use super::troubled::{Facts, Troubled, is_of_rust, now_of};
+use crate::contract::{Cause, EXIT_RUST_PANIC, Evidence, LimitSource, Measure};
 use crate::growth::laid_over;
 use crate::ledger::Ledger;
 use crate::overrun::STAND_STILL;
@@ -638,6 +638,7 @@ impl Tracer {
             has_waited_for_child: sys::proc::childrens_pages_of(pid) > troubled.childrens_pages,
             signal: libc::WTERMSIG(status),
             code: libc::WEXITSTATUS(status),
+            is_of_panic: (status == libc::SIGABRT || status == EXIT_RUST_PANIC << 8) && is_of_rust(pid),
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);
         troubled.parent = sys::proc::parent_of(pid);

@@ -7,7 +7,7 @@ use super::terms::Terms;
 use crate::contract::Measure;
 use crate::message::drop_colours;
 use crate::shortage::Asked;
-use crate::text::Text;
+use crate::text::{Text, place_of};
 
 /// A process that was refused something.
 #[derive(Clone, Copy)]
@@ -37,6 +37,27 @@ pub(super) struct Facts {
     pub(super) memory: MemoryUse,
     /// It was the budget that had no room, for so long.
     pub(super) waited_ms: Option<u64>,
+}
+
+/// Whether the program that process `pid` runs has Rust's standard library in it: the name of the variable that std reads when it
+/// panics.
+pub(super) fn is_of_rust(pid: u32) -> bool {
+    const NAME: &[u8] = b"RUST_BACKTRACE";
+    let path = sys::proc::proc_path(pid, "exe");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
+    let Some(file) = path.ok().and_then(sys::fd::open_to_read) else { return false };
+    let (mut piece, mut from) = ([0; 16 << 10], 0);
+    loop {
+        let len = file.read_at(&mut piece, from);
+        if place_of(piece.get(..len).unwrap_or(&[]), NAME).is_some() {
+            return true;
+        }
+        if len < NAME.len() {
+            return false;
+        }
+        // A name that this piece cuts off is in the next one.
+        from += (len + 1 - NAME.len()) as u64;
+    }
 }
 
 impl Troubled {

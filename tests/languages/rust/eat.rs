@@ -1,6 +1,6 @@
 //! Ways of a Rust program without a guard to meet the end of its memory: `eat WAY [CODE]`. Built by rustc alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, TryReserveError};
 use std::hint::black_box;
 use std::panic::{catch_unwind, resume_unwind, set_hook};
 use std::process::exit;
@@ -24,9 +24,21 @@ fn eat_fallibly() -> Vec<Vec<u8>> {
     }
 }
 
+fn refused() -> TryReserveError {
+    Vec::<u8>::new().try_reserve_exact(black_box(1 << 40)).unwrap_err()
+}
+
 /// Panics, as it does not get what it needs.
 fn panic_of_memory() {
-    Vec::<u8>::new().try_reserve_exact(black_box(1 << 40)).unwrap();
+    Err::<(), _>(refused()).unwrap();
+}
+
+extern "C" fn panic_in_c() {
+    panic_of_memory();
+}
+
+extern "C" fn panic_in_c_of_other() {
+    panic!("no header");
 }
 
 fn work() -> usize {
@@ -69,6 +81,14 @@ fn main() {
             // Until it has used its stack.
             let _ = is_used.recv();
         },
+        "no-thread" => drop(std::thread::Builder::new().stack_size(1 << 36).spawn(|| ()).unwrap()),
+        "no-socket" => {
+            use std::io::Read;
+            let (mut one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+            one.set_nonblocking(true).unwrap();
+            assert!(std::thread::Builder::new().stack_size(1 << 36).spawn(|| ()).is_err());
+            one.read(&mut [0; 8]).unwrap();
+        }
         "peers" => {
             // The thread that there is panics because the one that is refused ends what it sends to.
             let (send, receive) = std::sync::mpsc::sync_channel(0);
@@ -109,7 +129,18 @@ fn main() {
             drop(receive);
             send.send(7).unwrap();
         }
+        "warned" => {
+            eprintln!("warning: no cache: {}", refused());
+            eprintln!("Error: bad configuration");
+            exit(2)
+        }
         "panic" => panic_of_memory(),
+        // C calls it, and does not get it back.
+        "called" => panic_in_c(),
+        "called-other" => {
+            drop(eat_fallibly());
+            panic_in_c_of_other();
+        }
         "thrown-on" => resume_unwind(catch_unwind(panic_of_memory).unwrap_err()),
         "thrown-on-by-another" => resume_unwind(std::thread::spawn(panic_of_memory).join().unwrap_err()),
         "traced" => {
@@ -147,6 +178,16 @@ fn main() {
             set_hook(Box::new(|_| ()));
             drop(eat_fallibly());
             panic!("{} has no header", way);
+        }
+        // It copes, and throws something else past all hooks.
+        "thrown-other" => {
+            black_box(refused());
+            resume_unwind(Box::new(7));
+        }
+        "thrown-error" => resume_unwind(Box::new(refused())),
+        "thrown-io-error" => {
+            black_box(eat_fallibly());
+            resume_unwind(Box::new(std::io::Error::from(std::io::ErrorKind::OutOfMemory)));
         }
         "recover" => {
             drop(eat_fallibly());

@@ -54,18 +54,23 @@ pub struct Story {
     pub fails_to_make: bool,
     /// It said of memory in a panic, which has ended a thread of Rust's.
     pub is_panic: bool,
+    /// The line that it says in pieces tells how it copes.
+    pub copes: bool,
 }
 
 impl Story {
     pub fn hear(&mut self, text: &[u8]) {
         // std says where and why at once.
         let is_panic = says(text, b"panicked at");
-        // A thread of Rust's panics because that one has.
-        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_THREAD) {
+        // A thread of Rust's panics because that one has, or cannot unwind.
+        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_PANIC) {
             return;
         }
+        let mut copes = self.copes;
         for line in parts(text, b'\n') {
+            self.copes = copes || claims_nothing(line);
             self.hear_line(line);
+            copes = false;
         }
         self.is_panic = self.last == Some(Message::OutOfMemory) && (is_panic || self.is_panic);
     }
@@ -73,7 +78,7 @@ impl Story {
     fn hear_line(&mut self, line: &[u8]) {
         let says_of_memory = self.last == Some(Message::OutOfMemory);
         if says_any(line, TELLS_STATE) || says(line, b"warning") && says_any(line, PASSES_ON) {
-        } else if claims_failure_for_memory(line) && !is_never_of_memory(line)
+        } else if !self.copes && claims_failure_for_memory(line) && !is_never_of_memory(line)
             || says_any(line, FAILED_TO_SPAWN)
         {
             *self = Story { last: Some(Message::OutOfMemory), ..Story::default() };
@@ -171,7 +176,9 @@ fn goes_on(line: &[u8]) -> bool {
         "backtrace",
         "stack backtrace",
         "stack traceback",
-        "run with"
+        "run with",
+        // A plugin's panic, in its host.
+        "fatal runtime error: rust cannot catch"
     ];
     let is_indented = line.first().is_none_or(|byte| byte.is_ascii_whitespace() || byte.is_ascii_digit());
     is_indented || BEGINNINGS.any(&mut |beginning| begins(line, beginning))

@@ -20,7 +20,7 @@ impl PanicWords {
     pub const THREAD: PanicWords = PanicWords(4);
     /// That a thread was given no stack for its signals: std, in a thread that it has just started.
     pub const SIGNAL_STACK: PanicWords = PanicWords(8);
-    /// That a thread panicked that it has waited for, or whose work it needs.
+    /// That another panic is why: of a thread that it has waited for, or whose work it needs; or of its own, which cannot unwind.
     pub const JOINED: PanicWords = PanicWords(16);
     /// That the panic could not be started: std, when its exception found no room.
     pub const NOT_STARTED: PanicWords = PanicWords(32);
@@ -42,7 +42,7 @@ impl PanicWords {
         add(says_any(text, FAILED_TO_SPAWN), PanicWords::THREAD);
         add(says_to_try_again(text), PanicWords::TRY_AGAIN);
         add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
-        add(says_any(text, OF_ANOTHER_THREAD), PanicWords::JOINED);
+        add(says_any(text, OF_ANOTHER_PANIC), PanicWords::JOINED);
         add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
         words
     }

@@ -111,13 +111,15 @@ pub(super) const MADE_TO_TRY_AGAIN: Phrases = phrases![
 /// What a line says of a thread, as a part of whatever word: `ThreadPoolBuildError`.
 pub(super) const OF_A_THREAD: Phrases = phrases!["thread", "spawn", "worker", "pool"];
 
-/// What a panic says that comes of another thread's.
-pub(super) const OF_ANOTHER_THREAD: Phrases = phrases![
+/// What a panic says that comes of another one: as a rule of another thread's.
+pub(super) const OF_ANOTHER_PANIC: Phrases = phrases![
     "any { .. }",               // std::thread::JoinHandle::join
     "a scoped thread panicked", // std::thread::scope
     "poisonerror",              // std::sync::Mutex
     "recverror",                // channels, whose other end is gone
     "senderror",
+    "previously been poisoned",         // std::sync::LazyLock, Once
+    "in a function that cannot unwind", // one that C calls
 ];
 
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
@@ -231,7 +233,13 @@ pub(super) const OTHER_FAILURE: Phrases = phrases![
     "input/output error",
     "connection refused",
     "connection reset",
+    "no route to host",
+    "network is unreachable",
+    "name or service not known",
     "address already in use",
+    "directory not empty",
+    "file name too long",
+    "bad file descriptor",
     "timed out",
     "syntax error",
     "does not exist",

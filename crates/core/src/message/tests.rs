@@ -21,6 +21,8 @@ fn a_thread_that_misses_another_one_takes_nothing_back() {
     for (says, expected) in [
         ("failed to spawn thread: Os { code: 11, kind: WouldBlock }", Message::OutOfMemory),
         ("called `Result::unwrap()` on an `Err` value: SendError { .. }", Message::OutOfMemory),
+        ("panic in a function that cannot unwind", Message::OutOfMemory),
+        ("LazyLock instance has previously been poisoned", Message::OutOfMemory),
         ("index out of bounds", Message::OtherDeath),
         ("called `Result::unwrap()` on an `Err` value: SendError { .. }", Message::OtherDeath),
     ] {
@@ -151,6 +153,22 @@ fn a_story_ends_with_what_was_said_last() {
 }
 
 #[test]
+fn a_line_that_tells_how_it_copes_may_come_in_pieces() {
+    let mut story = Story::default();
+    for (piece, expected) in [
+        ("warning: no cache: ", Message::Unrelated),
+        ("out of memory", Message::Unrelated),
+        (" (os error 12)", Message::Unrelated),
+        ("\n", Message::Unrelated),
+        ("Error: ", Message::Unrelated),
+        ("out of memory", Message::OutOfMemory),
+    ] {
+        story.hear(piece.as_bytes());
+        assert_eq!(story.last, Some(expected), "{piece}");
+    }
+}
+
+#[test]
 fn what_else_was_said_is_told_apart() {
     // What was said, what came last, whether it is another failure, whether it could not have something.
     for (text, last, fails_otherwise, fails_to_make) in [
@@ -230,6 +248,10 @@ fn the_last_word_is_the_one_that_counts() {
         ),
         ("out of memory, dropping the cache\nbad configuration\n", Some(Message::Unrelated)),
         ("out of memory\n  in row 7\nnote: see the manual\n", Some(Message::OutOfMemory)),
+        (
+            "OutOfMemory\nfatal runtime error: Rust cannot catch foreign exceptions, aborting\n",
+            Some(Message::OutOfMemory),
+        ),
         (
             "thread 'main' has overflowed its stack\nfatal runtime error: stack overflow, aborting\n",
             Some(Message::OtherDeath),
