@@ -10,8 +10,8 @@
 //! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
 //! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::{Message, Story, claims_nothing, says_to_try_again, tells_of_a_missing_block};
-use crate::shortage::LEAST_STEP_BYTES;
+use crate::message::{Message, Story, claims_nothing, lines, says_to_try_again, tells_of_a_missing_block};
+use crate::shortage::{LEAST_STEP_BYTES, is_of_another_thing};
 use crate::text::{place_of, position, whole_number};
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -55,9 +55,6 @@ const OTHERS_MS: u64 = 1_000;
 
 /// So soon after its words a library sends the signal that is to end its program, in milliseconds.
 const SIGNALLED_MS: u64 = 500;
-
-/// Who has read something, and says so long after its refusal that memory is gone, passes on what it has read.
-const PASSED_ON_MS: u64 = 1_000;
 
 /// So far from a null pointer, or from MAP_FAILED, a member or an element may lie.
 const NEAR_BYTES: u64 = 64 << 10;
@@ -156,10 +153,12 @@ pub(super) struct Refusals {
     /// What was refused last is a thread's stack; and who was refused it has waited for another thread since.
     pub(super) is_of_stack: bool,
     has_waited_for_thread: bool,
-    /// One has read something since.
-    has_read: bool,
+    /// What one has read since that says that memory is gone: the last such line.
+    read: Line,
     /// A refused thread has ended since, and its process went on without it.
     is_thread_gone: bool,
+    /// The error of the last call of a refused thread that failed since; zero for none.
+    last_error: i32,
     fault: Option<Fault>,
     /// It has said that memory is gone, and sent itself the signal that ends it.
     gives_up: bool,
@@ -193,6 +192,35 @@ impl Access {
         /// What a stack may be short of at once.
         const GROWTH_BYTES: u64 = 1 << 20;
         self.stack_pointer.is_none_or(|end| self.address.abs_diff(end) <= GROWTH_BYTES)
+    }
+}
+
+/// The end of a line that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Line {
+    bytes: [u8; Line::MOST],
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Line {
+        Line { bytes: [0; Line::MOST], len: 0 }
+    }
+}
+
+impl Line {
+    const MOST: usize = 128;
+
+    fn of(line: &[u8]) -> Line {
+        let mut kept = Line::default();
+        let end = line.get(line.len().saturating_sub(Line::MOST)..).unwrap_or(line);
+        kept.bytes.iter_mut().zip(end).for_each(|(slot, byte)| *slot = *byte);
+        Line { len: end.len(), ..kept }
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        let line = self.bytes.get(..self.len).unwrap_or(&[]);
+        !line.is_empty() && place_of(text, line).is_some()
     }
 }
 
@@ -352,7 +380,7 @@ impl Refusals {
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
         (self.goes_on, self.has_given_back) = (false, false);
-        (self.has_waited_for_thread, self.has_read) = (false, false);
+        (self.has_waited_for_thread, self.last_error) = (false, 0);
     }
 
     /// Whether it is a thread that was refused something.
@@ -366,8 +394,8 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
             && place_of(text, OF_A_THROW).is_some();
         let is_of_memory = is_said_in(text, no_memory);
-        let may_be_others = self.has_read && !self.turned.is_within(now, u64::MAX, PASSED_ON_MS);
-        if may_be_others && (is_of_memory || Message::of(text) == Some(Message::OutOfMemory)) {
+        // What it has said itself stays said.
+        if self.read.is_in(text) {
             return;
         }
         if is_of_memory {
@@ -412,10 +440,19 @@ impl Refusals {
         }
     }
 
-    /// A refused thread has read something.
-    pub(super) fn note_read(&mut self) {
-        self.has_read = true;
+    /// A refused thread has read this, or what begins with it.
+    pub(super) fn note_read(&mut self, text: &[u8], no_memory: &[u8]) {
+        let claims =
+            |line: &&[u8]| Message::of(line) == Some(Message::OutOfMemory) || is_said_in(line, no_memory);
+        if let Some(line) = lines(text).filter(claims).last() {
+            self.read = Line::of(line);
+        }
         self.note_goes_on();
+    }
+
+    /// A call of a refused thread has failed, which was not for words.
+    pub(super) fn note_failed(&mut self, errno: i32) {
+        self.last_error = errno;
     }
 
     fn note_goes_on(&mut self) {
@@ -503,6 +540,7 @@ impl Refusals {
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
             _ if self.goes_on || is_other_fault => false,
+            _ if end.code != 0 && is_of_another_thing(self.last_error) => false,
             None if self.has_waited_for_thread => false,
             None if !self.is_thread_gone && !is_unrelated_abort && is_within(straight_ns, STRAIGHT_MS) => {
                 true
@@ -741,7 +779,7 @@ mod tests {
         for (nr, goes_on) in [
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
-            Refusals::note_read,
+            |refusals| refusals.note_read(b"rows", b""),
             |refusals| refusals.note_said(b"input.csv: No such file or directory\n", b"", true, START),
         ]
         .into_iter()
@@ -767,24 +805,49 @@ mod tests {
         refusals.note_goes_on();
         say(&mut refusals, Message::OutOfMemory, late);
         assert!(refusals.are_fatal(end_at(late, full)));
-        // Long after it has read what another says.
-        let later = Moment { used_ns: 0, at_ms: late.at_ms + PASSED_ON_MS + 1 };
-        for (reads, now, fatal) in [(true, later, false), (true, late, true), (false, later, true)] {
+    }
+
+    #[test]
+    fn who_says_what_it_has_read_passes_it_on() {
+        let full = Some(64 * MIB);
+        let later = Moment { used_ns: 0, at_ms: 2_000 };
+        for (read, fatal) in [
+            (&b"rows\r\nworker: out of memory\r\nrows"[..], false),
+            (b"out of memory\n", false),
+            (b"worker 7: out of memory\n", true),
+            (b"worker: \n", true),
+            (b"", true),
+        ] {
             let mut refusals = refused(&[2 * MIB]);
-            refusals.note_refused(1, anew(2 * MIB), true, late);
-            if reads {
-                refusals.note_read();
-            }
-            say(&mut refusals, Message::OutOfMemory, now);
-            assert_eq!(refusals.are_fatal(end_at(now, full)), fatal, "{reads} {now:?}");
+            refusals.note_read(read, b"");
+            say(&mut refusals, Message::OutOfMemory, later);
+            assert_eq!(refusals.are_fatal(end_at(later, full)), fatal, "{read:?}");
         }
         // That it fails at something else is its own.
         let mut refusals = refused(&[2 * MIB]);
         say(&mut refusals, Message::OutOfMemory, START);
-        refusals.note_read();
-        let later = Moment { used_ns: 0, at_ms: PASSED_ON_MS + 1 };
+        refusals.note_read(b"worker 7: out of memory\n", b"");
         say(&mut refusals, Message::OtherDeath, later);
         assert!(!refusals.are_fatal(end_at(later, full)));
+    }
+
+    #[test]
+    fn who_misses_a_file_in_silence_has_its_own_reason() {
+        for (errno, code, fatal) in [
+            (libc::ENOENT, 3, false),
+            (libc::ECONNREFUSED, 3, false),
+            (libc::ENOENT, 0, true),
+            (libc::ENOTTY, 3, true),
+            (libc::EBADF, 3, true),
+        ] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.note_failed(errno);
+            let end = End { code, ..end_at(START, Some(64 * MIB)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{errno} {code}");
+            refusals.note_failed(libc::ENOENT);
+            refusals.note_refused(1, anew(MIB), true, START);
+            assert!(refusals.are_fatal(end));
+        }
     }
 
     #[test]

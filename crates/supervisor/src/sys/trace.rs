@@ -542,8 +542,8 @@ pub(crate) enum CallStop {
     Open { path: u64 },
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
-    /// It is about to read something.
-    Read { fd: u64 },
+    /// It is about to read something, to `at`; or, where `parts` is not zero, to the first parts of the table there.
+    Read { fd: u64, at: u64, parts: u64 },
     /// It is about to wait: for a time, an event, or the end of a child.
     Wait,
     /// The same, for another thread.
@@ -573,7 +573,8 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
         libc::SYS_futex if is_futex_wait(third) => CallStop::WaitForThread,
-        number if READS.contains(&number) => CallStop::Read { fd: second },
+        libc::SYS_readv => CallStop::Read { fd: second, at: third, parts: fourth },
+        number if READS.contains(&number) => CallStop::Read { fd: second, at: third, parts: 0 },
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
@@ -585,14 +586,8 @@ fn is_futex_wait(operation: u64) -> bool {
     [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&(operation as i32 & !flags))
 }
 
-const READS: [c_long; 6] = [
-    libc::SYS_read,
-    libc::SYS_pread64,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_getdents64,
-];
+const READS: [c_long; 5] =
+    [libc::SYS_read, libc::SYS_pread64, libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_getdents64];
 
 const WAITS: [c_long; 9] = [
     libc::SYS_nanosleep,
