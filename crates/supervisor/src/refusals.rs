@@ -50,7 +50,7 @@ const WATCHED_NS: u64 = 1_000_000_000;
 /// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
 const LEAST_RELEASE_BYTES: u64 = 1 << 20;
 
-/// Another thread that starts a process does not tell that the refused one has gone on, for so long.
+/// Another thread that starts a process, or ends this one, does not tell that the refused one has gone on, for so long.
 const OTHERS_MS: u64 = 1_000;
 
 /// So soon after its words a library sends the signal that is to end its program, in milliseconds.
@@ -162,8 +162,8 @@ pub(super) struct Refusals {
     fault: Option<Fault>,
     /// It has said that memory is gone, and sent itself the signal that ends it.
     gives_up: bool,
-    /// A thread aborts that was refused nothing.
-    is_others_abort: bool,
+    /// A thread ends it that was refused nothing.
+    is_others_end: bool,
 }
 
 /// What a process crashed of last.
@@ -239,6 +239,12 @@ impl Moment {
     /// Whether so little work and time lies between this moment and `later`.
     fn is_within(self, later: Moment, ns: u64, ms: u64) -> bool {
         later.used_ns.saturating_sub(self.used_ns) <= ns && later.at_ms.saturating_sub(self.at_ms) <= ms
+    }
+
+    /// How long nobody has worked by `later`, in milliseconds.
+    fn idle_ms(self, later: Moment) -> u64 {
+        let used_ms = later.used_ns.saturating_sub(self.used_ns) / 1_000_000;
+        later.at_ms.saturating_sub(self.at_ms).saturating_sub(used_ms)
     }
 }
 
@@ -507,10 +513,10 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, SIGNALLED_MS);
     }
 
-    /// Thread `tid` aborts. Where there are more wants than are kept, it may have had one.
-    pub(super) fn note_abort(&mut self, tid: u32) {
+    /// Thread `tid` aborts, or exits. Where there are more wants than are kept, it may have had one.
+    pub(super) fn note_end_by(&mut self, tid: u32) {
         let is_anybodys = self.wants.iter().any(Option::is_none);
-        self.is_others_abort = is_anybodys && !self.has_wanted(tid);
+        self.is_others_end = is_anybodys && !self.has_wanted(tid);
     }
 
     /// Thread `tid` has started another process: it has gone on, and so has who was refused long before.
@@ -531,7 +537,7 @@ impl Refusals {
             OF_OTHER_FAULTS.contains(&end.signal) || is_crash && self.fault == Some(Fault::Other);
         // Who aborts for want of a block has not given back what was in its way.
         let is_unrelated_abort =
-            end.signal == libc::SIGABRT && (self.is_others_abort || !self.would_be_refused(end));
+            end.signal == libc::SIGABRT && (self.is_others_end || !self.would_be_refused(end));
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             _ if end.signal == libc::SIGINT => self.gives_up,
@@ -539,6 +545,8 @@ impl Refusals {
             _ if is_crash && self.fault == Some(Fault::OfMissing) => true,
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
+            // Who is told at once that another one has failed does not sleep meanwhile.
+            _ if self.is_others_end && end.signal == 0 && self.turned.idle_ms(end.now) > OTHERS_MS => false,
             _ if self.goes_on || is_other_fault => false,
             _ if end.code != 0 && is_of_another_thing(self.last_error) => false,
             None if self.has_waited_for_thread => false,
@@ -1092,14 +1100,30 @@ mod tests {
             [(1, 1 << 40, 0, true), (2, 1 << 40, 0, false), (2, MIB, 64 * MIB, true)]
         {
             let mut refusals = refused(&[bytes]);
-            refusals.note_abort(tid);
+            refusals.note_end_by(tid);
             assert_eq!(refusals.are_fatal(abort(in_use)), fatal, "{tid} {in_use}");
         }
         // Not all of those are known that were refused something.
         let mut refusals = refused(&[1 << 40]);
         (2..=8).for_each(|tid| refusals.note_refused(tid, anew(1 << 40), true, START));
-        refusals.note_abort(9);
+        refusals.note_end_by(9);
         assert!(refusals.are_fatal(abort(0)));
+    }
+
+    #[test]
+    fn a_thread_that_has_slept_and_was_refused_nothing_ends_it_for_its_own_reasons() {
+        for (tid, used_ns, idle_ms, fatal) in [
+            (2, 0, OTHERS_MS, true),
+            (2, 0, OTHERS_MS + 1, false),
+            (2, 5_000_000_000, OTHERS_MS, true),
+            (1, 0, OTHERS_MS + 1, true),
+        ] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.note_end_by(tid);
+            let now = Moment { used_ns, at_ms: idle_ms + used_ns / 1_000_000 };
+            let end = End { code: 3, ..end_at(now, Some(64 * MIB)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{tid} {used_ns} {idle_ms}");
+        }
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl Tracer {
                 troubled.refusals.note_signal_to_itself(now);
             }
             Origin::Sent(sender) if signal == libc::SIGABRT && sender == troubled.pid => {
-                troubled.refusals.note_abort(tid);
+                troubled.refusals.note_end_by(tid);
             }
             Origin::Sent(_) | Origin::Other => {}
         }
@@ -640,6 +640,9 @@ impl Tracer {
         if status == 0 && tid != pid {
             // By itself: its process goes on.
             troubled.refusals.note_thread_ended(tid);
+        }
+        if libc::WIFEXITED(status) && sys::proc::call_of(tid) == u64::try_from(libc::SYS_exit_group).ok() {
+            troubled.refusals.note_end_by(tid);
         }
         let facts = &troubled.facts;
         let whole = facts.limit.unwrap_or(u64::MAX);
