@@ -59,8 +59,8 @@ const SIGNALLED_MS: u64 = 500;
 /// So far from a null pointer, or from MAP_FAILED, a member or an element may lie.
 const NEAR_BYTES: u64 = 64 << 10;
 
-/// What the C library opens to say something: catalogues, character sets, the time.
-const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo"];
+/// What the C library opens to say something: catalogues, character sets, the time, the system's log.
+const FOR_WORDS: [&[u8]; 5] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo", b"/dev/log"];
 
 /// The first line of the backtrace after Go's fatal error.
 const OF_A_THROW: &[u8] = b"runtime.throw";

@@ -385,6 +385,10 @@ impl Tracer {
                 troubled.hear_parts(tid, fd, parts, count, no_memory);
             }
             CallStop::Send { at, len } => troubled.hear_sent(tid, at, len, no_memory),
+            CallStop::Connect { at } => {
+                let mut address = [0; PATH_BYTES];
+                call.is_for_words = is_for_words(sys::trace::read_memory(tid, at, &mut address));
+            }
             CallStop::Open { path } => {
                 let mut name = [0; PATH_BYTES];
                 let name = sys::trace::read_memory(tid, path, &mut name);

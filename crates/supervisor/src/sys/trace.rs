@@ -538,6 +538,8 @@ pub(crate) enum CallStop {
     WriteParts { fd: u64, parts: u64, count: u64 },
     /// It is about to send `len` bytes at `at` to whom its socket is connected with.
     Send { at: u64, len: u64 },
+    /// It is about to connect to the address at `at`.
+    Connect { at: u64 },
     /// It is about to open the file whose name lies at `path`.
     Open { path: u64 },
     /// It is about to give memory back: munmap.
@@ -568,6 +570,7 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
         libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
         libc::SYS_sendto if sixth == 0 => CallStop::Send { at: third, len: fourth },
+        libc::SYS_connect => CallStop::Connect { at: third },
         libc::SYS_openat => CallStop::Open { path: third },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => CallStop::Open { path: second },
