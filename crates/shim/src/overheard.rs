@@ -61,8 +61,8 @@ fn note(at: *const c_void, got: isize) -> isize {
 
 /// What was read last, and before.
 struct Kept {
-    last: Text<4096>,
-    before: Text<4096>,
+    last: Text<2048>,
+    before: Text<2048>,
 }
 
 struct Shared(UnsafeCell<Kept>);
