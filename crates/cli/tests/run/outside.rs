@@ -164,7 +164,7 @@ int main(int count, char **words)
 }
 "#;
 
-/// It does without what it was refused, and then misses a file or a peer, without a word; or ends of what it was refused, and only
+/// It does without what it was refused, and then misses a file or a peer, or sleeps, without a word; or ends of what it was refused, and only
 /// tidies up.
 const MISS: &str = r#"
 #include <fcntl.h>
@@ -173,11 +173,13 @@ const MISS: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 int main(int count, char **words)
 {
     static char *held[64];
     struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = 1, .sin_addr.s_addr = 0x0100007f};
+    struct timespec time = {.tv_sec = 1, .tv_nsec = 200000000};
     int blocks = 0;
     while (strcmp(words[1], "huge") && (held[blocks] = malloc(1 << 20)))
         memset(held[blocks++], 7, 1 << 20);
@@ -192,6 +194,8 @@ int main(int count, char **words)
         return access("/nowhere/app.conf", R_OK) ? 3 : count;
     if (!strcmp(words[2], "connect"))
         return connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&peer, sizeof peer) ? 3 : count;
+    if (!strcmp(words[2], "sleep"))
+        return nanosleep(&time, 0) ? 77 : 3;
     if (!strcmp(words[2], "tidy up"))
         return isatty(0) || close(77) ? 3 : count;
     return 3;
@@ -296,9 +300,17 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         for (compiler, options) in [("cc", &[][..]), ("cc", &["-static"]), ("musl-gcc", &[])] {
             let Some((_directory, program)) = compiled(MISS, compiler, options) else { continue };
             for held in ["full", "half", "huge"] {
-                for (then, code) in
-                    [("open", 3), ("access", 3), ("connect", 3), ("tidy up", 198), ("nothing", 198)]
-                {
+                for (then, code) in [
+                    ("open", 3),
+                    ("access", 3),
+                    ("connect", 3),
+                    ("sleep", 3),
+                    ("tidy up", 198),
+                    ("nothing", 198),
+                ] {
+                    if then == "sleep" && held != "full" {
+                        continue;
+                    }
                     let mut command = launcher();
                     command.args(["run", "-m", "48Mi", "--measure", "data", "--"]);
                     let seen = seen(command.arg(&program).args([held, then]));
