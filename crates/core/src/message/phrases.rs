@@ -60,7 +60,6 @@ pub(super) const FAILED_FOR_MEMORY: Phrases = phrases![
     "memory exhausted",          // GNU programs
     "heap exhausted",            // SBCL, GHC
     "out of space",              // dash
-    "run out of store",          // Poly/ML
     "vmerror",                   // PostScript
     "malloc failed",             // C programs, of all kinds
     "malloc() failed",
