@@ -1,6 +1,5 @@
 //! What the program has read since something was refused: words about memory that it only passes on are another program's.
 
-use super::messages;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use oomguard_core::busy::Busy;
@@ -9,6 +8,7 @@ use oomguard_core::sys;
 use oomguard_core::text::Text;
 use oomguard_engine::call_real;
 use oomguard_engine::real::Real;
+use oomguard_engine::refused;
 
 static READ: Real = Real::new(c"read");
 static RECV: Real = Real::new(c"recv");
@@ -52,7 +52,7 @@ pub unsafe fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isiz
 
 #[inline]
 fn note(at: *const c_void, got: isize) -> isize {
-    if got > 0 && messages::are_read() {
+    if got > 0 && refused::count() > 0 {
         // SAFETY: the kernel has just written so much there.
         keep(unsafe { core::slice::from_raw_parts(at.cast(), got.unsigned_abs()) });
     }
