@@ -4,8 +4,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
+	"time"
 )
 
 var kept [][]byte
@@ -22,6 +24,17 @@ func fill() error {
 		}
 		kept = append(kept, block)
 	}
+}
+
+// The same in a thread of its own, which stays.
+func fillElsewhere() chan error {
+	refused := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		refused <- fill()
+		select {}
+	}()
+	return refused
 }
 
 func main() {
@@ -67,6 +80,14 @@ func main() {
 			file.Read(make([]byte, 64))
 		}
 		work()
+	case "another sleeps, tells of a worker, and fails":
+		<-fillElsewhere()
+		time.Sleep(1500 * time.Millisecond)
+		fmt.Fprintln(os.Stderr, "worker 7: out of memory")
+		os.Exit(3)
+	case "another is told, and fails":
+		fmt.Fprintln(os.Stderr, "fill:", <-fillElsewhere())
+		os.Exit(3)
 	case "fail":
 		os.Exit(3)
 	}

@@ -121,6 +121,8 @@ impl Kind {
                 ("threads", Success),
                 ("tell of it, and unlock what is not locked", Code(2)),
                 ("tell of another's end, and fail", Code(3)),
+                ("another sleeps, tells of a worker, and fails", Code(3)),
+                ("another is told, and fails", OutOfMemory),
                 ("fail", Code(3)),
             ],
             Kind::Rust => {

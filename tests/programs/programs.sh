@@ -60,6 +60,15 @@ need lighttpd lighttpd
 need libxml2-utils xmllint
 need python3-venv python3
 need musl-tools musl-gcc
+need pypy3 pypy3
+need mono-mcs mcs
+need mono-runtime mono
+need fp-compiler fpc
+need chicken-bin csc
+need polyml poly
+need povray povray
+need tesseract-ocr tesseract
+need etcd-server etcd
 [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres')" ] || packages+=(postgresql)
 if [ ${#packages[@]} != 0 ]; then
   # Together if possible; else one by one, so that one missing package does not cost the others.
@@ -532,6 +541,92 @@ starved 100Mi 'G ocaml "$data/starve.ml"'
 handled 100Mi 2 'G ocaml "$data/handle.ml"'
 benign 8Gi 'before=benign; G ocaml "$data/missing.ml"'
 generous 'G ocaml "$data/work.ml"'
+
+program PyPy pypy3
+starved 200Mi 'G pypy3 -c "rows = [bytearray(1 << 20) for _ in range(4000)]"'
+printf 'try: bytearray(1 << 33)\nexcept MemoryError: print("does without")\n{}["x"]\n' >"$data/handle.pypy"
+handled 200Mi 1 'G pypy3 "$data/handle.pypy"'
+benign 8Gi 'before=benign; G pypy3 -c "raise SystemExit(3)"'
+generous 'G pypy3 -c "print(sum(range(100000)))"'
+
+program Mono mcs mono
+cat >"$data/eater.cs" <<'CSHARP'
+using System;
+using System.Collections.Generic;
+class Eater {
+    static void Eat(List<byte[]> rows) {
+        for (;;) { var row = new byte[1 << 24]; for (int i = 0; i < row.Length; i += 4096) row[i] = 1; rows.Add(row); }
+    }
+    static int Main(string[] words) {
+        if (words[0] == "starve") Eat(new List<byte[]>());
+        if (words[0] == "handle") {
+            var rows = new List<byte[]>();
+            try { Eat(rows); } catch (OutOfMemoryException) { rows.Clear(); GC.Collect(); }
+            throw new InvalidOperationException("closed");
+        }
+        Console.WriteLine(words.Length);
+        return words[0] == "fail" ? 3 : 0;
+    }
+}
+CSHARP
+[ -z "$current" ] || mcs -out:"$data/eater.exe" "$data/eater.cs" >/dev/null || missing Mono "it does not compile"
+starved 200Mi 'G mono "$data/eater.exe" starve'
+handled 200Mi 1 'G mono "$data/eater.exe" handle'
+benign 8Gi 'before=benign; G mono "$data/eater.exe" fail'
+generous 'G mono "$data/eater.exe" work'
+
+# Its compiler links statically.
+program "Free Pascal" fpc
+cat >"$data/eater.pas" <<'PASCAL'
+program eater;
+uses sysutils;
+var rows: array of array of byte; n: longint;
+begin
+  n := 0;
+  while paramstr(1) = 'starve' do begin
+    setlength(rows, n + 1); setlength(rows[n], 1 shl 20); fillchar(rows[n][0], 1 shl 20, 1); inc(n);
+  end;
+  if paramstr(1) = 'handle' then
+    try setlength(rows, 1); setlength(rows[0], 1 shl 30); except on EOutOfMemory do writeln('does without'); end;
+  if paramstr(1) = 'work' then writeln(n) else raise Exception.Create('no such key');
+end.
+PASCAL
+[ -z "$current" ] || fpc -Mobjfpc -o"$data/pascal" "$data/eater.pas" >/dev/null 2>&1 || missing "Free Pascal" "it does not compile"
+starved 64Mi 'G "$data/pascal" starve'
+handled 64Mi 217 'G "$data/pascal" handle'
+benign 8Gi 'G "$data/pascal" fail'
+generous 'G "$data/pascal" work'
+
+program "Chicken Scheme" csc
+echo '(define (eat rows) (eat (cons (make-vector 131072 0) rows))) (if (equal? (car (command-line-arguments)) "starve") (eat (list)) (begin (print 7) (exit (string->number (car (command-line-arguments))))))' >"$data/eater.scm"
+[ -z "$current" ] || (cd "$data" && csc -prologue <(echo "(import (chicken process-context))") -o chicken eater.scm >/dev/null 2>&1) || missing "Chicken Scheme" "it does not compile"
+starved 100Mi 'G "$data/chicken" starve'
+own 'G "$data/chicken" 3'
+generous 'G "$data/chicken" 0'
+
+program "Poly/ML" poly
+echo 'fun eat rows = eat (Array.array (131072, 1.5) :: rows); eat [];' >"$data/starve.sml"
+starved 200Mi 'G poly -q --error-exit --use "$data/starve.sml"'
+own 'G poly -q --error-exit --use "$data/none.sml"'
+generous 'G poly -q --error-exit <<<"List.tabulate (100, fn n => n * n);"'
+
+program POV-Ray povray
+echo '#declare a = array[100000000];' >"$data/starve.pov"
+echo 'camera { location <0, 0, -3> look_at 0 } light_source { <2, 4, -3> color rgb 1 } sphere { 0, 1 pigment { color rgb 1 } }' >"$data/scene.pov"
+starved 100Mi 'G povray "+I$data/starve.pov" +W10 +H10 -D'
+own 'G povray "+I$data/none.pov" +W10 +H10 -D'
+generous 'G povray "+I$data/scene.pov" +W80 +H60 -D -GA +FP +O- | wc -c; exit "${PIPESTATUS[0]}"'
+
+program Tesseract tesseract
+{ printf 'P5 6000 6000 255\n'; tr '\0' '\377' <"$data/zeros" | head -c 36000000; } >"$data/page.pgm"
+starved 40Mi 'G tesseract "$data/page.pgm" page'
+own 'G tesseract "$data/none.pgm" page'
+generous 'head -c 40000 "$data/page.pgm" | sed "1s/.*/P5 150 150 255/" >small.pgm; G tesseract small.pgm page; code=$?; cat page.txt; exit $code'
+
+program etcd etcd
+starved 20Mi 'G etcd --data-dir here'
+own 'G etcd --no-such-option'
+generous 'G etcd --version'
 
 cat >"$data/eater.rs" <<'RUST'
 use std::hint::black_box;

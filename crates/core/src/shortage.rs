@@ -7,6 +7,13 @@
 use crate::contract::Measure;
 use crate::sys::memory::{MemoryUse, page_bytes};
 
+/// Whether the error of the last call that failed tells that a program is missing something else than memory: a file, a right, a
+/// peer. A refusal leaves ENOMEM behind; who tidies up may close what is closed, and end who has ended.
+pub fn is_of_another_thing(errno: i32) -> bool {
+    const FILES: [i32; 5] = [libc::ENOENT, libc::EACCES, libc::EPERM, libc::ENOTDIR, libc::EISDIR];
+    FILES.contains(&errno) || [libc::EADDRINUSE, libc::ECONNREFUSED].contains(&errno)
+}
+
 /// What was asked for, and not given.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {

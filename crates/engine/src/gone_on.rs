@@ -14,8 +14,6 @@ static READ_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WRITTEN_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WAITS_BEFORE: AtomicU64 = AtomicU64::new(0);
 static TID: AtomicU32 = AtomicU32::new(0);
-/// When that was, by the coarse clock.
-static REFUSED_AT_MS: AtomicU64 = AtomicU64::new(0);
 
 /// What the kernel counts of this process, as it was in this millisecond: a loop of refusals asks no more often.
 struct Lately {
@@ -52,17 +50,6 @@ pub(super) fn begin(bytes: u64) {
     WRITTEN_BEFORE.store(written, Relaxed);
     WAITS_BEFORE.store(if filter::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
     TID.store(sys::process::tid(), Relaxed);
-    REFUSED_AT_MS.store(sys::clock::coarse_ms(), Relaxed);
-}
-
-/// Whether words of so many bytes may be another program's, which this one passes on: long after the refusal, the refused thread
-/// has waited, and so much has been read.
-pub fn may_pass_on(bytes: usize) -> bool {
-    const LONG_MS: u64 = 1000;
-    sys::clock::coarse_ms().saturating_sub(REFUSED_AT_MS.load(Relaxed)) > LONG_MS
-        && has_waited_here()
-        && sys::process::bytes_read()
-            .is_some_and(|read| read.saturating_sub(READ_BEFORE.load(Relaxed)) >= bytes as u64)
 }
 
 /// So many bytes that are written are no sign that the program goes on.

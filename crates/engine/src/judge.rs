@@ -18,7 +18,7 @@ use super::{filter, gone_on, resident};
 use oomguard_core::contract::{Cause, Evidence, Measure};
 use oomguard_core::message::Message;
 use oomguard_core::report::Request;
-use oomguard_core::shortage::LEAST_STEP_BYTES;
+use oomguard_core::shortage::{LEAST_STEP_BYTES, is_of_another_thing};
 use oomguard_core::sys;
 
 /// Why the process ends, and how that is known.
@@ -76,8 +76,8 @@ impl Said {
 }
 
 /// The program exits with a code that tells of failure. Straight from a refusal that is convincing; after words about
-/// something else only if memory is full to the brim.
-pub fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
+/// something else only if memory is full to the brim. `errno`: what the last call of this thread that failed has left.
+pub fn of_exit(armed: &Armed, said: Option<Said>, errno: i32) -> Option<Guilt> {
     /// What a message takes.
     const MOST_ALLOCATIONS: u64 = 4;
     let said_other = said.filter(|said| said.message == Message::Unrelated);
@@ -92,8 +92,11 @@ pub fn of_exit(armed: &Armed, said: Option<Said>) -> Option<Guilt> {
             return if said.fails_to_make { by_straightness(&is_for_it) } else { None };
         }
     }
+    let fails_otherwise = |noted: &Noted| noted.tid == sys::process::tid() && is_of_another_thing(errno);
     // A handler for a crash may read much: of an abort, reading tells nothing.
-    judge(armed, said, &|noted| !has_gone_on(noted), &|noted| noted.asker == Asker::Other)
+    judge(armed, said, &|noted| !has_gone_on(noted) && !fails_otherwise(noted), &|noted| {
+        noted.asker == Asker::Other && !fails_otherwise(noted)
+    })
 }
 
 /// The program aborts, and nothing tells for certain why: it may have got over a refusal and found something else.
@@ -210,7 +213,7 @@ fn by_straightness(confirm: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
 }
 
 fn has_gone_on(noted: &Noted) -> bool {
-    gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted))
+    noted.since.idle_ms() > UNSAID_MS || gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted))
 }
 
 /// Whether the limit could hold it.

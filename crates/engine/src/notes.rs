@@ -119,6 +119,11 @@ impl Since {
         self.is_way_out() && self.processor_ms <= releasing_ms.saturating_add(OTHERWISE_MS)
     }
 
+    /// How long nobody has worked: who is on the way out does not sleep.
+    pub(super) fn idle_ms(self) -> u64 {
+        self.ms.saturating_sub(self.processor_ms)
+    }
+
     /// Whether hardly anything can have been done since.
     pub(super) fn is_a_moment(self) -> bool {
         self.ms <= 1000 && self.processor_ms <= 1 && !self.has_served(10, 0) && !self.has_waited_for_child

@@ -189,6 +189,7 @@ const UNCAUGHT_LASTS_MS: u64 = 10_000;
 
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
+    let errno = sys::errno::errno();
     // An alloc-error hook of the program's own, which ends it.
     if refused::count_here() > 0 && is_in_alloc_error(armed) {
         return Some(Verdict { own: Own::Exit(code), ..of_allocation(Evidence::Exact) });
@@ -201,7 +202,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     }
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
-        of_words(armed, said).or_else(|| of_ended_thread(said)).or_else(|| of_caught_panic(said))
+        of_words(armed, said, errno).or_else(|| of_ended_thread(said)).or_else(|| of_caught_panic(said))
     } else if let Some(bytes) = panics::stack_refused_here(UNCAUGHT_LASTS_MS) {
         let request = Some(Request { bytes, align: None });
         Some(Guilt { cause: Cause::Thread, request, evidence: Evidence::Said })
@@ -209,7 +210,7 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
     } else {
-        of_words(armed, said)
+        of_words(armed, said, errno)
     };
     guilt.map(|guilt| guilt.verdict(Own::Exit(code)))
 }
@@ -229,7 +230,7 @@ fn of_caught_panic(said: Option<LastWord>) -> Option<Guilt> {
 }
 
 /// The program ends by its own decision, after these words.
-fn of_words(armed: &Armed, said: Option<LastWord>) -> Option<Guilt> {
+fn of_words(armed: &Armed, said: Option<LastWord>, errno: i32) -> Option<Guilt> {
     if said.is_some_and(|said| said.message == Message::OutOfMemory) {
         return refusal_of_words();
     }
@@ -250,5 +251,5 @@ fn of_words(armed: &Armed, said: Option<LastWord>) -> Option<Guilt> {
         fails_to_make: said.fails_to_make,
         ..Said::of_open_refusal(said.message)
     };
-    judge::of_exit(armed, said.map(of_failure))
+    judge::of_exit(armed, said.map(of_failure), errno)
 }

@@ -173,7 +173,7 @@ pub(super) fn has_said_so() -> bool {
 }
 
 pub(super) fn verdict_on_exit(code: c_int, how: Exit) -> Option<(&'static Armed, Verdict)> {
-    let armed = armed()?;
+    let (armed, errno) = (armed()?, sys::errno::errno());
     if !owner::is_guarded() {
         return None;
     }
@@ -196,7 +196,8 @@ pub(super) fn verdict_on_exit(code: c_int, how: Exit) -> Option<(&'static Armed,
         python::Answer::Unknown if abort_handler::has_been_left() => judge::by_message(messages::said(armed)),
         python::Answer::Unknown if CODES_OF_SIGNALS.contains(&code) && !messages::gives_up() => None,
         python::Answer::Unknown => {
-            judge::of_exit(armed, messages::said(armed)).filter(|guilt| !is_silence_telling(guilt, how))
+            let guilt = judge::of_exit(armed, messages::said(armed), errno);
+            guilt.filter(|guilt| !is_silence_telling(guilt, how))
         }
     };
     if guilt.is_none() {

@@ -13,6 +13,7 @@
 //! | `threads` | pthread_create |
 //! | `children` | system, popen and pclose, wait and its kin |
 //! | `messages`, `streams`, `formatted` | what a dying program says, by `write` and by stdio |
+//! | `overheard` | what it has read, and may pass on |
 //! | `variadic` | what stands for such a function in a static program |
 //! | `words`, `lookups` | gettext and strerror: what it is about to say in the user's language, and whether it did |
 //! | `ends` | exit, _exit, quick_exit, exit_group, abort, failed assertions, signals to oneself |
@@ -54,6 +55,7 @@ mod lookups;
 mod messages;
 #[cfg(not(test))]
 mod names;
+mod overheard;
 #[cfg(all(panic = "abort", not(test)))]
 mod panic;
 mod python;
@@ -81,6 +83,7 @@ pub use handlers::{sigaction, signal};
 pub use messages::{write, writev};
 pub use oomguard_engine::c_heap::*;
 pub use oomguard_engine::mappings::{fallocate, mapping_syscall, mmap, mprotect, mremap, posix_fallocate};
+pub use overheard::{read, recv};
 pub use python::fflush;
 pub use startup::arm;
 pub use streams::{fputs, fwrite, perror, puts};

@@ -1,7 +1,7 @@
 //! What a dying program says: `write` and `writev` to stdout and stderr, read once memory was refused. Nothing is kept
 //! but what kind of message it was, and when.
 
-use super::{lookups, python, uncaught};
+use super::{lookups, overheard, python, uncaught};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -408,7 +408,7 @@ fn hear_plain(message: &[u8]) {
         if about.is_none() && !is_of_hinted_heap(message) {
             return;
         }
-        if about.is_some() && gone_on::may_pass_on(message.len()) {
+        if about.is_some() && overheard::has(message) {
             // What it has said itself stays said.
             if before.last == Some(Message::OutOfMemory) {
                 return;

@@ -3,8 +3,8 @@
 
 use super::environment::{Variables, this_library};
 use super::{
-    breaks, ends, execs, faults, filter, formatted, handlers, leaving, messages, python, stalls, streams,
-    threads, words,
+    breaks, ends, execs, faults, filter, formatted, handlers, leaving, messages, overheard, python, stalls,
+    streams, threads, words,
 };
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -106,6 +106,7 @@ fn resolve() {
     super::children::resolve();
     threads::resolve();
     messages::resolve();
+    overheard::resolve();
     streams::resolve();
     formatted::resolve();
     words::resolve();

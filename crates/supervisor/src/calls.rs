@@ -37,8 +37,13 @@ pub(super) struct Call {
     /// The call that it makes gives so much memory back, and began when its process had used so much processor time.
     pub(super) released: u64,
     pub(super) began_ns: u64,
-    /// The call that it makes reads something, and not for the sake of what is to be said.
+    /// The call that it makes reads something, and not for the sake of what is to be said: to this place, or to the first parts of
+    /// the table there.
     pub(super) reads: bool,
+    pub(super) read_to: u64,
+    pub(super) read_parts: u64,
+    /// The call that it makes is for the sake of what is to be said.
+    pub(super) is_for_words: bool,
     /// It is stopped at every call.
     pub(super) is_watched: bool,
     pub(super) wait: Wait,

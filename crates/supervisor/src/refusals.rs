@@ -10,8 +10,8 @@
 //! shows in what it said since, in whether it could have the memory now, in how much it has worked since, and in what it
 //! did: who starts another process or waits for one, sleeps, or reads on, is not on the way out.
 
-use crate::message::{Message, Story, claims_nothing, says_to_try_again, tells_of_a_missing_block};
-use crate::shortage::LEAST_STEP_BYTES;
+use crate::message::{Message, Story, claims_nothing, lines, says_to_try_again, tells_of_a_missing_block};
+use crate::shortage::{LEAST_STEP_BYTES, is_of_another_thing};
 use crate::text::{place_of, position, whole_number};
 
 /// What a program works on its straight way from a refusal, or from giving its memory back, to its end: a message, a
@@ -50,20 +50,17 @@ const WATCHED_NS: u64 = 1_000_000_000;
 /// Giving back less than this, or than a sixty-fourth of the limit, tells nothing.
 const LEAST_RELEASE_BYTES: u64 = 1 << 20;
 
-/// Another thread that starts a process does not tell that the refused one has gone on, for so long.
+/// Another thread that starts a process, or ends this one, does not tell that the refused one has gone on, for so long.
 const OTHERS_MS: u64 = 1_000;
 
 /// So soon after its words a library sends the signal that is to end its program, in milliseconds.
 const SIGNALLED_MS: u64 = 500;
 
-/// Who has read something, and says so long after its refusal that memory is gone, passes on what it has read.
-const PASSED_ON_MS: u64 = 1_000;
-
 /// So far from a null pointer, or from MAP_FAILED, a member or an element may lie.
 const NEAR_BYTES: u64 = 64 << 10;
 
-/// What the C library opens to say something: catalogues, character sets, the time.
-const FOR_WORDS: [&[u8]; 4] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo"];
+/// What the C library opens to say something: catalogues, character sets, the time, the system's log.
+const FOR_WORDS: [&[u8]; 5] = [b"/locale", b"/gconv", b"/localtime", b"/zoneinfo", b"/dev/log"];
 
 /// The first line of the backtrace after Go's fatal error.
 const OF_A_THROW: &[u8] = b"runtime.throw";
@@ -156,15 +153,17 @@ pub(super) struct Refusals {
     /// What was refused last is a thread's stack; and who was refused it has waited for another thread since.
     pub(super) is_of_stack: bool,
     has_waited_for_thread: bool,
-    /// One has read something since.
-    has_read: bool,
+    /// What one has read since that says that memory is gone: the last such line.
+    read: Line,
     /// A refused thread has ended since, and its process went on without it.
     is_thread_gone: bool,
+    /// The error of the last call of a refused thread that failed since; zero for none.
+    last_error: i32,
     fault: Option<Fault>,
     /// It has said that memory is gone, and sent itself the signal that ends it.
     gives_up: bool,
-    /// A thread aborts that was refused nothing.
-    is_others_abort: bool,
+    /// A thread ends it that was refused nothing.
+    is_others_end: bool,
 }
 
 /// What a process crashed of last.
@@ -196,6 +195,35 @@ impl Access {
     }
 }
 
+/// The end of a line that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Line {
+    bytes: [u8; Line::MOST],
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Line {
+        Line { bytes: [0; Line::MOST], len: 0 }
+    }
+}
+
+impl Line {
+    const MOST: usize = 128;
+
+    fn of(line: &[u8]) -> Line {
+        let mut kept = Line::default();
+        let end = line.get(line.len().saturating_sub(Line::MOST)..).unwrap_or(line);
+        kept.bytes.iter_mut().zip(end).for_each(|(slot, byte)| *slot = *byte);
+        Line { len: end.len(), ..kept }
+    }
+
+    fn is_in(&self, text: &[u8]) -> bool {
+        let line = self.bytes.get(..self.len).unwrap_or(&[]);
+        !line.is_empty() && place_of(text, line).is_some()
+    }
+}
+
 /// The signals of the processor that no missing block raises.
 const OF_OTHER_FAULTS: [i32; 3] = [libc::SIGBUS, libc::SIGFPE, libc::SIGSYS];
 
@@ -211,6 +239,12 @@ impl Moment {
     /// Whether so little work and time lies between this moment and `later`.
     fn is_within(self, later: Moment, ns: u64, ms: u64) -> bool {
         later.used_ns.saturating_sub(self.used_ns) <= ns && later.at_ms.saturating_sub(self.at_ms) <= ms
+    }
+
+    /// How long nobody has worked by `later`, in milliseconds.
+    fn idle_ms(self, later: Moment) -> u64 {
+        let used_ms = later.used_ns.saturating_sub(self.used_ns) / 1_000_000;
+        later.at_ms.saturating_sub(self.at_ms).saturating_sub(used_ms)
     }
 }
 
@@ -354,7 +388,7 @@ impl Refusals {
     /// What the refused thread did until now was about its refusal.
     fn go_back_to_it(&mut self) {
         (self.goes_on, self.has_given_back) = (false, false);
-        (self.has_waited_for_thread, self.has_read) = (false, false);
+        (self.has_waited_for_thread, self.last_error) = (false, 0);
     }
 
     /// Whether it is a thread that was refused something.
@@ -368,8 +402,8 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
             && place_of(text, OF_A_THROW).is_some();
         let is_of_memory = is_said_in(text, no_memory);
-        let may_be_others = self.has_read && !self.turned.is_within(now, u64::MAX, PASSED_ON_MS);
-        if may_be_others && (is_of_memory || Message::of(text) == Some(Message::OutOfMemory)) {
+        // What it has said itself stays said.
+        if self.read.is_in(text) {
             return;
         }
         if is_of_memory {
@@ -415,10 +449,19 @@ impl Refusals {
         }
     }
 
-    /// A refused thread has read something.
-    pub(super) fn note_read(&mut self) {
-        self.has_read = true;
+    /// A refused thread has read this, or what begins with it.
+    pub(super) fn note_read(&mut self, text: &[u8], no_memory: &[u8]) {
+        let claims =
+            |line: &&[u8]| Message::of(line) == Some(Message::OutOfMemory) || is_said_in(line, no_memory);
+        if let Some(line) = lines(text).filter(claims).last() {
+            self.read = Line::of(line);
+        }
         self.note_goes_on();
+    }
+
+    /// A call of a refused thread has failed, which was not for words.
+    pub(super) fn note_failed(&mut self, errno: i32) {
+        self.last_error = errno;
     }
 
     fn note_goes_on(&mut self) {
@@ -473,10 +516,10 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, SIGNALLED_MS);
     }
 
-    /// Thread `tid` aborts. Where there are more wants than are kept, it may have had one.
-    pub(super) fn note_abort(&mut self, tid: u32) {
+    /// Thread `tid` aborts, or exits. Where there are more wants than are kept, it may have had one.
+    pub(super) fn note_end_by(&mut self, tid: u32) {
         let is_anybodys = self.wants.iter().any(Option::is_none);
-        self.is_others_abort = is_anybodys && !self.has_wanted(tid);
+        self.is_others_end = is_anybodys && !self.has_wanted(tid);
     }
 
     /// Thread `tid` has started another process: it has gone on, and so has who was refused long before.
@@ -497,7 +540,7 @@ impl Refusals {
             OF_OTHER_FAULTS.contains(&end.signal) || is_crash && self.fault == Some(Fault::Other);
         // Who aborts for want of a block has not given back what was in its way.
         let is_unrelated_abort =
-            end.signal == libc::SIGABRT && (self.is_others_abort || !self.would_be_refused(end));
+            end.signal == libc::SIGABRT && (self.is_others_end || !self.would_be_refused(end));
         match self.story.last {
             _ if !self.is_wanting() || end.has_waited_for_child => false,
             _ if end.signal == libc::SIGINT => self.gives_up,
@@ -505,9 +548,12 @@ impl Refusals {
             _ if is_crash && self.fault == Some(Fault::OfMissing) => true,
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
+            // Who is told at once that another one has failed does not sleep meanwhile.
+            _ if self.is_others_end && end.signal == 0 && self.turned.idle_ms(end.now) > OTHERS_MS => false,
             _ if self.goes_on || is_other_fault => false,
             // Nobody knows what a hook has kept silent about.
             _ if end.is_of_panic && !self.says_to_try_again => false,
+            _ if end.code != 0 && is_of_another_thing(self.last_error) => false,
             None if self.has_waited_for_thread => false,
             None if !self.is_thread_gone && !is_unrelated_abort && is_within(straight_ns, STRAIGHT_MS) => {
                 true
@@ -755,7 +801,7 @@ mod tests {
         for (nr, goes_on) in [
             (|refusals| refusals.note_forked(1, START)) as fn(&mut Refusals),
             |refusals| refusals.note_forked(2, Moment { used_ns: 0, at_ms: OTHERS_MS + 1 }),
-            Refusals::note_read,
+            |refusals| refusals.note_read(b"rows", b""),
             |refusals| refusals.note_said(b"input.csv: No such file or directory\n", b"", true, START),
         ]
         .into_iter()
@@ -781,24 +827,49 @@ mod tests {
         refusals.note_goes_on();
         say(&mut refusals, Message::OutOfMemory, late);
         assert!(refusals.are_fatal(end_at(late, full)));
-        // Long after it has read what another says.
-        let later = Moment { used_ns: 0, at_ms: late.at_ms + PASSED_ON_MS + 1 };
-        for (reads, now, fatal) in [(true, later, false), (true, late, true), (false, later, true)] {
+    }
+
+    #[test]
+    fn who_says_what_it_has_read_passes_it_on() {
+        let full = Some(64 * MIB);
+        let later = Moment { used_ns: 0, at_ms: 2_000 };
+        for (read, fatal) in [
+            (&b"rows\r\nworker: out of memory\r\nrows"[..], false),
+            (b"out of memory\n", false),
+            (b"worker 7: out of memory\n", true),
+            (b"worker: \n", true),
+            (b"", true),
+        ] {
             let mut refusals = refused(&[2 * MIB]);
-            refusals.note_refused(1, anew(2 * MIB), true, late);
-            if reads {
-                refusals.note_read();
-            }
-            say(&mut refusals, Message::OutOfMemory, now);
-            assert_eq!(refusals.are_fatal(end_at(now, full)), fatal, "{reads} {now:?}");
+            refusals.note_read(read, b"");
+            say(&mut refusals, Message::OutOfMemory, later);
+            assert_eq!(refusals.are_fatal(end_at(later, full)), fatal, "{read:?}");
         }
         // That it fails at something else is its own.
         let mut refusals = refused(&[2 * MIB]);
         say(&mut refusals, Message::OutOfMemory, START);
-        refusals.note_read();
-        let later = Moment { used_ns: 0, at_ms: PASSED_ON_MS + 1 };
+        refusals.note_read(b"worker 7: out of memory\n", b"");
         say(&mut refusals, Message::OtherDeath, later);
         assert!(!refusals.are_fatal(end_at(later, full)));
+    }
+
+    #[test]
+    fn who_misses_a_file_in_silence_has_its_own_reason() {
+        for (errno, code, fatal) in [
+            (libc::ENOENT, 3, false),
+            (libc::ECONNREFUSED, 3, false),
+            (libc::ENOENT, 0, true),
+            (libc::ENOTTY, 3, true),
+            (libc::EBADF, 3, true),
+        ] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.note_failed(errno);
+            let end = End { code, ..end_at(START, Some(64 * MIB)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{errno} {code}");
+            refusals.note_failed(libc::ENOENT);
+            refusals.note_refused(1, anew(MIB), true, START);
+            assert!(refusals.are_fatal(end));
+        }
     }
 
     #[test]
@@ -1043,14 +1114,30 @@ mod tests {
             [(1, 1 << 40, 0, true), (2, 1 << 40, 0, false), (2, MIB, 64 * MIB, true)]
         {
             let mut refusals = refused(&[bytes]);
-            refusals.note_abort(tid);
+            refusals.note_end_by(tid);
             assert_eq!(refusals.are_fatal(abort(in_use)), fatal, "{tid} {in_use}");
         }
         // Not all of those are known that were refused something.
         let mut refusals = refused(&[1 << 40]);
         (2..=8).for_each(|tid| refusals.note_refused(tid, anew(1 << 40), true, START));
-        refusals.note_abort(9);
+        refusals.note_end_by(9);
         assert!(refusals.are_fatal(abort(0)));
+    }
+
+    #[test]
+    fn a_thread_that_has_slept_and_was_refused_nothing_ends_it_for_its_own_reasons() {
+        for (tid, used_ns, idle_ms, fatal) in [
+            (2, 0, OTHERS_MS, true),
+            (2, 0, OTHERS_MS + 1, false),
+            (2, 5_000_000_000, OTHERS_MS, true),
+            (1, 0, OTHERS_MS + 1, true),
+        ] {
+            let mut refusals = refused(&[2 * MIB]);
+            refusals.note_end_by(tid);
+            let now = Moment { used_ns, at_ms: idle_ms + used_ns / 1_000_000 };
+            let end = End { code: 3, ..end_at(now, Some(64 * MIB)) };
+            assert_eq!(refusals.are_fatal(end), fatal, "{tid} {used_ns} {idle_ms}");
+        }
     }
 
     #[test]

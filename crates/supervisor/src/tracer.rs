@@ -237,7 +237,7 @@ impl Tracer {
                 troubled.refusals.note_signal_to_itself(now);
             }
             Origin::Sent(sender) if signal == libc::SIGABRT && sender == troubled.pid => {
-                troubled.refusals.note_abort(tid);
+                troubled.refusals.note_end_by(tid);
             }
             Origin::Sent(_) | Origin::Other => {}
         }
@@ -333,6 +333,7 @@ impl Tracer {
 
     fn stop_at_call(&mut self, tid: u32, call: &mut Call, findings: &Findings) -> Then {
         let Some(stop) = sys::trace::call_stop_of(tid) else { return Then::GoesOn };
+        let no_memory = self.terms.no_memory;
         if let CallStop::Returned(result) = stop {
             let mut then = Then::GoesOn;
             self.end_pledge(call, !(-4095..0).contains(&result));
@@ -342,16 +343,23 @@ impl Tracer {
                 && let Some(troubled) = self.find(call.process, false)
             {
                 if call.reads && result > 0 {
-                    troubled.refusals.note_read();
+                    let no_memory = no_memory.as_bytes();
+                    troubled.take_in(tid, call.read_to, call.read_parts, result.cast_unsigned(), no_memory);
                 }
                 if call.released > 0 {
                     troubled.note_released(call.released, Some(call.began_ns));
                 }
             }
-            (call.is_noted, call.released, call.reads) = (false, 0, false);
+            if (-4095..0).contains(&result)
+                && !call.is_noted
+                && !call.is_for_words
+                && let Some(troubled) = self.find(call.process, false)
+            {
+                troubled.refusals.note_failed(-result as i32);
+            }
+            (call.is_noted, call.released, call.reads, call.is_for_words) = (false, 0, false, false);
             return then;
         }
-        let no_memory = self.terms.no_memory;
         let no_memory = no_memory.as_bytes();
         let troubled = self.find(call.process, false);
         let Some(troubled) = troubled.filter(|troubled| troubled.is_watched()) else {
@@ -363,7 +371,10 @@ impl Tracer {
             call.began_ns = now_of(call.process).used_ns;
         }
         call.reads = match stop {
-            CallStop::Read { fd } => !is_for_words(sys::proc::file_of(tid, fd as i32).as_bytes()),
+            CallStop::Read { fd, at, parts } => {
+                (call.read_to, call.read_parts) = (at, parts);
+                !is_for_words(sys::proc::file_of(tid, fd as i32).as_bytes())
+            }
             _ => false,
         };
         match stop {
@@ -374,10 +385,16 @@ impl Tracer {
                 troubled.hear_parts(tid, fd, parts, count, no_memory);
             }
             CallStop::Send { at, len } => troubled.hear_sent(tid, at, len, no_memory),
+            CallStop::Connect { at } => {
+                let mut address = [0; PATH_BYTES];
+                call.is_for_words = is_for_words(sys::trace::read_memory(tid, at, &mut address));
+            }
             CallStop::Open { path } => {
                 let mut name = [0; PATH_BYTES];
                 let name = sys::trace::read_memory(tid, path, &mut name);
-                troubled.refusals.note_opened(until(name, 0));
+                let name = until(name, 0);
+                call.is_for_words = is_for_words(name);
+                troubled.refusals.note_opened(name);
             }
             _ => {}
         }
@@ -627,6 +644,9 @@ impl Tracer {
         if status == 0 && tid != pid {
             // By itself: its process goes on.
             troubled.refusals.note_thread_ended(tid);
+        }
+        if libc::WIFEXITED(status) && sys::proc::call_of(tid) == u64::try_from(libc::SYS_exit_group).ok() {
+            troubled.refusals.note_end_by(tid);
         }
         let facts = &troubled.facts;
         let whole = facts.limit.unwrap_or(u64::MAX);

@@ -108,15 +108,26 @@ impl Troubled {
 
     /// The same of `count` parts, of which `parts` is the table.
     pub(super) fn hear_parts(&mut self, tid: u32, fd: u64, parts: u64, count: u64, no_memory: &[u8]) {
-        const MOST_PARTS: u64 = 16;
         for index in 0..count.min(MOST_PARTS) {
-            // struct iovec: an address and a length.
-            let mut words = [0; 16];
-            let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
-            let Some((at, len)) = words.split_first_chunk() else { return };
-            let Some(len) = len.first_chunk() else { return };
-            self.hear(tid, fd, u64::from_ne_bytes(*at), u64::from_ne_bytes(*len), no_memory);
+            let Some((at, len)) = part_of(tid, parts, index) else { return };
+            self.hear(tid, fd, at, len, no_memory);
         }
+    }
+
+    /// Takes in what thread `tid` has read, `len` bytes of it: to `at`, or to the first of `parts` parts, of which that is the table.
+    pub(super) fn take_in(&mut self, tid: u32, at: u64, parts: u64, len: u64, no_memory: &[u8]) {
+        const READ_BYTES: usize = 4096;
+        let mut buffer = [0; READ_BYTES];
+        let mut kept = 0;
+        let mut left = len.min(READ_BYTES as u64);
+        for index in 0..parts.clamp(1, MOST_PARTS) {
+            let part = if parts == 0 { Some((at, left)) } else { part_of(tid, at, index) };
+            let Some((at, most)) = part else { break };
+            let Some(room) = buffer.get_mut(kept..kept + left.min(most) as usize) else { break };
+            let got = sys::trace::read_memory(tid, at, room).len();
+            (kept, left) = (kept + got, left - got as u64);
+        }
+        self.refusals.note_read(buffer.get(..kept).unwrap_or(&[]), no_memory);
     }
 
     /// `began_ns`: how much processor time it had used when the call began, where that is known.
@@ -130,6 +141,17 @@ impl Troubled {
     pub(super) fn is_watched(&self) -> bool {
         self.refusals.are_worth_watching(now_of(self.pid))
     }
+}
+
+const MOST_PARTS: u64 = 16;
+
+/// A part of a table of them: where, and how long.
+fn part_of(tid: u32, parts: u64, index: u64) -> Option<(u64, u64)> {
+    // struct iovec: an address and a length.
+    let mut words = [0; 16];
+    let words = sys::trace::read_memory(tid, parts.wrapping_add(16 * index), &mut words);
+    let (at, len) = words.split_first_chunk()?;
+    Some((u64::from_ne_bytes(*at), u64::from_ne_bytes(*len.first_chunk()?)))
 }
 
 impl Facts {

@@ -117,33 +117,88 @@ int main(int count, char **words)
 }
 "#;
 
-/// A log forwarder, which once did without what it was refused: a second later it passes on a line, or says it by itself, or fails
-/// at something else; and may have said so of its own refusal at once.
+/// A log forwarder, which once did without what it was refused, and may have said so: it passes on a line, or reads rows and waits
+/// before it says by itself that memory is gone, or fails at something else.
 const FORWARD: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+static int ends[2];
+static char line[256];
+static void *pass_on(void *nobody)
+{
+    ssize_t len = read(ends[0], line, sizeof line);
+    return len < 0 || write(2, line, len) < 0 ? line : nobody;
+}
 int main(int count, char **words)
 {
-    static char line[] = "worker 7: out of memory\n", *held[64];
+    static const char own[] = "out of memory\n", others[] = "worker 7: out of memory\n", rows[] = "worker 7: rows\n";
     static const char missing[] = "worker: input.csv: No such file or directory\n";
-    struct timespec time = {.tv_sec = 1, .tv_nsec = 500000000};
-    int ends[2], blocks = 0;
-    if (pipe(ends) || write(ends[1], line, sizeof line - 1) < 0)
+    static char *held[64];
+    struct timespec time = {.tv_nsec = 50000000};
+    int is_passed_on = !strncmp(words[1], "pass on", 7), blocks = 0;
+    pthread_t thread;
+    if (pipe(ends) || write(ends[1], is_passed_on ? others : rows, is_passed_on ? sizeof others - 1 : sizeof rows - 1) < 0)
         return 77;
     while ((held[blocks] = malloc(1 << 20)))
         memset(held[blocks++], 7, 1 << 20);
     for (int block = blocks / 2; block < blocks; block++)
         free(held[block]);
-    if (count > 2 && write(2, line, sizeof line - 1) < 0)
+    if (count > 2 && write(2, own, sizeof own - 1) < 0)
         return 77;
+    if (!strcmp(words[1], "pass on"))
+        return pass_on(0) ? 77 : 3;
+    if (!strcmp(words[1], "pass on from a stream"))
+        return !fgets(line, sizeof line, fdopen(ends[0], "r")) || fprintf(stderr, "log: %s", line) < 0 ? 77 : 3;
+    if (!strcmp(words[1], "pass on in a thread"))
+        return pthread_create(&thread, 0, pass_on, 0) || pthread_join(thread, 0) ? 77 : 3;
     nanosleep(&time, 0);
-    if (strcmp(words[1], "say") && read(ends[0], line, sizeof line) < 0)
+    if (read(ends[0], line, sizeof line) < 0)
         return 77;
     if (!strcmp(words[1], "fail"))
         return write(2, missing, sizeof missing - 1) < 0 ? 77 : 3;
-    return write(2, line, sizeof line - 1) < 0 ? 77 : 3;
+    return write(2, own, sizeof own - 1) < 0 ? 77 : 3;
+}
+"#;
+
+/// It does without what it was refused, and then misses a file or a peer, or sleeps, without a word; or ends of what it was refused, and only
+/// tidies up.
+const MISS: &str = r#"
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    static char *held[64];
+    struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = 1, .sin_addr.s_addr = 0x0100007f};
+    struct timespec time = {.tv_sec = 1, .tv_nsec = 200000000};
+    int blocks = 0;
+    while (strcmp(words[1], "huge") && (held[blocks] = malloc(1 << 20)))
+        memset(held[blocks++], 7, 1 << 20);
+    if (!strcmp(words[1], "huge") && (held[0] = malloc((size_t)1 << 40)))
+        return 77;
+    if (!strcmp(words[1], "half"))
+        for (int block = blocks / 2; block < blocks; block++)
+            free(held[block]);
+    if (!strcmp(words[2], "open"))
+        return open("/nowhere/app.conf", O_RDONLY) < 0 ? 3 : count;
+    if (!strcmp(words[2], "access"))
+        return access("/nowhere/app.conf", R_OK) ? 3 : count;
+    if (!strcmp(words[2], "connect"))
+        return connect(socket(AF_INET, SOCK_STREAM, 0), (struct sockaddr *)&peer, sizeof peer) ? 3 : count;
+    if (!strcmp(words[2], "sleep"))
+        return nanosleep(&time, 0) ? 77 : 3;
+    if (!strcmp(words[2], "tidy up"))
+        return isatty(0) || close(77) ? 3 : count;
+    return 3;
 }
 "#;
 
@@ -221,17 +276,51 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         }
     });
     add(trials, "who_passes_on_what_another_program_says_does_not_end_of_it", || {
-        for options in [&[][..], &["-static"]] {
+        for (options, is_dynamic) in [(&["-pthread"][..], true), (&["-pthread", "-static"], false)] {
             let Some((_directory, program)) = compiled(FORWARD, "cc", options) else { return };
             for (way, code) in [
                 (&["pass on"][..], 3),
+                (&["pass on from a stream"], 3),
+                (&["pass on in a thread"], 3),
                 (&["say"], 198),
                 (&["pass on", "after its own words"], 198),
                 (&["fail", "after its own words"], 3),
             ] {
+                // What another thread says is not heard from outside.
+                if !is_dynamic && way[0].ends_with("thread") {
+                    continue;
+                }
                 let mut command = launcher();
                 let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(way));
                 assert_eq!(seen.code, Some(code), "{options:?} {way:?}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "who_misses_a_file_or_a_peer_in_silence_does_not_die_of_a_refusal_before", || {
+        for (compiler, options) in [("cc", &[][..]), ("cc", &["-static"]), ("musl-gcc", &[])] {
+            let Some((_directory, program)) = compiled(MISS, compiler, options) else { continue };
+            for held in ["full", "half", "huge"] {
+                for (then, code) in [
+                    ("open", 3),
+                    ("access", 3),
+                    ("connect", 3),
+                    ("sleep", 3),
+                    ("tidy up", 198),
+                    ("nothing", 198),
+                ] {
+                    if then == "sleep" && held != "full" {
+                        continue;
+                    }
+                    let mut command = launcher();
+                    command.args(["run", "-m", "48Mi", "--measure", "data", "--"]);
+                    let seen = seen(command.arg(&program).args([held, then]));
+                    assert_eq!(
+                        seen.code,
+                        Some(code),
+                        "{compiler} {options:?} {held} {then}: {}",
+                        seen.stderr
+                    );
+                }
             }
         }
     });

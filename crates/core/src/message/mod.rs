@@ -118,6 +118,16 @@ pub fn fails_otherwise(text: &[u8]) -> bool {
     says_any(text, OTHER_FAILURE)
 }
 
+/// Whether what is said has a line in it that was read before, and of those that make this claim.
+pub fn is_passed_on(said: &[u8], read: &[u8], claims: impl Fn(&[u8]) -> bool) -> bool {
+    lines(read).filter(|line| claims(line)).any(|line| place_of(said, line).is_some())
+}
+
+/// What somebody may pass on of what was read.
+pub fn lines(read: &[u8]) -> impl Iterator<Item = &[u8]> {
+    read.split(u8::is_ascii_control).map(<[u8]>::trim_ascii)
+}
+
 /// What a program has said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastWord {

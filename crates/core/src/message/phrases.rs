@@ -133,6 +133,10 @@ pub(super) const TAKES_BACK: Phrases = phrases![
 pub(super) const COPES: Phrases = phrases![
     "warning",
     "going without",
+    "on without",
+    "continuing without",
+    "disabled",
+    "disabling",
     "falling back",
     "fallback",
     "retrying",

@@ -249,6 +249,15 @@ pub fn tracer_of(pid: u32) -> Option<u32> {
     None
 }
 
+/// The system call that thread `tid` is in, which this process traces: proc_pid_syscall(5).
+pub fn call_of(tid: u32) -> Option<u64> {
+    let mut text = [0u8; 128];
+    let path = proc_path(tid, "syscall");
+    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
+    let len = super::fd::open_to_read(path)?.read(&mut text);
+    whole_number(until(text.get(..len)?, b' '))
+}
+
 /// What process `pid` has written by write(2) and its kin, wherever to: proc_pid_io(5), wchar.
 pub fn written_by(pid: u32) -> Option<u64> {
     let path = proc_path(pid, "io");

@@ -64,6 +64,8 @@ export! {
         argument: *mut c_void
     ) -> c_int => inner::pthread_create;
 
+    fn read(fd: c_int, to: *mut c_void, len: usize) -> isize => inner::read;
+    fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize => inner::recv;
     fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize => inner::write;
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
     fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;

@@ -538,12 +538,14 @@ pub(crate) enum CallStop {
     WriteParts { fd: u64, parts: u64, count: u64 },
     /// It is about to send `len` bytes at `at` to whom its socket is connected with.
     Send { at: u64, len: u64 },
+    /// It is about to connect to the address at `at`.
+    Connect { at: u64 },
     /// It is about to open the file whose name lies at `path`.
     Open { path: u64 },
     /// It is about to give memory back: munmap.
     Unmap { bytes: u64 },
-    /// It is about to read something.
-    Read { fd: u64 },
+    /// It is about to read something, to `at`; or, where `parts` is not zero, to the first parts of the table there.
+    Read { fd: u64, at: u64, parts: u64 },
     /// It is about to wait: for a time, an event, or the end of a child.
     Wait,
     /// The same, for another thread.
@@ -568,12 +570,14 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_write if is_read => CallStop::Write { fd: second, at: third, len: fourth },
         libc::SYS_writev if is_read => CallStop::WriteParts { fd: second, parts: third, count: fourth },
         libc::SYS_sendto if sixth == 0 => CallStop::Send { at: third, len: fourth },
+        libc::SYS_connect => CallStop::Connect { at: third },
         libc::SYS_openat => CallStop::Open { path: third },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
         libc::SYS_futex if is_futex_wait(third) => CallStop::WaitForThread,
-        number if READS.contains(&number) => CallStop::Read { fd: second },
+        libc::SYS_readv => CallStop::Read { fd: second, at: third, parts: fourth },
+        number if READS.contains(&number) => CallStop::Read { fd: second, at: third, parts: 0 },
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
     })
@@ -585,14 +589,8 @@ fn is_futex_wait(operation: u64) -> bool {
     [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&(operation as i32 & !flags))
 }
 
-const READS: [c_long; 6] = [
-    libc::SYS_read,
-    libc::SYS_pread64,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_getdents64,
-];
+const READS: [c_long; 5] =
+    [libc::SYS_read, libc::SYS_pread64, libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_getdents64];
 
 const WAITS: [c_long; 9] = [
     libc::SYS_nanosleep,
