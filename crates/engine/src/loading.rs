@@ -43,6 +43,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 static OTHERS_BYTES: AtomicU64 = AtomicU64::new(0);
 
+#[inline(never)]
 fn of_thread(thread: u32) -> Option<&'static Loader> {
     LOADERS.iter().find(|loader| loader.thread.load(Relaxed) == thread)
 }
@@ -119,6 +120,8 @@ pub fn end_if_here() {
 }
 
 /// It does not load anything any more.
+#[cold]
+#[inline(never)]
 fn end_of(loader: &Loader) {
     let thread = loader.thread.load(Relaxed);
     if [0, BEGINS].contains(&thread) || loader.thread.compare_exchange(thread, 0, Relaxed, Relaxed).is_err() {
@@ -130,6 +133,7 @@ fn end_of(loader: &Loader) {
     sys::errno::set_errno(errno);
 }
 
+#[inline(never)]
 fn stop_counting() {
     if COUNT.fetch_sub(1, Relaxed) == 1 {
         notes::count_for_loading(None);
