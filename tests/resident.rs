@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         ("what is mapped and not used is granted", untouched),
         ("what is used is refused at the limit", refused),
         ("many threads that ask at once get what there is", threads),
+        ("C code that does not check what it got, on a signal's small stack", unchecked),
         ("what was mapped and is used later ends by contract", later),
         ("shared memory counts", shared),
         ("a hook has its reserve, and no more", hook),
@@ -70,6 +71,12 @@ fn play(role: &str) -> ExitCode {
         "refused" => {
             let blocks: Vec<Vec<u8>> = (0..1000).map(|n| black_box(vec![n as u8 | 1; MIB])).collect();
             println!("{}", blocks.len());
+        }
+        "unchecked" => {
+            // SAFETY: more than the limit: it is refused.
+            let block = unsafe { libc::malloc(1 << 30) }.cast::<u8>();
+            // SAFETY: no page is mapped there, as with any program that does not check.
+            unsafe { black_box(block).write_volatile(1) };
         }
         "libraries" => {
             let library = CString::new(std::env::var("LIBRARY").expect("the test names it")).unwrap();
@@ -131,6 +138,10 @@ fn ended_by(role: &str) -> Remains {
     let remains = run(start(role));
     assert_eq!(remains.end(), End::Exit(198), "{}", remains.stderr);
     remains
+}
+
+fn unchecked() {
+    ended_by("unchecked");
 }
 
 fn untouched() {

@@ -29,7 +29,8 @@ pub struct KillCounter {
 pub fn kill_counter(root: &str) -> Option<KillCounter> {
     let own = own_groups(root);
     let mut path = prefixed(root, b"/proc/self/mountinfo");
-    let mut mounts = Lines::<PATH_BYTES>::open(c_str(&mut path))?;
+    let mut buffer = [0; PATH_BYTES];
+    let mut mounts = Lines::open(c_str(&mut path), &mut buffer)?;
     while let Some(line) = mounts.next() {
         let Some(mount) = Mount::parse(line) else { continue };
         let Some(group) = own.path_in(mount.version) else { continue };
@@ -135,7 +136,8 @@ impl Findings for Fullest {
             let charged = counter.read()?;
             let mut path = *directory;
             path.push_bytes(b"/memory.stat");
-            let mut lines = Lines::<512>::open(c_str(&mut path))?;
+            let mut buffer = [0; 512];
+            let mut lines = Lines::open(c_str(&mut path), &mut buffer)?;
             let mut stat = Stat::default();
             while let Some(line) = lines.next() {
                 stat.note(line, version);
@@ -230,7 +232,8 @@ pub fn look_up<F: Findings>(root: &str) -> F {
     let mut findings = F::default();
     let mut mounted = false;
     let mut path = prefixed(root, b"/proc/self/mountinfo");
-    if let Some(mut mounts) = Lines::<PATH_BYTES>::open(c_str(&mut path)) {
+    let mut buffer = [0; PATH_BYTES];
+    if let Some(mut mounts) = Lines::open(c_str(&mut path), &mut buffer) {
         while let Some(line) = mounts.next() {
             let Some(mount) = Mount::parse(line) else { continue };
             let Some(group) = own.path_in(mount.version) else { continue };
@@ -304,7 +307,8 @@ impl OwnGroups {
 fn own_groups(root: &str) -> OwnGroups {
     let mut own = OwnGroups { v1: None, v2: None };
     let mut path = prefixed(root, b"/proc/self/cgroup");
-    let Some(mut lines) = Lines::<PATH_BYTES>::open(c_str(&mut path)) else { return own };
+    let mut buffer = [0; PATH_BYTES];
+    let Some(mut lines) = Lines::open(c_str(&mut path), &mut buffer) else { return own };
     while let Some(line) = lines.next() {
         // hierarchy-ID:controller,controller:path, where the path itself may hold colons.
         let mut fields = parts(line, b':');

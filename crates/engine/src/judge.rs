@@ -213,7 +213,7 @@ fn by_straightness(confirm: &dyn Fn(&Noted) -> bool) -> Option<Guilt> {
 }
 
 fn has_gone_on(noted: &Noted) -> bool {
-    noted.since.idle_ms() > UNSAID_MS || gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted))
+    noted.since.has_slept(UNSAID_MS) || gone_on::has_gone_on(noted.cause == Cause::Thread, can_be_met(noted))
 }
 
 /// Whether the limit could hold it.

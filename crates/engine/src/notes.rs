@@ -119,9 +119,9 @@ impl Since {
         self.is_way_out() && self.processor_ms <= releasing_ms.saturating_add(OTHERWISE_MS)
     }
 
-    /// How long nobody has worked: who is on the way out does not sleep.
-    pub(super) fn idle_ms(self) -> u64 {
-        self.ms.saturating_sub(self.processor_ms)
+    /// Whether it has slept so long: who is on the way out does not. One that never waits only lacks a processor.
+    pub(super) fn has_slept(self, ms: u64) -> bool {
+        self.waits > 0 && self.ms.saturating_sub(self.processor_ms) > ms
     }
 
     /// Whether hardly anything can have been done since.

@@ -343,17 +343,14 @@ fn select_for_writing(fd: i32, left_ms: i32) -> i32 {
     unsafe { libc::select(fd + 1, null, &raw mut set, null, &raw mut left) }
 }
 
-/// Reads a file line by line through a buffer of `N` bytes. A longer line comes in its first `N` bytes; its rest is
-/// skipped.
-pub struct Lines<const N: usize>(Buffered<[u8; N]>);
-
-/// The same of any length.
-struct Buffered<B: ?Sized> {
+/// Reads a file line by line through a buffer: whoever opens it lends that, as in an unoptimized program each one who passes it on would
+/// copy it, and a signal handler's stack has no room for that. A longer line comes in its first bytes; its rest is skipped.
+pub struct Lines<'a> {
     fd: Fd,
     start: usize,
     end: usize,
     skipping: bool,
-    buffer: B,
+    buffer: &'a mut [u8],
 }
 
 /// How many bytes were read of files by their lines. Relaxed: a number that stands by itself.
@@ -363,20 +360,13 @@ pub fn bytes_of_lines() -> u64 {
     LINES_BYTES.load(Relaxed)
 }
 
-impl<const N: usize> Lines<N> {
-    pub fn open(path: &CStr) -> Option<Self> {
-        Some(Lines(Buffered { fd: open_to_read(path)?, start: 0, end: 0, skipping: false, buffer: [0; N] }))
+impl<'a> Lines<'a> {
+    pub fn open(path: &CStr, buffer: &'a mut [u8]) -> Option<Self> {
+        Some(Lines { fd: open_to_read(path)?, start: 0, end: 0, skipping: false, buffer })
     }
 
     /// The next line without its newline.
     pub fn next(&mut self) -> Option<&[u8]> {
-        let lines: &mut Buffered<[u8]> = &mut self.0;
-        lines.next()
-    }
-}
-
-impl Buffered<[u8]> {
-    fn next(&mut self) -> Option<&[u8]> {
         loop {
             let pending = self.buffer.get(self.start..self.end)?;
             if let Some(len) = position(pending, b'\n') {
@@ -392,7 +382,7 @@ impl Buffered<[u8]> {
                 let first_part = !core::mem::replace(&mut self.skipping, true);
                 (self.start, self.end) = (0, 0);
                 if first_part {
-                    return Some(&self.buffer);
+                    return Some(self.buffer);
                 }
                 continue;
             }
@@ -422,7 +412,8 @@ mod tests {
             std::env::temp_dir().join(format!("oomguard-lines-{}-{N}-{}", std::process::id(), content.len()));
         std::fs::write(&path, content).unwrap();
         let name = CString::new(path.to_str().unwrap()).unwrap();
-        let mut lines = Lines::<N>::open(&name).unwrap();
+        let mut buffer = [0; N];
+        let mut lines = Lines::open(&name, &mut buffer).unwrap();
         let mut all = Vec::new();
         while let Some(line) = lines.next() {
             all.push(String::from_utf8_lossy(line).into_owned());

@@ -4,7 +4,7 @@ use super::c_library;
 use super::fd::Lines;
 use super::raw::{self, call};
 use crate::contract::Measure;
-use crate::text::{leading_number, parts};
+use crate::text::{leading_number, parts, position};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -331,21 +331,20 @@ impl MemoryUse {
         if !matches!(line, [b'V', b'm', ..] | [b'R', b's', ..] | [b'T', b'h', ..]) {
             return;
         }
-        let fields: [(&[u8], &mut Option<u64>, u64); 8] = [
-            (b"VmSize:", &mut self.address_space, 1024),
-            (b"VmData:", &mut self.data, 1024),
-            (b"VmRSS:", &mut self.resident, 1024),
-            (b"VmHWM:", &mut self.resident_peak, 1024),
-            (b"RssAnon:", &mut self.anonymous, 1024),
-            (b"RssShmem:", &mut self.shared, 1024),
-            (b"VmSwap:", &mut self.swapped, 1024),
-            (b"Threads:", &mut self.threads, 1),
-        ];
-        for (key, field, unit) in fields {
-            if let Some(value) = line.strip_prefix(key) {
-                *field = leading_number(value).and_then(|number| number.checked_mul(unit));
-            }
-        }
+        let Some(colon) = position(line, b':') else { return };
+        let (key, value) = line.split_at(colon);
+        let (field, unit) = match key {
+            b"VmSize" => (&mut self.address_space, 1024),
+            b"VmData" => (&mut self.data, 1024),
+            b"VmRSS" => (&mut self.resident, 1024),
+            b"VmHWM" => (&mut self.resident_peak, 1024),
+            b"RssAnon" => (&mut self.anonymous, 1024),
+            b"RssShmem" => (&mut self.shared, 1024),
+            b"VmSwap" => (&mut self.swapped, 1024),
+            b"Threads" => (&mut self.threads, 1),
+            _ => return,
+        };
+        *field = value.get(1..).and_then(leading_number).and_then(|number| number.checked_mul(unit));
     }
 }
 
@@ -424,7 +423,8 @@ fn share_held_in(path: &CStr) -> Option<u64> {
 }
 
 fn share_in(path: &CStr) -> Option<Share> {
-    let mut lines = Lines::<512>::open(path)?;
+    let mut buffer = [0; 512];
+    let mut lines = Lines::open(path, &mut buffer)?;
     let mut share = Share::default();
     while let Some(line) = lines.next() {
         share.note(line);
@@ -472,7 +472,8 @@ pub fn memory_use_of(pid: u32) -> MemoryUse {
 
 fn read_status(path: &CStr, mut look: impl FnMut(&[u8])) -> MemoryUse {
     let mut found = MemoryUse::default();
-    let Some(mut lines) = Lines::<512>::open(path) else { return found };
+    let mut buffer = [0; 512];
+    let Some(mut lines) = Lines::open(path, &mut buffer) else { return found };
     while let Some(line) = lines.next() {
         look(line);
         found.note(line);
@@ -495,7 +496,8 @@ pub struct AddressSpaceUse {
 
 /// What this process has mapped now: proc_pid_statm(5), a quarter of the time that [`memory_use`] takes.
 pub fn address_space_use() -> Option<AddressSpaceUse> {
-    let mut lines = Lines::<512>::open(c"/proc/self/statm")?;
+    let mut buffer = [0; 512];
+    let mut lines = Lines::open(c"/proc/self/statm", &mut buffer)?;
     // size resident shared text lib data dirty, in pages; `data` is private writable memory and the main stack.
     let mut fields = lines.next()?.split(|byte| *byte == b' ');
     let all = leading_number(fields.next()?)?;
@@ -506,7 +508,8 @@ pub fn address_space_use() -> Option<AddressSpaceUse> {
 
 /// The main stack as far as it is mapped: proc_pid_maps(5).
 pub fn main_stack() -> Option<core::ops::Range<usize>> {
-    let mut lines = Lines::<512>::open(c"/proc/self/maps")?;
+    let mut buffer = [0; 512];
+    let mut lines = Lines::open(c"/proc/self/maps", &mut buffer)?;
     while let Some(line) = lines.next() {
         if let Some(stack) = stack_in(line) {
             return Some(stack);
@@ -527,7 +530,8 @@ pub fn data_of_within(pid: u32, range: core::ops::Range<usize>) -> Option<u64> {
 }
 
 fn data_within_of(maps: &CStr, range: core::ops::Range<usize>) -> Option<u64> {
-    let mut lines = Lines::<512>::open(maps)?;
+    let mut buffer = [0; 512];
+    let mut lines = Lines::open(maps, &mut buffer)?;
     let mut bytes = 0;
     while let Some(line) = lines.next() {
         let Some((bounds, permissions)) = bounds_in(line) else { continue };
@@ -578,7 +582,8 @@ pub fn machine_memory() -> Option<u64> {
 /// Whether the machine's administrator has switched `RLIMIT_DATA` off.
 pub fn data_limit_is_ignored() -> bool {
     const SWITCH: &CStr = c"/sys/module/kernel/parameters/ignore_rlimit_data";
-    let Some(mut lines) = Lines::<512>::open(SWITCH) else { return false };
+    let mut buffer = [0; 512];
+    let Some(mut lines) = Lines::open(SWITCH, &mut buffer) else { return false };
     matches!(lines.next(), Some([b'Y' | b'y' | b'1', ..]))
 }
 

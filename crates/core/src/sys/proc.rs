@@ -60,7 +60,10 @@ fn link_in<'a>(path: &[u8], target: &'a mut [u8]) -> Option<&'a [u8]> {
 pub fn catches(pid: u32, signal: i32) -> bool {
     let path = proc_path(pid, "status");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
-    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<512>::open) else { return false };
+    let mut buffer = [0; 512];
+    let Some(mut lines) = path.ok().and_then(|path| super::fd::Lines::open(path, &mut buffer)) else {
+        return false;
+    };
     while let Some(line) = lines.next() {
         if let Some(set) = line.strip_prefix(b"SigCgt:") {
             let set =
@@ -75,7 +78,10 @@ pub fn catches(pid: u32, signal: i32) -> bool {
 pub fn has_signal_pending(tid: u32) -> bool {
     let path = proc_path(tid, "status");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
-    let Some(mut lines) = path.ok().and_then(super::fd::Lines::<512>::open) else { return false };
+    let mut buffer = [0; 512];
+    let Some(mut lines) = path.ok().and_then(|path| super::fd::Lines::open(path, &mut buffer)) else {
+        return false;
+    };
     let (mut pending, mut blocked) = (0u64, 0u64);
     while let Some(line) = lines.next() {
         let set = |name: &[u8]| {
@@ -239,7 +245,8 @@ pub fn parent_of(pid: u32) -> Option<u32> {
 pub fn tracer_of(pid: u32) -> Option<u32> {
     let path = proc_path(pid, "status");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
-    let mut lines = super::fd::Lines::<128>::open(path)?;
+    let mut buffer = [0; 128];
+    let mut lines = super::fd::Lines::open(path, &mut buffer)?;
     while let Some(line) = lines.next() {
         if let Some(tracer) = line.strip_prefix(b"TracerPid:") {
             let tracer = whole_number(tracer.trim_ascii()).and_then(|tracer| u32::try_from(tracer).ok());
@@ -261,8 +268,9 @@ pub fn call_of(tid: u32) -> Option<u64> {
 /// What process `pid` has written by write(2) and its kin, wherever to: proc_pid_io(5), wchar.
 pub fn written_by(pid: u32) -> Option<u64> {
     let path = proc_path(pid, "io");
+    let mut buffer = [0; 256];
     let mut lines =
-        super::fd::Lines::<256>::open(core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?)?;
+        super::fd::Lines::open(core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?, &mut buffer)?;
     while let Some(line) = lines.next() {
         if let Some(bytes) = line.strip_prefix(b"wchar: ") {
             return whole_number(bytes);

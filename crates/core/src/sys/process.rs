@@ -105,7 +105,8 @@ pub fn bytes_read() -> Option<u64> {
 
 /// A line of proc_pid_io(5).
 fn io_count(name: &[u8]) -> Option<u64> {
-    let mut lines = super::fd::Lines::<256>::open(c"/proc/self/io")?;
+    let mut buffer = [0; 256];
+    let mut lines = super::fd::Lines::open(c"/proc/self/io", &mut buffer)?;
     while let Some(line) = lines.next() {
         if let Some(count) = line.strip_prefix(name) {
             return whole_number(count);

@@ -153,7 +153,8 @@ impl Files {
     }
 
     fn read_maps(&self, tables: Option<&Tables>) {
-        let Some(mut lines) = Lines::<512>::open(c"/proc/self/maps") else { return };
+        let mut buffer = [0; 512];
+        let Some(mut lines) = Lines::open(c"/proc/self/maps", &mut buffer) else { return };
         // The mapping of a file's beginning that was seen last, and the file.
         let mut beginning = (0, 0);
         while let Some(mapping) = lines.next().map(Mapping::read) {
