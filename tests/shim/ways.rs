@@ -97,7 +97,8 @@ const OF_DATA: [(&str, End); 4] = [
 ];
 
 /// Ways that end by what the C library finds, and says to nobody that can be listened to in a static program.
-const OF_LIBRARY: [(&str, End); 2] = [
+const OF_LIBRARY: [(&str, End); 3] = [
+    ("survives with no page left, and frees what is no block", SIGABRT),
     ("survives with a full heap, and frees what is no block", SIGABRT),
     ("survives, ended by the C library over something else", SIGABRT),
 ];

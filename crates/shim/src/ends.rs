@@ -2,7 +2,7 @@
 
 use super::{abort_handler, filter, formatted, messages, python};
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering, Ordering::Relaxed};
 use oomguard_core::contract::{CODES_OF_SIGNALS, Cause, Evidence};
 use oomguard_core::message::{Message, asks_for_a_block, claims_failure_for_memory};
 use oomguard_core::sys;
@@ -142,6 +142,9 @@ pub unsafe fn kill(pid: libc::pid_t, signal: c_int) -> c_int {
 /// it.
 fn before_signal_to_itself(signal: c_int) {
     let Some(armed) = armed() else { return };
+    if signal == libc::SIGABRT {
+        ABORTS_BY_NAME.store(sys::process::tid(), Relaxed);
+    }
     if signal != libc::SIGINT
         || !owner::is_guarded()
         || standing::is_under_way()
@@ -236,6 +239,7 @@ pub fn abort() -> ! {
             Standing::Alive => {}
         }
         find_exception_type();
+        ABORTS_BY_NAME.store(sys::process::tid(), Relaxed);
         judge_abort(armed);
     }
     if let Some(real) = call_real!(ABORT, Abort) {
@@ -263,9 +267,18 @@ pub(super) fn judge_abort_of_library(armed: &Armed) {
     let found = ABORT_MESSAGE.address().map(|address| address as *const *const AbortMessage);
     // SAFETY: a variable of the C library's own, null until there is a message.
     let message = found.map(|at| unsafe { at.read() }).filter(|message| !message.is_null());
+    let is_by_this_thread = |thread: &AtomicU32| thread.load(Relaxed) == sys::process::tid();
     // What an assertion of the program's says has been heard, and judged by what it asserts.
+    let is_asserted = is_by_this_thread(&ASSERTED_IN);
+    if message.is_none() && found.is_some() && !is_asserted && !is_by_this_thread(&ABORTS_BY_NAME) {
+        // By itself, and there was no memory for its message: a heap that is broken, as a rule.
+        return match judge::by_message(messages::said(armed)) {
+            Some(guilt) => exhaustion::end(armed, guilt.verdict(Own::ABORT)),
+            None => record::acquit(),
+        };
+    }
     if let Some(message) = message
-        && ASSERTED_IN.load(Ordering::Relaxed) != sys::process::tid()
+        && !is_asserted
     {
         let text = message.wrapping_byte_add(core::mem::offset_of!(AbortMessage, text)) as usize;
         let mut line = Text::<256>::new();
@@ -282,6 +295,8 @@ pub(super) fn judge_abort_of_library(armed: &Armed) {
 
 /// The thread whose assertion has failed last; zero for none. Relaxed: only that thread asks for itself.
 static ASSERTED_IN: AtomicU32 = AtomicU32::new(0);
+/// The thread that has aborted last by a function that is called by its name.
+static ABORTS_BY_NAME: AtomicU32 = AtomicU32::new(0);
 /// The mapping that an assertion found missing.
 static MISSING_MAPPING: notes::Kept = notes::Kept::new();
 static ABORT_MESSAGE: Real = Real::new(c"__abort_msg");

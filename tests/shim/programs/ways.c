@@ -566,6 +566,12 @@ int main(int count, char **arguments) {
         char *volatile at = malloc(100);
         fill(); free(at + 8);
     }
+    WAY("survives with no page left, and frees what is no block") {
+        char *volatile at = malloc(100);
+        fill();
+        while (map_bytes(4096) != MAP_FAILED);
+        free(at + 8);
+    }
     WAY("survives, leaves an abort, own code") {
         signal(SIGABRT, leave); fill(); if (sigsetjmp(left, 1) == 0) abort();
         exit(3);
