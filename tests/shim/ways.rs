@@ -218,8 +218,10 @@ const OTHERS: [(&str, End); 109] = [
     ("no such way", End::Exit(99)),
 ];
 
-const CPP_DYING: [&str; 4] = ["uncaught", "uncaught in noexcept", "caught, exit", "nothrow, null"];
-const CPP_OTHERS: [(&str, End); 4] = [
+const CPP_DYING: [&str; 5] =
+    ["uncaught", "uncaught in noexcept", "of a task, among others who work", "caught, exit", "nothrow, null"];
+const CPP_OTHERS: [(&str, End); 5] = [
+    ("survives, another exception, among others who work", SIGABRT),
     ("survives, own code", End::Exit(3)),
     ("survives, another exception", SIGABRT),
     ("a pool of its own is used up", SIGABRT),
@@ -305,7 +307,7 @@ pub fn add_to(trials: &mut Vec<Trial>, cc: &str, shim: &Path) {
         crate::common::skip::skipped("C++: no compiler (c++) in PATH");
         return;
     };
-    let program = library::compile(cpp, "ways.cpp", "ways-cpp", &[]);
+    let program = library::compile(cpp, "ways.cpp", "ways-cpp", &["-pthread"]);
     let join = Join::Preloaded(shim.to_owned());
     for measure in ["address-space", "data"] {
         for way in CPP_DYING {

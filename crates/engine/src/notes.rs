@@ -627,7 +627,9 @@ pub fn open_or_just_closed() -> Option<(Cause, Request)> {
     const MOMENT_MS: u64 = 5000;
     open().or_else(|| {
         let is_young = sys::clock::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
-        CLOSED.get().filter(|_| is_young && owner::is_guarded())
+        // What others have allocated meanwhile has not closed one that its thread may still tell of.
+        let stands = || [&REQUESTED, &MAPPED].into_iter().find(|note| note.may_be_told_of())?.refused();
+        CLOSED.get().filter(|_| is_young).or_else(stands).filter(|_| owner::is_guarded())
     })
 }
 
