@@ -105,7 +105,11 @@ impl Asked {
             sys::proc::processor_ns_of(pid)
                 .is_none_or(|now| now.saturating_sub(self.processor_ns) >= OBEYS_WITHIN_NS)
         };
-        let is_about_to = || !may_run || matches!(sys::proc::state_of(pid), Some(b'R' | b'D'));
+        let waits = || {
+            matches!(sys::proc::state_of(pid), Some(b'R' | b'D'))
+                && sys::proc::is_to_handle(pid, libc::SIGABRT)
+        };
+        let is_about_to = || !may_run || waits();
         let elapsed = self.at.elapsed();
         elapsed > OBEYS_WITHIN && (elapsed > ENDS_WITHIN || !is_about_to() || has_run())
     }
@@ -472,26 +476,34 @@ mod tests {
     use super::*;
     use crate::conditions::wait_until;
     use crate::growth::id_of;
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     #[test]
     fn who_is_asked_to_leave_and_gets_no_processor_has_not_had_its_time() {
-        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let shell = |does| Command::new("/bin/sh").args(["-c", does]).spawn().unwrap();
+        let mut busy = shell("trap exit ABRT; while :; do :; done");
+        let mut deaf = shell("trap '' ABRT; while :; do :; done");
         let mut idle = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let at = Instant::now().checked_sub(OBEYS_WITHIN * 2).unwrap();
         let asked = |pid, processor_ns| Asked { id: id_of(pid).unwrap(), pidfd: None, at, processor_ns };
         let [waits, has_run] = [u64::MAX, 0].map(|processor_ns| asked(busy.id(), processor_ns));
-        let sleeps = asked(idle.id(), u64::MAX);
+        let [ignores, sleeps] = [&deaf, &idle].map(|one| asked(one.id(), u64::MAX));
+        let runs = |one: &Child| sys::proc::processor_ns_of(one.id()).is_some_and(|ns| ns > 100_000_000);
+        wait_until("the shells have begun", || runs(&busy) && runs(&deaf));
         wait_until("it has run", || has_run.has_had_its_time(true));
         let state = |pid| sys::proc::state_of(pid);
-        wait_until("one runs, one sleeps", || {
-            (state(busy.id()), state(idle.id())) == (Some(b'R'), Some(b'S'))
+        wait_until("two run, one sleeps", || {
+            [&busy, &deaf, &idle].map(|one| state(one.id())) == [Some(b'R'), Some(b'R'), Some(b'S')]
         });
-        let found =
-            [waits.has_had_its_time(true), sleeps.has_had_its_time(true), sleeps.has_had_its_time(false)];
-        for one in [&mut busy, &mut idle] {
+        let found = [(&waits, true), (&ignores, true), (&sleeps, true), (&sleeps, false)]
+            .map(|(asked, may_run)| asked.has_had_its_time(may_run));
+        for one in [&mut busy, &mut deaf, &mut idle] {
             one.kill().and_then(|()| one.wait()).unwrap();
         }
-        assert_eq!(found, [false, true, false], "who waits for a processor; sleeps; is yet to go on");
+        assert_eq!(
+            found,
+            [false, true, true, false],
+            "who waits for a processor; does not heed; sleeps; is yet to go on"
+        );
     }
 }

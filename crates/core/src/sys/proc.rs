@@ -56,41 +56,49 @@ fn link_in<'a>(path: &[u8], target: &'a mut [u8]) -> Option<&'a [u8]> {
     target.get(..usize::try_from(len).ok()?)
 }
 
-/// Whether process `pid` has a handler for that signal: SigCgt in proc_pid_status(5).
-pub fn catches(pid: u32, signal: i32) -> bool {
-    let path = proc_path(pid, "status");
-    let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
-    let mut buffer = [0; 512];
-    let Some(mut lines) = path.ok().and_then(|path| super::fd::Lines::open(path, &mut buffer)) else {
-        return false;
-    };
-    while let Some(line) = lines.next() {
-        if let Some(set) = line.strip_prefix(b"SigCgt:") {
-            let set =
-                core::str::from_utf8(set.trim_ascii()).ok().and_then(|set| u64::from_str_radix(set, 16).ok());
-            return set.is_some_and(|set| set & (1 << (signal - 1)) != 0);
-        }
-    }
-    false
+/// Which signals wait for a thread or its process, and what the thread does with them, a bit for each: proc_pid_status(5).
+#[derive(Default)]
+struct Signals {
+    pending: u64,
+    blocked: u64,
+    caught: u64,
 }
 
-/// Whether a signal waits for thread `tid`, which it does not block.
-pub fn has_signal_pending(tid: u32) -> bool {
+fn signals_of(tid: u32) -> Signals {
+    let mut signals = Signals::default();
     let path = proc_path(tid, "status");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes());
     let mut buffer = [0; 512];
     let Some(mut lines) = path.ok().and_then(|path| super::fd::Lines::open(path, &mut buffer)) else {
-        return false;
+        return signals;
     };
-    let (mut pending, mut blocked) = (0u64, 0u64);
     while let Some(line) = lines.next() {
         let set = |name: &[u8]| {
             let set = core::str::from_utf8(line.strip_prefix(name)?.trim_ascii()).ok()?;
             u64::from_str_radix(set, 16).ok()
         };
-        pending |= set(b"SigPnd:").or_else(|| set(b"ShdPnd:")).unwrap_or(0);
-        blocked |= set(b"SigBlk:").unwrap_or(0);
+        signals.pending |= set(b"SigPnd:").or_else(|| set(b"ShdPnd:")).unwrap_or(0);
+        signals.blocked |= set(b"SigBlk:").unwrap_or(0);
+        signals.caught |= set(b"SigCgt:").unwrap_or(0);
     }
+    signals
+}
+
+/// Whether process `pid` has a handler for that signal.
+pub fn catches(pid: u32, signal: i32) -> bool {
+    signals_of(pid).caught & (1 << (signal - 1)) != 0
+}
+
+/// Whether that signal, which was sent to process `pid`, runs its handler as soon as its main thread does: it has one, and does not
+/// keep the signal waiting.
+pub fn is_to_handle(pid: u32, signal: i32) -> bool {
+    let Signals { pending, blocked, caught } = signals_of(pid);
+    caught & !(pending & blocked) & (1 << (signal - 1)) != 0
+}
+
+/// Whether a signal waits for thread `tid`, which it does not block.
+pub fn has_signal_pending(tid: u32) -> bool {
+    let Signals { pending, blocked, .. } = signals_of(tid);
     pending & !blocked != 0
 }
 
