@@ -80,6 +80,29 @@ def cope_and_raise_by_itself(*words: str) -> None:
     raise MemoryError(*words)
 
 
+def multiply_too_much(is_first_refused: bool) -> str:
+    """No object can be so large, and so no memory is asked for."""
+    if is_first_refused:
+        eat_at_once(100_000)
+    return "a" * sys.maxsize
+
+
+def raise_what_a_thread_got() -> None:
+    """A thread that has ended was refused memory, and this one was not."""
+    failed: List[BaseException] = []
+
+    def eats() -> None:
+        try:
+            eat_at_once(100_000)
+        except MemoryError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=eats)
+    thread.start()
+    thread.join()
+    raise failed[0]
+
+
 def eat_and_raise_anew() -> None:
     try:
         eat_at_once(100_000)

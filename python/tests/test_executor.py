@@ -137,6 +137,13 @@ def test_a_memory_error_that_the_task_raises_by_itself_is_an_exception_as_any(po
     assert isinstance(error(pool.submit(tasks.eat_and_raise_anew)), OutOfMemory)
 
 
+def test_a_size_that_no_object_can_have_is_an_exception_as_any(pool: ProcessPoolExecutor) -> None:
+    for _ in range(2):
+        assert type(error(pool.submit(tasks.multiply_too_much, False))) is MemoryError
+        assert isinstance(error(pool.submit(tasks.multiply_too_much, True)), OutOfMemory)
+        assert isinstance(error(pool.submit(tasks.raise_what_a_thread_got)), OutOfMemory)
+
+
 def test_a_memory_error_of_c_code_about_something_else_is_an_exception_as_any() -> None:
     with ProcessPoolExecutor(1, limit="300Mi") as pool:
         assert repr(error(pool.submit(tasks.cope_and_fail_in_c))) == "MemoryError('the table is full')"

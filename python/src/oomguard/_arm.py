@@ -220,6 +220,16 @@ if ctypes is not None:
     _told_here = ctypes.byref(_told)
 
 
+    try:
+        # It lets nobody else run meanwhile.
+        _errno_here: Any = ctypes.PyDLL(None).__errno_location
+        _errno_here.restype = ctypes.POINTER(ctypes.c_int)
+    except (OSError, AttributeError):
+        _errno_here = None
+else:
+    _errno_here = None
+
+
 _found: Any = None
 
 
@@ -367,9 +377,7 @@ def comes_from_memory(exception: Optional[BaseException]) -> bool:
 
 def _instruction_of(exception: BaseException) -> Optional[int]:
     """Returns what was being executed where the exception came into being; None where nobody knows."""
-    entry = exception.__traceback__
-    while entry is not None and entry.tb_next is not None:
-        entry = entry.tb_next
+    entry = _where_it_began(exception)
     if entry is None or entry.tb_lasti < 0:
         return None
     try:
@@ -379,10 +387,48 @@ def _instruction_of(exception: BaseException) -> Optional[int]:
         return None
 
 
+def _where_it_began(exception: BaseException) -> Optional[types.TracebackType]:
+    entry = exception.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry
+
+
 try:
     raise KeyError
 except KeyError as _raised:
     _RAISE = _instruction_of(_raised)
+
+
+# A number that no failure leaves in errno.
+_UNTOUCHED = 4095
+
+
+def mark_errno() -> None:
+    """Has the errno of this thread tell whether anything fails from now on, where nobody counts refusals."""
+    if _errno_here is not None and _library() is None:
+        _errno_here().contents.value = _UNTOUCHED
+
+
+def is_without_refusal(exception: BaseException, caller: types.FrameType) -> bool:
+    """Whether no call has failed since `mark_errno`, so that a MemoryError is about something else, as a size that no object
+    can have. False where that is not known: another call has failed, or another thread may have been refused memory."""
+    if _errno_here is None or _errno_here().contents.value != _UNTOUCHED:
+        return False
+    try:
+        is_alone = len(os.listdir("/proc/self/task")) == 1
+        return is_alone and all(_is_below(caller, one) for one in chain(exception) if isinstance(one, MemoryError))
+    except (OSError, MemoryError):
+        return False
+
+
+def _is_below(caller: types.FrameType, exception: BaseException) -> bool:
+    """Whether it came into being in what this frame has called: in no thread that has ended since."""
+    entry = _where_it_began(exception)
+    frame = None if entry is None else entry.tb_frame
+    while frame is not None and frame is not caller:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_from_another_process(exception: BaseException) -> bool:

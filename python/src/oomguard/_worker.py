@@ -293,6 +293,7 @@ def _do_one(stream: int, task: int, length: int) -> bool:
             return False
         function, arguments, named = pickle.loads(body)
         del body
+        _arm.mark_errno()
         what, answer = Frame.RESULT, dumps(function(*arguments, **named))
         del function, arguments, named
     except BaseException as exception:
@@ -322,6 +323,8 @@ def _leave_if_memory(
         return
     now = _arm.refusals()
     if now is not None and refused is not None and now <= refused:
+        return
+    if now is None and _arm.is_without_refusal(exception, sys._getframe(1)):
         return
     if _tells_itself:
         _arm._lend_reserve()
