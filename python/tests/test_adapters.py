@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,6 +23,7 @@ import tasks
 from conftest import DEADLINE_S
 
 import oomguard
+from oomguard._celery import TaskMemoryError, adapt
 
 PYTHON = sys.executable
 
@@ -95,6 +98,7 @@ CELERY = """
 from celery import Celery
 from celery.signals import worker_process_init
 import oomguard
+from oomguard._celery import TaskMemoryError, adapt
 
 worker_process_init.connect(lambda **_: oomguard.arm("300Mi"), weak=False)
 
@@ -134,6 +138,19 @@ def redis(tmp_path: Path) -> Iterator[str]:
 def _listens(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_celery_tells_each_thread_of_its_own_task(monkeypatch: Any) -> None:
+    trace: Any = types.ModuleType("celery.app.trace")
+    trace.get_pickleable_exception = trace.get_pickleable_etype = lambda given: given
+    monkeypatch.setitem(sys.modules, "celery.app.trace", trace)
+    adapt(lambda: {"limit": 1, "exit_code": 198}, lambda exception: exception.args == ("real",))
+    told = [trace.get_pickleable_exception(MemoryError("own"))]
+    thread = threading.Thread(target=lambda: told.append(trace.get_pickleable_exception(MemoryError("real"))))
+    thread.start()
+    thread.join()
+    assert list(map(type, told)) == [TaskMemoryError, oomguard.OutOfMemory]
+    assert trace.get_pickleable_etype(MemoryError) is TaskMemoryError
 
 
 def test_celery_fails_or_retries_the_task_and_lives(tmp_path: Path, redis: str) -> None:
@@ -256,6 +273,7 @@ def test_gunicorn_replaces_a_worker_whose_request_ran_out_if_it_is_wanted(tmp_pa
 
 ASGI = """
 import oomguard
+from oomguard._celery import TaskMemoryError, adapt
 oomguard.arm("300Mi")
 
 async def app(scope, receive, send):

@@ -9,6 +9,7 @@ itself is told as a `TaskMemoryError`, with its words: nothing was refused.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any, Callable
 
 from ._errors import OutOfMemory
@@ -28,23 +29,23 @@ def adapt(compose_report: Callable[[], Any], comes_from_memory: Callable[[Any], 
     if exception_as_it_was is None or type_as_it_was is None:
         return
 
-    # The tracer asks for the exception, and then for its type.
-    told: Any = None
+    # The tracer asks for the exception, and then for its type; there may be several, each in a thread.
+    last = threading.local()
 
     def get_pickleable_exception(exception: Any) -> Any:
-        nonlocal told
         if not isinstance(exception, MemoryError):
             return exception_as_it_was(exception)
         if comes_from_memory(exception):
             report = compose_report()
-            told = OutOfMemory(report, report["limit"], 1, report["exit_code"])
+            told: Exception = OutOfMemory(report, report["limit"], 1, report["exit_code"])
         else:
             told = TaskMemoryError(*map(str, exception.args))
         told.__traceback__ = exception.__traceback__
+        last.type = type(told)
         return told
 
     def get_pickleable_etype(kind: Any, *rest: Any, **named: Any) -> Any:
-        return type(told) if issubclass(kind, MemoryError) else type_as_it_was(kind, *rest, **named)
+        return getattr(last, "type", OutOfMemory) if issubclass(kind, MemoryError) else type_as_it_was(kind, *rest, **named)
 
     trace.get_pickleable_exception = get_pickleable_exception
     trace.get_pickleable_etype = get_pickleable_etype
