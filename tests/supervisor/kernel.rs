@@ -1,50 +1,24 @@
 //! The kernel's own out-of-memory killer, where this process may make a cgroup (version 1, as root). On version 2, with
 //! group kill, that is what the pod tests are for.
 
+use super::memory_group::Group;
 use super::{add, limit, role};
 use libtest_mimic::Trial;
 use oomguard::supervisor::{Outcome, Retry, Worker};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "the_kernels_killer_is_told_from_any_other", the_kernels_killer_is_told_from_any_other);
 }
 
-/// A cgroup with a limit, removed when dropped.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(limit: &str) -> Result<Group, String> {
-        let groups = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
-        let own = groups
-            .lines()
-            .find_map(|line| line.split_once(":memory:"))
-            .ok_or("no memory controller of cgroup version 1")?
-            .1;
-        let directory = Path::new("/sys/fs/cgroup/memory")
-            .join(own.trim_start_matches('/'))
-            .join(format!("oomguard-test-{}", std::process::id()));
-        fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        let group = Group(directory);
-        fs::write(group.0.join("memory.limit_in_bytes"), limit).map_err(|error| error.to_string())?;
-        Ok(group)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        super::wait_for("the group is empty", || fs::remove_dir(&self.0).is_ok());
-    }
-}
-
 fn the_kernels_killer_is_told_from_any_other() {
-    let group = match Group::new("64M") {
+    let group = match Group::new("killed", "64M") {
         Ok(group) => group,
         Err(why) => return super::skip::skipped(format!("no cgroup of version 1 can be made here: {why}")),
     };
-    let output = role(&["in-group", group.0.to_str().unwrap()]).output().unwrap();
+    let output = role(&["in-group", group.path().to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

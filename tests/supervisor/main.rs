@@ -4,6 +4,8 @@
 mod kernel;
 mod life_and_death;
 mod many;
+#[path = "../common/memory_group.rs"]
+mod memory_group;
 mod outcomes;
 mod pools;
 mod roles;

@@ -34,6 +34,8 @@ pub(super) struct Charges {
     shares: HashMap<Id, Share>,
     /// Somebody was swapped out: what the container needs is less than what they hold.
     has_swapped: bool,
+    /// When it was looked last whether all are in the container that this process is in, and whether they are.
+    are_here: Option<(Instant, bool)>,
     /// What they were found to hold last, and when that was begun to be found out.
     together: Option<(Instant, Holdings)>,
 }
@@ -96,6 +98,7 @@ impl Charges {
             beyond: 0,
             shares: HashMap::new(),
             has_swapped: false,
+            are_here: None,
             together: None,
         }
     }
@@ -238,17 +241,20 @@ impl Charges {
         let near = budget - budget / 8;
         let may_be_near =
             charged.saturating_add(at_most) > near || lately > budget / 8 || orphaned > budget / 8;
-        let container = container.filter(|_| !self.has_swapped);
-        let is_near = may_be_near && container.is_none_or(|container| container.needed > near);
+        let needed = container.map_or(0, |container| container.needed);
+        // What is swapped out, or charged elsewhere, is not in there.
+        let bound = container
+            .filter(|_| (may_be_near || race.is_on()) && !self.has_swapped && self.are_in_the_container());
+        let is_near = may_be_near && bound.is_none_or(|container| container.needed > near);
         // What was found then may be gone since, with whoever held it.
         let is_old = self.forked.beside > budget / 16;
         let now = Instant::now();
         let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
         // Where some stand still, the processor is for who leaves. Before one is asked to, it is found out what all hold.
-        if let Some(container) = container.filter(|_| race.is_on()) {
-            let since = container.needed.saturating_sub(self.forked.needed);
+        if bound.is_some() && race.is_on() {
+            let since = needed.saturating_sub(self.forked.needed);
             let at_most = self.forked.beside.saturating_add(since);
-            return container.needed.saturating_sub(charged).min(at_most);
+            return needed.saturating_sub(charged).min(at_most);
         }
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);
@@ -257,7 +263,6 @@ impl Charges {
             let charged = self.charge(false, race).max(charged);
             let beside = together.saturating_sub(charged);
             let next = Instant::now() + now.elapsed() * 4;
-            let needed = container.map_or(0, |container| container.needed);
             self.forked = Forked { next: Some(next), faults, beside, charged, needed };
             return beside;
         } else if faults < self.forked.faults {
@@ -266,6 +271,20 @@ impl Charges {
         }
         self.forked.charged = self.forked.charged.max(charged);
         self.forked.beside
+    }
+
+    /// Whether all are in the same control groups as this process, so that what they use is charged to its container. Some may
+    /// have been put into others, as by a manager of jobs.
+    fn are_in_the_container(&mut self) -> bool {
+        let groups_of = |pid: u32| std::fs::read(format!("/proc/{pid}/cgroup")).ok();
+        if let Some((_, are)) = self.are_here.filter(|(at, _)| at.elapsed() < FORGOTTEN_AFTER) {
+            return are;
+        }
+        let own = groups_of(self.own.pid());
+        let mut others = self.ledger.taken_rows().filter_map(Row::id).filter_map(|id| groups_of(id.pid()));
+        let are = others.all(|groups| Some(&groups) == own.as_ref());
+        self.are_here = Some((Instant::now(), are));
+        are
     }
 
     /// What all hold together, each shared page once.

@@ -3,6 +3,7 @@
 
 use crate::add;
 use crate::c;
+use crate::memory_group::Group;
 use crate::resident;
 use crate::skip::skipped;
 use crate::started::{PATIENCE, Seen, launcher, seen};
@@ -768,6 +769,40 @@ for turn in range(4):
         assert_eq!(seen.code, Some(0), "{}", seen.stderr);
         let refused: Vec<&str> = seen.stdout.lines().collect();
         assert!(!refused.is_empty() && refused.iter().all(|errno| *errno == "12"), "{}", seen.stdout);
+    });
+    add(trials, "what_is_charged_to_another_container_counts_in_the_budget", || {
+        let groups = ["launcher", "command"].map(|name| Group::new(name, "1G"));
+        let [Ok(launcher), Ok(command)] = &groups else {
+            return skipped("no cgroup of version 1 can be made here");
+        };
+        // Of four that write to what they share with their parent, who leaves first?
+        let program = "
+import os, signal, sys
+with open(sys.argv[1], 'w') as group:
+    group.write('0')
+block = bytearray(b'x') * (40 << 20)
+children = []
+for turn in range(4):
+    children.append(os.fork())
+    if children[-1] == 0:
+        signal.alarm(50)
+        for at in range(0, len(block), 4096):
+            block[at] = 2
+        signal.pause()
+first, status = os.wait()
+for child in children:
+    if child != first:
+        os.kill(child, signal.SIGKILL)
+print(os.WEXITSTATUS(status))
+";
+        let [of_launcher, of_command] =
+            [launcher, command].map(|group| group.path().join("cgroup.procs").display().to_string());
+        let begins = "echo 0 > \"$0\" && exec \"$@\"";
+        let launch = [env!("CARGO_BIN_EXE_oomguard"), "run", "--budget", "100Mi", "--"];
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", begins, &of_launcher]).args(launch).args(["python3", "-c", program, &of_command]);
+        let seen = seen(&mut shell);
+        assert_eq!((seen.code, &*seen.stdout), (Some(0), "198\n"), "{}", seen.stderr);
     });
     add(trials, "a_launcher_in_a_budget_joins_it", || {
         let launcher = env!("CARGO_BIN_EXE_oomguard");

@@ -13,6 +13,8 @@ mod dispositions;
 mod every_signal;
 mod inheritance;
 mod memory;
+#[path = "../../../../tests/common/memory_group.rs"]
+mod memory_group;
 mod nested;
 mod outside;
 mod resident;
