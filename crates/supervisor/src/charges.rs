@@ -243,19 +243,20 @@ impl Charges {
             charged.saturating_add(at_most) > near || lately > budget / 8 || orphaned > budget / 8;
         let needed = container.map_or(0, |container| container.needed);
         // What is swapped out, or charged elsewhere, is not in there.
-        let bound = container
-            .filter(|_| (may_be_near || race.is_on()) && !self.has_swapped && self.are_in_the_container());
-        let is_near = may_be_near && bound.is_none_or(|container| container.needed > near);
-        // What was found then may be gone since, with whoever held it.
-        let is_old = self.forked.beside > budget / 16;
-        let now = Instant::now();
-        let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
+        let is_all_there = |charges: &mut Charges| {
+            container.is_some() && !charges.has_swapped && charges.are_in_the_container(race.is_on())
+        };
+        let is_near = may_be_near && (needed > near || !is_all_there(self));
         // Where some stand still, the processor is for who leaves. Before one is asked to, it is found out what all hold.
-        if bound.is_some() && race.is_on() {
+        if race.is_on() && is_all_there(self) {
             let since = needed.saturating_sub(self.forked.needed);
             let at_most = self.forked.beside.saturating_add(since);
             return needed.saturating_sub(charged).min(at_most);
         }
+        // What was found then may be gone since, with whoever held it.
+        let is_old = self.forked.beside > budget / 16;
+        let now = Instant::now();
+        let is_due = |pause| self.forked.next.is_none_or(|next| now >= next + pause);
         if is_near && is_due(Duration::ZERO) || is_old && is_due(FORGOTTEN_AFTER) {
             let together = self.held_together(race);
             race.note_duration_of_look(now.elapsed());
@@ -274,10 +275,11 @@ impl Charges {
     }
 
     /// Whether all are in the same control groups as this process, so that what they use is charged to its container. Some may
-    /// have been put into others, as by a manager of jobs.
-    fn are_in_the_container(&mut self) -> bool {
+    /// have been put into others, as by a manager of jobs. `has_no_time`: as it was known last will do.
+    fn are_in_the_container(&mut self, has_no_time: bool) -> bool {
         let groups_of = |pid: u32| std::fs::read(format!("/proc/{pid}/cgroup")).ok();
-        if let Some((_, are)) = self.are_here.filter(|(at, _)| at.elapsed() < FORGOTTEN_AFTER) {
+        if let Some((_, are)) = self.are_here.filter(|(at, _)| has_no_time || at.elapsed() < FORGOTTEN_AFTER)
+        {
             return are;
         }
         let own = groups_of(self.own.pid());
