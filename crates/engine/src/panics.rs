@@ -130,18 +130,23 @@ unsafe impl Zeroed for Blocks {}
 oomguard_core::thread_own!(fn blocks() -> Blocks, "oomguard_panic_blocks_here");
 
 fn forget_blocks() {
+    forget_where_they_lie();
+    blocks().thrown.set(0);
+}
+
+#[inline(never)]
+fn forget_where_they_lie() {
     blocks().first.set(0, 0);
     blocks().last.set(0, 0);
-    blocks().thrown.set(0);
 }
 
 /// The same where this thread has been given something since that is no block of its panic: what it has grown or given back
 /// meanwhile is not known. `own`: what it has been given just now.
+#[inline(never)]
 fn forget_blocks_before(own: u64) {
     let given = notes::given_here();
     if given.wrapping_sub(blocks().given.replace(given)) > own {
-        blocks().first.set(0, 0);
-        blocks().last.set(0, 0);
+        forget_where_they_lie();
     }
 }
 
