@@ -10,12 +10,16 @@ use oomguard_engine::real::Real;
 use oomguard_engine::{call_real, notes};
 
 static READ: Real = Real::new(c"read");
+static READ_CHK: Real = Real::new(c"__read_chk");
+static READV: Real = Real::new(c"readv");
 static RECV: Real = Real::new(c"recv");
+static RECVFROM: Real = Real::new(c"recvfrom");
+static RECVMSG: Real = Real::new(c"recvmsg");
 /// glibc's streams, in a list: what is read by them never passes `read`.
 static STREAMS: Real = Real::new(c"_IO_list_all");
 
 pub(super) fn resolve() {
-    for real in [&READ, &RECV, &STREAMS] {
+    for real in [&READ, &READ_CHK, &READV, &RECV, &RECVFROM, &RECVMSG, &STREAMS] {
         let _ = real.address();
     }
 }
@@ -49,6 +53,94 @@ pub unsafe fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isiz
     };
     note(to, len, got);
     got
+}
+
+/// read(2), of a program that was compiled to check whether there is room: `room` bytes.
+///
+/// # Safety
+/// That of read(2).
+pub unsafe fn read_chk(fd: c_int, to: *mut c_void, len: usize, room: usize) -> isize {
+    type ReadChk = unsafe extern "C" fn(c_int, *mut c_void, usize, usize) -> isize;
+    let got = match call_real!(READ_CHK, ReadChk) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, to, len, room) },
+        // SAFETY: the system call behind it, for no more than there is room for.
+        None => unsafe { libc::syscall(libc::SYS_read, fd, to, len.min(room)) as isize },
+    };
+    note(to, len, got);
+    got
+}
+
+/// readv(2).
+///
+/// # Safety
+/// That of readv(2).
+pub unsafe fn readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
+    let got = match call_real!(READV, unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, parts, count) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_readv, fd, parts, count) as isize },
+    };
+    note_parts(parts, count as usize, got);
+    got
+}
+
+/// recvfrom(2).
+///
+/// # Safety
+/// That of recvfrom(2).
+pub unsafe fn recvfrom(
+    fd: c_int,
+    to: *mut c_void,
+    len: usize,
+    flags: c_int,
+    from: *mut c_void,
+    from_len: *mut c_void,
+) -> isize {
+    type Recvfrom = unsafe extern "C" fn(c_int, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> isize;
+    let got = match call_real!(RECVFROM, Recvfrom) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, to, len, flags, from, from_len) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_recvfrom, fd, to, len, flags, from, from_len) as isize },
+    };
+    note(to, len, got);
+    got
+}
+
+/// recvmsg(2).
+///
+/// # Safety
+/// That of recvmsg(2).
+pub unsafe fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
+    let got = match call_real!(RECVMSG, unsafe extern "C" fn(c_int, *mut libc::msghdr, c_int) -> isize) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, message, flags) },
+        // SAFETY: the system call behind it, with the same arguments.
+        None => unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) as isize },
+    };
+    if got > 0 {
+        // SAFETY: the kernel has just read it, and written what came.
+        let message = unsafe { &*message };
+        note_parts(message.msg_iov, message.msg_iovlen as usize, got);
+    }
+    got
+}
+
+fn note_parts(parts: *const libc::iovec, count: usize, got: isize) {
+    const MOST_PARTS: usize = 16;
+    if got <= 0 || !notes::may_be_spoken_of() {
+        return;
+    }
+    let mut left = got.unsigned_abs();
+    for index in 0..count.min(MOST_PARTS) {
+        // SAFETY: the kernel has just read `count` of them there.
+        let part = unsafe { parts.wrapping_add(index).read_unaligned() };
+        let len = part.iov_len.min(left);
+        note(part.iov_base, len, len as isize);
+        left -= len;
+    }
 }
 
 /// What tells how much came may tell of more than there is room for: MSG_TRUNC in recv(2).
@@ -132,37 +224,51 @@ pub(super) fn has(message: &[u8]) -> bool {
     is_passed_on(
         message,
         |line| Message::of(line) == Some(Message::OutOfMemory),
-        |is_it| {
-            with_kept(|kept| kept.texts().any(&mut *is_it)).unwrap_or(false) || is_in_stream(is_it)
-        },
+        |is_it| with_kept(|kept| kept.texts().any(&mut *is_it)).unwrap_or(false) || is_in_stream(is_it),
     )
 }
 
 /// Whether it is in what a stream of glibc's has read last.
 fn is_in_stream(is_it: &mut dyn FnMut(&[u8]) -> bool) -> bool {
-    /// The beginning of `struct _IO_FILE`, as far as the pointer to the next one.
-    const WORDS: usize = 14;
     const MOST_STREAMS: u32 = 64;
-    const PAGE: usize = 4096;
     let Some(list) = STREAMS.address() else { return false };
     // SAFETY: a variable of the C library's own.
     let mut at = unsafe { (list as *const usize).read() };
     for _ in 0..MOST_STREAMS {
-        // SAFETY: a stream that another thread closes meanwhile stays mapped, as a small block does.
-        let Some(stream) = (unsafe { sys::memory::readable(at, 8 * WORDS, 8 * WORDS) }) else { break };
-        let word = |index: usize| {
-            let bytes = stream.as_chunks::<8>().0.get(index);
-            bytes.map_or(0, |bytes| usize::from_ne_bytes(*bytes))
-        };
-        // Up to where it has been read.
-        let (end, base) = (word(1), word(3));
-        let len = end.saturating_sub(base).min(PAGE);
-        // SAFETY: as above.
-        let text = unsafe { sys::memory::readable(end.wrapping_sub(len), len, PAGE) };
-        if text.is_some_and(&mut *is_it) {
+        let Some((text, next)) = text_of(at) else { break };
+        if is_it(text) {
             return true;
         }
-        at = word(13);
+        at = next;
     }
     false
+}
+
+/// A stream is about to be closed, and what it has read is gone then.
+pub(super) fn note_stream(stream: *const libc::FILE) {
+    if notes::may_be_spoken_of()
+        && STREAMS.address().is_some()
+        && let Some((text, _)) = text_of(stream as usize)
+    {
+        keep(text);
+    }
+}
+
+/// What the stream of glibc's has read, as far as it still has it, and the next stream.
+fn text_of<'a>(stream: usize) -> Option<(&'a [u8], usize)> {
+    /// The beginning of `struct _IO_FILE`, as far as the pointer to the next one.
+    const WORDS: usize = 14;
+    const PAGE: usize = 4096;
+    // SAFETY: a stream that another thread closes meanwhile stays mapped, as a small block does.
+    let stream = unsafe { sys::memory::readable(stream, 8 * WORDS, 8 * WORDS) }?;
+    let word = |index: usize| {
+        let bytes = stream.as_chunks::<8>().0.get(index);
+        bytes.map_or(0, |bytes| usize::from_ne_bytes(*bytes))
+    };
+    // Up to where it has been read.
+    let (end, base) = (word(1), word(3));
+    let len = end.saturating_sub(base).min(PAGE);
+    // SAFETY: as above.
+    let text = unsafe { sys::memory::readable(end.wrapping_sub(len), len, PAGE) };
+    Some((text.unwrap_or(&[]), word(13)))
 }

@@ -124,6 +124,8 @@ const FORWARD: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 static int ends[2];
@@ -141,7 +143,7 @@ int main(int count, char **words)
     struct timespec time = {.tv_nsec = 50000000};
     int is_passed_on = !strncmp(words[1], "pass on", 7), blocks = 0;
     pthread_t thread;
-    if (pipe(ends) || write(ends[1], is_passed_on ? others : rows, is_passed_on ? sizeof others - 1 : sizeof rows - 1) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || write(ends[1], is_passed_on ? others : rows, is_passed_on ? sizeof others - 1 : sizeof rows - 1) < 0)
         return 77;
     while ((held[blocks] = malloc(1 << 20)))
         memset(held[blocks++], 7, 1 << 20);
@@ -151,6 +153,21 @@ int main(int count, char **words)
         return 77;
     if (!strcmp(words[1], "pass on"))
         return pass_on(0) ? 77 : 3;
+    if (!strncmp(words[1], "pass on by ", 11)) {
+        struct iovec part = {line, sizeof line};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        FILE *stream;
+        ssize_t len = 0;
+        if (strstr(words[1], "readv"))
+            len = readv(ends[0], &part, 1);
+        else if (strstr(words[1], "recvfrom"))
+            len = recvfrom(ends[0], line, sizeof line, 0, 0, 0);
+        else if (strstr(words[1], "recvmsg"))
+            len = recvmsg(ends[0], &message, 0);
+        else if ((stream = popen("echo worker 7: out of memory", "r")) && fgets(line, sizeof line, stream) && !pclose(stream))
+            len = strlen(line);
+        return len <= 0 || write(2, line, len) < 0 ? 77 : 3;
+    }
     if (!strcmp(words[1], "pass on, and say")) {
         ssize_t len = read(ends[0], line, sizeof line);
         strcpy(line + len, own);
@@ -321,13 +338,17 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 (&["pass on"][..], 3),
                 (&["pass on from a stream"], 3),
                 (&["pass on in a thread"], 3),
+                (&["pass on by readv"], 3),
+                (&["pass on by recvfrom"], 3),
+                (&["pass on by recvmsg"], 3),
+                (&["pass on by popen"], 3),
                 (&["say"], 198),
                 (&["pass on, and say"], 198),
                 (&["pass on", "after its own words"], 198),
                 (&["fail", "after its own words"], 3),
             ] {
-                // What another thread says is not heard from outside.
-                if !is_dynamic && way[0].ends_with("thread") {
+                // What another thread says is not heard from outside, nor is a table of parts looked up in a message.
+                if !is_dynamic && ["thread", "recvmsg"].iter().any(|end| way[0].ends_with(end)) {
                     continue;
                 }
                 let mut command = launcher();
