@@ -123,7 +123,7 @@ pub unsafe fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> is
     if got > 0 {
         // SAFETY: the kernel has just read it, and written what came.
         let message = unsafe { &*message };
-        note_parts(message.msg_iov, message.msg_iovlen as usize, got);
+        note_parts(message.msg_iov, message.msg_iovlen as _, got);
     }
     got
 }
