@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::process::{abort, exit};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 
 /// More than the limit of 96 MiB, and less than any machine has.
@@ -233,6 +233,27 @@ pub const ROLES: &[Role] = &[
             panic!("there is no row in the table that is number {}", black_box(7));
         },
     )
+    .handling()
+    .says(""),
+    Role::exits("what panic hooks write to grows between two panics, and in the second one", 7, || {
+        static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+        let grow = |len| LINES.lock().unwrap().resize(black_box(len), 7);
+        // Room for them to grow in their place, and none of it for what is thrown.
+        let small: Vec<_> = (1..5).map(|size| vec![0u8; 24 * size]).collect();
+        drop(black_box(small));
+        let (room, behind) = (vec![0u8; black_box(16_000)], vec![0u8; black_box(16_000)]);
+        drop(room);
+        assert!(Vec::<u8>::new().try_reserve(black_box(TOO_MUCH)).is_err());
+        std::panic::set_hook(Box::new(move |_| grow(600)));
+        assert!(std::panic::catch_unwind(|| std::panic::panic_any(5)).is_err());
+        grow(900);
+        std::panic::set_hook(Box::new(move |_| grow(4000)));
+        assert!(std::panic::catch_unwind(|| std::panic::panic_any(5)).is_err());
+        assert!(LINES.lock().unwrap().iter().all(|byte| *byte == 7));
+        drop(black_box(behind));
+        exit(7)
+    })
+    .needs_unwinding()
     .handling()
     .says(""),
     Role::exits("a silent hook ends it, in a block where an error of memory was told before", 7, || {

@@ -373,8 +373,18 @@ pub fn watch(bytes: u64) {
     let enough = enough(armed, bytes);
     ENOUGH_BYTES.fetch_max(ALLOCATED_BYTES.load(Relaxed).saturating_add(enough), Relaxed);
     if !WATCHING.swap(true, SeqCst) {
+        WATCHES.fetch_add(1, Relaxed);
         count_as_watched();
     }
+}
+
+/// How often that has begun.
+static WATCHES: AtomicU64 = AtomicU64::new(0);
+
+/// Another number with each block that this thread is given, by one more; by more than that where it may have been given some
+/// that were not counted.
+pub(super) fn given_here() -> u64 {
+    here().counted.get().allocations.wrapping_add(WATCHES.load(Relaxed) << 32)
 }
 
 /// How the C library's heap is counted, or is not, where it can be.
@@ -575,6 +585,10 @@ impl Kept {
         self.bytes.store(refused.map_or(0, |(_, request)| request.bytes.saturating_add(1)), Relaxed);
     }
 
+    fn is_set(&self) -> bool {
+        self.bytes.load(Relaxed) != 0
+    }
+
     pub fn get(&self) -> Option<(Cause, Request)> {
         let bytes = self.bytes.load(Relaxed).checked_sub(1)?;
         let cause = CAUSES.get(self.cause.load(Relaxed) as usize).copied()?;
@@ -624,13 +638,22 @@ fn open() -> Option<(Cause, Request)> {
 
 /// What was refused and not got over, or got over a moment ago: for who knows that it was a backtrace.
 pub fn open_or_just_closed() -> Option<(Cause, Request)> {
-    const MOMENT_MS: u64 = 5000;
     open().or_else(|| {
-        let is_young = sys::clock::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS;
         // What others have allocated meanwhile has not closed one that its thread may still tell of.
         let stands = || [&REQUESTED, &MAPPED].into_iter().find(|note| note.may_be_told_of())?.refused();
-        CLOSED.get().filter(|_| is_young).or_else(stands).filter(|_| owner::is_guarded())
+        CLOSED.get().filter(|_| is_just_closed()).or_else(stands).filter(|_| owner::is_guarded())
     })
+}
+
+fn is_just_closed() -> bool {
+    const MOMENT_MS: u64 = 5000;
+    sys::clock::monotonic_ms().saturating_sub(CLOSED_AT_MS.load(Relaxed)) < MOMENT_MS
+}
+
+/// Whether that may be so: without a system call, for what is asked often.
+#[inline]
+pub fn may_be_spoken_of() -> bool {
+    is_watching() || CLOSED.is_set() && filter::may_ask() && is_just_closed()
 }
 
 /// Whether the program has worked on without what it was refused, and not got it in any other way.

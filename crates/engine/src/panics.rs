@@ -96,6 +96,8 @@ struct Blocks {
     last: Block,
     /// Where the last one lies that is thrown.
     thrown: Cell<usize>,
+    /// What this thread had been given when it got the last one.
+    given: Cell<u64>,
 }
 
 /// A block and its size; zeros where there is none, or it is given back.
@@ -128,9 +130,24 @@ unsafe impl Zeroed for Blocks {}
 oomguard_core::thread_own!(fn blocks() -> Blocks, "oomguard_panic_blocks_here");
 
 fn forget_blocks() {
+    forget_where_they_lie();
+    blocks().thrown.set(0);
+}
+
+#[inline(never)]
+fn forget_where_they_lie() {
     blocks().first.set(0, 0);
     blocks().last.set(0, 0);
-    blocks().thrown.set(0);
+}
+
+/// The same where this thread has been given something since that is no block of its panic: what it has grown or given back
+/// meanwhile is not known. `own`: what it has been given just now.
+#[inline(never)]
+fn forget_blocks_before(own: u64) {
+    let given = notes::given_here();
+    if given.wrapping_sub(blocks().given.replace(given)) > own {
+        forget_where_they_lie();
+    }
 }
 
 const WORD: usize = size_of::<usize>();
@@ -161,6 +178,7 @@ pub(super) unsafe fn note_block(block: *mut u8, bytes: usize, old: *mut u8) {
 unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, old: *mut u8) {
     /// `Exception` in std's panic_unwind, which is aligned to two words since 1.100. Where it is another size nothing is read.
     const THROWN_BYTES: [usize; 2] = [7 * WORD, 8 * WORD];
+    forget_blocks_before(1);
     let blocks = blocks();
     // realloc(3) of no bytes counts as one of all that there are.
     let size = if bytes == usize::MAX { 0 } else { bytes };
@@ -175,7 +193,7 @@ unsafe fn note_block_of_panic(block: *mut u8, bytes: usize, old: *mut u8) {
     let is_new = old.is_null();
     let is_first =
         if is_new { blocks.first.is(0) && !here().is_thrown.get() } else { blocks.first.is(old as usize) };
-    let before = [&blocks.first, &blocks.last].into_iter().find(|kept| !is_new && kept.is(old as usize));
+    let before = [&blocks.last, &blocks.first].into_iter().find(|kept| !is_new && kept.is(old as usize));
     // Of an old one from before this panic nobody knows how much of it has been written to.
     let (written, size) = match before {
         Some(before) => (before.bytes.get(), size),
@@ -264,6 +282,7 @@ fn hear_unsaid(text: &[u8]) {
 /// The same of a panic that ends in its hook, or aborts: nothing is put into a box. What std has made of its message was the first
 /// block; one that has got no block has a text of the program's own, and is about no error.
 pub(super) fn hear_unboxed() {
+    forget_blocks_before(0);
     // What was thrown was an earlier one's, unless it is there still, and nothing has come since.
     let is_this_ones = !here().is_thrown.get() || blocks().last.is(blocks().thrown.get());
     let has_spoken = has_spoken() && is_this_ones;

@@ -6,6 +6,7 @@
 //! system(3): a child that the program starts and waits for at once. Whoever waits for a child may pass on how that ended;
 //! one that did well has nothing to pass on, and was part of the way out: it has tidied up.
 
+use super::overheard;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -275,6 +276,7 @@ pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut libc::F
 /// # Safety
 /// That of pclose(3).
 pub unsafe fn pclose(stream: *mut libc::FILE) -> c_int {
+    overheard::note_stream(stream);
     let slot = OPENED.iter().find(|slot| slot.stream.load(Relaxed) == stream as usize);
     // Before it is closed, and another thread gets one of the same address.
     let child = slot.map(|slot| {

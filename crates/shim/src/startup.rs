@@ -139,6 +139,7 @@ pub(super) fn of_first_copy(name: &CStr) -> Option<usize> {
 /// A child of fork(2) starts with a clean slate.
 extern "C" fn in_child() {
     filter::begin_in_child();
+    overheard::begin_in_child();
     if armed().is_some() {
         notes::begin();
         messages::forget();

@@ -402,8 +402,9 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, STRAIGHT_MS)
             && place_of(text, OF_A_THROW).is_some();
         let is_of_memory = is_said_in(text, no_memory);
-        // What it has said itself stays said.
-        if self.read.is_in(text) {
+        // What it has said itself stays said; and what it says of memory besides counts.
+        let mut claiming = lines(text).filter(|line| claims(line, no_memory));
+        if self.read.is_in(text) && claiming.all(|line| self.read.is_in(line)) {
             return;
         }
         if is_of_memory {
@@ -451,9 +452,7 @@ impl Refusals {
 
     /// A refused thread has read this, or what begins with it.
     pub(super) fn note_read(&mut self, text: &[u8], no_memory: &[u8]) {
-        let claims =
-            |line: &&[u8]| Message::of(line) == Some(Message::OutOfMemory) || is_said_in(line, no_memory);
-        if let Some(line) = lines(text).filter(claims).last() {
+        if let Some(line) = lines(text).filter(|line| claims(line, no_memory)).last() {
             self.read = Line::of(line);
         }
         self.note_goes_on();
@@ -601,6 +600,11 @@ pub(super) fn is_for_words(name: &[u8]) -> bool {
 pub(super) fn is_for_system_log(text: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(b"<") else { return false };
     position(rest, b'>').and_then(|len| rest.get(..len)).and_then(whole_number).is_some()
+}
+
+/// Whether a line says that memory is gone.
+fn claims(line: &[u8], no_memory: &[u8]) -> bool {
+    Message::of(line) == Some(Message::OutOfMemory) || is_said_in(line, no_memory)
 }
 
 /// Whether a line of it claims failure in these words.

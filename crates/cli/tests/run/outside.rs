@@ -124,6 +124,8 @@ const FORWARD: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 static int ends[2];
@@ -141,7 +143,7 @@ int main(int count, char **words)
     struct timespec time = {.tv_nsec = 50000000};
     int is_passed_on = !strncmp(words[1], "pass on", 7), blocks = 0;
     pthread_t thread;
-    if (pipe(ends) || write(ends[1], is_passed_on ? others : rows, is_passed_on ? sizeof others - 1 : sizeof rows - 1) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || write(ends[1], is_passed_on ? others : rows, is_passed_on ? sizeof others - 1 : sizeof rows - 1) < 0)
         return 77;
     while ((held[blocks] = malloc(1 << 20)))
         memset(held[blocks++], 7, 1 << 20);
@@ -151,6 +153,26 @@ int main(int count, char **words)
         return 77;
     if (!strcmp(words[1], "pass on"))
         return pass_on(0) ? 77 : 3;
+    if (!strncmp(words[1], "pass on by ", 11)) {
+        struct iovec part = {line, sizeof line};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        FILE *stream;
+        ssize_t len = 0;
+        if (strstr(words[1], "readv"))
+            len = readv(ends[0], &part, 1);
+        else if (strstr(words[1], "recvfrom"))
+            len = recvfrom(ends[0], line, sizeof line, 0, 0, 0);
+        else if (strstr(words[1], "recvmsg"))
+            len = recvmsg(ends[0], &message, 0);
+        else if ((stream = popen("echo worker 7: out of memory", "r")) && fgets(line, sizeof line, stream) && !pclose(stream))
+            len = strlen(line);
+        return len <= 0 || write(2, line, len) < 0 ? 77 : 3;
+    }
+    if (!strcmp(words[1], "pass on, and say")) {
+        ssize_t len = read(ends[0], line, sizeof line);
+        strcpy(line + len, own);
+        return write(2, line, strlen(line)) < 0 ? 77 : 3;
+    }
     if (!strcmp(words[1], "pass on from a stream"))
         return !fgets(line, sizeof line, fdopen(ends[0], "r")) || fprintf(stderr, "log: %s", line) < 0 ? 77 : 3;
     if (!strcmp(words[1], "pass on in a thread"))
@@ -161,6 +183,40 @@ int main(int count, char **words)
     if (!strcmp(words[1], "fail"))
         return write(2, missing, sizeof missing - 1) < 0 ? 77 : 3;
     return write(2, own, sizeof own - 1) < 0 ? 77 : 3;
+}
+"#;
+
+/// It does without what it was refused, and reads: more than there is room for, nowhere, and where only reading is left to it.
+const READ: &str = r#"
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    static char message[30000], small[4];
+    char *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int ends[2], is_recv = !strcmp(words[1], "recv");
+    if (page == MAP_FAILED || munmap(page + 4096, 4096) || socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) || malloc((size_t)1 << 40))
+        return 77;
+    if (write(ends[1], message, sizeof message) < 0)
+        return 77;
+    if (is_recv && recv(ends[0], 0, 0, MSG_PEEK | MSG_TRUNC) != sizeof message)
+        return 4;
+    if (is_recv && recv(ends[0], page + 4092, 4, MSG_PEEK | MSG_TRUNC) != sizeof message)
+        return 5;
+    if (!is_recv && (read(ends[0], 0, 4) >= 0 || errno != EFAULT || read(-1, small, 4) >= 0 || errno != EBADF))
+        return 6;
+    // The message is gone with the failed read(2).
+    if (write(ends[1], message, sizeof message) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
+        return 77;
+    ssize_t len = read(ends[0], page + 4092, 4);
+    return syscall(SYS_exit, len == 4 ? 0 : count);
 }
 "#;
 
@@ -282,18 +338,31 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 (&["pass on"][..], 3),
                 (&["pass on from a stream"], 3),
                 (&["pass on in a thread"], 3),
+                (&["pass on by readv"], 3),
+                (&["pass on by recvfrom"], 3),
+                (&["pass on by recvmsg"], 3),
+                (&["pass on by popen"], 3),
                 (&["say"], 198),
+                (&["pass on, and say"], 198),
                 (&["pass on", "after its own words"], 198),
                 (&["fail", "after its own words"], 3),
             ] {
-                // What another thread says is not heard from outside.
-                if !is_dynamic && way[0].ends_with("thread") {
+                // What another thread says is not heard from outside, nor is a table of parts looked up in a message.
+                if !is_dynamic && ["thread", "recvmsg"].iter().any(|end| way[0].ends_with(end)) {
                     continue;
                 }
                 let mut command = launcher();
                 let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(way));
                 assert_eq!(seen.code, Some(code), "{options:?} {way:?}: {}", seen.stderr);
             }
+        }
+    });
+    add(trials, "who_reads_after_a_refusal_reads_as_ever", || {
+        let Some((_directory, program)) = compiled(READ, "cc", &[]) else { return };
+        for way in ["recv", "read"] {
+            let mut command = launcher();
+            let seen = seen(command.args(["run", "-m", "64Mi", "--"]).arg(&program).arg(way));
+            assert_eq!(seen.code, Some(0), "{way}: {}", seen.stderr);
         }
     });
     add(trials, "who_misses_a_file_or_a_peer_in_silence_does_not_die_of_a_refusal_before", || {

@@ -118,9 +118,18 @@ pub fn fails_otherwise(text: &[u8]) -> bool {
     says_any(text, OTHER_FAILURE)
 }
 
-/// Whether what is said has a line in it that was read before, and of those that make this claim.
-pub fn is_passed_on(said: &[u8], read: &[u8], claims: impl Fn(&[u8]) -> bool) -> bool {
-    lines(read).filter(|line| claims(line)).any(|line| place_of(said, line).is_some())
+/// Whether what is said makes this claim only in lines that were read before; `is_read` finds a text that was read of which that
+/// is so.
+pub fn is_passed_on(
+    said: &[u8],
+    claims: impl Fn(&[u8]) -> bool,
+    mut is_read: impl FnMut(&mut dyn FnMut(&[u8]) -> bool) -> bool,
+) -> bool {
+    let mut claiming = lines(said).filter(|line| claims(line)).peekable();
+    claiming.peek().is_some()
+        && claiming.all(|line| {
+            is_read(&mut |read| lines(read).any(|read| claims(read) && place_of(line, read).is_some()))
+        })
 }
 
 /// What somebody may pass on of what was read.

@@ -169,6 +169,21 @@ fn a_line_that_tells_how_it_copes_may_come_in_pieces() {
 }
 
 #[test]
+fn words_are_passed_on_where_no_claim_is_made_but_in_lines_that_were_read() {
+    let read = b"starting\nworker 7: out of memory\nstopping";
+    for (says, expected) in [
+        ("worker 7: out of memory\n", true),
+        ("starting\nlog: worker 7: out of memory\n", true),
+        ("worker 7: out of memory\nlog: out of memory\n", false),
+        ("out of memory", false),
+        ("stopping", false),
+    ] {
+        let claims = |line: &[u8]| Message::of(line) == Some(Message::OutOfMemory);
+        assert_eq!(is_passed_on(says.as_bytes(), claims, |is_it| is_it(read)), expected, "{says}");
+    }
+}
+
+#[test]
 fn what_else_was_said_is_told_apart() {
     // What was said, what came last, whether it is another failure, whether it could not have something.
     for (text, last, fails_otherwise, fails_to_make) in [

@@ -65,7 +65,18 @@ export! {
     ) -> c_int => inner::pthread_create;
 
     fn read(fd: c_int, to: *mut c_void, len: usize) -> isize => inner::read;
+    fn __read_chk(fd: c_int, to: *mut c_void, len: usize, room: usize) -> isize => inner::read_chk;
+    fn readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::readv;
     fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize => inner::recv;
+    fn recvfrom(
+        fd: c_int,
+        to: *mut c_void,
+        len: usize,
+        flags: c_int,
+        from: *mut c_void,
+        from_len: *mut c_void
+    ) -> isize => inner::recvfrom;
+    fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize => inner::recvmsg;
     fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize => inner::write;
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
     fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;
