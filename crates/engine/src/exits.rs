@@ -2,16 +2,16 @@
 
 use super::armed::{Armed, armed};
 use super::exhaustion::{self, Verdict};
-#[cfg(target_env = "gnu")]
-use super::exit_turns::{self, Turn};
 use super::real::{Real, call_real};
-use super::standing::{self, REPORT_DEADLINE_MS, Standing};
-use super::{record, std_line, verdict, watchdog};
+use super::standing::{self, Standing};
+use super::{record, std_line, verdict};
 use oomguard_core::sys;
 
 /// Has `exit(3)` ask us last, when the program's own handlers have run.
 #[cfg(target_env = "gnu")]
 pub(super) fn watch_exit() {
+    use super::exit_turns::{self, Turn};
+    use super::{standing::REPORT_DEADLINE_MS, watchdog};
     unsafe extern "C" {
         // on_exit(3); its first 32 handlers need no allocation.
         fn on_exit(handler: extern "C" fn(i32, *mut libc::c_void), argument: *mut libc::c_void) -> i32;
