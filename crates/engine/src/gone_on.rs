@@ -4,7 +4,7 @@
 use super::armed::armed;
 use super::{filter, library};
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use oomguard_core::sys;
 
 // Relaxed throughout: each number stands by itself.
@@ -14,6 +14,7 @@ static READ_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WRITTEN_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WAITS_BEFORE: AtomicU64 = AtomicU64::new(0);
 static TID: AtomicU32 = AtomicU32::new(0);
+static HAS_STARTED_THREAD: AtomicBool = AtomicBool::new(false);
 
 /// What the kernel counts of this process, as it was in this millisecond: a loop of refusals asks no more often.
 struct Lately {
@@ -49,6 +50,7 @@ pub(super) fn begin(bytes: u64) {
     let written = if is_possible { u64::MAX } else { WRITTEN.get(sys::process::bytes_written) };
     WRITTEN_BEFORE.store(written, Relaxed);
     WAITS_BEFORE.store(if filter::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
+    HAS_STARTED_THREAD.store(false, Relaxed);
     TID.store(sys::process::tid(), Relaxed);
 }
 
@@ -84,14 +86,22 @@ fn has_written_on() -> bool {
         && sys::process::bytes_written().is_some_and(|bytes| bytes.saturating_sub(before) > MESSAGE_BYTES)
 }
 
+/// A thread was started: what it does is the work of the one that started it, which may wait for it and may be too late to.
+pub(super) fn note_thread() {
+    let refused = TID.load(Relaxed);
+    if refused != 0 && refused == sys::process::tid() {
+        HAS_STARTED_THREAD.store(true, Relaxed);
+    }
+}
+
 /// Whether it was this thread that was refused, and it has waited since.
 fn has_waited_here() -> bool {
     waits_here().is_some_and(|waits| waits > 0)
 }
 
-/// The same, and it has not.
+/// The same, and it has neither waited nor started a thread.
 pub(super) fn has_stayed_here() -> bool {
-    waits_here() == Some(0)
+    waits_here() == Some(0) && !HAS_STARTED_THREAD.load(Relaxed)
 }
 
 fn waits_here() -> Option<u64> {

@@ -14,8 +14,8 @@ use super::real::{Real, call_real};
 use super::standing::{self, Standing};
 use super::std_line::{self, Fate, Next};
 use super::{
-    aborts, arenas, frames, panics, refusal, refused, rust, said, standstill, threads, trial, verdict,
-    written,
+    aborts, arenas, frames, gone_on, panics, refusal, refused, rust, said, standstill, threads, trial,
+    verdict, written,
 };
 use core::ffi::{c_int, c_void};
 use oomguard_core::contract::Cause;
@@ -379,6 +379,9 @@ pub unsafe fn create_thread(
     // What failed without a system call has left it as it was.
     if result == 0 || sys::errno::errno() == 0 {
         sys::errno::set_errno(errno);
+    }
+    if result == 0 {
+        gone_on::note_thread();
     }
     // What was refused meanwhile may be what the new thread itself asked for: that stands.
     if result == 0 && refused_before && threads::note_started() && !rust::is_panicking() {

@@ -272,7 +272,7 @@ pub struct Noted {
     /// The time since then, in milliseconds.
     pub ms_since: u64,
     pub(super) since: Since,
-    /// By the thread that asks, where it is the refused one, and has not waited since; by all otherwise.
+    /// By the thread that asks, where it is the refused one, and has neither waited nor started a thread since; by all otherwise.
     pub allocations_since: u64,
     pub bytes_since: u64,
     /// By the thread that asks, where it is the refused one.

@@ -216,6 +216,13 @@ static void *allocate_much(void *nothing) {
     return nothing;
 }
 
+/* By then they have ended, and there is nothing to wait for. */
+static void in_threads_that_end_first(void *(*body)(void *)) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) if (pthread_create(&threads[i], NULL, body, NULL) != 0) broken();
+    for (int i = 0; i < 2; i++) while (pthread_tryjoin_np(threads[i], NULL) != 0) continue;
+}
+
 /* More processor time than it takes to give all back. */
 static void compute(void) {
     struct timespec now;
@@ -684,6 +691,9 @@ int main(int count, char **arguments) {
         refuse(); fputs("memory allocation of the pool is done: 60 MiB\n", stderr); handle(); exit(0);
     }
     WAY("survives, other words of each of its threads") { end_in_threads(say_other_and_exit); }
+    WAY("survives, and has others do its work before it can wait for it") {
+        refuse(); in_threads_that_end_first(allocate_much); exit(3);
+    }
     WAY("survives, and has others do its work") { refuse(); in_threads(allocate_much); exit(3); }
     WAY("survives an abort in each of its threads") {
         signal(SIGABRT, leave);
