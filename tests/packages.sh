@@ -5,8 +5,8 @@ have() { type -P "$1" >/dev/null; }
 install() { # PACKAGE...
   have apt-get && [ "$(id -u)" = 0 ] || return 1
   echo "installing: $*"
-  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$@" >/dev/null 2>&1 ||
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$@" >/dev/null; }
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y "$@" >/dev/null 2>&1 ||
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y "$@" >/dev/null; }
 }
 
 # Builds a tool of cargo's kind where it is not there, once: not optimized, as building it takes longer than running it ever does.
