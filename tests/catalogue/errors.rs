@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::hint::black_box;
 use std::process::{abort, exit};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Barrier, LazyLock, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// More than the limit of 96 MiB, and less than any machine has.
 const TOO_MUCH: usize = 160 << 20;
@@ -363,6 +364,32 @@ pub const ROLES: &[Role] = &[
         thread::spawn(move || send.send(large_file().unwrap()));
         black_box(receive.recv().unwrap());
     })
+    .says(""),
+    Role::new(
+        "a panic over a large file takes long, and another thread is refused more meanwhile",
+        OUT_OF_HEAP,
+        || {
+            static HAS_SAID: Barrier = Barrier::new(2);
+            static WAS_REFUSED: Barrier = Barrier::new(2);
+            let say = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                say(panic);
+                if thread::current().name() == Some("reader") {
+                    HAS_SAID.wait();
+                    WAS_REFUSED.wait();
+                }
+            }));
+            let (send, receive) = std::sync::mpsc::channel();
+            let reader = move || send.send(large_file().unwrap());
+            thread::Builder::new().name("reader".into()).spawn(reader).unwrap();
+            HAS_SAID.wait();
+            // As long as a backtrace takes at most, where a processor is wanting.
+            thread::sleep(Duration::from_millis(2500));
+            black_box(Vec::<u8>::new().try_reserve(black_box(TOO_MUCH))).unwrap_err();
+            WAS_REFUSED.wait();
+            black_box(receive.recv().unwrap());
+        },
+    )
     .says(""),
     Role::new(
         "a file is too large, which stderr is told, a summary on stdout and exit 1",

@@ -50,16 +50,19 @@ static CAUGHT: AtomicU8 = AtomicU8::new(0);
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
+/// How long a panic that nobody catches may take to end the process, for its backtrace, destructors and other threads, in
+/// milliseconds.
+pub(super) const UNCAUGHT_LASTS_MS: u64 = 10_000;
+
 /// Something was refused to this thread, which does not panic: panics before that were about something else. Another thread's
 /// that is on its way is not: what takes its time is the backtrace, and what is refused meanwhile may be what that has used up.
 /// Whether none is left.
 pub(super) fn forget() -> bool {
-    const ON_ITS_WAY_MS: u64 = 1000;
     here().words.set(0);
     here().is_thrown.set(false);
     forget_blocks();
     let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
-    if is_anothers && last(ON_ITS_WAY_MS).is_some() {
+    if is_anothers && last(UNCAUGHT_LASTS_MS).is_some() {
         return false;
     }
     LAST.store(0, Relaxed);

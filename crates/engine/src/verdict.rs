@@ -108,7 +108,7 @@ fn of_panic() -> Option<Guilt> {
     let has_said_nothing = panics::of_this_thread().0 == PanicWords::default();
     panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
-    let before = panics::last(UNCAUGHT_LASTS_MS).filter(|_| words.has(PanicWords::JOINED));
+    let before = panics::last(panics::UNCAUGHT_LASTS_MS).filter(|_| words.has(PanicWords::JOINED));
     let words = before.map_or(words, |before| before.and(words));
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     // Another thread may have given back by now what this one was refused.
@@ -184,9 +184,6 @@ fn refusal_of_panic(words: PanicWords) -> Option<Guilt> {
 /// What a panic may have spoken of, or come straight from.
 const OF_MEMORY: PanicWords = PanicWords(PanicWords::MEMORY.0 | PanicWords::STRAIGHT.0);
 
-/// How long a panic that nobody catches may take to end the process, for destructors and other threads, in milliseconds.
-const UNCAUGHT_LASTS_MS: u64 = 10_000;
-
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let errno = sys::errno::errno();
@@ -203,10 +200,10 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
         of_words(armed, said, errno).or_else(|| of_ended_thread(said)).or_else(|| of_caught_panic(said))
-    } else if let Some(bytes) = panics::stack_refused_here(UNCAUGHT_LASTS_MS) {
+    } else if let Some(bytes) = panics::stack_refused_here(panics::UNCAUGHT_LASTS_MS) {
         let request = Some(Request { bytes, align: None });
         Some(Guilt { cause: Cause::Thread, request, evidence: Evidence::Said })
-    } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
+    } else if let Some(words) = panics::last(panics::UNCAUGHT_LASTS_MS) {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
     } else {
