@@ -53,6 +53,8 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.types("bg; wait -f; echo reads-$((40 + 3))\n");
             shell.shows("reads-43");
             shell.starts("fg\n");
+            // The next prompt, and not the one that this was typed at.
+            shell.shows("-- cat\r\n");
             shell.types("\x03");
             shell.shows("$ ");
             shell.types("echo code-$?\n");
@@ -110,6 +112,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             shell.starts("fg\n");
         }
         shell.types("exit 9\n");
+        shell.shows("exit 9\r\n");
         shell.shows("$ ");
         shell.types("echo code-$?\n");
         shell.shows("code-9");
