@@ -109,6 +109,8 @@ pub struct Row {
     untouched: AtomicU64,
     lately_untouched: AtomicU64,
     lately_since_ms: AtomicU64,
+    /// Of what it has mapped, room for code that it makes as it runs: most of that it never touches.
+    for_code: AtomicU64,
     /// What of shared memory it was found to use, and what it will once it has used all that it asked for; and when it was last
     /// seen on its way there.
     in_shared: AtomicU64,
@@ -693,6 +695,7 @@ impl Row {
             &self.untouched,
             &self.lately_untouched,
             &self.lately_since_ms,
+            &self.for_code,
             &self.in_shared,
             &self.in_shared_to_come,
             &self.in_shared_at_ms,
@@ -757,7 +760,7 @@ impl Row {
 
     /// The same of private memory.
     fn note_mapped(&self, mapped: u64, held: u64, now_ms: u64) -> u64 {
-        let now = mapped.saturating_sub(held);
+        let now = mapped.saturating_sub(held).saturating_sub(self.for_code.load(ANY));
         let lately = self.lately_untouched.load(ANY);
         if now.saturating_add(NOISE_BYTES) < lately {
             self.untouched.store(0, ANY);
@@ -769,6 +772,12 @@ impl Row {
             self.lately_since_ms.store(now_ms, ANY);
         }
         now.saturating_sub(self.untouched.load(ANY))
+    }
+
+    /// It has room for so many bytes of code, which count where they are used. Of several such, the largest is left out: who gives one
+    /// back need not say so.
+    pub fn note_room_for_code(&self, bytes: u64) {
+        self.for_code.fetch_max(bytes, ANY);
     }
 
     /// The same of shared memory, of which the kernel tells what is in use and not what is mapped; and how much more is in use.

@@ -227,6 +227,11 @@ pub(super) fn note_new_shared(bytes: u64) {
     row().inspect(|row| row.note_new_shared(bytes, sys::clock::monotonic_ms()));
 }
 
+/// It has room for code, little of which it will use.
+pub(super) fn note_room_for_code(bytes: u64) {
+    row().inspect(|row| row.note_room_for_code(bytes));
+}
+
 /// What it could have at most, with what nobody has: of what it is refused above that, the budget is the reason.
 pub(super) fn most(held: u64) -> Option<u64> {
     let (ledger, row) = (ledger()?, row()?);

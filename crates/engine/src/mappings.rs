@@ -416,7 +416,12 @@ unsafe fn mprotect_by(real: Option<Mprotect>, at: *mut c_void, bytes: usize, pro
     let writable = protection & libc::PROT_WRITE != 0;
     let mut result = if !writable || loading::may_take(bytes) { protect() } else { -1 };
     if result != 0 && is_range_for_code(bytes, protection) {
-        let_pass(&mut || result = protect());
+        let_pass(&mut || {
+            result = protect();
+            if result == 0 {
+                lease::note_room_for_code(bytes as u64);
+            }
+        });
     }
     if result != 0 && writable {
         ask(bytes, &mut || {

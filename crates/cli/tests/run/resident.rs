@@ -118,7 +118,7 @@ pub fn hold(kind: &str, mib: usize) {
             touch(map_shared(kind, bytes).expect("granted"), bytes)
         }
         // As V8 does: all that there may be of code, and then a part of it.
-        "code" | "code-filled" => {
+        "code" | "code-filled" | "code-and-block" | "code-and-child" => {
             let at = map(512 * MIB, libc::PROT_NONE, PRIVATE | libc::MAP_NORESERVE, -1);
             // SAFETY: the mapping is this function's own.
             if unsafe { libc::mprotect(at.cast(), 512 * MIB, BOTH | libc::PROT_EXEC) } != 0 {
@@ -127,6 +127,18 @@ pub fn hold(kind: &str, mib: usize) {
             touch(at, bytes);
             if kind == "code" {
                 return println!("made");
+            }
+            if kind != "code-filled" {
+                touch(map(64 * MIB, BOTH, PRIVATE, -1), 64 * MIB);
+                println!("made");
+            }
+            if kind == "code-and-child" {
+                let this = std::env::current_exe().expect("it is told");
+                let child = Command::new(this).args(["role", "hold", "code-and-block", "20"]).status();
+                return assert!(child.expect("it starts").success());
+            }
+            if kind == "code-and-block" {
+                return;
             }
         }
         "blocked" => {
@@ -244,6 +256,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let much = seen(&mut run(&["--report", "fd:2"], &["hold", "code-filled", "512"]));
         assert_eq!(much.code, Some(198), "{}{}", much.stdout, much.stderr);
         assert_eq!(report(&much)["cause"], "resident", "{}", much.stderr);
+        let mut two = launcher();
+        two.args(["run", "--budget", "640Mi", "--patience", "0", "--"]).arg(std::env::current_exe().unwrap());
+        let two = seen(two.args(["role", "hold", "code-and-child", "20"]));
+        assert_eq!((two.code, two.stdout.as_str()), (Some(0), "made\nmade\n"), "{}", two.stderr);
     });
     add(trials, "what_python_shares_with_others_counts_as_well", || {
         let python = |program: &str| {
