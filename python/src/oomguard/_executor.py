@@ -105,6 +105,7 @@ class ProcessPoolExecutor(Executor):
             max_limit=max_limit if max_limit is not None else budget,
             options=told,
         )
+        _at_exit.add(self._pool)
         # Whoever lets go of it without shutdown() has what was submitted done, and then the workers end.
         self._finalizer = weakref.finalize(self, Pool.begin_shutdown, self._pool, False)
         self._finalizer.atexit = False
@@ -124,7 +125,6 @@ class ProcessPoolExecutor(Executor):
             if pool.thread is None:
                 # Workers are forked or executed by the thread that submits, before the keeper is there.
                 begin_to_keep(pool)
-                _at_exit.add(pool)
             return pool.put((fn, args, kwargs))
 
     def map(
@@ -203,6 +203,11 @@ class _AtExit:
         self._pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
         # Before the interpreter waits for its threads, of which the keepers are some.
         threading._register_atexit(self._run)  # type: ignore[attr-defined]
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        for pool in list(self._pools):
+            pool.begin_anew()
 
     def add(self, pool: Pool) -> None:
         self._pools.add(pool)

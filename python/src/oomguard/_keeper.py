@@ -47,6 +47,8 @@ class _Worker:
         self.tasks = 0
         # The limit that it was given for a task of its own; None: the pool's.
         self.limit: Optional[int] = None
+        # Whether it has left unread what it was sent: its task was not begun.
+        self.left_unread = False
         self.report: Optional[Report] = None
         # What its task raised, where it is for the library to say whether that is memory.
         self.error: Optional[BaseException] = None
@@ -70,6 +72,7 @@ def begin_to_keep(pool: Pool) -> None:
         # Nobody would do what is submitted. A thread that runs all the same, as the wait for its start was
         # interrupted, finds that it is not wanted.
         pool.keeper = pool.thread = None
+        pool.close()
         keeper.selector.close()
         keeper.nursery.close()
         keeper.nursery.wait(timeout=10)
@@ -81,7 +84,12 @@ class _Keeper:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.nursery = Nursery(pool)
+        self.woken = pool.make_wakeable()
+        try:
+            self.nursery = Nursery(pool)
+        except BaseException:
+            pool.close()
+            raise
         self.selector = selectors.DefaultSelector()
         self.workers: Dict[int, _Worker] = {}
         self.idle: Deque[_Worker] = deque()
@@ -104,7 +112,7 @@ class _Keeper:
             # Who starts this holds the lock until it is known to be wanted.
             if pool.keeper is not self:
                 return
-        self.selector.register(pool.woken, selectors.EVENT_READ, None)
+        self.selector.register(self.woken, selectors.EVENT_READ, None)
         self.selector.register(self.nursery.control, selectors.EVENT_READ, None)
         try:
             while True:
@@ -115,7 +123,7 @@ class _Keeper:
                 for key, events in self.selector.select(_LOOK_EVERY_S if self.waits_for_room else None):
                     if key.data is not None:
                         self._serve(key.data, events)
-                    elif key.fileobj is pool.woken:
+                    elif key.fileobj is self.woken:
                         self._be_woken()
                     elif not self._hear_nursery():
                         self._break(self.why or "the process that starts the workers has ended")
@@ -131,7 +139,7 @@ class _Keeper:
         with self.pool.lock:
             self.pool.is_woken = False
             try:
-                self.pool.woken.recv(64)
+                self.woken.recv(64)
             except BlockingIOError:
                 pass
             cancelled = []
@@ -255,6 +263,7 @@ class _Keeper:
         except OSError:
             # It is gone: read as the end of the stream.
             worker.unsent.clear()
+            worker.left_unread = True
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.unsent else 0)
         if self.selector.get_key(worker.stream).events != events:
             self.selector.modify(worker.stream, events, worker)
@@ -280,6 +289,7 @@ class _Keeper:
                 return
             except ConnectionResetError:
                 # As in `_hear_nursery`.
+                worker.left_unread = True
                 continue
             except OSError:
                 got = 0
@@ -442,6 +452,10 @@ class _Keeper:
         if item is not None:
             if report is not None or (self.pool.copies and status == EXIT_OUT_OF_MEMORY << 8 and is_guarded_by_library()):
                 self._out_of_memory(item, report, status)
+            elif worker.left_unread and item.false_starts < _MOST_FALSE_STARTS:
+                item.false_starts += 1
+                item.tries -= 1
+                self._put_back(item)
             else:
                 item.future.set_exception(worker.error or BrokenProcessPool(f"the worker of this task has ended: {why}"))
         elif not worker.is_ready:

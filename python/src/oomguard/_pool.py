@@ -44,7 +44,7 @@ def _call_back(callback: Callable[["Future[Any]"], object], future: "Future[Any]
 class Item:
     """A task, and how far it has come."""
 
-    __slots__ = ("call", "future", "id", "is_running", "limit", "needs", "tries")
+    __slots__ = ("call", "false_starts", "future", "id", "is_running", "limit", "needs", "tries")
 
     def __init__(self, number: int, call: Any) -> None:
         self.id = number
@@ -53,6 +53,8 @@ class Item:
         # From its first try on, whatever comes of that: it cannot be cancelled any more.
         self.is_running = False
         self.tries = 0
+        # How often a worker that was given it has ended before it read that.
+        self.false_starts = 0
         # In bytes; None: what every worker has.
         self.limit: Optional[int] = None
         # What the try that was refused held, and asked for: in a budget, the next one starts when so much is free.
@@ -86,20 +88,24 @@ class Pool:
         self.grow = grow
         self.max_limit = max_limit
         self.options = options
-        # Again and again by one thread: an executor that nobody has any more may be finalized in the midst of anything.
-        self.lock = threading.RLock()
-        self.pending: Deque[Item] = deque()
         self.numbers = itertools.count()
         self.is_shut = False
         self.cancels = False
         self.broken: Optional[str] = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forgets what is done by a keeper. So does a forked child, which has none: it may have been forked while others
+        held the lock."""
+        # Again and again by one thread: an executor that nobody has any more may be finalized in the midst of anything.
+        self.lock = threading.RLock()
+        self.pending: Deque[Item] = deque()
         # Who keeps its workers at work, and the thread that does so: none before the first task.
         self.keeper: Optional[object] = None
         self.thread: Optional[threading.Thread] = None
         self.is_woken = False
-        self.wakes, self.woken = socket.socketpair()
-        self.wakes.setblocking(False)
-        self.woken.setblocking(False)
+        self.wakes: Optional[socket.socket] = None
+        self.woken: Optional[socket.socket] = None
 
     def most(self) -> Limit:
         """The largest limit that a worker may come to have."""
@@ -114,9 +120,16 @@ class Pool:
         self.wake()
         return item.future
 
+    def make_wakeable(self) -> socket.socket:
+        """Returns what the keeper is woken by. With the lock held."""
+        self.wakes, self.woken = socket.socketpair()
+        self.wakes.setblocking(False)
+        self.woken.setblocking(False)
+        return self.woken
+
     def wake(self) -> None:
         """Has the keeper look. With the lock held."""
-        if not self.is_woken:
+        if self.wakes is not None and not self.is_woken:
             self.is_woken = True
             try:
                 self.wakes.send(b"\0")
@@ -128,13 +141,14 @@ class Pool:
             self.is_shut = True
             self.cancels = self.cancels or cancel
             self.wake()
-            if self.thread is None:
-                self.close()
 
     def close(self) -> None:
         """Nobody is woken any more. With the lock held."""
-        self.wakes.close()
-        self.woken.close()
+        for one in (self.wakes, self.woken):
+            if one is not None:
+                one.close()
+        self.wakes = self.woken = None
+        self.is_woken = False
 
     def join(self) -> None:
         if self.thread is not None:
