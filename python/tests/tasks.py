@@ -75,6 +75,10 @@ def raise_by_itself(*words: str) -> None:
     raise MemoryError(*words)
 
 
+def raise_with_one_by_itself() -> None:
+    raise ValueError(3) from MemoryError("never raised")
+
+
 def cope_and_raise_by_itself(*words: str) -> None:
     eat_and_cope(100_000)
     raise MemoryError(*words)
@@ -85,6 +89,21 @@ def multiply_too_much(is_first_refused: bool) -> str:
     if is_first_refused:
         eat_at_once(100_000)
     return "a" * sys.maxsize
+
+
+def multiply_too_much_beside_a_thread() -> str:
+    """With what else tells of nothing: another thread, and a system call that has failed."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    os.path.exists("/nowhere")
+    return "a" * sys.maxsize
+
+
+def eat_and_clean_up() -> None:
+    """What is done after a refusal hides it from those who look at errno."""
+    try:
+        [bytearray(MIB) for _ in range(1000)] * 2
+    finally:
+        os.path.exists("/nowhere")
 
 
 def raise_what_a_thread_got() -> None:

@@ -95,10 +95,10 @@ class Program:
 # ---- Celery ------------------------------------------------------------------------------------------------------------
 
 CELERY = """
+import sys
 from celery import Celery
 from celery.signals import worker_process_init
 import oomguard
-from oomguard._celery import TaskMemoryError, adapt
 
 worker_process_init.connect(lambda **_: oomguard.arm("300Mi"), weak=False)
 
@@ -116,6 +116,10 @@ def eat(mib):
 @app.task
 def raise_by_itself():
     raise MemoryError("said the task")
+
+@app.task
+def multiply_too_much():
+    return "a" * sys.maxsize
 
 @app.task(autoretry_for=(MemoryError,), max_retries=1, default_retry_delay=0, bind=True)
 def eat_less_and_less(self):
@@ -174,6 +178,8 @@ def test_celery_fails_or_retries_the_task_and_lives(tmp_path: Path, redis: str) 
             with pytest.raises(Exception, match="said the task") as raised:
                 jobs.raise_by_itself.delay().get(timeout=DEADLINE_S)
             assert not isinstance(raised.value, oomguard.OutOfMemory)
+            with pytest.raises(TaskMemoryError):
+                jobs.multiply_too_much.delay().get(timeout=DEADLINE_S)
             assert jobs.eat_less_and_less.delay().get(timeout=DEADLINE_S) == 100, worker.said()
             assert worker.process.poll() is None
     finally:
@@ -273,7 +279,6 @@ def test_gunicorn_replaces_a_worker_whose_request_ran_out_if_it_is_wanted(tmp_pa
 
 ASGI = """
 import oomguard
-from oomguard._celery import TaskMemoryError, adapt
 oomguard.arm("300Mi")
 
 async def app(scope, receive, send):

@@ -47,6 +47,7 @@ SURVIVES = {
     "other exception": ("raise KeyError(3)\n", 1),
     "a memory error of its own": ("raise MemoryError('the quota is used up')\n", 1),
     "coped, and one of its own": ("try:\n    " + EATS.strip() + "\nexcept MemoryError:\n    pass\nraise MemoryError\n", 1),
+    "a size that no object can have": ("import os, sys\nos.path.exists('/nowhere')\n'a' * sys.maxsize\n", 1),
     "exit": ("import sys\nsys.exit(7)\n", 7),
     "exit with a text": ("raise SystemExit('words')\n", 1),
     "interrupt": ("import os, signal\nsignal.signal(2, signal.SIG_DFL)\nos.kill(os.getpid(), 2)\n", -2),

@@ -134,6 +134,7 @@ def test_a_memory_error_that_the_task_raises_by_itself_is_an_exception_as_any(po
             raised = error(pool.submit(task, *words))
             assert type(raised) is MemoryError and raised.args == words
             assert {result(pool.submit(tasks.pid)) for _ in range(20)} <= worker
+    assert type(error(pool.submit(tasks.raise_with_one_by_itself))) is ValueError
     assert isinstance(error(pool.submit(tasks.eat_and_raise_anew)), OutOfMemory)
 
 
@@ -141,6 +142,8 @@ def test_a_size_that_no_object_can_have_is_an_exception_as_any(pool: ProcessPool
     for _ in range(2):
         assert type(error(pool.submit(tasks.multiply_too_much, False))) is MemoryError
         assert isinstance(error(pool.submit(tasks.multiply_too_much, True)), OutOfMemory)
+        assert type(error(pool.submit(tasks.multiply_too_much_beside_a_thread))) is MemoryError
+        assert isinstance(error(pool.submit(tasks.eat_and_clean_up)), OutOfMemory)
         assert isinstance(error(pool.submit(tasks.raise_what_a_thread_got)), OutOfMemory)
 
 
@@ -454,6 +457,38 @@ if __name__ == "__main__":
 def test_a_result_for_which_the_executor_has_no_memory_fails_alone(script: Any) -> None:
     ended = script(LARGE)
     assert (ended.code, ended.stdout, ended.stderr) == (0, "MemoryError() 1048576\n", ""), ended
+
+
+def test_a_worker_killed_before_it_was_given_a_task_loses_none(pool: ProcessPoolExecutor) -> None:
+    for number in range(20):
+        os.kill(result(pool.submit(tasks.pid)), signal.SIGKILL)
+        assert result(pool.submit(tasks.square, number)) == number**2
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_forked_child_ends_and_begins_anew(pool: ProcessPoolExecutor, is_used: bool) -> None:
+    """Wherever the threads of its parent are: here, one holds the lock of the pool."""
+    if is_used:
+        assert result(pool.submit(tasks.square, 2)) == 4
+    is_held, is_forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pool._pool.lock:
+            is_held.set()
+            is_forked.wait(DEADLINE_S)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert is_held.wait(DEADLINE_S)
+        for target, code in ((os.getpid, 0), (lambda: sys.exit(result(pool.submit(tasks.square, 3))), 9)):
+            child = multiprocessing.get_context("fork").Process(target=target)
+            child.start()
+            child.join(DEADLINE_S)
+            assert child.exitcode == code
+    finally:
+        is_forked.set()
+        thread.join()
 
 
 def test_the_nursery_gone_breaks_the_pool(way: Any, tmp_path: Path) -> None:

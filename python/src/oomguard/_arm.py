@@ -8,7 +8,9 @@ rlimit, and the interpreter itself knows what it dies of: an exception that nobo
 
 from __future__ import annotations
 
+import errno
 import json
+import opcode
 import os
 import resource
 import sys
@@ -111,7 +113,7 @@ def arm(
     given = text_of("auto" if limit is None else limit)
     if measure is not None and measure not in _MEASURES:
         raise ValueError(f"measure is {measure!r}; accepted: {', '.join(_MEASURES)}")
-    _celery.adapt(compose_report, comes_from_memory)
+    _celery.adapt(compose_report, is_out_of_memory)
     library = _library()
     if library is not None:
         _call(library.oomguard_arm, given)
@@ -271,8 +273,6 @@ def _call(function: Any, text: str) -> None:
     if function(text.encode()) == 0:
         return
     number = ctypes.get_errno()
-    import errno
-
     if number == errno.ENOMEM:
         raise MemoryError(f"the limit {text!r} is below what is in use already")
     if number == errno.EINVAL:
@@ -368,9 +368,11 @@ def _memory() -> Dict[str, int]:
 def comes_from_memory(exception: Optional[BaseException]) -> bool:
     """Whether this process was refused memory, and the exception came about because of it: it, or one that it was raised
     from or while handling, is a MemoryError of the interpreter's or of C code. One that a `raise` of the program's has
-    brought into being is the program's own; one that a pool has sent here from a worker is not ours."""
+    brought into being, or that was never raised, is the program's own; one that a pool has sent here from a worker is not ours."""
     for one in chain(exception):
-        if isinstance(one, MemoryError) and not _is_from_another_process(one) and _instruction_of(one) != _RAISE:
+        # The one that was caught was raised, also where there was no memory for its traceback.
+        is_raised = one is exception or one.__traceback__ is not None
+        if isinstance(one, MemoryError) and is_raised and not _is_from_another_process(one) and _instruction_of(one) != _RAISE:
             return True
     return False
 
@@ -403,6 +405,16 @@ except KeyError as _raised:
 # A number that no failure leaves in errno.
 _UNTOUCHED = 4095
 
+# Operators of the interpreter's, which make no system call after the one that was refused.
+_OPERATORS = {
+    number
+    for name, number in opcode.opmap.items()
+    if name.startswith(("BINARY_", "INPLACE_")) and name not in ("BINARY_SUBSCR", "BINARY_SLICE")
+}
+_HANDLERS = {number for name, number in opcode.opmap.items() if name in ("SETUP_FINALLY", "SETUP_WITH", "SETUP_ASYNC_WITH")}
+# They catch what ends a task, a thread or a process, and do nothing before they ask us.
+_CATCHERS = ("threading", "multiprocessing.process", "celery.app.trace", "oomguard._worker")
+
 
 def mark_errno() -> None:
     """Has the errno of this thread tell whether anything fails from now on, where nobody counts refusals."""
@@ -410,19 +422,58 @@ def mark_errno() -> None:
         _errno_here().contents.value = _UNTOUCHED
 
 
-def is_without_refusal(exception: BaseException, caller: types.FrameType) -> bool:
-    """Whether no call has failed since `mark_errno`, so that a MemoryError is about something else, as a size that no object
-    can have. False where that is not known: another call has failed, or another thread may have been refused memory."""
-    if _errno_here is None or _errno_here().contents.value != _UNTOUCHED:
+def is_without_refusal(exception: Optional[BaseException], caller: Optional[types.FrameType] = None) -> bool:
+    """Whether a MemoryError is about something else than memory, as a size that no object can have: errno, which each thread
+    has of its own, tells of no refusal. False where that is not known.
+
+    Args:
+        exception: As it is caught, before anything else is done.
+        caller: Who caught it, and has called `mark_errno` before.
+    """
+    if _errno_here is None:
+        return False
+    errno_now = _errno_here().contents.value
+    if errno_now == errno.ENOMEM:
         return False
     try:
-        is_alone = len(os.listdir("/proc/self/task")) == 1
-        return is_alone and all(_is_below(caller, one) for one in chain(exception) if isinstance(one, MemoryError))
+        has_failed = caller is None or errno_now != _UNTOUCHED or _has_threads_of_c_code()
+        return all(
+            _is_operators(one) or (not has_failed and _is_below(caller, one))
+            for one in chain(exception)
+            if isinstance(one, MemoryError)
+        )
     except (OSError, MemoryError):
         return False
 
 
-def _is_below(caller: types.FrameType, exception: BaseException) -> bool:
+def is_out_of_memory(exception: Optional[BaseException]) -> bool:
+    """Whether this is what a refusal has come to; asked by who has just caught it."""
+    return comes_from_memory(exception) and not is_without_refusal(exception)
+
+
+def _has_threads_of_c_code() -> bool:
+    """Whether there are threads that may have been refused what they do for others."""
+    return len(os.listdir("/proc/self/task")) > len(sys._current_frames())
+
+
+def _is_operators(exception: MemoryError) -> bool:
+    """Whether it is the interpreter's own about an operator, and nothing was done since: no handler, no `finally`."""
+    if type(exception) is not MemoryError or exception.args or _instruction_of(exception) not in _OPERATORS:
+        return False
+    entry = exception.__traceback__
+    while entry is not None:
+        if entry.tb_frame.f_globals.get("__name__") not in _CATCHERS and _has_handlers(entry.tb_frame.f_code):
+            return False
+        entry = entry.tb_next
+    return True
+
+
+def _has_handlers(code: types.CodeType) -> bool:
+    table: Optional[bytes] = getattr(code, "co_exceptiontable", None)
+    return any(number in _HANDLERS for number in code.co_code[::2]) if table is None else bool(table)
+
+
+def _is_below(caller: Optional[types.FrameType], exception: BaseException) -> bool:
     """Whether it came into being in what this frame has called: in no thread that has ended since."""
     entry = _where_it_began(exception)
     frame = None if entry is None else entry.tb_frame
@@ -485,7 +536,7 @@ def _before(
     """Returns a hook that calls the one before, and then ends the process if it died of memory."""
 
     def call(*given: Any) -> None:
-        dies = _state.armed and is_end(given) and comes_from_memory(exception_of(given))
+        dies = _state.armed and is_end(given) and is_out_of_memory(exception_of(given))
         if dies:
             # There has to be memory to say so.
             _lend_reserve()
@@ -507,7 +558,7 @@ def _watch_last_handlers() -> None:
     def print_exc(*given: Any, **named: Any) -> None:
         caller: Optional[types.FrameType] = sys._getframe(1)
         is_last = caller is not None and caller.f_code.co_name == "_bootstrap" and "exitcode" in caller.f_code.co_varnames
-        dies = is_last and _state.armed and comes_from_memory(sys.exc_info()[1])
+        dies = is_last and _state.armed and is_out_of_memory(sys.exc_info()[1])
         if dies:
             _lend_reserve()
         try:

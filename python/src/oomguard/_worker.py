@@ -324,7 +324,7 @@ def _leave_if_memory(
     now = _arm.refusals()
     if now is not None and refused is not None and now <= refused:
         return
-    if now is None and _arm.is_without_refusal(exception, sys._getframe(1)):
+    if _arm.is_without_refusal(exception, sys._getframe(1)):
         return
     if _tells_itself:
         _arm._lend_reserve()
