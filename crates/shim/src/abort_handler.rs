@@ -31,6 +31,13 @@ pub(super) fn has_been_left() -> bool {
     LEFT_IN.load(Relaxed) == sys::process::pid()
 }
 
+/// It aborts for no want of memory: where its handler leaves by a code, or jumps out and it ends later, its words alone tell of that.
+pub(super) fn note_other_abort() {
+    if handlers::is_handled_by_program(libc::SIGABRT) {
+        LEFT_IN.store(sys::process::pid(), Relaxed);
+    }
+}
+
 /// What the process ends of.
 struct Kept(UnsafeCell<MaybeUninit<Verdict>>);
 

@@ -333,7 +333,10 @@ pub(super) fn judge_abort(armed: &Armed) {
             }
             exhaustion::end(armed, verdict);
         }
-        None => record::acquit(),
+        None => {
+            abort_handler::note_other_abort();
+            record::acquit();
+        }
     }
 }
 

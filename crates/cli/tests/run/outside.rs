@@ -238,6 +238,33 @@ int main(int count, char **all)
 }
 "#;
 
+/// It is refused something, keeps the rest or half of it, aborts, and jumps out of its handler, or leaves in it; silent, or with a word.
+const JUMP: &str = r#"
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static sigjmp_buf back;
+static void jump(int signal) { siglongjmp(back, signal); }
+static void leave(int signal) { _exit(signal ? 3 : 77); }
+int main(int count, char **words)
+{
+    static char *held[64];
+    int blocks = 0;
+    signal(SIGABRT, strcmp(words[1], "leave") ? jump : leave);
+    while ((held[blocks] = malloc(1 << 20)))
+        memset(held[blocks++], 7, 1 << 20);
+    for (int block = blocks / 2; block < blocks && !strcmp(words[2], "half"); block++)
+        free(held[block]);
+    if (!sigsetjmp(back, 1))
+        abort();
+    if (count > 3 && write(2, "out of memory\n", 14) < 0)
+        return 77;
+    return 3;
+}
+"#;
+
 /// It does without what it was refused, and reads: more than there is room for, nowhere, and where only reading is left to it.
 const READ: &str = r#"
 #include <errno.h>
@@ -410,6 +437,21 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 let mut command = launcher();
                 let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(way));
                 assert_eq!(seen.code, Some(code), "{options:?} {way:?}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "who_jumps_out_of_an_abort_has_not_ended_of_what_led_to_it", || {
+        for options in [&[][..], &["-static"]] {
+            let Some((_directory, program)) = compiled(JUMP, "cc", options) else { continue };
+            for (words, code) in [
+                (&["jump", "full"][..], 3),
+                (&["jump", "half"], 3),
+                (&["jump", "full", "with a word"], 198),
+                (&["leave", "full"], 198),
+            ] {
+                let mut command = launcher();
+                let ended = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(words));
+                assert_eq!(ended.code, Some(code), "{options:?} {words:?}: {}", ended.stderr);
             }
         }
     });
