@@ -225,7 +225,8 @@ pub(super) enum Exit {
 /// turns.
 fn is_silence_telling(guilt: &Guilt, how: Exit) -> bool {
     const AT_ONCE_MS: u64 = 200;
-    let is_later = || notes::requested().or_else(notes::mapped).is_some_and(|noted| noted.ms_since > AT_ONCE_MS);
+    let is_later =
+        || notes::requested().or_else(notes::mapped).is_some_and(|noted| noted.ms_since > AT_ONCE_MS);
     matches!(guilt.evidence, Evidence::Missing | Evidence::Straight)
         && (sys::symbols::is_loaded(b"/libjvm.so")
             || how == Exit::InOrder && sys::symbols::is_loaded(b"/libruby")

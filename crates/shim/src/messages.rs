@@ -138,7 +138,9 @@ fn own_words() -> Option<Message> {
     let here = here();
     let is_own = LAST_BY.load(Relaxed) != tid && waits() == here.waits_before.get();
     match () {
-        () if is_own && here.says_of_memory.get() && SAID_BY.load(Relaxed) == tid => Some(Message::OutOfMemory),
+        () if is_own && here.says_of_memory.get() && SAID_BY.load(Relaxed) == tid => {
+            Some(Message::OutOfMemory)
+        }
         () if is_own && here.says_of_another.get() => Some(Message::Unrelated),
         () => None,
     }

@@ -457,7 +457,8 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     });
     add(trials, "the_thread_that_ends_is_heard_whatever_others_say", || {
         let Some((_directory, program)) = compiled(MIX, "cc", &["-O1", "-pthread"]) else { return };
-        let [memory, file] = ["worker 1: out of memory\n", "worker 2: input.csv: No such file or directory\n"];
+        let [memory, file] =
+            ["worker 1: out of memory\n", "worker 2: input.csv: No such file or directory\n"];
         for (mine, others, code) in [(memory, file, 198), (file, memory, 3)] {
             for order in ["first", "last"] {
                 let mut command = launcher();
