@@ -6,10 +6,12 @@
 use std::path::Path;
 
 /// Functions of glibc's that the shared library looks up, and that not every C library has.
-const IN_STATIC_PROGRAMS: [&str; 12] = [
+const IN_STATIC_PROGRAMS: [&str; 14] = [
+    "_IO_fclose",
     "_IO_fflush",
     "_IO_fprintf",
     "_IO_fputs",
+    "_IO_fread",
     "_IO_fwrite",
     "_IO_popen",
     "_IO_printf",

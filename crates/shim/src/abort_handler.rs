@@ -7,6 +7,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use oomguard_core::sys;
 use oomguard_engine::exhaustion::Verdict;
+use oomguard_engine::notes;
 
 /// The thread whose handler runs; zero for none. Relaxed throughout: only that thread reads what it has written, but for
 /// `BEGAN_MS`, by which others take over from one that has jumped out long ago.
@@ -29,6 +30,13 @@ static LEFT_IN: AtomicU32 = AtomicU32::new(0);
 /// Whether the program has got over an abort: what led to that is told by its words alone from then on.
 pub(super) fn has_been_left() -> bool {
     LEFT_IN.load(Relaxed) == sys::process::pid()
+}
+
+/// It aborts for no want of memory, though something that it was refused is open: where its handler leaves by a code, or jumps out and it ends later, its words alone tell of that.
+pub(super) fn note_other_abort() {
+    if notes::requested().or_else(notes::mapped).is_some() && handlers::is_handled_by_program(libc::SIGABRT) {
+        LEFT_IN.store(sys::process::pid(), Relaxed);
+    }
 }
 
 /// What the process ends of.

@@ -276,7 +276,7 @@ pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut libc::F
 /// # Safety
 /// That of pclose(3).
 pub unsafe fn pclose(stream: *mut libc::FILE) -> c_int {
-    overheard::note_stream(stream);
+    overheard::note_stream(stream.cast());
     let slot = OPENED.iter().find(|slot| slot.stream.load(Relaxed) == stream as usize);
     // Before it is closed, and another thread gets one of the same address.
     let child = slot.map(|slot| {

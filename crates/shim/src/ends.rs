@@ -220,12 +220,17 @@ pub(super) enum Exit {
 }
 
 /// Whether nothing but its silence tells that it dies of memory, in a runtime that says so by itself when nobody has caught
-/// its exception: HotSpot, where what such a program has dropped stays in use until it is collected; and Ruby, but for
-/// `exit!`, which a handler can call.
+/// its exception: HotSpot, where what such a program has dropped stays in use until it is collected; Ruby, but for `exit!`, which a
+/// handler can call; and those of JavaScript, where a handler that ends the program does so at once, and all else is left to later
+/// turns.
 fn is_silence_telling(guilt: &Guilt, how: Exit) -> bool {
+    const AT_ONCE_MS: u64 = 200;
+    let is_later =
+        || notes::requested().or_else(notes::mapped).is_some_and(|noted| noted.ms_since > AT_ONCE_MS);
     matches!(guilt.evidence, Evidence::Missing | Evidence::Straight)
         && (sys::symbols::is_loaded(b"/libjvm.so")
-            || how == Exit::InOrder && sys::symbols::is_loaded(b"/libruby"))
+            || how == Exit::InOrder && sys::symbols::is_loaded(b"/libruby")
+            || is_later() && sys::symbols::first_definition(Name::new(c"napi_create_error")).is_some())
 }
 
 /// abort(3).
@@ -329,7 +334,10 @@ pub(super) fn judge_abort(armed: &Armed) {
             }
             exhaustion::end(armed, verdict);
         }
-        None => record::acquit(),
+        None => {
+            abort_handler::note_other_abort();
+            record::acquit();
+        }
     }
 }
 

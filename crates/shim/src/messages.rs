@@ -21,7 +21,7 @@ use oomguard_engine::judge::{self, Said};
 use oomguard_engine::notes::{self, Kept, Moment, Since};
 use oomguard_engine::real::Real;
 use oomguard_engine::thrown::{Known, Thrown};
-use oomguard_engine::{gone_on, owner, record, refused, standing, threads};
+use oomguard_engine::{filter, gone_on, owner, record, refused, standing, threads};
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
 type Writev = unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize;
@@ -36,7 +36,7 @@ pub(super) fn resolve() {
 }
 
 // Relaxed throughout: flags and numbers that stand by themselves. Who says something and ends is one thread, as a rule; what two
-// say at once is mixed up here as it is on the screen.
+// say at once is mixed up here as it is on the screen, but for what the thread that ends has said itself (`own_words`).
 /// What was said last: the place in `MESSAGES` plus one; zero for nothing.
 static LAST: AtomicU8 = AtomicU8::new(0);
 const MESSAGES: [Message; 3] = [Message::OutOfMemory, Message::OtherDeath, Message::Unrelated];
@@ -56,6 +56,8 @@ static SAID_AT: Moment = Moment::new();
 static SAID_AT_BYTES: AtomicU64 = AtomicU64::new(0);
 /// The thread that said it.
 static SAID_BY: AtomicU32 = AtomicU32::new(0);
+/// The thread that spoke last.
+static LAST_BY: AtomicU32 = AtomicU32::new(0);
 /// A heap limit of a runtime was set: its own words count near that limit, even if nothing was refused.
 static HINTED: AtomicBool = AtomicBool::new(false);
 /// The program has sent itself a signal that is to end it, a moment after a refusal: OpenBLAS does, which CPython makes a
@@ -106,9 +108,13 @@ struct Here {
     begins_line: Cell<bool>,
     /// What it had allocated when it said last that memory is gone.
     bytes_before: Cell<u64>,
+    /// What it has said last itself that tells why it may end, and how often it had waited by then.
+    says_of_memory: Cell<bool>,
+    says_of_another: Cell<bool>,
+    waits_before: Cell<u64>,
 }
 
-// SAFETY: cells of flags that are false; nothing to drop.
+// SAFETY: cells of flags that are false, and of numbers; nothing to drop.
 unsafe impl Zeroed for Here {}
 
 oomguard_core::thread_own!(fn here() -> Here, "oomguard_messages_here");
@@ -124,6 +130,39 @@ impl Here {
         self.begins_line.set(message.last() == Some(&b'\n'));
         is_of_it
     }
+}
+
+/// What the calling thread has said itself, and has not waited since, where another has spoken after it.
+fn own_words() -> Option<Message> {
+    let tid = sys::process::tid();
+    let here = here();
+    let is_own = LAST_BY.load(Relaxed) != tid && waits() == here.waits_before.get();
+    match () {
+        () if is_own && here.says_of_memory.get() && SAID_BY.load(Relaxed) == tid => {
+            Some(Message::OutOfMemory)
+        }
+        () if is_own && here.says_of_another.get() => Some(Message::Unrelated),
+        () => None,
+    }
+}
+
+/// The calling thread has said this, and so far the program has that.
+fn note_own_words(message: &[u8], story: Story) {
+    let tid = sys::process::tid();
+    let mut own = story;
+    if LAST_BY.swap(tid, Relaxed) != tid {
+        own = Story::default();
+        own.hear(message);
+    }
+    if own.fails_otherwise || matches!(own.last, Some(Message::OutOfMemory | Message::OtherDeath)) {
+        here().says_of_memory.set(own.last == Some(Message::OutOfMemory));
+        here().says_of_another.set(own.fails_otherwise);
+        here().waits_before.set(waits());
+    }
+}
+
+fn waits() -> u64 {
+    if filter::may_ask() { sys::process::thread_waits() } else { u64::MAX }
 }
 
 /// What was thrown since something was refused.
@@ -164,6 +203,7 @@ pub(crate) fn note_refusal() {
         record::note_said(None);
     }
     lookups::forget_other_failure();
+    here().says_of_another.set(false);
 }
 
 /// What has been allocated since: by the thread that said it, if it is the one that ends, and soon. Later, others may have done its
@@ -178,7 +218,16 @@ fn bytes_since_said(since: Since) -> u64 {
 
 /// What the program, which is dying now, said last, as far as it bears on its death, and has not gone on since.
 pub(super) fn said(armed: &Armed) -> Option<Said> {
-    let story = story();
+    let mut story = story();
+    match own_words() {
+        Some(Message::OutOfMemory) if story.last == Some(Message::Unrelated) => {
+            story = Story { last: Some(Message::OutOfMemory), ..Story::default() };
+        }
+        Some(Message::Unrelated) if story.last == Some(Message::OutOfMemory) => {
+            return Some(Said::of_another_failure());
+        }
+        _ => {}
+    }
     if !matches!(story.last, Some(Message::OutOfMemory | Message::OtherDeath))
         && let Some(said) = lookups::said(armed)
     {
@@ -430,6 +479,7 @@ fn hear_plain(message: &[u8]) {
         SAID_AT.set_now();
     }
     put(now);
+    note_own_words(message, now);
     record::note_said(now.last);
 }
 

@@ -1,7 +1,7 @@
 //! What the program has read since something was refused: words about memory that it only passes on are another program's.
 
 use core::cell::UnsafeCell;
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use oomguard_core::message::{Message, is_passed_on};
@@ -12,47 +12,60 @@ use oomguard_engine::{call_real, notes};
 static READ: Real = Real::new(c"read");
 static READ_CHK: Real = Real::new(c"__read_chk");
 static READV: Real = Real::new(c"readv");
+static PREAD: Real = Real::new(c"pread");
+static PREADV: Real = Real::new(c"preadv");
 static RECV: Real = Real::new(c"recv");
 static RECVFROM: Real = Real::new(c"recvfrom");
 static RECVMSG: Real = Real::new(c"recvmsg");
+static FREAD: Real = Real::new(c"fread");
+static FCLOSE: Real = Real::new(c"fclose");
 /// glibc's streams, in a list: what is read by them never passes `read`.
 static STREAMS: Real = Real::new(c"_IO_list_all");
 
 pub(super) fn resolve() {
-    for real in [&READ, &READ_CHK, &READV, &RECV, &RECVFROM, &RECVMSG, &STREAMS] {
+    for real in
+        [&READ, &READ_CHK, &READV, &PREAD, &PREADV, &RECV, &RECVFROM, &RECVMSG, &FREAD, &FCLOSE, &STREAMS]
+    {
         let _ = real.address();
     }
+}
+
+/// What takes a descriptor, an address, and up to four more words: of one that takes fewer, the others are in registers that it
+/// does not look at.
+type Call = unsafe extern "C" fn(c_int, *mut c_void, usize, usize, usize, usize) -> isize;
+
+/// The C library's function, or the system call behind it.
+///
+/// # Safety
+/// Its own.
+#[inline(never)]
+unsafe fn call(real: &Real, number: c_long, fd: c_int, at: *mut c_void, rest: [usize; 4]) -> isize {
+    let [third, fourth, fifth, sixth] = rest;
+    match call_real!(real, Call) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => unsafe { real(fd, at, third, fourth, fifth, sixth) },
+        // SAFETY: as above.
+        None => unsafe { libc::syscall(number, fd, at, third, fourth, fifth, sixth) as isize },
+    }
+}
+
+/// # Safety
+/// That of the function that it calls.
+#[inline(never)]
+unsafe fn read_by(real: &Real, number: c_long, fd: c_int, to: *mut c_void, rest: [usize; 4]) -> isize {
+    // SAFETY: by contract.
+    let got = unsafe { call(real, number, fd, to, rest) };
+    note(to, rest[0], got);
+    got
 }
 
 /// read(2).
 ///
 /// # Safety
 /// That of read(2).
-#[inline]
 pub unsafe fn read(fd: c_int, to: *mut c_void, len: usize) -> isize {
-    let got = match call_real!(READ, unsafe extern "C" fn(c_int, *mut c_void, usize) -> isize) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, to, len) },
-        // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_read, fd, to, len) as isize },
-    };
-    note(to, len, got);
-    got
-}
-
-/// recv(2).
-///
-/// # Safety
-/// That of recv(2).
-pub unsafe fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize {
-    let got = match call_real!(RECV, unsafe extern "C" fn(c_int, *mut c_void, usize, c_int) -> isize) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, to, len, flags) },
-        // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_recvfrom, fd, to, len, flags, 0, 0) as isize },
-    };
-    note(to, len, got);
-    got
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&READ, libc::SYS_read, fd, to, [len, 0, 0, 0]) }
 }
 
 /// read(2), of a program that was compiled to check whether there is room: `room` bytes.
@@ -60,30 +73,26 @@ pub unsafe fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isiz
 /// # Safety
 /// That of read(2).
 pub unsafe fn read_chk(fd: c_int, to: *mut c_void, len: usize, room: usize) -> isize {
-    type ReadChk = unsafe extern "C" fn(c_int, *mut c_void, usize, usize) -> isize;
-    let got = match call_real!(READ_CHK, ReadChk) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, to, len, room) },
-        // SAFETY: the system call behind it, for no more than there is room for.
-        None => unsafe { libc::syscall(libc::SYS_read, fd, to, len.min(room)) as isize },
-    };
-    note(to, len, got);
-    got
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&READ_CHK, libc::SYS_read, fd, to, [len, room, 0, 0]) }
 }
 
-/// readv(2).
+/// pread(2).
 ///
 /// # Safety
-/// That of readv(2).
-pub unsafe fn readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
-    let got = match call_real!(READV, unsafe extern "C" fn(c_int, *const libc::iovec, c_int) -> isize) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, parts, count) },
-        // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_readv, fd, parts, count) as isize },
-    };
-    note_parts(parts, count as usize, got);
-    got
+/// That of pread(2).
+pub unsafe fn pread(fd: c_int, to: *mut c_void, len: usize, offset: usize) -> isize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&PREAD, libc::SYS_pread64, fd, to, [len, offset, 0, 0]) }
+}
+
+/// recv(2).
+///
+/// # Safety
+/// That of recv(2).
+pub unsafe fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&RECV, libc::SYS_recvfrom, fd, to, [len, flags as usize, 0, 0]) }
 }
 
 /// recvfrom(2).
@@ -95,17 +104,32 @@ pub unsafe fn recvfrom(
     to: *mut c_void,
     len: usize,
     flags: c_int,
-    from: *mut c_void,
-    from_len: *mut c_void,
+    from: usize,
+    from_len: usize,
 ) -> isize {
-    type Recvfrom = unsafe extern "C" fn(c_int, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> isize;
-    let got = match call_real!(RECVFROM, Recvfrom) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, to, len, flags, from, from_len) },
-        // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_recvfrom, fd, to, len, flags, from, from_len) as isize },
-    };
-    note(to, len, got);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&RECVFROM, libc::SYS_recvfrom, fd, to, [len, flags as usize, from, from_len]) }
+}
+
+/// readv(2).
+///
+/// # Safety
+/// That of readv(2).
+pub unsafe fn readv(fd: c_int, parts: *mut c_void, count: c_int) -> isize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let got = unsafe { call(&READV, libc::SYS_readv, fd, parts, [count as usize, 0, 0, 0]) };
+    note_parts(parts.cast(), count as usize, got);
+    got
+}
+
+/// preadv(2).
+///
+/// # Safety
+/// That of preadv(2).
+pub unsafe fn preadv(fd: c_int, parts: *mut c_void, count: c_int, offset: usize) -> isize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let got = unsafe { call(&PREADV, libc::SYS_preadv, fd, parts, [count as usize, offset, 0, 0]) };
+    note_parts(parts.cast(), count as usize, got);
     got
 }
 
@@ -113,19 +137,50 @@ pub unsafe fn recvfrom(
 ///
 /// # Safety
 /// That of recvmsg(2).
-pub unsafe fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize {
-    let got = match call_real!(RECVMSG, unsafe extern "C" fn(c_int, *mut libc::msghdr, c_int) -> isize) {
-        // SAFETY: the arguments are the caller's, whose contract is the same.
-        Some(real) => unsafe { real(fd, message, flags) },
-        // SAFETY: the system call behind it, with the same arguments.
-        None => unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) as isize },
-    };
+pub unsafe fn recvmsg(fd: c_int, message: *mut c_void, flags: c_int) -> isize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let got = unsafe { call(&RECVMSG, libc::SYS_recvmsg, fd, message, [flags as usize, 0, 0, 0]) };
     if got > 0 {
         // SAFETY: the kernel has just read it, and written what came.
-        let message = unsafe { &*message };
+        let message = unsafe { &*message.cast::<libc::msghdr>() };
         note_parts(message.msg_iov, message.msg_iovlen as _, got);
     }
     got
+}
+
+/// glibc's other names for the same functions: see `streams`.
+mod other_name {
+    use super::c_void;
+
+    unsafe extern "C" {
+        pub(super) fn _IO_fread(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize;
+        pub(super) fn _IO_fclose(stream: *mut c_void) -> core::ffi::c_int;
+    }
+}
+
+/// fread(3). What is larger than the stream's buffer never comes there.
+///
+/// # Safety
+/// That of fread(3).
+pub unsafe fn fread(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize {
+    type Fread = unsafe extern "C" fn(*mut c_void, usize, usize, *mut c_void) -> usize;
+    let real = call_real!(FREAD, Fread).unwrap_or(other_name::_IO_fread);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    let got = unsafe { real(to, size, number, stream) };
+    let len = size.wrapping_mul(got);
+    note(to, len, len.cast_signed());
+    got
+}
+
+/// fclose(3).
+///
+/// # Safety
+/// That of fclose(3).
+pub unsafe fn fclose(stream: *mut c_void) -> c_int {
+    note_stream(stream);
+    let real = call_real!(FCLOSE, unsafe extern "C" fn(*mut c_void) -> c_int);
+    // SAFETY: the argument is the caller's, whose contract is the same.
+    unsafe { real.unwrap_or(other_name::_IO_fclose)(stream) }
 }
 
 fn note_parts(parts: *const libc::iovec, count: usize, got: isize) {
@@ -245,7 +300,7 @@ fn is_in_stream(is_it: &mut dyn FnMut(&[u8]) -> bool) -> bool {
 }
 
 /// A stream is about to be closed, and what it has read is gone then.
-pub(super) fn note_stream(stream: *const libc::FILE) {
+pub(super) fn note_stream(stream: *const c_void) {
     if notes::may_be_spoken_of()
         && STREAMS.address().is_some()
         && let Some((text, _)) = text_of(stream as usize)

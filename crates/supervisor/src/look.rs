@@ -340,7 +340,7 @@ fn has_begun_to_end(record: &OwnedFd, pid: u32) -> bool {
 /// By a signal that a guard knows, and that nobody else gets.
 pub(super) fn tell(pidfd: Option<&OwnedFd>, pid: u32, value: u64) {
     // A runtime without a guard may catch it, too, and would tell of a crash.
-    if sys::memory::may_have_guard(pid) && sys::proc::catches(pid, libc::SIGABRT) {
+    if sys::memory::may_have_guard(pid) && sys::proc::handles(pid, libc::SIGABRT) {
         let told = sys::signals::Arrival {
             signal: libc::SIGABRT,
             code: libc::SI_QUEUE,

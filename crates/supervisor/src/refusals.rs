@@ -164,6 +164,7 @@ pub(super) struct Refusals {
     gives_up: bool,
     /// A thread ends it that was refused nothing.
     is_others_end: bool,
+    has_aborted: bool,
 }
 
 /// What a process crashed of last.
@@ -263,6 +264,8 @@ pub(super) struct End {
     /// The signal that ends it, or the code; zero for none.
     pub(super) signal: i32,
     pub(super) code: i32,
+    /// It exits after an abort, and not in its handler for that.
+    pub(super) has_left_handler: bool,
     /// It is a program in Rust that ends as one does which panics. What std dies of it says.
     pub(super) is_of_panic: bool,
 }
@@ -515,6 +518,15 @@ impl Refusals {
             && self.turned.is_within(now, ANNOUNCED_NS, SIGNALLED_MS);
     }
 
+    /// A thread aborts.
+    pub(super) fn note_abort(&mut self) {
+        self.has_aborted = true;
+    }
+
+    pub(super) fn has_aborted(&self) -> bool {
+        self.has_aborted
+    }
+
     /// Thread `tid` aborts, or exits. Where there are more wants than are kept, it may have had one.
     pub(super) fn note_end_by(&mut self, tid: u32) {
         let is_anybodys = self.wants.iter().any(Option::is_none);
@@ -547,6 +559,8 @@ impl Refusals {
             _ if is_crash && self.fault == Some(Fault::OfMissing) => true,
             Some(Message::OutOfMemory) if !serves && is_within(ANNOUNCED_NS, ANNOUNCED_MS) => true,
             Some(Message::OtherDeath) => false,
+            // It has jumped out of its handler: what led to the abort has not ended it.
+            _ if end.has_left_handler => false,
             // Who is told at once that another one has failed does not sleep meanwhile.
             _ if self.is_others_end && end.signal == 0 && self.turned.idle_ms(end.now) > OTHERS_MS => false,
             _ if self.goes_on || is_other_fault => false,
@@ -642,6 +656,7 @@ mod tests {
             has_waited_for_child: false,
             signal: 0,
             code: 0,
+            has_left_handler: false,
             is_of_panic: false,
         }
     }

@@ -237,6 +237,7 @@ impl Tracer {
                 troubled.refusals.note_signal_to_itself(now);
             }
             Origin::Sent(sender) if signal == libc::SIGABRT && sender == troubled.pid => {
+                troubled.refusals.note_abort();
                 troubled.refusals.note_end_by(tid);
             }
             Origin::Sent(_) | Origin::Other => {}
@@ -658,6 +659,9 @@ impl Tracer {
             has_waited_for_child: sys::proc::childrens_pages_of(pid) > troubled.childrens_pages,
             signal: libc::WTERMSIG(status),
             code: libc::WEXITSTATUS(status),
+            has_left_handler: troubled.refusals.has_aborted()
+                && libc::WIFEXITED(status)
+                && sys::proc::handles(tid, libc::SIGABRT),
             is_of_panic: (status == libc::SIGABRT || status == EXIT_RUST_PANIC << 8) && is_of_rust(pid),
         };
         troubled.is_innocent = !troubled.refusals.are_fatal(end);

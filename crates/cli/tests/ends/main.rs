@@ -28,6 +28,7 @@ fn main() {
         add_ends(&mut trials, python);
         add_services(&mut trials, python);
     }
+    add_other_runtimes(&mut trials);
     add_stalls(&mut trials);
     add_words(&mut trials);
     trials::add(&mut trials, "what_is_no_span_of_time_is_refused_with_what_would_be_one", || {
@@ -224,6 +225,95 @@ fn add_services(trials: &mut Vec<Trial>, python: &Python) {
             // Who has not said so keeps a service that lives on.
             expect(&mut run(&[]), 0, None)
         }));
+    }
+}
+
+/// A thread that dies of its exception, and one that handles it; the service serves on, and ends with 0.
+const RUBY: &str = r#"
+thread = Thread.new do
+  begin
+    rows = []
+    loop { rows << "x" * (64 << 20) }
+  rescue NoMemoryError
+    raise if ARGV[0] == "thread"
+  end
+end
+begin; thread.join; rescue NoMemoryError; end
+puts "served"
+"#;
+const JAVA: &str = r#"
+class Serve {
+    public static void main(String[] ways) throws Exception {
+        Thread thread = new Thread(() -> {
+            var rows = new java.util.ArrayList<byte[]>();
+            while (ways[0].equals("thread")) rows.add(new byte[4 << 20]);
+        });
+        thread.start();
+        thread.join();
+        System.out.println("served");
+    }
+}
+"#;
+/// A callback and a promise end a process of Node's by themselves. What a handler of its has caught in silence is no reason
+/// for what it ends of later.
+const NODE: &str = r#"
+const [way] = process.argv.slice(1);
+const eat = () => { for (const rows = [];;) rows.push(Buffer.alloc(16 << 20, 1)); };
+if (way === "callback") setImmediate(eat);
+if (way === "promise") Promise.resolve().then(eat);
+if (way === "handled") try { eat(); } catch { setTimeout(() => process.exit(3), 700); }
+if (way === "held") { const rows = []; try { for (;;) rows.push(Buffer.alloc(16 << 20, 1)); } catch { setTimeout(() => process.exit(rows.length ? 3 : 4), 700); } }
+"#;
+
+fn add_other_runtimes(trials: &mut Vec<Trial>) {
+    let is_there =
+        |name: &str| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    let serves = |options: &[&str], words: &[&str], code, evidence| {
+        let mut command = launcher();
+        command.arg("run").args(options).arg("--").args(words);
+        expect(&mut command, code, evidence)
+    };
+    if is_there("ruby") {
+        trials.push(Trial::test("ruby: service", move || {
+            let run = |options: &[&str], way, code, evidence| {
+                serves(&[&["-m", "200Mi"], options].concat(), &["ruby", "-e", RUBY, way], code, evidence)
+            };
+            run(&["--exit-on-uncaught"], "thread", 198, Some("said"))?;
+            run(&["--exit-on-uncaught"], "handled", 0, None)?;
+            run(&["--on-refusal", "immediate"], "handled", 198, Some("exact"))?;
+            run(&[], "thread", 0, None)
+        }));
+    } else {
+        skip::skipped("service: no ruby");
+    }
+    if is_there("java") {
+        trials.push(Trial::test("java: service", move || {
+            let directory = tempfile::tempdir().unwrap();
+            let source = directory.path().join("Serve.java");
+            std::fs::write(&source, JAVA).unwrap();
+            let run = |options: &[&str], way, code, evidence| {
+                let options = [&["-m", "500Mi", "--hints"], options].concat();
+                serves(&options, &["java", source.to_str().unwrap(), way], code, evidence)
+            };
+            run(&["--exit-on-uncaught"], "thread", 198, Some("said"))?;
+            run(&["--exit-on-uncaught"], "other", 0, None)?;
+            run(&[], "thread", 0, None)
+        }));
+    } else {
+        skip::skipped("service: no java");
+    }
+    if is_there("node") {
+        for (way, code, evidence) in [
+            ("callback", 198, Some("said")),
+            ("promise", 198, Some("said")),
+            ("handled", 3, None),
+            ("held", 3, None),
+        ] {
+            let run = move || serves(&["-m", "300Mi"], &["node", "-e", NODE, way], code, evidence);
+            trials.push(Trial::test(format!("node: service {way}"), run));
+        }
+    } else {
+        skip::skipped("service: no node");
     }
 }
 

@@ -84,6 +84,21 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let seen = seen(&mut run_shell(&options, &script));
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "4950\n"), "{}", seen.stderr);
     });
+    add(trials, "what_make_swallows_is_told_and_counts_and_is_tried_again_if_that_is_wanted", || {
+        if seen(&mut shell("make --version")).code != Some(0) {
+            return crate::skip::skipped("no make");
+        }
+        let script = format!("printf 'all:\\n\\t@{}\\n' | make -s -f -", child("need 100"));
+        let plain = seen(&mut run_shell(&["-m", "64Mi", "--json"], &script));
+        assert_eq!(plain.code, Some(2), "{}", plain.stderr);
+        assert_eq!(told(&plain)["descendants"][0]["exit_code"], 198);
+        let any = ["-m", "64Mi", "--any-descendant"];
+        let fallen = seen(&mut run_shell(&any, &script));
+        assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{}", fallen.stderr);
+        let again = [&any[..], &["--retries", "1", "--grow", "4"]].concat();
+        let done = seen(&mut run_shell(&again, &script));
+        assert_eq!((done.code, done.stdout.as_str()), (Some(0), "4950\n"), "{}", done.stderr);
+    });
     add(trials, "a_code_that_nothing_proves_is_the_commands_own", || {
         let seen = seen(&mut run_shell(&["-m", "64Mi", "--json", "--retries", "3"], "exit 198"));
         assert_eq!(seen.code, Some(198));

@@ -36,6 +36,9 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         let said = seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", "out of memory"]));
         assert_eq!(said.code, Some(198), "{}", said.stderr);
         assert!(said.stderr.contains("oomguard: out of memory: "), "{}", said.stderr);
+        let mupdf = "error: realloc (25857450 bytes) failed";
+        let said = seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", mupdf]));
+        assert_eq!(said.code, Some(198), "{}", said.stderr);
         // Twins: a word that claims nothing, and no word of a refusal.
         let unsaid = seen(&mut playing(&["-m", "100Mi"], &["exit-by-itself", "no memory leaks found"]));
         assert_eq!(unsaid.code, Some(2), "{}", unsaid.stderr);

@@ -120,16 +120,18 @@ int main(int count, char **words)
 /// A log forwarder, which once did without what it was refused, and may have said so: it passes on a line, or reads rows and waits
 /// before it says by itself that memory is gone, or fails at something else.
 const FORWARD: &str = r#"
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 static int ends[2];
-static char line[256];
+static char line[256], much[1 << 16];
 static void *pass_on(void *nobody)
 {
     ssize_t len = read(ends[0], line, sizeof line);
@@ -158,12 +160,25 @@ int main(int count, char **words)
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
         FILE *stream;
         ssize_t len = 0;
-        if (strstr(words[1], "readv"))
+        int log = memfd_create("log", 0);
+        if (pwrite(log, others, sizeof others, 0) < 0 || ftruncate(log, sizeof much))
+            return 77;
+        if (strstr(words[1], "preadv"))
+            len = preadv(log, &part, 1, 0);
+        else if (strstr(words[1], "readv"))
             len = readv(ends[0], &part, 1);
         else if (strstr(words[1], "recvfrom"))
             len = recvfrom(ends[0], line, sizeof line, 0, 0, 0);
         else if (strstr(words[1], "recvmsg"))
             len = recvmsg(ends[0], &message, 0);
+        else if (strstr(words[1], "pread"))
+            len = pread(log, line, sizeof line, 0);
+        else if (strstr(words[1], "fread")) {
+            len = fread(much, 1, sizeof much, fdopen(log, "r"));
+            memcpy(line, much, sizeof others);
+            return len != sizeof much || write(2, line, sizeof others - 1) < 0 ? 77 : 3;
+        } else if (strstr(words[1], "fclose") && fgets(line, sizeof line, stream = fdopen(ends[0], "r")) && !fclose(stream))
+            len = strlen(line);
         else if ((stream = popen("echo worker 7: out of memory", "r")) && fgets(line, sizeof line, stream) && !pclose(stream))
             len = strlen(line);
         return len <= 0 || write(2, line, len) < 0 ? 77 : 3;
@@ -183,6 +198,70 @@ int main(int count, char **words)
     if (!strcmp(words[1], "fail"))
         return write(2, missing, sizeof missing - 1) < 0 ? 77 : 3;
     return write(2, own, sizeof own - 1) < 0 ? 77 : 3;
+}
+"#;
+
+/// It does without what it was refused. `mix MINE OTHERS first`: it says something, then another thread does, and it ends; without
+/// `first`: the other one speaks before it.
+const MIX: &str = r#"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static char **words;
+static atomic_int turn;
+static void say(const char *text) { if (write(2, text, strlen(text)) < 0) _exit(77); }
+static void *other(void *nobody)
+{
+    while (turn != 1) {}
+    say(words[2]);
+    turn = 2;
+    for (;;) pause();
+    return nobody;
+}
+int main(int count, char **all)
+{
+    static char *held[64];
+    int blocks = 0;
+    pthread_t thread;
+    words = all;
+    if (pthread_create(&thread, 0, other, 0)) return 77;
+    while ((held[blocks] = malloc(1 << 20))) memset(held[blocks++], 7, 1 << 20);
+    for (int block = blocks / 2; block < blocks; block++) free(held[block]);
+    int is_first = !strcmp(words[3], "first");
+    if (is_first) say(words[1]);
+    turn = 1;
+    while (turn != 2) {}
+    if (!is_first) say(words[1]);
+    return count == 4 ? 3 : 77;
+}
+"#;
+
+/// It is refused something, keeps the rest or half of it, aborts, and jumps out of its handler, or leaves in it; silent, or with a word.
+const JUMP: &str = r#"
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static sigjmp_buf back;
+static void jump(int signal) { siglongjmp(back, signal); }
+static void leave(int signal) { _exit(signal ? 3 : 77); }
+int main(int count, char **words)
+{
+    static char *held[64];
+    int blocks = 0;
+    signal(SIGABRT, strcmp(words[1], "leave") ? jump : leave);
+    while ((held[blocks] = malloc(1 << 20)))
+        memset(held[blocks++], 7, 1 << 20);
+    for (int block = blocks / 2; block < blocks && !strcmp(words[2], "half"); block++)
+        free(held[block]);
+    if (!sigsetjmp(back, 1))
+        abort();
+    if (count > 3 && write(2, "out of memory\n", 14) < 0)
+        return 77;
+    return 3;
 }
 "#;
 
@@ -341,19 +420,51 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 (&["pass on by readv"], 3),
                 (&["pass on by recvfrom"], 3),
                 (&["pass on by recvmsg"], 3),
+                (&["pass on by preadv"], 3),
+                (&["pass on by pread"], 3),
+                (&["pass on by fread"], 3),
+                (&["pass on by fclose"], 3),
                 (&["pass on by popen"], 3),
                 (&["say"], 198),
                 (&["pass on, and say"], 198),
                 (&["pass on", "after its own words"], 198),
                 (&["fail", "after its own words"], 3),
             ] {
-                // What another thread says is not heard from outside, nor is a table of parts looked up in a message.
-                if !is_dynamic && ["thread", "recvmsg"].iter().any(|end| way[0].ends_with(end)) {
+                // What another thread says is not heard from outside.
+                if !is_dynamic && way[0].ends_with("thread") {
                     continue;
                 }
                 let mut command = launcher();
                 let seen = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(way));
                 assert_eq!(seen.code, Some(code), "{options:?} {way:?}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "who_jumps_out_of_an_abort_has_not_ended_of_what_led_to_it", || {
+        for options in [&[][..], &["-static"]] {
+            let Some((_directory, program)) = compiled(JUMP, "cc", options) else { continue };
+            for (words, code) in [
+                (&["jump", "full"][..], 3),
+                (&["jump", "half"], 3),
+                (&["jump", "full", "with a word"], 198),
+                (&["leave", "full"], 198),
+            ] {
+                let mut command = launcher();
+                let ended = seen(command.args(["run", "-m", "48Mi", "--"]).arg(&program).args(words));
+                assert_eq!(ended.code, Some(code), "{options:?} {words:?}: {}", ended.stderr);
+            }
+        }
+    });
+    add(trials, "the_thread_that_ends_is_heard_whatever_others_say", || {
+        let Some((_directory, program)) = compiled(MIX, "cc", &["-O1", "-pthread"]) else { return };
+        let [memory, file] =
+            ["worker 1: out of memory\n", "worker 2: input.csv: No such file or directory\n"];
+        for (mine, others, code) in [(memory, file, 198), (file, memory, 3)] {
+            for order in ["first", "last"] {
+                let mut command = launcher();
+                command.args(["run", "-m", "48Mi", "--"]).arg(&program).args([mine, others, order]);
+                let ended = seen(&mut command);
+                assert_eq!(ended.code, Some(code), "{order}: {}", ended.stderr);
             }
         }
     });

@@ -141,13 +141,23 @@ pub fn hold(kind: &str, mib: usize) {
                 return;
             }
         }
-        "blocked" => {
+        "blocked" | "awaited" => {
+            let is_awaited = kind == "awaited";
             // SAFETY: all-zero is a valid set of signals.
             let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
             // SAFETY: the set is this function's own.
             unsafe { libc::sigfillset(&raw mut all) };
             // SAFETY: readable during the call.
             unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) };
+            // As a program with a thread for all signals.
+            if is_awaited {
+                std::thread::spawn(move || {
+                    let mut signal = 0;
+                    // SAFETY: both live during the call.
+                    unsafe { libc::sigwait(&raw const all, &raw mut signal) };
+                    std::process::exit(1);
+                });
+            }
             touch(map(bytes, BOTH, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1), bytes);
         }
         "fixed" => {
@@ -288,15 +298,17 @@ time.sleep(20)
         assert_eq!(report(&seen)["cause"], "resident", "{}", seen.stderr);
     });
     add(trials, "who_does_not_hear_that_it_is_over_is_killed_and_spoken_for", || {
-        let seen = seen(&mut run(&["--report", "fd:2"], &["hold", "blocked", "512"]));
-        assert_eq!(seen.code, Some(198), "{}", seen.stderr);
-        let report = report(&seen);
-        assert_eq!(
-            (&report["cause"], &report["evidence"]),
-            (&"resident".into(), &"outside".into()),
-            "{report}"
-        );
-        assert!(seen.stderr.contains("went over its limit"), "{}", seen.stderr);
+        for kind in ["blocked", "awaited"] {
+            let seen = seen(&mut run(&["--report", "fd:2"], &["hold", kind, "512"]));
+            assert_eq!(seen.code, Some(198), "{kind}: {}", seen.stderr);
+            let report = report(&seen);
+            assert_eq!(
+                (&report["cause"], &report["evidence"]),
+                (&"resident".into(), &"outside".into()),
+                "{report}"
+            );
+            assert!(seen.stderr.contains("went over its limit"), "{}", seen.stderr);
+        }
     });
     add(trials, "descendants_are_looked_at_too", || {
         let mut command = launcher();

@@ -1,6 +1,7 @@
 //! What a line claims: that memory was refused, that a thread could not be started, that something else failed.
 
 use super::phrases::*;
+use crate::text::place_of;
 
 /// Whether what is said in this line is said of the program's state, or as a thing that it copes with: whatever text of an
 /// error stands in it claims nothing.
@@ -28,10 +29,16 @@ pub fn claims_failure_for_memory(line: &[u8]) -> bool {
     };
     // Names that end so: numpy's.
     let is_kind_of_memory_error = |name: &[u8]| name.len() > 11 && name.ends_with(b"MemoryError");
+    // MuPDF: malloc (100 bytes) failed.
+    let says_how_many = || {
+        let call = place_of(line, b"alloc (").and_then(|at| line.get(at..));
+        call.is_some_and(|call| place_of(call, b" bytes) failed").is_some())
+    };
     FAILED_FOR_MEMORY.any(&mut claims)
         || FAILED_TO_START_THREAD.any(&mut claims)
         || FAILED_FOR_MEMORY_AT_END.any(&mut ends)
         || names_in(line).any(is_kind_of_memory_error)
+        || says_how_many()
 }
 
 /// Whether it claims that a thread could not be started: for want of memory, or because there are too many.

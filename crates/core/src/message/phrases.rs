@@ -269,6 +269,10 @@ pub(super) const FAILED_TO_MAKE: Phrases = phrases![
     "unable to create",
     "cannot create",
     "can't create",
+    "could not set up",
+    "failed to set up",
+    "cannot set up",
+    "can't setup", // pbzip2
 ];
 
 /// What programs say that give up, and not why.

@@ -84,9 +84,11 @@ fn signals_of(tid: u32) -> Signals {
     signals
 }
 
-/// Whether process `pid` has a handler for that signal.
-pub fn catches(pid: u32, signal: i32) -> bool {
-    signals_of(pid).caught & (1 << (signal - 1)) != 0
+/// Whether process `pid` has a handler for that signal, which its main thread lets in: a program that blocks it may have a thread
+/// which takes it by sigwait(3), as a message.
+pub fn handles(pid: u32, signal: i32) -> bool {
+    let Signals { blocked, caught, .. } = signals_of(pid);
+    caught & !blocked & (1 << (signal - 1)) != 0
 }
 
 /// Whether that signal, which was sent to process `pid`, runs its handler as soon as its main thread does: it has one, and does not

@@ -66,17 +66,17 @@ export! {
 
     fn read(fd: c_int, to: *mut c_void, len: usize) -> isize => inner::read;
     fn __read_chk(fd: c_int, to: *mut c_void, len: usize, room: usize) -> isize => inner::read_chk;
-    fn readv(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::readv;
+    fn readv(fd: c_int, parts: *mut c_void, count: c_int) -> isize => inner::readv;
+    fn pread(fd: c_int, to: *mut c_void, len: usize, offset: usize) -> isize => inner::pread;
+    fn pread64(fd: c_int, to: *mut c_void, len: usize, offset: usize) -> isize => inner::pread;
+    fn preadv(fd: c_int, parts: *mut c_void, count: c_int, offset: usize) -> isize => inner::preadv;
+    fn preadv64(fd: c_int, parts: *mut c_void, count: c_int, offset: usize) -> isize => inner::preadv;
     fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize => inner::recv;
-    fn recvfrom(
-        fd: c_int,
-        to: *mut c_void,
-        len: usize,
-        flags: c_int,
-        from: *mut c_void,
-        from_len: *mut c_void
-    ) -> isize => inner::recvfrom;
-    fn recvmsg(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> isize => inner::recvmsg;
+    fn recvfrom(fd: c_int, to: *mut c_void, len: usize, flags: c_int, from: usize, from_len: usize) -> isize
+        => inner::recvfrom;
+    fn recvmsg(fd: c_int, message: *mut c_void, flags: c_int) -> isize => inner::recvmsg;
+    fn fread(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fread;
+    fn fclose(stream: *mut c_void) -> c_int => inner::fclose;
     fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize => inner::write;
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
     fn fwrite(bytes: *const c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fwrite;

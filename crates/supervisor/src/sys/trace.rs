@@ -5,6 +5,7 @@
 
 use super::errno::errno;
 use core::ffi::c_long;
+use core::mem::offset_of;
 
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
@@ -576,7 +577,11 @@ pub(crate) fn call_stop_of(tid: u32) -> Option<CallStop> {
         libc::SYS_open => CallStop::Open { path: second },
         libc::SYS_munmap => CallStop::Unmap { bytes: third },
         libc::SYS_futex if is_futex_wait(third) => CallStop::WaitForThread,
-        libc::SYS_readv => CallStop::Read { fd: second, at: third, parts: fourth },
+        libc::SYS_readv | libc::SYS_preadv => CallStop::Read { fd: second, at: third, parts: fourth },
+        libc::SYS_recvmsg => {
+            let [at, parts] = parts_of_message(tid, third);
+            CallStop::Read { fd: second, at, parts: parts.max(1) }
+        }
         number if READS.contains(&number) => CallStop::Read { fd: second, at: third, parts: 0 },
         number if WAITS.contains(&number) || WAITS_OF_OLD.contains(&number) => CallStop::Wait,
         _ => CallStop::Other,
@@ -589,8 +594,17 @@ fn is_futex_wait(operation: u64) -> bool {
     [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&(operation as i32 & !flags))
 }
 
-const READS: [c_long; 5] =
-    [libc::SYS_read, libc::SYS_pread64, libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_getdents64];
+/// Where a message has its table of parts, and how many they are.
+fn parts_of_message(tid: u32, message: u64) -> [u64; 2] {
+    let mut header = [0; offset_of!(libc::msghdr, msg_control)];
+    let header = read_memory(tid, message, &mut header);
+    [offset_of!(libc::msghdr, msg_iov), offset_of!(libc::msghdr, msg_iovlen)].map(|at| {
+        let word = header.get(at..).and_then(|word| word.first_chunk());
+        word.map_or(0, |word| u64::from_ne_bytes(*word))
+    })
+}
+
+const READS: [c_long; 4] = [libc::SYS_read, libc::SYS_pread64, libc::SYS_recvfrom, libc::SYS_getdents64];
 
 const WAITS: [c_long; 9] = [
     libc::SYS_nanosleep,
