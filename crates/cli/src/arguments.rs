@@ -279,12 +279,7 @@ pub fn exit_code(text: &str) -> Result<u8, String> {
     read(text, forms::exit_code)
 }
 
-/// `OOMGUARD_ON_REFUSAL`, which the guard in the command reads.
-pub fn on_refusal(text: &str) -> Result<(), String> {
-    read(text, forms::on_refusal).map(drop)
-}
-
-/// `--stall` and `OOMGUARD_STALL`, which the guard in the command reads.
+/// `--stall`.
 pub fn stall(text: &str) -> Result<String, String> {
     read(text, forms::stall).map(|_| text.to_owned())
 }

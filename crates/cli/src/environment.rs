@@ -1,6 +1,9 @@
 //! What the variables of the environment say, for those who run a command and those who only look.
 
+use oomguard::__private::forms::{self, BadForm};
+use oomguard::contract::variable;
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
 /// What a variable says; `Err` names it, its value and what is wrong with it.
 pub type Asked<T> = Result<Option<T>, String>;
@@ -15,4 +18,29 @@ pub fn asked<T>(
     read(&value.to_string_lossy())
         .map(Some)
         .map_err(|error| format!("{name}={value:?} in the environment: {error}"))
+}
+
+/// How the variables are written that only the guard in the command reads.
+type Check = fn(&[u8]) -> Result<(), BadForm>;
+const READ_BY_THE_GUARD: [(&str, Check); 7] = [
+    (variable::ON_REFUSAL, |text| forms::on_refusal(text).map(drop)),
+    (variable::RESERVE, |text| forms::reserve(text).map(drop)),
+    (variable::TOKEN, |text| forms::token(text).map(drop)),
+    (variable::QUIET, |text| forms::switch(text).map(drop)),
+    (variable::STALL, |text| forms::stall(text).map(drop)),
+    (variable::EXIT_ON_UNCAUGHT, |text| forms::switch(text).map(drop)),
+    (variable::PROFILE, |text| forms::profile(text).map(drop)),
+];
+
+/// What is wrong with those of them that count: there may be no guard in the command to tell.
+pub fn mistakes(
+    environment: impl Fn(&str) -> Option<OsString>,
+    counts: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mistake = |(name, check): (&str, Check)| {
+        let value = environment(name)?;
+        let error = check(value.as_bytes()).err()?;
+        Some(format!("{name}={value:?} in the environment: {error}"))
+    };
+    READ_BY_THE_GUARD.into_iter().filter(|(name, _)| counts(name)).filter_map(mistake).collect()
 }

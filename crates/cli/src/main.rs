@@ -96,11 +96,15 @@ unsafe fn become_another(arguments: *const *const c_char) {
 /// `environment`: what the command is to find, to the letter.
 fn act(arguments: Vec<OsString>, environment: Vec<OsString>) -> u8 {
     fill_standard_numbers();
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words = arguments;
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
             match usage::line(&error) {
-                Some(line) => screen::say(&line),
+                Some(line) => {
+                    screen::say(&line);
+                    run::tell_of_wrong_options(&words, &line);
+                }
                 None if error.use_stderr() && !std::io::stderr().is_terminal() => {
                     stderr::write_patiently(error.render().to_string().as_bytes())
                 }

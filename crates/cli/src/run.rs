@@ -1,7 +1,7 @@
 //! `oomguard run`: one command, its limit, its exit code.
 
 use crate::arguments::{JSON_ON_STDERR, Run};
-use crate::environment::asked;
+use crate::environment::{asked, mistakes};
 use crate::input::Input;
 use crate::postmortem::Postmortem;
 use crate::screen::{json_line, say};
@@ -17,6 +17,7 @@ use oomguard::{EXIT_OUT_OF_MEMORY, Limit, Measure};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,19 @@ pub fn run(mut options: Run, environment: Vec<OsString>) -> u8 {
             }
             failure.code
         }
+    }
+}
+
+/// Says it in JSON, too, where `--json` among the options can be told from one of the command's.
+pub fn tell_of_wrong_options(words: &[OsString], line: &str) {
+    let Some(end) = words.iter().position(|word| word == "--") else { return };
+    let target = words.iter().take(end).find_map(|word| match word.as_encoded_bytes() {
+        b"--json" => Some(OsStr::new(JSON_ON_STDERR)),
+        bytes => bytes.strip_prefix(b"--json=").map(OsStr::from_bytes),
+    });
+    if let Some(Ok(door)) = target.map(|name| open(name, "--json")) {
+        let failure = Failure { line: line.to_owned(), code: EXIT_CANNOT_GUARD };
+        door.write_or_say_why(&json_line(&failure.json()));
     }
 }
 
@@ -164,18 +178,17 @@ impl Wishes {
             Some(limit) => Some(limit),
             None => from_environment(variable::LIMIT, arguments::limit)?,
         };
+        check_what_the_guard_reads(options)?;
         // No rlimit counts what is resident, and only an rlimit can be a hard one.
         let default = if options.hard { Measure::Data } else { DEFAULT_MEASURE };
         let measure = match options.measure {
             Some(measure) => measure,
-            None => from_environment(variable::MEASURE, arguments::measure)?.unwrap_or(default),
+            None => match from_environment(variable::MEASURE, arguments::measure)? {
+                // The default of the launcher above this one.
+                Some(Measure::Resident) if options.hard && is_below_another() => default,
+                said => said.unwrap_or(default),
+            },
         };
-        if options.hard && options.budget.is_some() {
-            let line =
-                "no hard limit can be held in a budget, which counts what is resident: leave --hard away"
-                    .into();
-            return Err(Failure { line, code: EXIT_CANNOT_GUARD });
-        }
         if options.hard && measure == Measure::Resident {
             let line = "no hard limit counts what is resident: leave --hard away, as whoever is over it ends in any case, or use \
                         --measure data"
@@ -199,7 +212,26 @@ impl Wishes {
 
 /// A launcher above this one has said it already.
 fn misspelt() -> Vec<String> {
-    if std::env::var_os(variable::RECORD).is_some() { Vec::new() } else { misspelt_variables() }
+    if is_below_another() { Vec::new() } else { misspelt_variables() }
+}
+
+fn is_below_another() -> bool {
+    std::env::var_os(variable::RECORD).is_some()
+}
+
+/// Nothing is to run on wrong text; what the command line says replaces it.
+fn check_what_the_guard_reads(options: &Run) -> Result<(), Failure> {
+    let counts = |name: &str| match name {
+        variable::ON_REFUSAL => options.on_refusal.is_none(),
+        variable::STALL => options.stall.is_none(),
+        variable::QUIET => !options.quiet,
+        variable::EXIT_ON_UNCAUGHT => !options.exit_on_uncaught,
+        _ => true,
+    };
+    match mistakes(|name| std::env::var_os(name), counts).into_iter().next() {
+        Some(line) => Err(Failure { line, code: EXIT_CANNOT_GUARD }),
+        None => Ok(()),
+    }
 }
 
 fn from_environment<T>(name: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
@@ -258,7 +290,7 @@ fn can_preload(entrance: Entrance) -> bool {
 
 /// The worker, and its stdin, which another try is to find as the first one did.
 fn worker(command: Command, options: &Run, wishes: &Wishes, shares: bool) -> (Worker, Input) {
-    // In a budget there is no other limit than that, unless one is asked for.
+    // In a budget there is no other limit than that, unless one is asked for, here or in the command's source.
     let limit = if shares && wishes.limit == Limit::Auto { Limit::Off } else { wishes.limit };
     let mut worker = Worker::new(command)
         .limit(limit)
@@ -275,7 +307,7 @@ fn worker(command: Command, options: &Run, wishes: &Wishes, shares: bool) -> (Wo
     if options.limit.is_some() {
         worker = worker.said_on_command_line();
     }
-    if !wishes.is_limit_said && !shares {
+    if !wishes.is_limit_said {
         worker = worker.unsaid_limit();
     }
     if options.quiet {
@@ -342,6 +374,7 @@ fn share(options: &Run) -> Result<Option<SharedBudget>, Failure> {
         _ => return Ok(None),
     };
     match options.measure {
+        _ if options.hard => Err(Failure { line: NO_HARD_BUDGET.to_owned(), code: EXIT_CANNOT_GUARD }),
         Some(measure) if measure != Measure::Resident => Err(Failure {
             line: format!(
                 "--measure {} cannot be held in a budget, which counts what is resident; leave it out",
@@ -362,6 +395,9 @@ fn has_size(budget: Limit) -> bool {
 }
 
 const DEFAULT_PATIENCE: Duration = Duration::from_millis(DEFAULT_PATIENCE_MS);
+
+const NO_HARD_BUDGET: &str =
+    "no hard limit can be held in a budget, which counts what is resident: leave --hard away";
 
 const NOTHING_TO_SEE: &str = "--budget cannot be held here: it counts what is resident, which /proc tells, and there is none; mount one, or give each process a --limit";
 
@@ -443,11 +479,12 @@ fn speak_for_the_command(report: &Report, target: Option<&Target>, options: &Run
         write_patiently(format!("{report}\n").as_bytes());
     }
     let outer = if report.has_told_record_above() { Vec::new() } else { Target::of_outer(target) };
+    // The command's last words have it that its report could not be written.
+    let is_said = options.quiet || report.has_told_lines();
     for target in target.filter(|_| !report.has_told_record()).into_iter().chain(&outer) {
-        match target.open("the report") {
-            Ok(door) => door.write_or_say_why(&format!("{}\n", report.to_json())),
-            Err(line) => say(&line),
-        }
+        let written =
+            target.open("the report").and_then(|door| door.write(&format!("{}\n", report.to_json())));
+        written.err().filter(|_| !is_said).inspect(|why| say(why));
     }
 }
 

@@ -45,8 +45,15 @@ impl Target {
         if self.is_inherited {
             return Ok(worker);
         }
-        worker.report_to(self.value.clone()).map_err(|error| {
-            format!("{}: {error}; accepted: the path of a file that can be appended to, or fd:N for an open descriptor", self.said)
+        let given = if number_in(&self.value).is_some_and(is_the_launchers) {
+            Err("no descriptor that is open for writing".to_owned())
+        } else if self.value.is_empty() {
+            Err("empty".to_owned())
+        } else {
+            worker.report_to(self.value.clone()).map_err(|error| error.to_string())
+        };
+        given.map_err(|why| {
+            format!("{}: {why}; accepted: the path of a file that can be appended to, or fd:N for an open descriptor", self.said)
         })
     }
 
@@ -88,8 +95,9 @@ impl Door {
     /// Opens a path, or another door to an open descriptor, `fd:N`; `what` is to go there.
     pub fn of(name: &OsStr, what: &str) -> Result<Door, String> {
         let name = if name.as_encoded_bytes() == STDOUT { OsStr::new(STDOUT_BY_NUMBER) } else { name };
-        let opened = match name.to_str().and_then(|name| name.strip_prefix("fd:")) {
+        let opened = match number_in(name) {
             Some("2") => return Ok(Door { name: name.to_owned(), file: None }),
+            Some(number) if is_the_launchers(number) => Err(io::ErrorKind::NotFound.into()),
             Some(number) => open(&Path::new("/proc/self/fd").join(number)),
             None => open(Path::new(name)),
         };
@@ -105,12 +113,34 @@ impl Door {
         Ok(Door { name: name.to_owned(), file: Some(file) })
     }
 
+    pub fn write(self, line: &str) -> Result<(), String> {
+        let Some(file) = self.file else {
+            stderr::write_patiently(line.as_bytes());
+            return Ok(());
+        };
+        write_patiently(file, line.as_bytes())
+            .map_err(|error| format!("cannot write to {}: {error}", self.name.display()))
+    }
+
     pub fn write_or_say_why(self, line: &str) {
-        let Some(file) = self.file else { return stderr::write_patiently(line.as_bytes()) };
-        if let Err(error) = write_patiently(file, line.as_bytes()) {
-            say(&format!("cannot write to {}: {error}", self.name.display()));
+        if let Err(why) = self.write(line) {
+            say(&why);
         }
     }
+}
+
+/// The N of `fd:N`.
+fn number_in(target: &OsStr) -> Option<&str> {
+    target.to_str()?.strip_prefix("fd:")
+}
+
+/// Whether the launcher opened this descriptor itself: what it was started with stays open across execve(2).
+fn is_the_launchers(number: &str) -> bool {
+    let info = std::fs::read_to_string(Path::new("/proc/self/fdinfo").join(number)).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.is_some_and(|flags| {
+        i32::from_str_radix(flags.trim(), 8).is_ok_and(|flags| flags & libc::O_CLOEXEC != 0)
+    })
 }
 
 /// To append to; a pipe by its name without waiting for who reads it: fifo(7), "open for reading and writing".
@@ -138,9 +168,8 @@ fn write_patiently(mut file: File, mut rest: &[u8]) -> io::Result<()> {
 
 fn is_one_file(one: &OsStr, other: &OsStr) -> bool {
     let id = |name: &OsStr| {
-        let number = name.to_str().and_then(|name| name.strip_prefix("fd:"));
-        let path =
-            number.map_or_else(|| PathBuf::from(name), |number| Path::new("/proc/self/fd").join(number));
+        let path = number_in(name)
+            .map_or_else(|| PathBuf::from(name), |number| Path::new("/proc/self/fd").join(number));
         path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
     };
     id(one).is_some_and(|one| id(other) == Some(one))

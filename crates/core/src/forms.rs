@@ -1,8 +1,9 @@
 //! How the values of `OOMGUARD_*` variables are written that are neither limits nor measures, for whoever reads them: the guard,
 //! and the launcher, which tells of a mistake before anything runs. Pure, and safe before `main`.
 
-use crate::contract::OnRefusal;
+use crate::contract::{OnRefusal, Sufficient, TOKEN_MAX_BYTES};
 use crate::duration::parse_duration;
+use crate::limit::{SIZE_FORMS, parse_size};
 use crate::text::whole_number;
 use core::fmt;
 
@@ -26,6 +27,15 @@ pub struct WhenRefused {
     pub allocation: OnRefusal,
     /// A thread that cannot be started ends the process as well.
     pub threads_end: bool,
+}
+
+/// Whether live allocations are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// No.
+    Off,
+    /// One sample for so many allocated bytes, in the mean; `None` is the default.
+    On(Option<u64>),
 }
 
 /// `OOMGUARD_EXIT_CODE`.
@@ -66,6 +76,47 @@ pub fn stall(text: &[u8]) -> Result<Option<u64>, BadForm> {
         _ => Err(BadForm {
             reason: "not a span of time",
             accepted: "off, or a whole number above zero with ms, s, min or h, such as 500ms, 10s or 2min",
+        }),
+    }
+}
+
+/// `OOMGUARD_RESERVE`, in bytes.
+pub fn reserve(text: &[u8]) -> Result<u64, BadForm> {
+    parse_size(text).map_err(|error| BadForm { reason: error.reason(), accepted: SIZE_FORMS })
+}
+
+/// `OOMGUARD_TOKEN`.
+pub fn token(text: &[u8]) -> Result<&[u8], BadForm> {
+    let bad = |reason| BadForm { reason, accepted: "UTF-8 text of up to 64 bytes" };
+    if text.len() > TOKEN_MAX_BYTES {
+        return Err(bad("too long"));
+    }
+    core::str::from_utf8(text).map(|_| text).map_err(|_| bad("not UTF-8"))
+}
+
+/// `OOMGUARD_QUIET`, `OOMGUARD_EXIT_ON_UNCAUGHT`.
+pub fn switch(text: &[u8]) -> Result<bool, BadForm> {
+    match text {
+        b"1" => Ok(true),
+        b"0" | b"" => Ok(false),
+        _ => Err(BadForm { reason: "neither on nor off", accepted: "1, 0 or nothing" }),
+    }
+}
+
+/// `OOMGUARD_VERDICT`.
+pub fn verdict(text: &[u8]) -> Result<Sufficient, BadForm> {
+    Sufficient::parse(text).ok_or(BadForm { reason: "not a kind of evidence", accepted: Sufficient::FORMS })
+}
+
+/// `OOMGUARD_PROFILE`.
+pub fn profile(text: &[u8]) -> Result<Profile, BadForm> {
+    match (text, parse_size(text)) {
+        (b"on", _) => Ok(Profile::On(None)),
+        (b"off", _) => Ok(Profile::Off),
+        (_, Ok(bytes @ 1..)) => Ok(Profile::On(Some(bytes))),
+        _ => Err(BadForm {
+            reason: "neither on, off nor a sampling distance",
+            accepted: "on, off, or a size above zero, such as 524288, 512K or 512Ki",
         }),
     }
 }

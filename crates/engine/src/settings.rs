@@ -2,10 +2,11 @@
 
 use oomguard_core::contract::{
     DEFAULT_RESERVE_BYTES, DEFAULT_STALL_MS, EXIT_OUT_OF_MEMORY, Measure, OnRefusal, ParseMeasureError,
-    Sufficient, TOKEN_MAX_BYTES, variable,
+    Sufficient, variable,
 };
+pub use oomguard_core::forms::Profile;
 use oomguard_core::forms::{self, BadForm, WhenRefused};
-use oomguard_core::limit::{LIMIT_FORMS, Limit, SIZE_FORMS, meant, parse_size};
+use oomguard_core::limit::{LIMIT_FORMS, Limit, meant, parse_size};
 use oomguard_core::names::meant_by;
 use oomguard_core::text::{Text, place_of, until, whole_number};
 
@@ -18,15 +19,6 @@ pub struct Settings {
     reserve: Option<u64>,
     on_refusal: Option<WhenRefused>,
     profile: Option<Profile>,
-}
-
-/// Whether live allocations are sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// No.
-    Off,
-    /// One sample for so many allocated bytes, in the mean; `None` is the default.
-    On(Option<u64>),
 }
 
 impl Settings {
@@ -251,7 +243,7 @@ pub(super) fn resolve<'a>(
 ) -> Result<Wishes<'a>, BadVariable<'a>> {
     let measure = environment.of(variable::MEASURE).map(measure_from).transpose()?.or(source.measure);
     let exit_code = environment.read(variable::EXIT_CODE, forms::exit_code)?.or(source.exit_code);
-    let reserve = environment.of(variable::RESERVE).map(reserve_from).transpose()?.or(source.reserve);
+    let reserve = environment.read(variable::RESERVE, forms::reserve)?.or(source.reserve);
     let on_refusal = environment.read(variable::ON_REFUSAL, forms::on_refusal)?.or(source.on_refusal);
     // For whoever keeps a ledger; wrong text is told here as well.
     environment.read(variable::PATIENCE, forms::patience)?;
@@ -264,18 +256,14 @@ pub(super) fn resolve<'a>(
         reserve_bytes: reserve.unwrap_or(DEFAULT_RESERVE_BYTES),
         on_refusal: on_refusal.unwrap_or_default(),
         report: environment.of(variable::REPORT).map_or(Ok(ReportTo::Nowhere), report_from)?,
-        token: environment.of(variable::TOKEN).map(token_from).transpose()?,
-        quiet: environment
-            .of(variable::QUIET)
-            .map_or(Ok(false), |value| switch_from(variable::QUIET, value))?,
-        sufficient: environment.of(variable::VERDICT).map(verdict_from).transpose()?.unwrap_or_default(),
+        token: environment.read(variable::TOKEN, forms::token)?,
+        quiet: environment.read(variable::QUIET, forms::switch)?.unwrap_or(false),
+        sufficient: environment.read(variable::VERDICT, forms::verdict)?.unwrap_or_default(),
         inject: environment.of(variable::INJECT),
         arenas_are_set: environment.arenas_are_set,
-        profile_from_environment: environment.of(variable::PROFILE).map(profile_from).transpose()?,
+        profile_from_environment: environment.read(variable::PROFILE, forms::profile)?,
         stall_ms: environment.read(variable::STALL, forms::stall)?.unwrap_or(Some(DEFAULT_STALL_MS)),
-        exits_on_uncaught: environment
-            .of(variable::EXIT_ON_UNCAUGHT)
-            .map_or(Ok(false), |value| switch_from(variable::EXIT_ON_UNCAUGHT, value))?,
+        exits_on_uncaught: environment.read(variable::EXIT_ON_UNCAUGHT, forms::switch)?.unwrap_or(false),
     })
 }
 
@@ -301,40 +289,6 @@ fn measure_from(value: &[u8]) -> Result<Measure, BadVariable<'_>> {
     })
 }
 
-fn verdict_from(value: &[u8]) -> Result<Sufficient, BadVariable<'_>> {
-    Sufficient::parse(value).ok_or(BadVariable {
-        name: variable::VERDICT,
-        value,
-        reason: "not a kind of evidence",
-        accepted: Sufficient::FORMS,
-    })
-}
-
-fn reserve_from(value: &[u8]) -> Result<u64, BadVariable<'_>> {
-    parse_size(value).map_err(|error| BadVariable {
-        name: variable::RESERVE,
-        value,
-        reason: error.reason(),
-        accepted: SIZE_FORMS,
-    })
-}
-
-fn profile_from(value: &[u8]) -> Result<Profile, BadVariable<'_>> {
-    match value {
-        b"on" => Ok(Profile::On(None)),
-        b"off" => Ok(Profile::Off),
-        _ => match parse_size(value) {
-            Ok(bytes) if bytes > 0 => Ok(Profile::On(Some(bytes))),
-            _ => Err(BadVariable {
-                name: variable::PROFILE,
-                value,
-                reason: "neither on, off nor a sampling distance",
-                accepted: "on, off, or a size above zero, such as 524288, 512K or 512Ki",
-            }),
-        },
-    }
-}
-
 fn report_from(value: &[u8]) -> Result<ReportTo<'_>, BadVariable<'_>> {
     let bad = |reason| BadVariable {
         name: variable::REPORT,
@@ -349,27 +303,6 @@ fn report_from(value: &[u8]) -> Result<ReportTo<'_>, BadVariable<'_>> {
             .ok_or(bad("not a descriptor's number")),
         None if value.is_empty() => Err(bad("empty")),
         None => Ok(ReportTo::Path(value)),
-    }
-}
-
-fn token_from(value: &[u8]) -> Result<&[u8], BadVariable<'_>> {
-    let bad = |reason| BadVariable {
-        name: variable::TOKEN,
-        value,
-        reason,
-        accepted: "UTF-8 text of up to 64 bytes",
-    };
-    if value.len() > TOKEN_MAX_BYTES {
-        return Err(bad("too long"));
-    }
-    core::str::from_utf8(value).map(|_| value).map_err(|_| bad("not UTF-8"))
-}
-
-fn switch_from<'a>(name: &'static str, value: &'a [u8]) -> Result<bool, BadVariable<'a>> {
-    match value {
-        b"1" => Ok(true),
-        b"0" | b"" => Ok(false),
-        _ => Err(BadVariable { name, value, reason: "neither on nor off", accepted: "1, 0 or nothing" }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that was found, and what the guard would do with it.
 
 use super::probes::{self, Probe};
-use crate::environment::{Asked, asked};
+use crate::environment::{Asked, asked, mistakes};
 use crate::run::DEFAULT_MEASURE;
 use crate::{arguments, hints};
 use oomguard::contract::variable;
@@ -92,9 +92,8 @@ impl Examination {
             asked(&environment, variable::PATIENCE, arguments::patience).err(),
             asked(&environment, variable::EXIT_CODE, arguments::exit_code).err(),
             asked(&environment, variable::VERDICT, arguments::sufficient).err(),
-            asked(&environment, variable::ON_REFUSAL, arguments::on_refusal).err(),
-            asked(&environment, variable::STALL, arguments::stall).err(),
         ];
+        let bad = bad.into_iter().flatten().chain(mistakes(&environment, |_| true)).collect();
         Examination {
             run,
             guard,
@@ -103,7 +102,7 @@ impl Examination {
             joined,
             variables,
             misspelt: Vec::new(),
-            bad: bad.into_iter().flatten().collect(),
+            bad,
             preloads_us,
             hints,
             asked_limit,

@@ -1,7 +1,7 @@
 //! The command line as a table: arguments, exit code, and what stdout and stderr have in them.
 
 use crate::add;
-use crate::started::{Seen, launcher, seen};
+use crate::started::{Seen, State, in_state, launcher, seen};
 use libtest_mimic::Trial;
 use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
@@ -43,6 +43,13 @@ const TABLE: &[Row] = &[
     (&["run", "--quiet=1", "--", "echo", "x"], 125, "", "--quiet"),
     (&["run", "--patience", "5", "--", "echo", "x"], 125, "", "500ms, 5s or 2min"),
     (&["run", "--measure", "rss", "--", "echo", "x"], 125, "", "address-space, data or resident"),
+    (
+        &["run", "--measure", "rss", "--json=-", "--", "echo", "x"],
+        125,
+        "not a measure",
+        "address-space, data",
+    ),
+    (&["run", "--measure", "rss", "--", "echo", "--json=-"], 125, "", "address-space, data"),
     (&["run", "--exit-code", "0", "--", "echo", "x"], 125, "", "--exit-code \"0\""),
     (&["run", "--exit-code", "+7", "--", "echo", "x"], 125, "", "1 to 255"),
     (&["run", "--exit-code", "256", "--", "echo", "x"], 125, "", "255"),
@@ -54,6 +61,7 @@ const TABLE: &[Row] = &[
     (&["report", "--pid", "x", "file"], 125, "", "--pid \"x\": not a number"),
     (&["report", "--pid", "1", "--number", "2", "file"], 125, "", "cannot be used with"),
     (&["run", "--report", "fd:77", "--", "echo", "x"], 125, "", "fd:77"),
+    (&["run", "--report", "", "--", "echo", "x"], 125, "", "--report \"\": empty"),
     (
         &["run", "--report", "/no/such/directory/report", "--", "echo", "x"],
         125,
@@ -90,7 +98,14 @@ const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     ("OOMGUARD_REPORT", "fd:x", "fd:N"),
     ("OOMGUARD_RESERVE", "much", "4Mi"),
     ("OOMGUARD_ON_REFUSAL", "never", "deferred or immediate"),
+    ("OOMGUARD_TOKEN", LONG, "up to 64 bytes"),
+    ("OOMGUARD_STALL", "soon", "10s or 2min"),
+    ("OOMGUARD_EXIT_ON_UNCAUGHT", "yes", "1, 0 or nothing"),
+    ("OOMGUARD_PROFILE", "some", "on, off"),
 ];
+
+/// One byte more than a token may have.
+const LONG: &str = "0123456789012345678901234567890123456789012345678901234567890123x";
 
 const NOTHING_IS_LIMITED: &str = "oomguard: nothing is limited: there is neither --limit (-m) nor a container with a limit; say -m off if that is \
      meant\n";
@@ -142,13 +157,61 @@ pub fn add_to(trials: &mut Vec<Trial>) {
         assert_eq!(seen.stderr, "");
     });
     add(trials, "bad_values_in_the_environment_keep_everything_from_starting", || {
-        for (name, value, part) in BAD_VARIABLES {
-            let seen = seen_but_for_that(launcher().args(["run", "--", "echo", "started"]).env(name, value));
+        // Also where there is no guard in the command to tell.
+        let ways = [&["run", "--", "echo", "started"][..], &["run", "--no-preload", "echo", "started"]];
+        for ((name, value, part), way) in BAD_VARIABLES.iter().flat_map(|bad| ways.map(|way| (bad, way))) {
+            let seen = seen(launcher().args(way).env(name, value));
             assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{name}={value}: {}", seen.stderr);
             assert_eq!(seen.stderr.lines().count(), 1, "{}", seen.stderr);
             for part in [name, value, part] {
                 assert!(seen.stderr.contains(part), "{part}: {}", seen.stderr);
             }
+        }
+    });
+    add(trials, "what_the_command_line_says_replaces_a_bad_value", || {
+        for (name, options) in [
+            ("OOMGUARD_LIMIT", &["-m", "1Gi"][..]),
+            ("OOMGUARD_ON_REFUSAL", &["-m", "1Gi", "--on-refusal", "deferred"]),
+            ("OOMGUARD_STALL", &["-m", "1Gi", "--stall", "off"]),
+            ("OOMGUARD_QUIET", &["-m", "1Gi", "--quiet"]),
+            ("OOMGUARD_EXIT_ON_UNCAUGHT", &["-m", "1Gi", "--exit-on-uncaught"]),
+        ] {
+            let seen = seen(launcher().env(name, "?").arg("run").args(options).args(["--", "echo", "x"]));
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "x\n"), "{name}: {}", seen.stderr);
+        }
+    });
+    add(trials, "no_hard_limit_can_be_held_in_a_budget_whoever_asks_for_it", || {
+        let option = seen(launcher().args(["run", "--hard", "--budget", "1Gi", "--", "echo", "started"]));
+        let variable =
+            seen(launcher().env("OOMGUARD_BUDGET", "1Gi").args(["run", "--hard", "--", "echo", "started"]));
+        for seen in [option, variable] {
+            assert_eq!((seen.code, seen.stdout.as_str()), (Some(125), ""), "{}", seen.stderr);
+            assert!(seen.stderr.contains("--hard"), "{}", seen.stderr);
+        }
+    });
+    add(trials, "a_descriptor_of_the_launchers_own_is_no_target", || {
+        // 1 is closed, 100 is where the launcher hears of signals.
+        for target in ["fd:1", "fd:100"] {
+            for option in [format!("--report={target}"), format!("--json={target}")] {
+                let mut command = launcher();
+                command.args(["run", "-m", "1Gi", &option, "--", "true"]);
+                let closed = State { closed: &[1, 100], ..State::default() };
+                let seen = seen(in_state(&mut command, closed));
+                assert_eq!(seen.code, Some(125), "{option}: {}", seen.stderr);
+                assert!(seen.stderr.contains(target), "{option}: {}", seen.stderr);
+            }
+        }
+    });
+    add(trials, "that_a_report_cannot_be_written_is_said_once_and_not_if_all_is_to_be_quiet", || {
+        let this = std::env::current_exe().unwrap();
+        for (options, said) in [(&[][..], 1), (&["--quiet"], 0)] {
+            let mut command = launcher();
+            command.args(["run", "-m", "40Mi", "--report", "/dev/full"]).args(options).arg("--");
+            let seen = seen(command.arg(&this).args(["role", "need", "200"]));
+            assert_eq!(seen.code, Some(198), "{}", seen.stderr);
+            assert_eq!(seen.stderr.matches("/dev/full").count(), said, "{}", seen.stderr);
+            let lines = seen.stderr.lines().filter(|line| line.starts_with("oomguard:")).count();
+            assert!(lines <= 6, "{}", seen.stderr);
         }
     });
     add(trials, "a_value_that_is_not_utf8_is_told_like_any_other", || {

@@ -25,6 +25,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
             // What nobody says is as it was.
             ("", "153600"),
             ("--measure data", "153600"),
+            ("--hard -m 100Mi", "102400"),
         ] {
             let script = format!("{OOMGUARD} run {inner} -- {ULIMIT}");
             let seen = seen(&mut run_shell(&["-m", "150Mi"], &script));
