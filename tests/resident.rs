@@ -5,6 +5,8 @@ mod setup;
 
 use common::child::{End, Remains};
 use libtest_mimic::{Arguments, Trial};
+use oomguard::LimitSource;
+use oomguard::supervisor::{Outcome, SharedBudget, Worker};
 use setup::{rlimit, run, start};
 use std::ffi::CString;
 use std::hint::black_box;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ("a hook has its reserve, and no more", hook),
         ("libraries are loaded whose data is larger than the limit and untouched", libraries),
         ("an rlimit on data that was there before stays in force", lower_rlimit),
+        ("in a budget the limit of the source holds, and what is taken is leased", in_a_budget),
     ];
     let trial = |(name, test): &(&str, fn())| {
         let test = *test;
@@ -214,4 +217,15 @@ fn lower_rlimit() {
         text.contains("of data, from an rlimit that was there before") || text.contains("granted"),
         "{text}"
     );
+}
+
+fn in_a_budget() {
+    let budget = SharedBudget::new("256MiB".parse().unwrap(), Duration::from_secs(1)).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(common::ROLE, "refused");
+    let outcome = Worker::new(command).share(budget).quiet().run().unwrap();
+    let Outcome::OutOfMemory(report) = outcome else { panic!("{outcome}") };
+    assert_eq!((report.limit(), report.limit_source()), (Some(64 << 20), Some(LimitSource::Source)));
+    let report: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert!(report["budget_used"].as_u64().unwrap() >= 48 << 20, "{report}");
 }

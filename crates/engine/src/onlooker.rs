@@ -7,7 +7,7 @@
 //! ```
 
 use super::armed::{Armed, armed};
-use super::{filter, standing};
+use super::{filter, lease, standing};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use oomguard_core::contract::{LAST_WORDS_DEADLINE_MS, Measure};
 use oomguard_core::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
@@ -90,7 +90,8 @@ extern "C" fn look(_: *mut libc::c_void) -> i32 {
             untouched.note(data, held, sys::clock::monotonic_ms());
             bare::change_soft_limit_on_data(|now| {
                 is_refused = tells_of_refusal(now.soft);
-                settled(now, &untouched, limit)
+                // In a budget it follows the lease, which whoever keeps the ledger looks after.
+                if lease::is_shared() { now.soft } else { settled(now, &untouched, limit) }
             });
         }
         match suspicion.look(limit, held, is_refused, sys::clock::monotonic_ms()) {

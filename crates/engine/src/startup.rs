@@ -18,6 +18,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use oomguard_core::cgroup::container_limit;
 use oomguard_core::contract::{EXIT_CANNOT_GUARD, LimitSource, Measure, variable};
+use oomguard_core::limit::Limit;
 use oomguard_core::names::push_misspelt;
 use oomguard_core::outer::Outer;
 use oomguard_core::report::place_of;
@@ -200,16 +201,16 @@ unsafe fn try_to_set_up<'a>(
     };
     let replaced = outer.replaced(rlimits_measure, now);
     let existing = Rlimit { soft: replaced.unwrap_or(soft), ..now };
-    let limit = resolve_limit(&known(&wishes, existing)).map(|limit| match limit.source {
+    let shares = wishes.measure == Measure::Resident
+        && lease::attach(environment.of(variable::LEDGER), environment.of(variable::RECORD));
+    let limit = resolve_limit(&known(&wishes, existing, shares)).map(|limit| match limit.source {
         LimitSource::Environment if outer.says_limit(environment.of(variable::LIMIT)) => {
             Resolved { source: LimitSource::CommandLine, ..limit }
         }
         _ => limit,
     });
 
-    let limit = if wishes.measure == Measure::Resident
-        && lease::attach(environment.of(variable::LEDGER), environment.of(variable::RECORD))
-    {
+    let limit = if shares {
         sys::memory::have_freed_blocks_given_back(lease::budget().unwrap_or(0));
         within_budget(limit)
     } else {
@@ -271,11 +272,10 @@ unsafe fn try_to_set_up<'a>(
     {
         say_that_there_is_no_variable(name, meant);
     }
-    // Who gives a process its limit looks whether it keeps it.
-    if record::is_shared()
-        && environment.of(variable::LIMIT).is_some()
-        && environment.of(variable::MEASURE).is_some()
-    {
+    // Who gives a process its limit, or its budget, looks whether it keeps it.
+    let is_given = environment.of(variable::LIMIT).is_some()
+        || limit.is_some_and(|limit| limit.source == LimitSource::Budget);
+    if record::is_shared() && is_given && environment.of(variable::MEASURE).is_some() {
         onlooker::leave_to_parent();
     }
     Ok(armed)
@@ -289,7 +289,7 @@ fn within_budget(limit: Option<Resolved>) -> Option<Resolved> {
 
 /// Sets the limit that a C program asks for once it runs, as if its source had said so before. The errno of what went
 /// wrong; then nothing has changed.
-pub fn change_limit(armed: &Armed, limit: oomguard_core::limit::Limit) -> Result<(), i32> {
+pub fn change_limit(armed: &Armed, limit: Limit) -> Result<(), i32> {
     let measure = armed.measure;
     let now = rlimit(measure.into());
     let soft = sys::memory::replaced_soft_limit(measure).unwrap_or(now.soft);
@@ -335,10 +335,14 @@ pub fn change_limit(armed: &Armed, limit: oomguard_core::limit::Limit) -> Result
 }
 
 /// The limit's sources, as far as they matter.
-fn known(wishes: &Wishes<'_>, existing: Rlimit) -> Known {
-    let ask = needs_container(wishes.limit_from_environment, wishes.limit_from_source);
+fn known(wishes: &Wishes<'_>, existing: Rlimit, shares: bool) -> Known {
+    let said = wishes.limit_from_environment.or(wishes.limit_from_source);
+    // In a budget there is that, where nobody says less.
+    let is_budget = shares && said.unwrap_or(Limit::Auto) == Limit::Auto;
+    let from_environment = if is_budget { Some(Limit::Off) } else { wishes.limit_from_environment };
+    let ask = needs_container(from_environment, wishes.limit_from_source);
     Known {
-        from_environment: wishes.limit_from_environment,
+        from_environment,
         from_source: wishes.limit_from_source,
         container: if ask { container_limit("") } else { None },
         machine: if ask { sys::memory::machine_memory() } else { None },

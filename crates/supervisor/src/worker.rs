@@ -330,8 +330,8 @@ impl Worker {
         self
     }
 
-    /// Nobody has asked for [`Limit::Auto`]: it is what holds where nothing else does, and a worker whose source says a
-    /// limit keeps that.
+    /// Nobody has asked for [`Limit::Auto`], or in a budget for [`Limit::Off`]: it is what holds where nothing else does, and a
+    /// worker whose source says a limit keeps that.
     #[must_use]
     pub fn unsaid_limit(mut self) -> Worker {
         self.limit_is_said = Said::Nowhere;
@@ -475,12 +475,16 @@ impl Worker {
         ceiling: u64,
     ) -> Option<Option<Limit>> {
         let retry = self.retry.as_ref().filter(|retry| retry.is_due(ended))?;
-        let by_budget = match &ended.outcome {
-            Outcome::OutOfMemory(report) => report.limit_source() == Some(LimitSource::Budget),
-            _ => false,
+        let who = match &ended.outcome {
+            Outcome::OutOfMemory(report) => report.limit_source(),
+            _ => None,
         };
-        if by_budget || limit.is_none_or(|limit| limit == Limit::Off) {
-            return Some(limit);
+        match (who, limit) {
+            (Some(LimitSource::Budget), _) => return Some(limit),
+            // What its source says is no limit of ours that could grow.
+            (Some(LimitSource::Source), None | Some(Limit::Off)) => return None,
+            (_, None | Some(Limit::Off)) => return Some(limit),
+            _ => {}
         }
         let budget = self.share.as_ref().map_or(u64::MAX, SharedBudget::bytes);
         Some(Some(Limit::Bytes(retry.next(ended, ceiling.min(budget))?)))
@@ -539,7 +543,12 @@ impl Worker {
         let lifeline = self.watch_descendants.then(|| Lifeline::new(FIRST_DESCRIPTOR)).transpose()?;
         let (lifeline, childs_end) = lifeline.unzip();
         let measure = self.effective_measure();
-        let limit = if self.share.is_some() { limit.or(Some(Limit::Off)) } else { limit };
+        let limit = if self.share.is_some() && limit.is_none() {
+            self.limit_is_said = Said::Nowhere;
+            Some(Limit::Off)
+        } else {
+            limit
+        };
         let own = limit.and_then(|limit| resolve(limit, ""));
         let budget = self.share.as_ref().map(SharedBudget::bytes);
         let bytes = match (own, budget) {
@@ -799,7 +808,7 @@ impl Worker {
             let limit = if self.keep_lower_limit { asked } else { resolved };
             let text = limit.to_string();
             said = (self.limit_is_said == Said::OnCommandLine).then(|| text.clone());
-            if !(self.limit_is_said == Said::Nowhere && asked == Limit::Auto) {
+            if !(self.limit_is_said == Said::Nowhere && matches!(asked, Limit::Auto | Limit::Off)) {
                 variables.push((variable::LIMIT, text.into()));
             }
             variables.push((variable::MEASURE, measure.as_str().into()));

@@ -9,6 +9,7 @@ use crate::skip::skipped;
 use crate::started::{PATIENCE, Seen, launcher, seen};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use std::ffi::{CStr, CString, c_char};
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,26 @@ pub fn want_shared(marks: &Path, mib: usize, all: usize, kind: &str) {
     resident::touch(at, bytes);
     std::thread::sleep(WHILE);
     println!("has it");
+}
+
+/// Asks for a limit as the source of a program in C does, and says which holds then, and whose it is.
+pub fn arm(limit: &str) {
+    let find = |name: &CStr| {
+        // SAFETY: a string; the library is preloaded.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        assert!(!found.is_null(), "{name:?}");
+        found
+    };
+    // SAFETY: this is how oomguard.h declares it.
+    let arm: extern "C" fn(*const c_char) -> i32 = unsafe { std::mem::transmute(find(c"oomguard_arm")) };
+    // SAFETY: as above.
+    let status: extern "C" fn(*mut u64, usize) -> i32 =
+        unsafe { std::mem::transmute(find(c"oomguard_status")) };
+    let limit = CString::new(limit).unwrap();
+    // size, limit, in_use, headroom, refusals, measure and source.
+    let mut words = [0u64; 6];
+    assert_eq!((arm(limit.as_ptr()), status(words.as_mut_ptr(), size_of_val(&words))), (0, 0));
+    println!("{} {}", words[1], words[5] >> 32);
 }
 
 /// Holds so many MiB until it is killed.
@@ -642,6 +663,19 @@ except MemoryError:
             (&json!("environment"), &json!(50 * MIB), &json!(0)),
             "{report}"
         );
+    });
+    add(trials, "what_the_source_says_holds_in_a_budget_unless_the_launcher_was_told_another_limit", || {
+        // As oomguard.h numbers them.
+        let [environment, source, budget] = [1, 2, 5];
+        for (options, mib, who) in [
+            (&["--budget", "200Mi"][..], 64, source),
+            (&["--budget", "200Mi", "-m", "100Mi"], 100, environment),
+            (&["--budget", "50Mi"], 50, budget),
+        ] {
+            let seen = role(options, &["arm", "64Mi"]);
+            let expected = format!("{} {who}\n", mib * MIB);
+            assert_eq!((seen.code, seen.stdout), (Some(0), expected), "{options:?}: {}", seen.stderr);
+        }
     });
     add(trials, "what_a_killed_process_had_is_there_for_the_next", || {
         let marks = Marks::new("killed");

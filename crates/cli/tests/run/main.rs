@@ -156,6 +156,7 @@ fn play(arguments: &[String]) {
             budget::hold_apart(marks.as_ref(), mib.parse().unwrap())
         }
         [role] if role == "share" => resident::share(),
+        [role, limit] if role == "arm" => budget::arm(limit),
         [role, command @ ..] if role == "with-odd-entries" => inheritance::execute_with_odd_entries(command),
         [role] if role == "catch" => every_signal::catch(),
         [role, command @ ..] if role == "start-and-catch" => every_signal::start_and_catch(command),
