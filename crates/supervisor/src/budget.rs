@@ -57,10 +57,10 @@ impl Budget {
     /// `NotFound` where it is not set; `InvalidInput` where it is no limit.
     pub fn from_env() -> io::Result<Budget> {
         let name = crate::contract::variable::BUDGET;
-        let text = std::env::var(name)
-            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, format!("{name}: {error}")))?;
-        let limit: Limit = text.parse().map_err(|error: crate::ParseLimitError| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={text:?}: {error}"))
+        let unset = || format!("{name} is not set: set it, or say how much there is with Budget::of");
+        let value = std::env::var_os(name).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, unset()))?;
+        let limit: Limit = value.to_string_lossy().parse().map_err(|error: crate::ParseLimitError| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={value:?}: {error}"))
         })?;
         match limit {
             Limit::Auto | Limit::Share(_) if container_limit("").is_some() => {

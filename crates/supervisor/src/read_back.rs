@@ -62,6 +62,12 @@ impl Object {
         self.0.get(key).and_then(Value::as_u64)
     }
 
+    /// Zero for null: nobody counted.
+    fn count(&self, key: &'static str) -> Result<u64, &'static str> {
+        let is_null = self.0.get(key) == Some(&Value::Null);
+        self.number(key).or(is_null.then_some(0)).ok_or(key)
+    }
+
     fn byte(&self, key: &str) -> Option<u8> {
         self.number(key).and_then(|number| u8::try_from(number).ok())
     }
@@ -97,8 +103,8 @@ impl Object {
         claims.memory.resident_peak = self.number("resident_peak");
         claims.memory.heap.live = self.number("heap_live");
         claims.memory.heap.peak = self.number("heap_peak");
-        claims.refusals = self.number("refusals").ok_or("refusals")?;
-        claims.uptime_ms = self.number("uptime_ms").ok_or("uptime_ms")?;
+        claims.refusals = self.count("refusals")?;
+        claims.uptime_ms = self.count("uptime_ms")?;
         claims.evidence = self.text("evidence").and_then(evidence);
         claims.own_exit_code = self.byte("own_exit_code");
         claims.own_signal = self.byte("own_signal");
@@ -174,12 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_nobody_knows_is_none_or_zero() {
+        let unknown = LINE.replace(r#""refusals":2"#, r#""refusals":null"#).replace("1500", "null");
+        let report: Report = unknown.parse().unwrap();
+        assert_eq!((report.refusals(), report.uptime()), (0, Duration::ZERO));
+    }
+
+    #[test]
     fn what_is_no_report_is_told() {
         let wrong = |text: &str| text.parse::<Report>().unwrap_err().0;
         assert_eq!(wrong(r#"{"event":"start"}"#), Wrong::OtherObject);
         assert_eq!(wrong("{}"), Wrong::OtherObject);
         assert_eq!(wrong(&LINE.replace(r#"{"oomguard":1"#, r#"{"oomguard":2"#)), Wrong::Version(2));
         assert_eq!(wrong(&LINE.replace(r#""pid":7"#, r#""pid":-7"#)), Wrong::Value("pid"));
+        assert_eq!(wrong(&LINE.replace(r#""refusals":2"#, r#""refusals":"2""#)), Wrong::Value("refusals"));
         assert_eq!(wrong(&LINE.replace(r#""cause":"thread""#, r#""cause":"rain""#)), Wrong::Value("cause"));
         for text in [
             "",
