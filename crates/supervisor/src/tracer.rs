@@ -495,7 +495,9 @@ impl Tracer {
                 }
                 if new {
                     troubled.facts.tid = tid;
-                    troubled.facts.thread = sys::proc::name_of(tid);
+                    let is_main = tid == call.process;
+                    troubled.facts.thread =
+                        if is_main { Text::from_bytes(b"main") } else { sys::proc::name_of(tid) };
                     troubled.facts.program = sys::proc::program_of(call.process);
                 }
                 let troubled = *troubled;

@@ -388,7 +388,7 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 assert_eq!((fallen.code, reports(&fallen)), (Some(198), 1), "{wrapper}: {}", fallen.stderr);
                 let report = &told(&fallen)["report"];
                 assert_eq!((&report["program"], &report["evidence"]), (&"eat".into(), &"outside".into()));
-                assert_eq!(report["own_exit_code"], 5);
+                assert_eq!((&report["thread"], &report["own_exit_code"]), (&"main".into(), &5.into()));
                 assert!(fallen.stderr.contains("a larger --limit (-m)"), "{}", fallen.stderr);
                 let own = below(wrapper, &program, "own 7");
                 assert_eq!((own.code, reports(&own)), (Some(7), 0), "{wrapper}: {}", own.stderr);
