@@ -145,6 +145,12 @@ test("a limit too small to start with is no out of memory", async () => {
   assert.deepEqual([error.code, error.outcome.kind], [125, "cannot_start"]);
 });
 
+test("a bad option is told by the error", async () => {
+  const error = await failed(run("true", { limit: "1Gi", measure: "rss" }));
+  assert(error instanceof CannotGuardError, error);
+  assert.match(error.message, /--measure "rss"/);
+});
+
 test("shell, cwd, env, encoding and input are the command's", async () => {
   const directory = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "oomguard-node-")));
   const env = { ...process.env, WORD: "a word" };

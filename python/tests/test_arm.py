@@ -151,6 +151,19 @@ def test_the_limit_can_be_moved_both_ways(script: Any, library: Any) -> None:
     assert (ended.code, ended.stdout) == (0, told), ended
 
 
+def test_a_bad_exit_code_is_told(script: Any) -> None:
+    for bad in ("0", "256", "x", ""):
+        ended = script("import oomguard\noomguard.arm('300Mi')\n", env={"OOMGUARD_EXIT_CODE": bad})
+        assert ended.code == 1 and "OOMGUARD_EXIT_CODE" in ended.stderr and "1 to 255" in ended.stderr, ended.stderr
+
+
+def test_the_report_is_where_the_program_was_when_it_was_armed(script: Any, tmp_path: Any) -> None:
+    moves = f"import os, oomguard\nos.chdir({str(tmp_path)!r})\noomguard.arm('300Mi')\nos.chdir('/')\n" + EATS
+    ended = script(moves, env={"OOMGUARD_REPORT": "report.json"})
+    assert ended.code == 198, ended.stderr
+    assert (tmp_path / "report.json").read_text().startswith('{"oomguard":1,')
+
+
 def test_what_is_mapped_and_untouched_is_not_resident(script: Any) -> None:
     ended = script(
         "import mmap, oomguard\nreserved = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE)\n"

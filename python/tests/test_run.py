@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import shutil
@@ -115,6 +116,18 @@ def test_wrong_limits_are_told_before_anything_runs() -> None:
     for named in ({"retries": -1}, {"grow": 1.0}, {"max_limit": "much"}):
         with pytest.raises(ValueError):
             oomguard.run(["true"], **named)
+
+
+def test_a_bad_option_is_told_by_the_error() -> None:
+    for named, words in (({"measure": "rss"}, '--measure "rss"'), ({"exit_code": 0}, '--exit-code "0"')):
+        with pytest.raises(oomguard.CannotGuard, match=words):
+            oomguard.run(["true"], limit="1Gi", capture_output=True, **named)  # type: ignore[call-overload]
+
+
+def test_the_report_goes_where_it_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(oomguard.OutOfMemory) as raised:
+        oomguard.run(EATS, limit="100Mi", report=tmp_path / "report", capture_output=True)
+    assert json.loads((tmp_path / "report").read_text()) == raised.value.report
 
 
 def test_a_limit_too_small_to_start_with_is_no_out_of_memory() -> None:

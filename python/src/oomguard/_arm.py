@@ -105,7 +105,7 @@ def arm(
         exit_on_uncaught: Have the process end, too, where a framework catches the MemoryError and logs its traceback.
 
     Raises:
-        ValueError: Not a limit, or not a measure.
+        ValueError: Not a limit, not a measure, or not an exit code (OOMGUARD_EXIT_CODE).
         MemoryError: The limit is below what is in use already.
         OSError: The limit cannot be set.
     """
@@ -128,6 +128,10 @@ def arm(
     text = given if wanted is None else text_of(wanted, "OOMGUARD_LIMIT")
     _state.measure = chosen
     _state.exit_code = _exit_code()
+    target = os.environ.get("OOMGUARD_REPORT")
+    if target and _state.report_to is None:
+        # The program may change its directory.
+        _state.report_to = target if target.startswith("fd:") else os.path.abspath(target)
     _state.exit_on_uncaught = exit_on_uncaught or os.environ.get("OOMGUARD_EXIT_ON_UNCAUGHT") == "1"
     _set(text, "environment" if wanted is not None else "source")
     _state.armed = True
@@ -341,8 +345,12 @@ def _in_use(memory: Dict[str, int]) -> Optional[int]:
 
 
 def _exit_code() -> int:
-    text = os.environ.get("OOMGUARD_EXIT_CODE", "")
-    return int(text) if text.isdigit() and 1 <= int(text) <= 255 else EXIT_OUT_OF_MEMORY
+    text = os.environ.get("OOMGUARD_EXIT_CODE")
+    if text is None:
+        return EXIT_OUT_OF_MEMORY
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 255):
+        raise ValueError(f"OOMGUARD_EXIT_CODE is {text!r}; accepted: a number from 1 to 255")
+    return int(text)
 
 
 def _memory() -> Dict[str, int]:

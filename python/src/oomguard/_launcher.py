@@ -30,7 +30,7 @@ def launcher() -> str:
 
 
 # What `oomguard run` can be told beside the limit and the retries, by our name of it.
-_WORDS = ("measure", "patience", "exit_code", "on_refusal", "verdict", "stall", "postmortem")
+_WORDS = ("measure", "patience", "exit_code", "on_refusal", "verdict", "stall", "report", "postmortem")
 _FLAGS = (
     "any_descendant",
     "die_with_parent",
@@ -96,7 +96,7 @@ def command_line(
             if value:
                 words.append(option)
         elif value is not None:
-            words.append(f"{option}={os.fspath(value) if name == 'postmortem' else value}")
+            words.append(f"{option}={os.fspath(value) if name in ('report', 'postmortem') else value}")
     if json_to is not None:
         words.append(f"--json=fd:{json_to}")
     if report_to is not None:

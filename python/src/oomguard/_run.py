@@ -37,8 +37,8 @@ class Popen(subprocess.Popen[Any]):
     Takes what subprocess.Popen takes, and by name:
         limit: The most that each process of the command may use: bytes, "512Mi", "80%", "auto" (the default) or "off".
         budget: What the command and all that it starts may use together.
-        measure, patience, exit_code, on_refusal, verdict, stall, postmortem, any_descendant, die_with_parent, hard, hints,
-        no_infer, no_inherit, no_preload, exit_on_uncaught, quiet: As the options of `oomguard run`.
+        measure, patience, exit_code, on_refusal, verdict, stall, report, postmortem, any_descendant, die_with_parent, hard,
+        hints, no_infer, no_inherit, no_preload, exit_on_uncaught, quiet: As the options of `oomguard run`.
 
     `pid` is the launcher's, which passes every signal on; `outcome.pid` is the command's. `returncode` is the command's:
     198 where memory ran out, negative where a signal ended it.
