@@ -4,7 +4,7 @@ use super::{add, limit, role, shell};
 use libtest_mimic::Trial;
 use oomguard::LimitSource;
 use oomguard::supervisor::{Budget, Outcome, Pool, Retry, Running, SharedBudget, TooLarge, Worker};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -17,6 +17,11 @@ pub fn add_to(trials: &mut Vec<Trial>) {
     add(trials, "a_retry_asks_for_no_more_than_the_whole_budget", a_retry_asks_for_no_more);
     add(trials, "a_hook_that_panics_does_not_lock_up_the_pool", a_panicking_hook);
     add(trials, "workers_of_an_elastic_pool_take_turns_with_what_there_is", an_elastic_pool);
+    add(
+        trials,
+        "an_elastic_pool_that_can_share_nothing_tells_each_worker_why",
+        an_elastic_pool_without_a_size,
+    );
     add(trials, "a_parent_is_told_that_its_budget_gets_short", told_of_a_shortage);
     add(trials, "threads_and_jobs_share_one_pool", threads_and_jobs_share_one_pool);
 }
@@ -77,7 +82,7 @@ fn hungry_workers_answer() {
 
 /// Together they want more than there is, and each may have nearly all of it.
 fn an_elastic_pool() {
-    let pool = Pool::elastic(Budget::of(limit("200MiB"))).unwrap();
+    let pool = Pool::elastic(Budget::of(limit("200MiB")));
     let jobs: Vec<_> = (0..2)
         .map(|_| {
             let mut command = role(&["need", "150"]);
@@ -95,6 +100,21 @@ fn an_elastic_pool() {
     let too_much = pool.run(Worker::new(role(&["need", "250"])).quiet()).unwrap();
     let Outcome::OutOfMemory(report) = too_much else { panic!("{too_much}") };
     assert_eq!(report.limit_source(), Some(LimitSource::Budget));
+}
+
+fn an_elastic_pool_without_a_size() {
+    let pool = Pool::elastic(Budget::of(limit("off")));
+    let run = || pool.run(Worker::new(role(&["need", "1"])));
+    let refused = [
+        run().unwrap_err(),
+        run().unwrap_err(),
+        pool.submit(Worker::new(role(&["need", "1"]))).err().unwrap(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("a budget needs a size"), "{error}");
+    }
+    assert_eq!((pool.running(), pool.waiting()), (0, 0));
 }
 
 /// Each worker says when it began and ended, and under which limit; afterwards the sums are made.

@@ -44,10 +44,34 @@ pub struct Pool {
 
 struct Shared {
     budget: Budget,
-    /// What the workers share, where their shares are not fixed.
-    elastic: Option<SharedBudget>,
+    /// What the workers share, where their shares are not fixed, or why there is no such thing.
+    elastic: Option<Result<SharedBudget, Trouble>>,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+/// An error that each worker is told: kind and words, or the system's number.
+enum Trouble {
+    Number(i32),
+    Words(io::ErrorKind, String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        match error.raw_os_error() {
+            Some(number) => Trouble::Number(number),
+            None => Trouble::Words(error.kind(), error.to_string()),
+        }
+    }
+}
+
+impl Trouble {
+    fn error(&self) -> io::Error {
+        match self {
+            Trouble::Number(number) => io::Error::from_raw_os_error(*number),
+            Trouble::Words(kind, words) => io::Error::new(*kind, words.clone()),
+        }
+    }
 }
 
 struct State {
@@ -95,30 +119,29 @@ impl Pool {
     /// refused once nothing moves, as [`Worker::share`] says. All start at once, unless there are to be
     /// [`at_most`](Pool::at_most) so many. A worker's limit, if it has one, is the most that one of its processes may have.
     ///
-    /// In a process that shares a budget already, that is the one which is shared, whatever `budget` says.
+    /// In a process that shares a budget already, that is the one which is shared, whatever `budget` says. Where nothing can be
+    /// shared, as `budget` has no size or no ledger can be made, each worker is refused with that error: [`SharedBudget::of`].
     ///
     /// ```no_run
     /// use oomguard::supervisor::{Budget, Pool, Worker};
     /// # fn main() -> std::io::Result<()> {
-    /// let pool = Pool::elastic(Budget::container()?)?.at_most(4);
+    /// let pool = Pool::elastic(Budget::container()?).at_most(4);
     /// let job = pool.submit(Worker::new(oomguard::supervisor::Command::new("./worker")))?;
     /// # job.wait()?;
     /// # Ok(())
     /// # }
     /// ```
-    ///
-    /// # Errors
-    /// Those of [`SharedBudget::of`].
-    pub fn elastic(budget: Budget) -> io::Result<Pool> {
+    pub fn elastic(budget: Budget) -> Pool {
         let budget = Arc::new(budget);
         let elastic = match SharedBudget::inherited() {
-            Some(outer) => outer,
-            None => SharedBudget::of(Arc::clone(&budget), SharedBudget::PATIENCE)?,
+            Some(outer) => Ok(outer),
+            None => SharedBudget::of(budget, SharedBudget::PATIENCE).map_err(Trouble::from),
         };
-        Ok(Pool::of(Budget::of(Limit::Bytes(elastic.bytes())), Some(elastic)))
+        let bytes = elastic.as_ref().map_or(0, SharedBudget::bytes);
+        Pool::of(Budget::of(Limit::Bytes(bytes)), Some(elastic))
     }
 
-    fn of(budget: Budget, elastic: Option<SharedBudget>) -> Pool {
+    fn of(budget: Budget, elastic: Option<Result<SharedBudget, Trouble>>) -> Pool {
         let accounts = Accounts::new(budget.bytes(), usize::MAX);
         let state = Mutex::new(State { accounts, submitted: HashMap::new() });
         Pool { shared: Arc::new(Shared { budget, elastic, state, changed: Condvar::new() }) }
@@ -280,7 +303,8 @@ impl Shared {
     /// Queues a worker up; its ticket, and the share that it asks for. Nobody asks a second time what its limit stands
     /// for: in a container that has grown, that would be more than what is booked.
     fn ask(&self, state: &mut State, worker: &Worker) -> io::Result<(Ticket, u64)> {
-        if self.elastic.is_some() {
+        if let Some(elastic) = &self.elastic {
+            elastic.as_ref().map_err(Trouble::error)?;
             let ticket = state.accounts.ask(0).ok_or(io::ErrorKind::InvalidInput)?;
             return Ok((ticket, 0));
         }
@@ -352,7 +376,7 @@ impl Share {
     fn run(mut self, mut worker: Worker) -> io::Result<Ended> {
         let ceiling = worker.retry.as_ref().map_or(0, Retry::ceiling_bytes);
         self.pool.wait_for_turn(self.ticket, self.asked)?;
-        if let Some(elastic) = &self.pool.elastic {
+        if let Some(Ok(elastic)) = &self.pool.elastic {
             return worker.share(elastic.clone()).run_to_end();
         }
         let mut tries = 0;
