@@ -159,6 +159,7 @@ struct oomguard_status {
     int reserved;      /* 0 */
     uint64_t budget;   /* bytes that the process and others may have together; OOMGUARD_UNKNOWN: it shares none */
     uint64_t lease;    /* bytes that it may have of them for now; OOMGUARD_UNKNOWN: it shares none */
+    uint64_t waiting_ms; /* how long a thread has been waiting until others leave room there; OOMGUARD_UNKNOWN: none waits */
 };
 
 /*

@@ -980,6 +980,12 @@ impl Row {
         self.waiting_since_ms.load(ONE)
     }
 
+    /// How long it has been waiting for room, or letting another one go first.
+    pub fn waiting_ms(&self, now_ms: u64) -> Option<u64> {
+        let since = [self.waiting_since_ms(), self.held_back_since_ms()];
+        since.into_iter().find(|since_ms| *since_ms != 0).map(|since_ms| now_ms.saturating_sub(since_ms))
+    }
+
     /// It was refused so many bytes.
     pub fn note_refusal(&self, bytes: u64) {
         self.wanted.store(bytes, ANY);

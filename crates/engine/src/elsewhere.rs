@@ -44,6 +44,7 @@ pub fn status() -> Status {
         recognizes: false,
         budget: None,
         lease: None,
+        waiting_ms: None,
     }
 }
 

@@ -112,6 +112,9 @@ pub struct Status {
     pub budget: Option<u64>,
     /// What it may have of that for now, in bytes.
     pub lease: Option<u64>,
+    /// How long one of its threads has been waiting until others leave room in the budget, in milliseconds; `None` where none
+    /// waits.
+    pub waiting_ms: Option<u64>,
 }
 
 impl Status {

@@ -96,6 +96,11 @@ pub(super) fn bytes() -> Option<u64> {
     row().map(Row::lease)
 }
 
+/// How long a thread of this process has been waiting for room, in milliseconds; `None`: none waits.
+pub(super) fn waiting_ms() -> Option<u64> {
+    known_row()?.waiting_ms(sys::clock::monotonic_ms())
+}
+
 /// The row of this process, which gets one with its first question.
 fn row() -> Option<&'static Row> {
     let ledger = ledger()?;

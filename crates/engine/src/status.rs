@@ -28,5 +28,6 @@ pub fn status() -> Status {
         recognizes: startup::recognizes(),
         budget: lease::budget(),
         lease: lease::bytes(),
+        waiting_ms: lease::waiting_ms(),
     }
 }

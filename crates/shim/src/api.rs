@@ -33,6 +33,7 @@ pub struct CStatus {
     reserved: c_int,
     budget: u64,
     lease: u64,
+    waiting_ms: u64,
 }
 
 /// `OOMGUARD_UNKNOWN`.
@@ -157,6 +158,7 @@ pub unsafe fn status(status: *mut c_void, size: usize) -> c_int {
         reserved: 0,
         budget: now.budget.unwrap_or(UNKNOWN),
         lease: now.lease.unwrap_or(UNKNOWN),
+        waiting_ms: now.waiting_ms.unwrap_or(UNKNOWN),
     };
     // SAFETY: `full` has at least as many bytes as are copied, and the caller's memory `size` of them.
     unsafe { core::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), status.cast(), full.size) };
@@ -276,7 +278,7 @@ mod tests {
     #[test]
     fn the_status_lies_in_c_as_it_lies_here() {
         let fields =
-            fields!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease);
+            fields!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease, waiting_ms);
         let mut program = String::from("#include <oomguard.h>\nstatic struct oomguard_status *status;\n");
         let mut expect = |what: String, is: usize| {
             program += &format!("_Static_assert({what} == {is}, \"{what} is {is} in Rust\");\n");

@@ -119,16 +119,13 @@ fn share(row: &Row) -> Option<Share> {
     let pid = row.id()?.pid();
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let command = String::from_utf8_lossy(command.strip_suffix(b"\0").unwrap_or(&command)).replace('\0', " ");
-    let waits = [row.waiting_since_ms(), row.held_back_since_ms()];
-    let since_ms = waits.into_iter().find(|since_ms| *since_ms != 0);
-    let now_ms = sys::clock::monotonic_ms();
     Some(Share {
         pid,
         name: printable(&String::from_utf8_lossy(row.name().as_bytes())),
         command: printable(&command),
         resident: sys::memory::memory_use_of(pid).held().unwrap_or(row.held()),
         lease: row.lease(),
-        waiting_ms: since_ms.map(|since_ms| now_ms.saturating_sub(since_ms)),
+        waiting_ms: row.waiting_ms(sys::clock::monotonic_ms()),
         wanted: Some(row.wanted()).filter(|wanted| *wanted != 0),
         refusals: row.refusals(),
         is_outside: row.is_outside(),

@@ -61,6 +61,8 @@ class Status(NamedTuple):
     budget: Optional[int] = None
     #: Bytes that it may have of them for now.
     lease: Optional[int] = None
+    #: How long one of its threads has been waiting until others leave room, in milliseconds. None: none waits.
+    waiting_ms: Optional[int] = None
 
 
 class _State:
@@ -170,21 +172,25 @@ def status() -> Status:
     if library is not None:
         told = _CStatus()
         if library.oomguard_status(ctypes.byref(told), ctypes.sizeof(told)) == 0:
-            # What an older library does not fill in is zero.
-            shares = told.size >= ctypes.sizeof(told)
-            numbers = (told.limit, told.in_use, told.headroom, told.budget if shares else _UNKNOWN, told.lease if shares else _UNKNOWN)
-            known = [None if value == _UNKNOWN else int(value) for value in numbers]
+
+            def known(name: str) -> Optional[int]:
+                # An older library does not fill in all of it.
+                is_told = told.size > getattr(_CStatus, name).offset
+                value = int(getattr(told, name))
+                return value if is_told and value != _UNKNOWN else None
+
             return Status(
                 armed=bool(told.armed),
-                limit=known[0],
+                limit=known("limit"),
                 source=_SOURCES[told.source] if 0 <= told.source < len(_SOURCES) else None,
                 measure=_MEASURES[told.measure - 1] if 1 <= told.measure <= 3 else "data",
-                in_use=known[1],
-                headroom=known[2],
+                in_use=known("in_use"),
+                headroom=known("headroom"),
                 refusals=int(told.refusals),
                 task=_state.task,
-                budget=known[3],
-                lease=known[4],
+                budget=known("budget"),
+                lease=known("lease"),
+                waiting_ms=known("waiting_ms"),
             )
     in_use = _in_use(_memory())
     limit = _state.limit
@@ -219,6 +225,7 @@ if ctypes is not None:
             ("reserved", ctypes.c_int),
             ("budget", ctypes.c_uint64),
             ("lease", ctypes.c_uint64),
+            ("waiting_ms", ctypes.c_uint64),
         )
 
     # Made once: it is asked for each task.

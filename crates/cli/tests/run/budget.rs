@@ -468,7 +468,57 @@ int main(int count, char **words) {
 }
 "#;
 
+/// Its child holds 120 MiB while a thread wants 150: what the main thread is told until it does, while it waits, and afterwards.
+const WAITER: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <oomguard.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static int (*ask)(struct oomguard_status *, size_t);
+static uint64_t waiting_ms(void) {
+    struct oomguard_status status;
+    if (ask(&status, sizeof status) || status.size != sizeof status) _exit(3);
+    return status.waiting_ms;
+}
+static void *want(void *nothing) {
+    return malloc(150 << 20);
+}
+int main(void) {
+    pthread_t thread;
+    void *block;
+    int ends[2], child, is_silent;
+    *(void **)&ask = dlsym(RTLD_DEFAULT, "oomguard_status");
+    if (!ask || pipe(ends)) return 2;
+    if (!(child = fork())) {
+        memset(malloc(120 << 20), 1, 120 << 20);
+        return write(ends[1], "", 1) + pause();
+    }
+    if (read(ends[0], &block, 1) != 1) return 4;
+    is_silent = waiting_ms() == OOMGUARD_UNKNOWN;
+    if (pthread_create(&thread, 0, want, 0)) return 5;
+    while (waiting_ms() == OOMGUARD_UNKNOWN || waiting_ms() < 20) usleep(1000);
+    kill(child, SIGKILL);
+    waitpid(child, 0, 0);
+    pthread_join(thread, &block);
+    return printf("%d %d %d", is_silent, !!block, waiting_ms() == OOMGUARD_UNKNOWN) < 0;
+}
+"#;
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "the_status_tells_for_how_long_a_thread_waits", || {
+        let place = Marks::new("waiter");
+        let Some(compiler) = c::c() else { return };
+        let header = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../../include");
+        let program = compile(&compiler, &place.0, WAITER, "program", &["-pthread", "-ldl", header]);
+        let seen = seen(&mut run(&["--budget", "200Mi", "--patience", "1min"], &[program.to_str().unwrap()]));
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "1 1 1"), "{}", seen.stderr);
+    });
     add(trials, "who_jumps_out_of_a_question_has_pledged_nothing", || {
         let place = Marks::new("jumper");
         let Some(compiler) = c::c() else { return };
