@@ -17,6 +17,7 @@
 //! | `profile` | the tables of a profile, likewise |
 //! | `ledger` | the pages that the processes of a shared budget read and write |
 //! | `growth` | how much more a process may have that asks again and again; pure |
+//! | `wait` | how far a request has come that finds no room there |
 //! | `backoff`, `busy` | when something tried in vain is worth another try; whether a thread is at something |
 //! | `message` | what a dying program says of memory; pure |
 //! | `shortage`, `overrun` | when a limit is the cause of a refusal, and when one has been passed; pure |
@@ -73,5 +74,6 @@ cfg_if::cfg_if! {
         // Unsafe code is allowed here alone; each block says what makes it sound.
         #[allow(unsafe_code)]
         pub mod sys;
+        pub mod wait;
     }
 }

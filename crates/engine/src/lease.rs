@@ -19,6 +19,7 @@ use oomguard_core::sys::memfd::ASKS_FOR_THE_LEDGER;
 use oomguard_core::sys::memory::memory_use;
 use oomguard_core::sys::signals::Held;
 use oomguard_core::text::Text;
+use oomguard_core::wait::Wait;
 
 static LEDGER: AtomicPtr<Ledger> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -260,24 +261,13 @@ static LOOKS: Looks = Looks::new();
 pub(super) fn yield_to_others(bytes: u64) -> bool {
     const PAUSE_MS: u64 = 8;
     let (Some(ledger), Some(row)) = (ledger(), row()) else { return false };
-    let since_ms = sys::clock::monotonic_ms();
-    let (mut now_ms, mut yields) = (since_ms, false);
-    while now_ms - since_ms < ledger.patience_ms()
-        && row.waiting_since_ms() == 0
-        && !standing::is_under_way()
-        && ledger.has_to_yield(row, bytes, now_ms)
-    {
-        if !yields {
-            row.begin_to_yield(bytes, now_ms);
-            yields = true;
-        }
+    let (mut request, mut yields) = (Wait::new(), false);
+    while !standing::is_under_way() && request.yields(ledger, row, bytes, sys::clock::monotonic_ms()) {
+        yields = true;
         LOOKS.take_from_the_dead(ledger);
         sys::clock::sleep_ms(PAUSE_MS);
-        now_ms = sys::clock::monotonic_ms();
     }
-    if yields {
-        row.end_to_yield(now_ms);
-    }
+    request.end_to_yield(row, sys::clock::monotonic_ms());
     yields
 }
 
@@ -294,24 +284,15 @@ pub(super) enum Kind {
 pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> bool {
     const LONGEST_PAUSE_MS: u64 = 16;
     let (Some(ledger), Some(row)) = (ledger(), row()) else { return false };
-    let since_ms = sys::clock::monotonic_ms();
-    let patience_ms = ledger.patience_ms();
     WAITED.store(1, Ordering::Relaxed);
     let was_in_vain = WAITED_IN_VAIN_AT_MS.load(Ordering::Relaxed);
     let is_probe = kind == Kind::Mapping
         && was_in_vain != 0
-        && since_ms.saturating_sub(was_in_vain) < patience_ms.saturating_mul(10);
-    // More than all will never be there, and its own limit is in the way however long it waits.
-    let can_never_be = row.charge().saturating_add(bytes) > ledger.budget();
-    let mut pause_ms = 1;
-    let mut got = false;
-    while patience_ms > 0 && !can_never_be && !is_probe && !standing::is_under_way() {
-        if row.waiting_since_ms() == 0 {
-            row.begin_to_wait(bytes, since_ms);
-        }
-        if ledger.is_to_be_refused(row, since_ms, sys::clock::monotonic_ms()) {
-            break;
-        }
+        && sys::clock::monotonic_ms().saturating_sub(was_in_vain) < ledger.patience_ms().saturating_mul(10);
+    let (mut request, mut pause_ms, mut got) = (Wait::new(), 1, false);
+    while !standing::is_under_way()
+        && request.goes_on(ledger, row, bytes, !is_probe, sys::clock::monotonic_ms())
+    {
         sys::clock::sleep_ms(pause_ms);
         pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
         if again() {
@@ -320,14 +301,14 @@ pub(super) fn wait(bytes: u64, kind: Kind, again: &mut dyn FnMut() -> bool) -> b
         }
     }
     let now_ms = sys::clock::monotonic_ms();
-    WAITED.store(now_ms.saturating_sub(since_ms) + 1, Ordering::Relaxed);
+    WAITED.store(request.waited_ms(now_ms) + 1, Ordering::Relaxed);
     if !got {
         row.note_refusal(bytes);
         if kind == Kind::Mapping && !is_probe {
             WAITED_IN_VAIN_AT_MS.store(now_ms.max(1), Ordering::Relaxed);
         }
     }
-    ledger.end_to_wait(row, Some(now_ms).filter(|_| !got && !is_probe));
+    request.end(ledger, row, !got && !is_probe, now_ms);
     REFUSED.store(!got, Ordering::Relaxed);
     got
 }

@@ -277,8 +277,10 @@ mod tests {
 
     #[test]
     fn the_status_lies_in_c_as_it_lies_here() {
-        let fields =
-            fields!(size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease, waiting_ms);
+        let fields = fields!(
+            size, limit, in_use, headroom, refusals, measure, source, armed, reserved, budget, lease,
+            waiting_ms
+        );
         let mut program = String::from("#include <oomguard.h>\nstatic struct oomguard_status *status;\n");
         let mut expect = |what: String, is: usize| {
             program += &format!("_Static_assert({what} == {is}, \"{what} is {is} in Rust\");\n");

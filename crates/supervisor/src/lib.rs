@@ -51,6 +51,7 @@
 use oomguard_core::limit::{Limit, ParseLimitError};
 use oomguard_core::{
     cgroup, contract, forms, growth, ledger, message, names, overrun, record, resolution, shortage, text,
+    wait,
 };
 
 #[cfg(fuzzing)]

@@ -15,6 +15,7 @@ use crate::contract::Measure;
 use crate::growth::{Grant, Growth, Looks, Use, id_of, is_alive, unasked};
 use crate::ledger::{Ledger, Row, Seen};
 use crate::shortage::LEAST_STEP_BYTES;
+use crate::wait;
 
 /// What came of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +31,7 @@ pub(super) enum Answer {
 /// How a thread stands that may have to wait for others who share its budget. All zero: it does not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wait {
-    /// Since when it waits for what others have; zero while it does not.
-    since_ms: u64,
-    /// Since when it lets another one go first; zero while it does not.
-    yields_since_ms: u64,
-    /// For this request it has done so.
-    has_yielded: bool,
+    request: wait::Wait,
     /// When it was refused last after it had waited; zero for never.
     in_vain_at_ms: u64,
     /// It was the budget that had no room for what was refused last: for so many milliseconds, plus one.
@@ -231,7 +227,7 @@ impl Room {
                 // More than all have together.
                 wait.refused_after = 1;
             }
-            wait.end(row);
+            wait.end(ledger, row);
         }
         // Where it is refused, nothing is left to be had without a question; and what is pledged is not for what a limit refuses.
         let goes_up = is_granted && !is_pledged;
@@ -337,23 +333,11 @@ impl Wait {
         self.refused_after.checked_sub(1)
     }
 
-    /// Whether it lets another one go first, for as long as the patience lasts: see `Ledger::has_to_yield`.
+    /// Whether it lets another one go first.
     fn yields(&mut self, ledger: &Ledger, row: &Row, bytes: u64) -> bool {
-        let now_ms = sys::clock::monotonic_ms();
-        let is_over = now_ms.saturating_sub(self.yields_since_ms) >= ledger.patience_ms();
-        let may_yield = self.since_ms == 0 && !self.has_yielded && ledger.patience_ms() > 0;
-        let yields =
-            may_yield && !(self.yields_since_ms != 0 && is_over) && ledger.has_to_yield(row, bytes, now_ms);
-        if yields && self.yields_since_ms == 0 {
-            row.begin_to_yield(bytes, now_ms);
-            self.yields_since_ms = now_ms.max(1);
-        }
+        let yields = self.request.yields(ledger, row, bytes, sys::clock::monotonic_ms());
         if yields {
             LOOKS.take_from_the_dead(ledger);
-        } else if self.yields_since_ms != 0 {
-            row.end_to_yield(now_ms);
-            self.yields_since_ms = 0;
-            self.has_yielded = true;
         }
         yields
     }
@@ -363,41 +347,29 @@ impl Wait {
         /// Who was refused asks again, by other means: an allocator by mmap(2) after brk(2). That is the same request.
         const BY_OTHER_MEANS_MS: u64 = 1000;
         let now_ms = sys::clock::monotonic_ms();
-        let patience_ms = ledger.patience_ms();
-        // More than all will never be there.
-        let can_never_be = row.charge().saturating_add(bytes) > ledger.budget();
-        let is_probe = self.since_ms == 0
+        let is_probe = !self.request.is_waiting()
             && self.in_vain_at_ms != 0
             && now_ms.saturating_sub(self.in_vain_at_ms) < BY_OTHER_MEANS_MS;
-        if self.since_ms == 0 && patience_ms > 0 && !can_never_be && !is_probe {
-            row.begin_to_wait(bytes, now_ms);
-            self.since_ms = now_ms.max(1);
-        }
-        if self.since_ms != 0 && !ledger.is_to_be_refused(row, self.since_ms, now_ms) {
+        if self.request.goes_on(ledger, row, bytes, !is_probe, now_ms) {
             return true;
         }
         if !is_probe {
-            self.waited_ms = if self.since_ms == 0 { 0 } else { now_ms.saturating_sub(self.since_ms) };
+            (self.waited_ms, self.in_vain_at_ms) = (self.request.waited_ms(now_ms), now_ms.max(1));
         }
         self.refused_after = self.waited_ms.saturating_add(1);
         row.note_refusal(bytes);
-        if !is_probe {
-            self.in_vain_at_ms = now_ms.max(1);
-            ledger.note_movement(now_ms);
-        }
+        self.request.end(ledger, row, !is_probe, now_ms);
         false
     }
 
     /// It waits no longer.
-    fn end(&mut self, row: &Row) {
-        if self.since_ms != 0 {
-            row.end_to_wait();
-        }
-        (self.since_ms, self.has_yielded) = (0, false);
+    fn end(&mut self, ledger: &Ledger, row: &Row) {
+        self.request.end(ledger, row, false, sys::clock::monotonic_ms());
     }
 
     /// The same as nobody can be kept waiting.
     pub(super) fn hurry(&mut self) {
-        (self.has_yielded, self.in_vain_at_ms) = (true, sys::clock::monotonic_ms().max(1));
+        self.request.hurry();
+        self.in_vain_at_ms = sys::clock::monotonic_ms().max(1);
     }
 }

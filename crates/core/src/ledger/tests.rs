@@ -1,3 +1,4 @@
+use super::row::MOST_BYTES;
 use super::*;
 use proptest::prelude::*;
 
