@@ -163,7 +163,7 @@ fn tell(id: Id, tid: u32, signal: i32) -> bool {
     sys::signals::queue_to_thread(id.pid(), tid, told).is_ok()
 }
 
-fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
+pub(super) fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

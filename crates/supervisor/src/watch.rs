@@ -5,6 +5,7 @@
 use super::charges::{Charges, Holdings, held_throughout, sum_of};
 use super::look::{Over, send, tell};
 use super::race::{Race, edge};
+use super::stillness::threads_of;
 use super::sys;
 use super::sys::memory::MemoryUse;
 use crate::cgroup::Filling;
@@ -115,6 +116,8 @@ impl Asked {
     }
 }
 
+/// So many of its threads come first.
+const MOST_THREADS: usize = 64;
 /// How soon one who was asked to leave must have begun to.
 const OBEYS_WITHIN: Duration = Duration::from_millis(50);
 /// So much processor time it may use until then, where it has to wait for one.
@@ -194,7 +197,7 @@ pub(super) fn start(
 impl Watch {
     /// Until nobody has the budget any more. Whoever stands still then goes on, as this thread ends.
     fn run(mut self) {
-        sys::turns::take_short_turns();
+        sys::turns::come_first();
         loop {
             let pause = self.look();
             self.race.let_go_on(self.asked.is_some() || self.over_since.is_some());
@@ -437,6 +440,8 @@ impl Watch {
             at_ms: sys::clock::monotonic_ms(),
         };
         self.notes.state.lock().left.push(over);
+        // Nobody is served by its having to wait for a processor.
+        threads_of(id.pid()).take(MOST_THREADS).for_each(sys::turns::let_come_first);
         tell(pidfd.as_ref(), id.pid(), ASKED_TO_LEAVE);
         self.race.spare(id);
         let processor_ns = sys::proc::processor_ns_of(id.pid()).unwrap_or(0);
