@@ -4,6 +4,7 @@
 use super::descendants;
 use super::race::{Looked, Race};
 use super::sys;
+use super::threads::memory_of;
 use crate::cgroup::Filling;
 use crate::contract::Measure;
 use crate::growth::{id_of, is_alive};
@@ -184,8 +185,12 @@ impl Charges {
                 continue;
             }
             self.looked.insert(id, (Instant::now(), life.faults));
-            let memory = sys::memory::memory_use_of(id.pid());
-            let Some(held) = memory.of(Measure::Resident) else { continue };
+            let memory = memory_of(id.pid());
+            let Some(held) = memory.of(Measure::Resident) else {
+                // It is about to be gone, and its memory is not yet.
+                charged = charged.saturating_add(row.charge().min(row.lease()));
+                continue;
+            };
             self.has_swapped |= memory.swapped.is_some_and(|bytes| bytes > 0);
             let seen =
                 Seen { data: memory.data.unwrap_or(held), held, in_shared: memory.shared.unwrap_or(0) };

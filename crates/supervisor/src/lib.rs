@@ -110,6 +110,7 @@ mod surroundings;
 mod sys;
 mod target;
 mod terms;
+mod threads;
 // Unsafe code is allowed here: a forked process.
 #[allow(unsafe_code)]
 mod tracer;

@@ -8,6 +8,7 @@
 use super::descendants;
 use super::sys;
 use super::sys::memory::{MemoryUse, Mover, Resource, Untouched, is_marked, marked_standing, settled};
+use super::threads::memory_of;
 use crate::contract::{Cause, Evidence, LAST_WORDS_DEADLINE_MS, LimitSource, Measure};
 use crate::overrun::{AGAIN_MS, Finding, Suspicion, TOLD, most, pause_ms};
 use crate::record::{Claims, HEAD_BYTES, State};
@@ -226,7 +227,7 @@ impl Looker {
             member.due = now + Duration::from_millis(AGAIN_MS);
             return;
         }
-        let memory = sys::memory::memory_use_of(pid);
+        let memory = memory_of(pid);
         let Some(held) = memory.held() else {
             // A zombie has no memory any more; one whose files may not be read is not looked at.
             member.standing = if pid == self.worker { Standing::Alive } else { Standing::Gone };

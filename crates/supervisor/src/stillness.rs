@@ -6,6 +6,7 @@
 
 use super::sys;
 use super::sys::signals::Arrival;
+use super::threads::threads_of;
 use crate::growth::{id_of, is_alive};
 use crate::ledger::{Id, Row};
 use crate::overrun::{STAND_STILL, STILL_SIGNAL};
@@ -161,11 +162,6 @@ fn tell(id: Id, tid: u32, signal: i32) -> bool {
     let sender = sys::process::pid();
     let told = Arrival { signal, code: libc::SI_QUEUE, sender, user: 0, value: STAND_STILL };
     sys::signals::queue_to_thread(id.pid(), tid, told).is_ok()
-}
-
-pub(super) fn threads_of(pid: u32) -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 use super::charges::{Charges, Holdings, held_throughout, sum_of};
 use super::look::{Over, send, tell};
 use super::race::{Race, edge};
-use super::stillness::threads_of;
 use super::sys;
 use super::sys::memory::MemoryUse;
+use super::threads::threads_of;
 use crate::cgroup::Filling;
 use crate::contract::{Cause, LAST_WORDS_DEADLINE_MS};
 use crate::growth::is_alive;

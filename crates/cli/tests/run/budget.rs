@@ -510,7 +510,41 @@ int main(void) {
 }
 "#;
 
+/// `program MARK`: its first thread ends, and another one holds 60 MiB.
+const HEADLESS: &str = r#"
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static const char *mark;
+static void *hold(void *first) {
+    pthread_join(*(pthread_t *)first, 0);
+    memset(malloc(60 << 20), 1, 60 << 20);
+    creat(mark, 0600);
+    return pause(), first;
+}
+int main(int count, char **words) {
+    static pthread_t first, second;
+    mark = words[1];
+    first = pthread_self();
+    if (pthread_create(&second, 0, hold, &first)) return 2;
+    pthread_exit(0);
+}
+"#;
+
 pub fn add_to(trials: &mut Vec<Trial>) {
+    add(trials, "a_process_keeps_what_it_has_when_its_first_thread_ends", || {
+        let place = Marks::new("headless");
+        let Some(compiler) = c::c() else { return };
+        let program = compile(&compiler, &place.0, HEADLESS, "program", &["-pthread"]);
+        let both = "\"$1\" \"$2/it-holds\" & p=$!; while ! [ -e \"$2/it-holds\" ]; do kill -0 $p || exit 9; sleep .01; done; \
+                    \"$0\" role want \"$2\" 60 1 0; kill -9 $p";
+        let arguments = [&program, &place.0].map(|path| path.to_str().unwrap());
+        let seen = script(&["--budget", "100Mi", "--patience", "100ms"], both, &arguments);
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "refused\n"), "{}", seen.stderr);
+    });
     add(trials, "the_status_tells_for_how_long_a_thread_waits", || {
         let place = Marks::new("waiter");
         let Some(compiler) = c::c() else { return };

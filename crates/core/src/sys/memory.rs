@@ -350,7 +350,12 @@ impl MemoryUse {
 
 /// What this process uses now; all unknown where there is no `/proc`. About 15 µs.
 pub fn memory_use() -> MemoryUse {
-    read_status(c"/proc/self/status", |_| {})
+    let found = read_status(c"/proc/self/status", |_| {});
+    if found.resident.is_none() && found.threads.is_some() {
+        // The first thread has ended, and uses nothing.
+        return read_status(c"/proc/thread-self/status", |_| {});
+    }
+    found
 }
 
 /// The process that thread `tid` belongs to, and what it uses; unknown where it is gone or there is no `/proc`.

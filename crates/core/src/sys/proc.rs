@@ -137,11 +137,12 @@ pub fn life_of(pid: u32) -> Option<Life> {
     let path = proc_path(pid, "stat");
     let path = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()).ok()?;
     let len = super::fd::open_to_read(path)?.read(&mut stat);
-    // The faults are the 10th field, the start is the 22nd.
+    // The faults are the 10th field, the number of threads the 20th, the start the 22nd.
     let mut fields = parts(behind_name(stat.get(..len)?)?, b' ');
-    let is_alive = !matches!(fields.next()?, b"Z" | b"X");
+    let has_ended = matches!(fields.next()?, b"Z" | b"X");
     let faults = leading_number(fields.nth(6)?)?;
-    Some(Life { is_alive, start: leading_number(fields.nth(11)?)?, faults })
+    let threads = leading_number(fields.nth(9)?)?;
+    Some(Life { is_alive: !has_ended || threads > 1, start: leading_number(fields.nth(1)?)?, faults })
 }
 
 /// This process's number where `/proc` is from, which may be another namespace than its own.
