@@ -49,7 +49,7 @@ struct Written {
     /// What each had written by then, and what its children had been given that it has waited for: their files count as its own
     /// from then on.
     before: HashMap<Id, (u64, u64)>,
-    /// Who has written most of what it has needed since, to files in memory that it has open.
+    /// Who has written most to files in memory that it has open, where those who did have written most of what it has needed since.
     writer: Option<Id>,
 }
 
@@ -137,13 +137,17 @@ impl Charges {
         });
         let grown = container.needed.saturating_sub(*needed);
         // What goes to a pipe or to a disk fills nothing.
-        let fills = |(id, bytes): &(Id, u64)| {
-            grown > 0 && *bytes > grown / 2 && largest_written_file_of(id.pid()) > grown / 2
+        let part = |(id, bytes): (Id, u64)| {
+            let may_fill = grown > 0 && bytes > grown / 16;
+            let part = if may_fill { bytes.min(largest_written_file_of(id.pid())) } else { 0 };
+            (part > grown / 16).then_some((id, part))
         };
-        *writer = written.filter(fills).max_by_key(|(_, bytes)| *bytes).map(|(id, _)| id);
+        let parts: Vec<(Id, u64)> = written.filter_map(part).collect();
+        let is_theirs = parts.iter().map(|(_, part)| *part).fold(0, u64::saturating_add) > grown / 2;
+        *writer = parts.into_iter().max_by_key(|(_, part)| *part).filter(|_| is_theirs).map(|(id, _)| id);
     }
 
-    /// Who has written to files most of what the container needs since it is nearly full.
+    /// Who has written most to files in memory, if that is why the container is nearly full.
     pub(super) fn writer(&self) -> Option<Id> {
         self.written.writer.filter(|id| is_alive(*id))
     }
