@@ -92,7 +92,7 @@ impl Charges {
             own: id_of(own).unwrap_or(Id::new(own, 0)),
             mark,
             seen,
-            looked: HashMap::new(),
+            looked: Looked::default(),
             held: HashMap::new(),
             forked: Forked::default(),
             written: Written::default(),
@@ -116,6 +116,7 @@ impl Charges {
         let near = container.filter(|container| container.left() < container.limit / 8);
         let Some(container) = near else {
             self.written = Written::default();
+            self.looked.written.clear();
             return;
         };
         let Written { needed, before, writer } = &mut self.written;
@@ -127,6 +128,7 @@ impl Charges {
             let children = || sys::proc::childrens_pages_of(id.pid());
             let all = || Some(sys::proc::written_by(id.pid())?.saturating_add(row.shared_to_come()));
             let now = all()?;
+            self.looked.written.insert(id, sys::proc::written_by(id.pid()).unwrap_or(u64::MAX));
             let before = before.entry(id).or_insert_with(|| (now, children()));
             // In this order: whoever is waited for after that is seen the next time.
             if before.0 != now && before.1 != children() {
@@ -177,18 +179,18 @@ impl Charges {
                 if is_alive(id) {
                     continue;
                 }
-                self.looked.remove(&id);
+                self.looked.pages.remove(&id);
                 let taken = self.ledger.take_from(row, id, sys::clock::monotonic_ms()).unwrap_or(0);
                 given_back = given_back.saturating_add(taken);
                 continue;
             };
             let is_idle =
                 |(at, faults): &(Instant, u64)| *faults == life.faults && at.elapsed() < UNSEEN_AT_MOST;
-            if has_much_room && self.looked.get(&id).is_some_and(is_idle) {
+            if has_much_room && self.looked.pages.get(&id).is_some_and(is_idle) {
                 charged = charged.saturating_add(row.charge().min(row.lease()));
                 continue;
             }
-            self.looked.insert(id, (Instant::now(), life.faults));
+            self.looked.pages.insert(id, (Instant::now(), life.faults));
             let memory = memory_of(id.pid());
             let Some(held) = memory.of(Measure::Resident) else {
                 // It is about to be gone, and its memory is not yet.
@@ -354,7 +356,7 @@ impl Charges {
         let new = descendants::arrivals(&mut self.seen);
         let mut members: HashSet<u32> =
             self.ledger.taken_rows().filter_map(|row| row.id()).map(Id::pid).collect();
-        self.looked.retain(|id, _| members.contains(&id.pid()));
+        self.looked.pages.retain(|id, _| members.contains(&id.pid()));
         self.held.retain(|id, _| members.contains(&id.pid()));
         self.shares.retain(|id, _| members.contains(&id.pid()));
         for pid in new.into_iter().filter(|pid| *pid != self.own.pid()) {

@@ -11,8 +11,14 @@ use crate::ledger::{Id, Ledger, Row};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// When each process was looked at last, and how many pages it had been given by then: who has got none since holds no more.
-pub(super) type Looked = HashMap<Id, (Instant, u64)>;
+/// What was known of each process at the last look.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// When it was looked at, and how many pages it had been given by then: who has got none since holds no more.
+    pub(super) pages: HashMap<Id, (Instant, u64)>,
+    /// What it had written to files, where the container is nearly full.
+    pub(super) written: HashMap<Id, u64>,
+}
 
 pub(super) struct Race {
     ledger: &'static Ledger,
@@ -251,7 +257,10 @@ impl Race {
         // What others were granted, and fill meanwhile, is no longer there for them.
         let others = self.ledger.taken_rows().filter_map(|row| Some((row.id()?, row)));
         let may_fill = |(id, row): &(Id, &'static Row)| {
-            is_loose(id, row) && (granted_beside(row) >= 1 << 20 || has_got_pages(*id, looked, few_pages))
+            is_loose(id, row)
+                && (granted_beside(row) >= 1 << 20
+                    || has_got_pages(*id, looked, few_pages)
+                    || has_written(*id, looked))
         };
         let others: Vec<(Id, &'static Row)> = others.filter(may_fill).filter(is_other).collect();
         let heirs = if is_theirs { &heirs[..] } else { &[] };
@@ -356,8 +365,16 @@ fn granted_beside(row: &Row) -> u64 {
 }
 
 fn has_got_pages(id: Id, looked: &Looked, few: u64) -> bool {
-    let before = looked.get(&id).map_or(0, |(_, faults)| *faults);
+    let before = looked.pages.get(&id).map_or(0, |(_, faults)| *faults);
     sys::proc::life_of(id.pid()).is_some_and(|life| life.faults > before.saturating_add(few))
+}
+
+/// It may be to a file in memory, which nobody need ask for.
+fn has_written(id: Id, looked: &Looked) -> bool {
+    const MUCH: u64 = 1 << 20;
+    let more =
+        |before: &u64| sys::proc::written_by(id.pid()).is_some_and(|now| now - before.min(&now) >= MUCH);
+    looked.written.get(&id).is_some_and(more)
 }
 
 /// What it shares with its parent, and what it has mapped and not touched.
@@ -399,12 +416,13 @@ mod tests {
         // Not before they are programs of their own, which have got pages.
         let is_program =
             |id: &Id| std::fs::read(format!("/proc/{}/comm", id.pid())).is_ok_and(|name| name == b"sleep\n");
-        let has_begun = |id: &Id| is_program(id) && has_got_pages(*id, &Looked::new(), 0);
+        let has_begun = |id: &Id| is_program(id) && has_got_pages(*id, &Looked::default(), 0);
         wait_until("the sleepers begin", || ids.iter().take(3).all(has_begun));
         let rows: Vec<usize> = ids.iter().map(|id| ledger.take_row(*id).unwrap()).collect();
         ledger.row(rows[2]).unwrap().note_leaving();
         let mut race = Race::new(ledger, 2);
-        let looked = Looked::from([(ids[1], (Instant::now(), u64::MAX))]);
+        let pages = HashMap::from([(ids[1], (Instant::now(), u64::MAX))]);
+        let looked = Looked { pages, ..Looked::default() };
         assert!(!race.hold(0, &looked), "nobody has forked");
         race.is_on = true;
         assert!(race.hold(0, &looked));
