@@ -128,7 +128,7 @@ impl Charges {
             let children = || sys::proc::childrens_pages_of(id.pid());
             let all = || Some(sys::proc::written_by(id.pid())?.saturating_add(row.shared_to_come()));
             let now = all()?;
-            self.looked.written.insert(id, sys::proc::written_by(id.pid()).unwrap_or(u64::MAX));
+            self.looked.written.entry(id).or_insert(now);
             let before = before.entry(id).or_insert_with(|| (now, children()));
             // In this order: whoever is waited for after that is seen the next time.
             if before.0 != now && before.1 != children() {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Looked {
     /// When it was looked at, and how many pages it had been given by then: who has got none since holds no more.
     pub(super) pages: HashMap<Id, (Instant, u64)>,
-    /// What it had written to files, where the container is nearly full.
+    /// What it had written to files when the container began to be nearly full.
     pub(super) written: HashMap<Id, u64>,
 }
 
@@ -369,12 +369,12 @@ fn has_got_pages(id: Id, looked: &Looked, few: u64) -> bool {
     sys::proc::life_of(id.pid()).is_some_and(|life| life.faults > before.saturating_add(few))
 }
 
-/// It may be to a file in memory, which nobody need ask for.
+/// It may be to a file in memory, for which nobody need ask; and it is at something.
 fn has_written(id: Id, looked: &Looked) -> bool {
     const MUCH: u64 = 1 << 20;
-    let more =
-        |before: &u64| sys::proc::written_by(id.pid()).is_some_and(|now| now - before.min(&now) >= MUCH);
-    looked.written.get(&id).is_some_and(more)
+    let is_much =
+        |before: &u64| sys::proc::written_by(id.pid()).is_some_and(|now| now.saturating_sub(*before) >= MUCH);
+    looked.written.get(&id).is_some_and(is_much) && matches!(sys::proc::state_of(id.pid()), Some(b'R' | b'D'))
 }
 
 /// What it shares with its parent, and what it has mapped and not touched.

@@ -41,6 +41,7 @@ def write_one_of_four():
     fd = os.memfd_create("filled")
     for _ in range(40):
         os.write(fd, b"1" * MIB)
+        time.sleep(0.02)
     os.write(done, b"1")
     time.sleep(60)
 
