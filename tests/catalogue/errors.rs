@@ -455,6 +455,141 @@ pub const ROLES: &[Role] = &[
         assert_in_c(c"block != NULL", c_block())
     }),
     Role::new("a mapping is refused, unwrap", OUT_OF_MAPPINGS, || large_mapping().unwrap()).says(""),
+    Role::new("a destructor panics while a panic over a large file unwinds", OUT_OF_HEAP, || {
+        let _flushes = PanicsWhenDropped;
+        drop(large_file().unwrap());
+    })
+    .says("")
+    .needs_unwinding(),
+    Role::is_killed(
+        "a panic over a large file is caught, and a destructor panics in another",
+        libc::SIGABRT,
+        || {
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            let _flushes = PanicsWhenDropped;
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("not flushed"),
+    Role::exits(
+        "a panic over a large file is caught, and the lock that is met was poisoned before",
+        101,
+        || {
+            let lock = Mutex::new(());
+            poison(&lock);
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            drop(lock.lock().unwrap());
+        },
+    )
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("PoisonError"),
+    Role::exits(
+        "a panic over a large file is caught, and the lock that is met is poisoned after it",
+        101,
+        || {
+            let lock = Mutex::new(());
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            poison(&lock);
+            drop(lock.lock().unwrap());
+        },
+    )
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("PoisonError"),
+    Role::new("a panic over a large file poisons a lock, and it is met", OUT_OF_HEAP, || {
+        let lock = Mutex::new(());
+        let _ = std::panic::catch_unwind(|| {
+            let _held = lock.lock();
+            drop(large_file().unwrap());
+        });
+        drop(lock.lock().unwrap());
+    })
+    .needs_unwinding()
+    .says(""),
+    Role::exits(
+        "a panic over a large file is caught, then one about something else, and a hook tells both in its own way",
+        101,
+        || {
+            std::panic::set_hook(Box::new(|panic| {
+                eprintln!("The program has crashed: {}", panic.payload().downcast_ref::<String>().map_or("?", String::as_str));
+            }));
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .needs_unwinding()
+    .handling()
+    .says("no row 7"),
+    Role::is_killed(
+        "a panic over a large file is caught, then one about something else, which a hook tells and aborts",
+        libc::SIGABRT,
+        || {
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            std::panic::set_hook(Box::new(|panic| {
+                eprintln!("{panic}");
+                abort()
+            }));
+            panic!("no row {}", black_box(7));
+        },
+    )
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("no row 7"),
+    Role::exits("a panic over a large file is caught in a thread that works on, and main says 4", 4, || {
+        let (has_caught, is_caught) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            let _ = has_caught.send(());
+            loop {
+                thread::park();
+            }
+        });
+        let _ = is_caught.recv();
+        exit(4);
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("OutOfMemory"),
+    Role::exits("a panic over a large file is caught, and a thread is joined that ended before", 101, || {
+        let thread = thread::spawn(|| std::panic::resume_unwind(Box::new(7)));
+        while !thread.is_finished() {
+            thread::yield_now();
+        }
+        let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+        thread.join().unwrap();
+    })
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("Any { .. }"),
+    Role::exits(
+        "a panic over a large file is caught, and a channel has nobody at its other end",
+        101,
+        || {
+            let (_, receiver) = std::sync::mpsc::channel::<()>();
+            let _ = std::panic::catch_unwind(|| drop(large_file().unwrap()));
+            receiver.recv().unwrap();
+        },
+    )
+    .needs_unwinding()
+    // Less than what is asked for, and room for a backtrace.
+    .limit("152Mi")
+    .handling()
+    .says("RecvError"),
     // Handled, and ended for another reason later.
     Role::exits("a thread panics over a large file, and main does without it and says 4 later", 4, || {
         let _ = thread::spawn(|| drop(large_file().unwrap())).join();
@@ -644,6 +779,25 @@ fn ends_with_hook(code: i32) {
         eprintln!("crash: {panic}");
         exit(code)
     }));
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("not flushed");
+    }
+}
+
+/// A panic about no memory poisons it, and says nothing.
+fn poison(lock: &Mutex<()>) {
+    let _ = thread::scope(|scope| {
+        let holder = scope.spawn(|| {
+            let _held = lock.lock();
+            std::panic::resume_unwind(Box::new(7));
+        });
+        holder.join()
+    });
 }
 
 /// A file of nothing but a hole, read whole.

@@ -13,6 +13,8 @@ use oomguard_core::sys;
 static READ_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WRITTEN_BEFORE: AtomicU64 = AtomicU64::new(0);
 static WAITS_BEFORE: AtomicU64 = AtomicU64::new(0);
+/// How long it had run, in milliseconds.
+static RUN_BEFORE_MS: AtomicU64 = AtomicU64::new(0);
 static TID: AtomicU32 = AtomicU32::new(0);
 static HAS_STARTED_THREAD: AtomicBool = AtomicBool::new(false);
 
@@ -49,7 +51,9 @@ pub(super) fn begin(bytes: u64) {
     let is_possible = armed().is_none_or(|armed| armed.could_hold(bytes));
     let written = if is_possible { u64::MAX } else { WRITTEN.get(sys::process::bytes_written) };
     WRITTEN_BEFORE.store(written, Relaxed);
-    WAITS_BEFORE.store(if filter::may_ask() { sys::process::thread_waits() } else { 0 }, Relaxed);
+    let (waits, run_ms) = if filter::may_ask() { doings_here() } else { (0, 0) };
+    WAITS_BEFORE.store(waits, Relaxed);
+    RUN_BEFORE_MS.store(run_ms, Relaxed);
     HAS_STARTED_THREAD.store(false, Relaxed);
     TID.store(sys::process::tid(), Relaxed);
 }
@@ -96,15 +100,33 @@ pub(super) fn note_thread() {
 
 /// Whether it was this thread that was refused, and it has waited since.
 fn has_waited_here() -> bool {
-    waits_here().is_some_and(|waits| waits > 0)
+    since_here().is_some_and(|(waits, _)| waits > 0)
 }
 
-/// The same, and it has neither waited nor started a thread.
+/// The same, and it has neither waited, nor started a thread, nor looked again and again whether others are done.
 pub(super) fn has_stayed_here() -> bool {
-    waits_here() == Some(0) && !HAS_STARTED_THREAD.load(Relaxed)
+    let limit = armed().and_then(|armed| armed.limit.bytes()).unwrap_or(0);
+    since_here().is_some_and(|(waits, run_ms)| waits == 0 && run_ms <= way_out_ms(limit))
+        && !HAS_STARTED_THREAD.load(Relaxed)
 }
 
-fn waits_here() -> Option<u64> {
-    (TID.load(Relaxed) == sys::process::tid() && filter::may_ask())
-        .then(|| sys::process::thread_waits().saturating_sub(WAITS_BEFORE.load(Relaxed)))
+/// What it takes to give `bytes` back and to leave, in milliseconds.
+pub(super) fn way_out_ms(bytes: u64) -> u64 {
+    /// What freeing a MiB takes, and the rest: some times what was measured.
+    const NS_PER_MIB: u64 = 250_000;
+    const OTHERWISE_MS: u64 = 30;
+    (bytes >> 20).saturating_mul(NS_PER_MIB) / 1_000_000 + OTHERWISE_MS
+}
+
+/// How often the calling thread has waited, and how long it has run.
+fn doings_here() -> (u64, u64) {
+    (sys::process::thread_waits(), sys::clock::thread_processor_ns() / 1_000_000)
+}
+
+/// The same since the refusal, where it was this thread that was refused.
+fn since_here() -> Option<(u64, u64)> {
+    (TID.load(Relaxed) == sys::process::tid() && filter::may_ask()).then(|| {
+        let (waits, run_ms) = doings_here();
+        (waits.saturating_sub(WAITS_BEFORE.load(Relaxed)), run_ms.saturating_sub(RUN_BEFORE_MS.load(Relaxed)))
+    })
 }

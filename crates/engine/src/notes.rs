@@ -112,11 +112,7 @@ impl Since {
     /// The same after a request that can never be met, which is missing at any time: no more work than it takes to give
     /// `bytes` back and to leave.
     pub(super) fn is_straight_way_out(self, bytes: u64) -> bool {
-        /// What freeing a MiB takes, and the rest: some times what was measured.
-        const NS_PER_MIB: u64 = 250_000;
-        const OTHERWISE_MS: u64 = 30;
-        let releasing_ms = (bytes >> 20).saturating_mul(NS_PER_MIB) / 1_000_000;
-        self.is_way_out() && self.processor_ms <= releasing_ms.saturating_add(OTHERWISE_MS)
+        self.is_way_out() && self.processor_ms <= gone_on::way_out_ms(bytes)
     }
 
     /// Whether it has slept so long: who is on the way out does not. One that never waits only lacks a processor.
@@ -272,7 +268,8 @@ pub struct Noted {
     /// The time since then, in milliseconds.
     pub ms_since: u64,
     pub(super) since: Since,
-    /// By the thread that asks, where it is the refused one, and has neither waited nor started a thread since; by all otherwise.
+    /// By the thread that asks, where it is the refused one, and has neither waited, nor run for long, nor started a thread since; by
+    /// all otherwise.
     pub allocations_since: u64,
     pub bytes_since: u64,
     /// By the thread that asks, where it is the refused one.

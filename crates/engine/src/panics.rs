@@ -3,9 +3,9 @@
 
 use super::notes::{self, Kept};
 use super::thrown::{self, Known, Thrown, Words};
-use super::{judge, refused, rust, standstill, threads, written};
+use super::{filter, judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use oomguard_core::contract::Cause;
 use oomguard_core::message::{PanicPiece, PanicWords, fails_otherwise, speaks_of_a_thread};
 use oomguard_core::report::Request;
@@ -14,11 +14,16 @@ use oomguard_core::sys::local::Zeroed;
 
 /// What this thread's panic has said so far. All bytes zero is its first state.
 struct Here {
-    words: Cell<u8>,
+    words: Cell<u16>,
+    /// The same of the panic before it, and of the one before that.
+    before: Cell<u16>,
+    first: Cell<u16>,
     /// The message is over: what follows are the names of functions.
     is_over: Cell<bool>,
     /// What these words are of has been thrown: who throws next has another message.
     is_thrown: Cell<bool>,
+    /// The same, and something was said since: perhaps what the next one is about, by a hook that does not say where it was.
+    was_thrown: Cell<bool>,
     /// The refusals of this thread when the message began.
     refusals_before: Cell<u32>,
     /// When it said something last, in monotonic milliseconds.
@@ -34,7 +39,7 @@ unsafe impl Zeroed for Here {}
 oomguard_core::thread_own!(fn here() -> Here, "oomguard_panic_here");
 
 /// What the last panic of any thread has said; zero where none has since something was refused.
-static LAST: AtomicU8 = AtomicU8::new(0);
+static LAST: AtomicU16 = AtomicU16::new(0);
 /// Which thread's, and in which process: a child that is forked has not panicked.
 static LAST_TID: AtomicU32 = AtomicU32::new(0);
 static LAST_IN: AtomicU32 = AtomicU32::new(0);
@@ -46,7 +51,22 @@ static LAST_REFUSED: Kept = Kept::new();
 /// What had been allocated when that panic wrote last, its backtrace included.
 static LAST_ALLOCATED: AtomicU64 = AtomicU64::new(0);
 /// The same as `LAST`, of a panic that its thread has caught, and has written something since.
-static CAUGHT: AtomicU8 = AtomicU8::new(0);
+static CAUGHT: AtomicU16 = AtomicU16::new(0);
+/// A panic about something else has left its traces for ever: what is poisoned, or was awaited, may be so for that. Not of one
+/// process alone, as a child that is forked has them from its parent.
+static WAS_OTHER: AtomicBool = AtomicBool::new(false);
+
+/// What tells in a panic that it was not about something else.
+const NOT_OTHER: PanicWords = PanicWords(!(PanicWords::SOMETHING.0 | PanicWords::TRY_AGAIN.0));
+
+/// The last panic is about to be forgotten, for another one or for good.
+#[inline(never)]
+fn note_other() {
+    let last = PanicWords(LAST.load(Relaxed));
+    if last.0 != 0 && !last.has(NOT_OTHER) {
+        WAS_OTHER.store(true, Relaxed);
+    }
+}
 
 // Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
 
@@ -65,6 +85,7 @@ pub(super) fn forget() -> bool {
     if is_anothers && last(UNCAUGHT_LASTS_MS).is_some() {
         return false;
     }
+    note_other();
     LAST.store(0, Relaxed);
     CAUGHT.store(0, Relaxed);
     LAST_REFUSED.set(None);
@@ -240,13 +261,15 @@ pub(super) fn hear_thrown(thrown: Thrown) {
     if may_matter && refused::count() != 0 {
         let is_thrown_on = THROWN.meet(thrown);
         note_thrown(thrown.exception, thrown.words(), is_thrown_on);
+    } else {
+        WAS_OTHER.store(true, Relaxed);
     }
 }
 
 /// It is thrown by what lies at `block`: these words, which may be the ones that were thrown before.
 fn note_thrown(block: usize, words: Words, is_thrown_on: bool) {
     let (blocks, here) = (blocks(), here());
-    let is_new = !has_spoken() || here.is_thrown.get();
+    let is_new = !has_spoken() || here.is_thrown.get() || here.was_thrown.get();
     let text = if is_thrown_on { None } else { words.text() };
     if let Some(text) = text {
         if is_new {
@@ -265,6 +288,7 @@ fn note_thrown(block: usize, words: Words, is_thrown_on: bool) {
         return;
     }
     here.is_thrown.set(true);
+    here.was_thrown.set(true);
     blocks.thrown.set(block);
 }
 
@@ -277,6 +301,7 @@ fn has_spoken() -> bool {
     here().words.get() != 0
 }
 
+#[inline(never)]
 fn hear_unsaid(text: &[u8]) {
     written::listen_closely();
     hear_piece(&PanicPiece { begins: true, says: text, ends: true }, refused::count_here());
@@ -287,7 +312,7 @@ fn hear_unsaid(text: &[u8]) {
 pub(super) fn hear_unboxed() {
     forget_blocks_before(0);
     // What was thrown was an earlier one's, unless it is there still, and nothing has come since.
-    let is_this_ones = !here().is_thrown.get() || blocks().last.is(blocks().thrown.get());
+    let is_this_ones = !here().was_thrown.get() || blocks().last.is(blocks().thrown.get());
     let has_spoken = has_spoken() && is_this_ones;
     // valgrind would tell of a block that C code has given back.
     if has_spoken || !may_read() || sys::valgrind::is_running() {
@@ -307,21 +332,35 @@ pub(super) fn hear_unboxed() {
 fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {
     let here = here();
     if piece.begins {
+        note_other();
         here.is_over.set(false);
         here.is_thrown.set(false);
+        here.was_thrown.set(false);
+        here.first.set(here.before.replace(here.words.get()));
         // A thread without its signal stack does not get over that panic: the next one is only how it ends.
         here.words.set(here.words.get() & PanicWords::SIGNAL_STACK.0);
         here.refusals_before.set(refusals_here);
     }
-    if here.is_over.get() {
-        // std's own last line comes behind the backtrace.
-        if PanicWords::of(piece.says).has(PanicWords::NOT_STARTED) {
-            here.words.set(here.words.get() | PanicWords::NOT_STARTED.0);
+    let mut says = PanicWords::of(piece.says);
+    let is_over = here.is_over.get();
+    if is_over {
+        // What comes behind the backtrace: std's own last line, and what a hook says of the next panic in its own way.
+        says.0 &= PanicWords::NOT_STARTED.0 | PanicWords::CANNOT_UNWIND.0 | PanicWords::IN_CLEANUP.0;
+        if says.0 == 0 {
+            return;
         }
-        return;
     }
     let before = PanicWords(here.words.get());
-    let mut words = before.and(PanicWords::of(piece.says));
+    let mut words = before.and(says);
+    // What cannot go on, or began in a destructor, ends for what came before. A hook that does not say where it was adds this
+    // message to the last one.
+    let is_added = here.was_thrown.get();
+    if words.has(PanicWords::CANNOT_UNWIND) && !is_added {
+        words.0 |= here.before.get();
+    }
+    if words.has(PanicWords::IN_CLEANUP) {
+        words.0 |= if is_added { here.before.get() } else { here.first.get() };
+    }
     // Of a thread that could be had now, or that was refused long ago, the words are not.
     if !before.has(PanicWords::THREAD) {
         let says_std = words.has(PanicWords::THREAD) && threads::is_one_refused();
@@ -340,16 +379,18 @@ fn note_words(piece: &PanicPiece<'_>, refusals_here: u32) {
         words = words.and(PanicWords::STRAIGHT);
     }
     here.words.set(words.0);
-    here.is_over.set(piece.ends);
+    here.is_over.set(is_over || piece.ends);
     if words != before || piece.begins {
         note_last(words);
     }
 }
 
 fn note_last(words: PanicWords) {
-    // A panic because another thread panicked says no more than that one did.
+    // A panic because of another one says no more than that one did, if that is the only one that there was.
     let heard_before = PanicWords(LAST.load(Relaxed));
-    let is_known_already = words.has(PanicWords::JOINED) && heard_before.0 != 0;
+    let is_of_last = words.has(PanicWords::POISONED)
+        || words.has(PanicWords::JOINED) && LAST_TID.load(Relaxed) != sys::process::tid();
+    let is_known_already = is_of_last && heard_before.0 != 0 && !WAS_OTHER.load(Relaxed);
     // Another thread, which was started with the last memory and did not get its signal stack, does not take the blame
     // off the one that could not be started at all.
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
@@ -371,11 +412,13 @@ fn note_last(words: PanicWords) {
 /// This thread writes and does not panic: what its last panic said has had its effect.
 pub(super) fn is_over_here() {
     let here = here();
+    note_other();
     // Between a panic that nobody catches and the end std writes nothing.
     if here.words.get() != 0 && LAST_TID.load(Relaxed) == sys::process::tid() {
         CAUGHT.store(LAST.swap(0, Relaxed), Relaxed);
     }
     here.words.set(0);
+    here.before.set(0);
     here.is_over.set(false);
     standstill::note_gone_on();
 }
@@ -385,7 +428,7 @@ pub(super) fn last(most_ms: u64) -> Option<PanicWords> {
     read(&LAST, most_ms)
 }
 
-fn read(kept: &AtomicU8, most_ms: u64) -> Option<PanicWords> {
+fn read(kept: &AtomicU16, most_ms: u64) -> Option<PanicWords> {
     let words = PanicWords(kept.load(Relaxed));
     let ms_since = sys::clock::monotonic_ms().saturating_sub(LAST_AT_MS.load(Relaxed));
     let is_ours = LAST_IN.load(Relaxed) == sys::process::pid();
@@ -394,8 +437,23 @@ fn read(kept: &AtomicU8, most_ms: u64) -> Option<PanicWords> {
 
 /// The same of a panic of another thread, which it has ended, if next to nothing has been allocated since.
 pub(super) fn of_ended_thread(most_ms: u64) -> Option<PanicWords> {
-    let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
-    last(most_ms).filter(|_| is_anothers && nothing_was_done_since())
+    let tid = LAST_TID.load(Relaxed);
+    last(most_ms).filter(|_| tid != sys::process::tid() && nothing_was_done_since() && is_gone(tid))
+}
+
+/// Whether a thread has ended, or does within a moment.
+fn is_gone(tid: u32) -> bool {
+    const MOMENT_MS: u64 = 200;
+    // A filter may not know of the question.
+    let may_ask = filter::may_ask();
+    let until = sys::clock::monotonic_ms() + MOMENT_MS;
+    while may_ask && sys::process::has_thread(tid) {
+        if sys::clock::monotonic_ms() > until {
+            return false;
+        }
+        sys::clock::sleep_ms(1);
+    }
+    true
 }
 
 /// The same of one that this thread has caught, and has said something about.

@@ -114,6 +114,7 @@ impl Thrown {
     }
 
     /// What is in it, where that may be up to three words.
+    #[inline(never)]
     pub fn words(self) -> Words {
         let bytes = self.size().filter(|bytes| *bytes <= Words::MOST_BYTES).unwrap_or(0);
         // SAFETY: it is thrown, and nobody has it before it is caught.
@@ -176,6 +177,7 @@ impl Words {
 
     /// The text that they are: a `String`, or a `&'static str`. Others that are as large are neither, as a rule: nothing is found
     /// there, or nothing that speaks of memory.
+    #[inline(never)]
     pub fn text<'a>(&self) -> Option<&'a [u8]> {
         const MOST_CAPACITY: usize = 1 << 20;
         // Where the text is, its length, and its capacity, in whatever order.

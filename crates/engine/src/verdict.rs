@@ -108,7 +108,8 @@ fn of_panic() -> Option<Guilt> {
     let has_said_nothing = panics::of_this_thread().0 == PanicWords::default();
     panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
-    let before = panics::last(panics::UNCAUGHT_LASTS_MS).filter(|_| words.has(PanicWords::JOINED));
+    let is_of_another = words.has(PanicWords::JOINED.and(PanicWords::POISONED));
+    let before = panics::last(panics::UNCAUGHT_LASTS_MS).filter(|_| is_of_another);
     let words = before.map_or(words, |before| before.and(words));
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     // Another thread may have given back by now what this one was refused.

@@ -75,7 +75,7 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long) {
             }
             sys::errno::set_errno(errno);
         }
-        libc::SYS_seccomp => filter::note(),
+        libc::SYS_seccomp => filter::note(first as u32 == libc::SECCOMP_SET_MODE_STRICT),
         _ => {}
     }
 }
@@ -95,7 +95,7 @@ pub extern "C" fn fail_syscall(errno: c_int) -> c_long {
 /// That of prctl(2).
 pub unsafe fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
     if option == libc::PR_SET_SECCOMP {
-        filter::note();
+        filter::note(a == libc::SECCOMP_MODE_STRICT.into());
     }
     match call_real!(PRCTL, Prctl) {
         // SAFETY: the arguments are the caller's, whose contract is the same.

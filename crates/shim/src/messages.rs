@@ -46,6 +46,7 @@ static IS_CHAINED: AtomicBool = AtomicBool::new(false);
 static FAILS_OTHERWISE: AtomicBool = AtomicBool::new(false);
 static FAILS_TO_MAKE: AtomicBool = AtomicBool::new(false);
 static IS_PANIC: AtomicBool = AtomicBool::new(false);
+static IS_IN_CLEANUP: AtomicBool = AtomicBool::new(false);
 static COPES: AtomicBool = AtomicBool::new(false);
 /// What had been refused when it was said that memory is gone, and not got over.
 static ABOUT: Kept = Kept::new();
@@ -84,6 +85,8 @@ fn story() -> Story {
         fails_otherwise: FAILS_OTHERWISE.load(Relaxed),
         fails_to_make: FAILS_TO_MAKE.load(Relaxed),
         is_panic: IS_PANIC.load(Relaxed),
+        is_in_cleanup: IS_IN_CLEANUP.load(Relaxed),
+        was_other_panic: false,
         copes: COPES.load(Relaxed),
     }
 }
@@ -95,6 +98,7 @@ fn put(story: Story) {
     FAILS_OTHERWISE.store(story.fails_otherwise, Relaxed);
     FAILS_TO_MAKE.store(story.fails_to_make, Relaxed);
     IS_PANIC.store(story.is_panic, Relaxed);
+    IS_IN_CLEANUP.store(story.is_in_cleanup, Relaxed);
     COPES.store(story.copes, Relaxed);
     LAST.store(place.map_or(0, |place| place as u8 + 1), Relaxed);
 }
@@ -168,10 +172,14 @@ fn waits() -> u64 {
 /// What was thrown since something was refused.
 static THROWN: Known = Known::new();
 
+/// Something was thrown before that: what it has left half done stays so.
+static WAS_OTHER_PANIC: AtomicBool = AtomicBool::new(false);
+
 /// A program in Rust panics, and has said why, or nothing. One that says nothing is about what it throws: a text, or an error; or
 /// about what another one was, which was caught.
 pub(super) fn note_thrown(thrown: Thrown) {
     if !owner::is_guarded() || !are_read() {
+        WAS_OTHER_PANIC.store(true, Relaxed);
         return;
     }
     let is_thrown_on = THROWN.meet(thrown);
@@ -257,7 +265,7 @@ pub(super) fn said(armed: &Armed) -> Option<Said> {
 
 /// Whether messages are read at all.
 pub(super) fn are_read() -> bool {
-    (refused::count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
+    !super::filter::is_strict() && (refused::count() > 0 || HINTED.load(Relaxed)) && armed().is_some()
 }
 
 /// Whether the program has said a moment ago that memory is gone, and nothing since.
@@ -434,6 +442,7 @@ fn hear_plain(message: &[u8]) {
     if is_what_was_looked_up {
         now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
     } else {
+        now.was_other_panic = WAS_OTHER_PANIC.load(Relaxed);
         now.hear(message);
     }
     // A panic in the system's words for a thread that could not be had.

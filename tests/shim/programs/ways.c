@@ -15,6 +15,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -223,18 +224,26 @@ static void in_threads_that_end_first(void *(*body)(void *)) {
     for (int i = 0; i < 2; i++) while (pthread_tryjoin_np(threads[i], NULL) != 0) continue;
 }
 
+static atomic_int pieces_of_work, is_to_work, is_done;
+static void *work_when_told(void *nothing) {
+    while (!is_to_work) sched_yield();
+    while (!is_done) { char *volatile block = malloc(300000); free(block); pieces_of_work++; sched_yield(); }
+    return nothing;
+}
+
 /* More processor time than it takes to give all back. */
-static void compute(void) {
+static void compute_by(clockid_t clock) {
     struct timespec now;
     long until = 0;
     do {
         for (volatile int i = 0; i < 100000; i++);
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+        clock_gettime(clock, &now);
         long ms = now.tv_sec * 1000 + now.tv_nsec / 1000000;
         if (until == 0) until = ms + 120;
         if (ms >= until) return;
     } while (1);
 }
+static void compute(void) { compute_by(CLOCK_PROCESS_CPUTIME_ID); }
 
 /* What it has to say goes elsewhere. */
 static void write_on(void) {
@@ -693,6 +702,24 @@ int main(int count, char **arguments) {
     WAY("survives, other words of each of its threads") { end_in_threads(say_other_and_exit); }
     WAY("survives, and has others do its work before it can wait for it") {
         refuse(); in_threads_that_end_first(allocate_much); exit(3);
+    }
+    WAY("survives, and looks again and again whether threads that it had have done its work") {
+        pthread_t threads[2];
+        for (int i = 0; i < 2; i++) if (pthread_create(&threads[i], NULL, work_when_told, NULL) != 0) broken();
+        /* Twice as much is more than the limit, which could hold it once. */
+        much = 160 << 20;
+        if (malloc(much) == NULL) broken();
+        refuse(); is_to_work = 1;
+        compute_by(CLOCK_THREAD_CPUTIME_ID);
+        while (pieces_of_work < 10000) continue;
+        is_done = 1; exit(3);
+    }
+    WAY("survives, and may only read and write from then on") {
+        refuse();
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) broken();
+        char byte;
+        if (read(0, &byte, 1) < 0 || write(2, "a line of words\n", 16) != 16) broken();
+        syscall(SYS_exit, 3);
     }
     WAY("survives, and has others do its work") { refuse(); in_threads(allocate_much); exit(3); }
     WAY("survives an abort in each of its threads") {

@@ -54,6 +54,10 @@ pub struct Story {
     pub fails_to_make: bool,
     /// It said of memory in a panic, which has ended a thread of Rust's.
     pub is_panic: bool,
+    /// The panic before the last one did, and may have run what panicked then.
+    pub is_in_cleanup: bool,
+    /// There was another panic before, which may be why others panic.
+    pub was_other_panic: bool,
     /// The line that it says in pieces tells how it copes.
     pub copes: bool,
 }
@@ -63,9 +67,16 @@ impl Story {
         // std says where and why at once.
         let is_panic = says(text, b"panicked at");
         // A thread of Rust's panics because that one has, or cannot unwind.
-        if is_panic && self.is_panic && says_any(text, OF_ANOTHER_PANIC) {
+        let words = if is_panic { PanicWords::of(text) } else { PanicWords::default() };
+        let is_of_another = !self.was_other_panic && words.has(PanicWords::JOINED.and(PanicWords::POISONED));
+        if self.is_panic && (is_of_another || words.has(PanicWords::CANNOT_UNWIND)) {
             return;
         }
+        if self.is_in_cleanup && words.has(PanicWords::IN_CLEANUP) {
+            *self = Story { last: Some(Message::OutOfMemory), is_panic: true, ..Story::default() };
+            return;
+        }
+        let is_in_cleanup = if is_panic { self.is_panic } else { self.is_in_cleanup };
         let mut copes = self.copes;
         for line in parts(text, b'\n') {
             self.copes = copes || claims_nothing(line);
@@ -73,6 +84,7 @@ impl Story {
             copes = false;
         }
         self.is_panic = self.last == Some(Message::OutOfMemory) && (is_panic || self.is_panic);
+        self.is_in_cleanup = is_in_cleanup;
     }
 
     fn hear_line(&mut self, line: &[u8]) {

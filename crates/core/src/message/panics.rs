@@ -9,7 +9,7 @@ pub const STD_LINE: &[u8] = b"memory allocation of ";
 
 /// What a panic says: bits, as it may say more than one thing, and in several pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PanicWords(pub u8);
+pub struct PanicWords(pub u16);
 
 impl PanicWords {
     /// Something.
@@ -20,8 +20,14 @@ impl PanicWords {
     pub const THREAD: PanicWords = PanicWords(4);
     /// That a thread was given no stack for its signals: std, in a thread that it has just started.
     pub const SIGNAL_STACK: PanicWords = PanicWords(8);
-    /// That another panic is why: of a thread that it has waited for, or whose work it needs; or of its own, which cannot unwind.
+    /// That a panic of another thread is why, which it has waited for, or whose work it needs.
     pub const JOINED: PanicWords = PanicWords(16);
+    /// That a panic is why that has left something half done, whichever thread's.
+    pub const POISONED: PanicWords = PanicWords(256);
+    /// That its thread's last panic cannot unwind.
+    pub const CANNOT_UNWIND: PanicWords = PanicWords(512);
+    /// That its thread's last panic came of a destructor, which the one before it has run.
+    pub const IN_CLEANUP: PanicWords = PanicWords(1024);
     /// That the panic could not be started: std, when its exception found no room.
     pub const NOT_STARTED: PanicWords = PanicWords(32);
     /// That something is not to be had now: a thread, or what else gives EAGAIN.
@@ -29,21 +35,29 @@ impl PanicWords {
     /// Not said, but seen: it came straight from a refusal that C code passed on.
     pub const STRAIGHT: PanicWords = PanicWords(64);
 
+    #[inline(never)]
     pub fn of(text: &[u8]) -> PanicWords {
+        const SAID: [(Phrases, PanicWords); 7] = [
+            (FAILED_TO_SPAWN, PanicWords::THREAD),
+            (NO_SIGNAL_STACK, PanicWords::SIGNAL_STACK),
+            (OF_ANOTHER_THREAD, PanicWords::JOINED),
+            (OF_POISON, PanicWords::POISONED),
+            (CANNOT_UNWIND, PanicWords::CANNOT_UNWIND),
+            (IN_CLEANUP, PanicWords::IN_CLEANUP),
+            (NOT_STARTED, PanicWords::NOT_STARTED),
+        ];
         let mut words = PanicWords::default();
         let mut add = |is_said: bool, said: PanicWords| {
             if is_said {
                 words.0 |= said.0;
             }
         };
-        let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-        add(letters > 0, PanicWords::SOMETHING);
+        add(text.iter().any(u8::is_ascii_alphabetic), PanicWords::SOMETHING);
         add(parts(text, b'\n').any(claims_failure_for_memory), PanicWords::MEMORY);
-        add(says_any(text, FAILED_TO_SPAWN), PanicWords::THREAD);
         add(says_to_try_again(text), PanicWords::TRY_AGAIN);
-        add(says(text, b"alternative stack"), PanicWords::SIGNAL_STACK);
-        add(says_any(text, OF_ANOTHER_PANIC), PanicWords::JOINED);
-        add(says(text, b"failed to initiate panic"), PanicWords::NOT_STARTED);
+        for (phrases, said) in SAID {
+            add(says_any(text, phrases), said);
+        }
         words
     }
 
@@ -51,7 +65,7 @@ impl PanicWords {
         self.0 & word.0 != 0
     }
 
-    pub fn and(self, more: PanicWords) -> PanicWords {
+    pub const fn and(self, more: PanicWords) -> PanicWords {
         PanicWords(self.0 | more.0)
     }
 }
@@ -68,7 +82,10 @@ pub struct PanicPiece<'a> {
 impl PanicPiece<'_> {
     pub fn of(text: &[u8]) -> PanicPiece<'_> {
         // The thread's name and the file's say nothing; the message begins on the line after them.
-        let header = place_of(text, b" panicked at ");
+        const HEADER: &[u8] = b"panicked at ";
+        let is_header =
+            |at: &usize| *at == 0 || text.get(at - 1).is_some_and(|byte| byte.is_ascii_whitespace());
+        let header = place_of(text, HEADER).filter(is_header);
         let start = header.map_or(0, |at| {
             position(text.get(at..).unwrap_or(&[]), b'\n').map_or(text.len(), |end| at + end + 1)
         });

@@ -111,16 +111,31 @@ pub(super) const MADE_TO_TRY_AGAIN: Phrases = phrases![
 /// What a line says of a thread, as a part of whatever word: `ThreadPoolBuildError`.
 pub(super) const OF_A_THREAD: Phrases = phrases!["thread", "spawn", "worker", "pool"];
 
-/// What a panic says that comes of another one: as a rule of another thread's.
-pub(super) const OF_ANOTHER_PANIC: Phrases = phrases![
+/// What std says in a thread that it has just started.
+pub(super) const NO_SIGNAL_STACK: Phrases = phrases!["alternative stack"];
+
+/// What std says where its exception finds no room.
+pub(super) const NOT_STARTED: Phrases = phrases!["failed to initiate panic"];
+
+/// What a panic says that comes of another one, in a thread that it has waited for, or whose work it needs.
+pub(super) const OF_ANOTHER_THREAD: Phrases = phrases![
     "any { .. }",               // std::thread::JoinHandle::join
     "a scoped thread panicked", // std::thread::scope
-    "poisonerror",              // std::sync::Mutex
     "recverror",                // channels, whose other end is gone
     "senderror",
-    "previously been poisoned",         // std::sync::LazyLock, Once
-    "in a function that cannot unwind", // one that C calls
 ];
+
+/// The same, in whichever thread.
+pub(super) const OF_POISON: Phrases = phrases![
+    "poisonerror",              // std::sync::Mutex
+    "previously been poisoned", // std::sync::LazyLock, Once
+];
+
+/// The same, of the one before it in this thread: C calls the function that it was in.
+pub(super) const CANNOT_UNWIND: Phrases = phrases!["in a function that cannot unwind"];
+
+/// The same, of the one before the last one, which has run the destructor that panicked then.
+pub(super) const IN_CLEANUP: Phrases = phrases!["in a destructor during cleanup"];
 
 /// Before such a phrase these words take the claim back: "no out of memory errors", "what to do when out of memory".
 /// And another processor's memory is not ours.

@@ -32,6 +32,23 @@ fn a_thread_that_misses_another_one_takes_nothing_back() {
 }
 
 #[test]
+fn a_destructor_that_panics_takes_nothing_back_of_the_panic_that_ran_it() {
+    const MEMORY: &str = "called `Result::unwrap()` on an `Err` value: OutOfMemory";
+    const CLEANUP: &str = "panic in a destructor during cleanup";
+    for (story, expected) in [
+        ([MEMORY, "not flushed", CLEANUP], Message::OutOfMemory),
+        (["no row 7", "not flushed", CLEANUP], Message::OtherDeath),
+        ([MEMORY, "no row 7", "not flushed"], Message::OtherDeath),
+    ] {
+        let mut heard = Story::default();
+        for says in story {
+            heard.hear(format!("\nthread 'main' (7) panicked at a.rs:3:5:\n{says}\n").as_bytes());
+        }
+        assert_eq!(heard.last, Some(expected), "{story:?}");
+    }
+}
+
+#[test]
 fn a_thread_that_misses_another_one_takes_back_what_no_panic_said() {
     for (before, expected) in [
         ("cache: out of memory, so without\n", Message::OtherDeath),

@@ -120,6 +120,12 @@ pub fn thread_waits() -> u64 {
     usage_of(libc::RUSAGE_THREAD).ru_nvcsw.unsigned_abs()
 }
 
+/// Whether this process has a thread of this number: tgkill(2), which sends nothing.
+pub fn has_thread(tid: u32) -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid(), tid, 0) == 0 }
+}
+
 /// A key whose destructor runs at the end of each thread that has set it: pthread_key_create(3), which is not
 /// async-signal-safe, and takes a lock in some C libraries.
 pub fn thread_key(at_end: extern "C" fn(*mut libc::c_void)) -> Option<u32> {
