@@ -5,7 +5,10 @@ use super::notes::{self, Kept};
 use super::thrown::{self, Known, Thrown, Words};
 use super::{filter, judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicU16, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use oomguard_core::contract::Cause;
 use oomguard_core::message::{PanicPiece, PanicWords, fails_otherwise, speaks_of_a_thread};
 use oomguard_core::report::Request;
@@ -68,7 +71,7 @@ fn note_other() {
     }
 }
 
-// Relaxed throughout: the thread that panics and the one that exits are the same, or joined.
+// Relaxed but for `LAST`: the thread that panics and the one that exits are the same, or joined. A third one may forget.
 
 /// How long a panic that nobody catches may take to end the process, for its backtrace, destructors and other threads, in
 /// milliseconds.
@@ -81,14 +84,18 @@ pub(super) fn forget() -> bool {
     here().words.set(0);
     here().is_thrown.set(false);
     forget_blocks();
+    // Acquire: pairs with the Release in `note_last`, so that it is known whose it is, and since when.
+    let seen = LAST.load(Acquire);
     let is_anothers = LAST_TID.load(Relaxed) != sys::process::tid();
     if is_anothers && last(UNCAUGHT_LASTS_MS).is_some() {
         return false;
     }
     note_other();
-    LAST.store(0, Relaxed);
+    // One that another thread has begun meanwhile stands.
+    if LAST.compare_exchange(seen, 0, Relaxed, Relaxed).is_err() {
+        return false;
+    }
     CAUGHT.store(0, Relaxed);
-    LAST_REFUSED.set(None);
     true
 }
 
@@ -395,7 +402,6 @@ fn note_last(words: PanicWords) {
     // off the one that could not be started at all.
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
-        LAST.store(words.0, Relaxed);
         CAUGHT.store(0, Relaxed);
         let refused = if words.has(PanicWords::MEMORY.and(PanicWords::STRAIGHT)) {
             notes::open_or_just_closed()
@@ -406,6 +412,8 @@ fn note_last(words: PanicWords) {
         LAST_TID.store(sys::process::tid(), Relaxed);
         LAST_IN.store(sys::process::pid(), Relaxed);
         LAST_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
+        // Release: pairs with the Acquire in `forget`.
+        LAST.store(words.0, Release);
     }
 }
 
