@@ -403,12 +403,14 @@ fn note_last(words: PanicWords) {
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
         CAUGHT.store(0, Relaxed);
-        let refused = if words.has(PanicWords::MEMORY.and(PanicWords::STRAIGHT)) {
-            notes::open_or_just_closed()
-        } else {
-            None
-        };
-        LAST_REFUSED.set(refused);
+        let of_memory = PanicWords::MEMORY.and(PanicWords::STRAIGHT);
+        // One that ends for a panic before was refused what that one was.
+        let is_end = words.has(PanicWords::CANNOT_UNWIND.and(PanicWords::IN_CLEANUP));
+        let is_of_earlier =
+            is_end && LAST_TID.load(Relaxed) == sys::process::tid() && LAST_REFUSED.get().is_some();
+        if words.has(of_memory) && !is_of_earlier {
+            LAST_REFUSED.set(notes::open_or_just_closed());
+        }
         LAST_TID.store(sys::process::tid(), Relaxed);
         LAST_IN.store(sys::process::pid(), Relaxed);
         LAST_AT_MS.store(sys::clock::monotonic_ms(), Relaxed);
