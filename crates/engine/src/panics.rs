@@ -2,11 +2,11 @@
 //! panic hook is the program's.
 
 use super::notes::{self, Kept};
-use super::thrown::{self, Known, Thrown, Words};
+use super::thrown::{self, Known, Other, Thrown, UNCAUGHT_LASTS_MS, Words};
 use super::{filter, judge, refused, rust, standstill, threads, written};
 use core::cell::Cell;
 use core::sync::atomic::{
-    AtomicBool, AtomicU16, AtomicU32, AtomicU64,
+    AtomicU16, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use oomguard_core::contract::Cause;
@@ -55,9 +55,12 @@ static LAST_REFUSED: Kept = Kept::new();
 static LAST_ALLOCATED: AtomicU64 = AtomicU64::new(0);
 /// The same as `LAST`, of a panic that its thread has caught, and has written something since.
 static CAUGHT: AtomicU16 = AtomicU16::new(0);
-/// A panic about something else has left its traces for ever: what is poisoned, or was awaited, may be so for that. Not of one
-/// process alone, as a child that is forked has them from its parent.
-static WAS_OTHER: AtomicBool = AtomicBool::new(false);
+/// A panic about something else has left its traces: what is poisoned, or was awaited, may be so for that. Not of one process
+/// alone, as a child that is forked has them from its parent.
+static OTHER: Other = Other::new();
+
+/// What a panic may have spoken of, or come straight from.
+pub(super) const OF_MEMORY: PanicWords = PanicWords::MEMORY.and(PanicWords::STRAIGHT);
 
 /// What tells in a panic that it was not about something else.
 const NOT_OTHER: PanicWords = PanicWords(!(PanicWords::SOMETHING.0 | PanicWords::TRY_AGAIN.0));
@@ -67,15 +70,11 @@ const NOT_OTHER: PanicWords = PanicWords(!(PanicWords::SOMETHING.0 | PanicWords:
 fn note_other() {
     let last = PanicWords(LAST.load(Relaxed));
     if last.0 != 0 && !last.has(NOT_OTHER) {
-        WAS_OTHER.store(true, Relaxed);
+        OTHER.note(LAST_AT_MS.load(Relaxed));
     }
 }
 
 // Relaxed but for `LAST`: the thread that panics and the one that exits are the same, or joined. A third one may forget.
-
-/// How long a panic that nobody catches may take to end the process, for its backtrace, destructors and other threads, in
-/// milliseconds.
-pub(super) const UNCAUGHT_LASTS_MS: u64 = 10_000;
 
 /// Something was refused to this thread, which does not panic: panics before that were about something else. Another thread's
 /// that is on its way is not: what takes its time is the backtrace, and what is refused meanwhile may be what that has used up.
@@ -269,7 +268,7 @@ pub(super) fn hear_thrown(thrown: Thrown) {
         let is_thrown_on = THROWN.meet(thrown);
         note_thrown(thrown.exception, thrown.words(), is_thrown_on);
     } else {
-        WAS_OTHER.store(true, Relaxed);
+        OTHER.note(sys::clock::monotonic_ms());
     }
 }
 
@@ -397,18 +396,17 @@ fn note_last(words: PanicWords) {
     let heard_before = PanicWords(LAST.load(Relaxed));
     let is_of_last = words.has(PanicWords::POISONED)
         || words.has(PanicWords::JOINED) && LAST_TID.load(Relaxed) != sys::process::tid();
-    let is_known_already = is_of_last && heard_before.0 != 0 && !WAS_OTHER.load(Relaxed);
+    let is_known_already = is_of_last && heard_before.0 != 0 && !OTHER.is_recent();
     // Another thread, which was started with the last memory and did not get its signal stack, does not take the blame
     // off the one that could not be started at all.
     let is_lesser = words.has(PanicWords::SIGNAL_STACK) && heard_before.has(PanicWords::THREAD);
     if words.0 != 0 && !is_known_already && !is_lesser {
         CAUGHT.store(0, Relaxed);
-        let of_memory = PanicWords::MEMORY.and(PanicWords::STRAIGHT);
         // One that ends for a panic before was refused what that one was.
         let is_end = words.has(PanicWords::CANNOT_UNWIND.and(PanicWords::IN_CLEANUP));
         let is_of_earlier =
             is_end && LAST_TID.load(Relaxed) == sys::process::tid() && LAST_REFUSED.get().is_some();
-        if words.has(of_memory) && !is_of_earlier {
+        if words.has(OF_MEMORY) && !is_of_earlier {
             LAST_REFUSED.set(notes::open_or_just_closed());
         }
         LAST_TID.store(sys::process::tid(), Relaxed);
@@ -445,10 +443,11 @@ fn read(kept: &AtomicU16, most_ms: u64) -> Option<PanicWords> {
     (words.0 != 0 && is_ours && ms_since < most_ms).then_some(words)
 }
 
-/// The same of a panic of another thread, which it has ended, if next to nothing has been allocated since.
+/// The same of a panic about memory of another thread, which it has ended, if next to nothing has been allocated since.
 pub(super) fn of_ended_thread(most_ms: u64) -> Option<PanicWords> {
     let tid = LAST_TID.load(Relaxed);
-    last(most_ms).filter(|_| tid != sys::process::tid() && nothing_was_done_since() && is_gone(tid))
+    let is_why = |words: &PanicWords| words.has(OF_MEMORY) && tid != sys::process::tid();
+    last(most_ms).filter(|words| is_why(words) && nothing_was_done_since() && is_gone(tid))
 }
 
 /// Whether a thread has ended, or does within a moment.

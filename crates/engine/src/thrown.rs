@@ -105,6 +105,29 @@ unsafe extern "C" fn look(exception: *const Exception) {
     sys::errno::set_errno(errno);
 }
 
+/// How long a panic that nobody catches may take to end the process, for its backtrace, destructors and other threads, in
+/// milliseconds.
+pub(super) const UNCAUGHT_LASTS_MS: u64 = 10_000;
+
+/// When the last panic about something else was, in monotonic milliseconds; zero for never.
+pub struct Other(AtomicU64);
+
+impl Other {
+    pub const fn new() -> Other {
+        Other(AtomicU64::new(0))
+    }
+
+    pub fn note(&self, at_ms: u64) {
+        self.0.store(at_ms, Relaxed);
+    }
+
+    /// Whether others may come of it still. What it has left is met at once, as a rule, and not after long work.
+    pub fn is_recent(&self) -> bool {
+        let at_ms = self.0.load(Relaxed);
+        at_ms != 0 && sys::clock::monotonic_ms().saturating_sub(at_ms) < UNCAUGHT_LASTS_MS
+    }
+}
+
 impl Thrown {
     fn size(self) -> Option<usize> {
         // SAFETY: a constant of the program's.

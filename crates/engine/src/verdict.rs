@@ -12,6 +12,8 @@ use super::armed::Armed;
 use super::exhaustion::{self, Own, Verdict};
 use super::judge::{self, Guilt, Said};
 use super::notes::{self, Asker, Noted};
+use super::panics::OF_MEMORY;
+use super::thrown::UNCAUGHT_LASTS_MS;
 use super::{frames, panics, refused, rust, said, threads, written};
 use core::cell::Cell;
 use oomguard_core::contract::{Cause, EXIT_RUST_PANIC, Evidence};
@@ -109,7 +111,7 @@ fn of_panic() -> Option<Guilt> {
     panics::hear_unboxed();
     let (words, refusals_before) = panics::of_this_thread();
     let is_of_another = words.has(PanicWords::JOINED.and(PanicWords::POISONED));
-    let before = panics::last(panics::UNCAUGHT_LASTS_MS).filter(|_| is_of_another);
+    let before = panics::last(UNCAUGHT_LASTS_MS).filter(|_| is_of_another);
     let words = before.map_or(words, |before| before.and(words));
     let is_missing = || super::resident::would_be_refused(TELLING_BYTES);
     // Another thread may have given back by now what this one was refused.
@@ -182,9 +184,6 @@ fn refusal_of_panic(words: PanicWords) -> Option<Guilt> {
     Some(Guilt { cause, request: Some(request), evidence })
 }
 
-/// What a panic may have spoken of, or come straight from.
-const OF_MEMORY: PanicWords = PanicWords(PanicWords::MEMORY.0 | PanicWords::STRAIGHT.0);
-
 /// The process exits with a code that tells of failure: why, if memory is why.
 pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let errno = sys::errno::errno();
@@ -201,10 +200,10 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
     let guilt = if i32::from(code) != EXIT_RUST_PANIC && !is_panicking {
         // A panic before, if there was one, has been caught, or has ended another thread.
         of_words(armed, said, errno).or_else(|| of_ended_thread(said)).or_else(|| of_caught_panic(said))
-    } else if let Some(bytes) = panics::stack_refused_here(panics::UNCAUGHT_LASTS_MS) {
+    } else if let Some(bytes) = panics::stack_refused_here(UNCAUGHT_LASTS_MS) {
         let request = Some(Request { bytes, align: None });
         Some(Guilt { cause: Cause::Thread, request, evidence: Evidence::Said })
-    } else if let Some(words) = panics::last(panics::UNCAUGHT_LASTS_MS) {
+    } else if let Some(words) = panics::last(UNCAUGHT_LASTS_MS) {
         let of_memory = || if words.has(OF_MEMORY) { refusal_of_panic(words) } else { None };
         threads::is_why(words).or_else(of_memory)
     } else {
@@ -217,8 +216,10 @@ pub(super) fn of_exit(armed: &Armed, code: u8) -> Option<Verdict> {
 /// reason.
 fn of_ended_thread(said: Option<LastWord>) -> Option<Guilt> {
     let is_for_it = |said: LastWord| said.message == Message::Unrelated && !said.fails_otherwise;
-    let words = panics::of_ended_thread(judge::UNSAID_MS).filter(|words| words.has(OF_MEMORY))?;
-    if said.is_none_or(is_for_it) { refusal_of_panic(words) } else { None }
+    if !said.is_none_or(is_for_it) {
+        return None;
+    }
+    panics::of_ended_thread(judge::UNSAID_MS).and_then(refusal_of_panic)
 }
 
 /// A panic that spoke of memory has been caught, and the program says that it failed, and gives up straight after.

@@ -20,7 +20,7 @@ use oomguard_engine::exhaustion::{self, Own};
 use oomguard_engine::judge::{self, Said};
 use oomguard_engine::notes::{self, Kept, Moment, Since};
 use oomguard_engine::real::Real;
-use oomguard_engine::thrown::{Known, Thrown};
+use oomguard_engine::thrown::{Known, Other, Thrown};
 use oomguard_engine::{filter, gone_on, owner, record, refused, standing, threads};
 
 type Write = unsafe extern "C" fn(c_int, *const c_void, usize) -> isize;
@@ -173,13 +173,13 @@ fn waits() -> u64 {
 static THROWN: Known = Known::new();
 
 /// Something was thrown before that: what it has left half done stays so.
-static WAS_OTHER_PANIC: AtomicBool = AtomicBool::new(false);
+static OTHER_PANIC: Other = Other::new();
 
 /// A program in Rust panics, and has said why, or nothing. One that says nothing is about what it throws: a text, or an error; or
 /// about what another one was, which was caught.
 pub(super) fn note_thrown(thrown: Thrown) {
     if !owner::is_guarded() || !are_read() {
-        WAS_OTHER_PANIC.store(true, Relaxed);
+        OTHER_PANIC.note(sys::clock::monotonic_ms());
         return;
     }
     let is_thrown_on = THROWN.meet(thrown);
@@ -442,7 +442,7 @@ fn hear_plain(message: &[u8]) {
     if is_what_was_looked_up {
         now = Story { last: Some(Message::OutOfMemory), ..Story::default() };
     } else {
-        now.was_other_panic = WAS_OTHER_PANIC.load(Relaxed);
+        now.was_other_panic = OTHER_PANIC.is_recent();
         now.hear(message);
     }
     // A panic in the system's words for a thread that could not be had.
