@@ -32,7 +32,8 @@ pub(super) fn has_been_left() -> bool {
     LEFT_IN.load(Relaxed) == sys::process::pid()
 }
 
-/// It aborts for no want of memory, though something that it was refused is open: where its handler leaves by a code, or jumps out and it ends later, its words alone tell of that.
+/// It aborts for no want of memory, though something that it was refused is open: where its handler leaves by a code, or jumps out
+/// and it ends later, its words alone tell of that.
 pub(super) fn note_other_abort() {
     if notes::requested().or_else(notes::mapped).is_some() && handlers::is_handled_by_program(libc::SIGABRT) {
         LEFT_IN.store(sys::process::pid(), Relaxed);

@@ -66,7 +66,7 @@ pub fn quick_exit(code: c_int) -> ! {
 }
 
 /// Before one of the calls that `syscall` is looked at for.
-pub extern "C" fn before_syscall(number: c_long, first: c_long) {
+pub extern "C" fn before_syscall(number: c_long, first: c_long, second: c_long) {
     match number {
         libc::SYS_exit_group => {
             let errno = sys::errno::errno();
@@ -75,7 +75,10 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long) {
             }
             sys::errno::set_errno(errno);
         }
-        libc::SYS_seccomp => filter::note(first as u32 == libc::SECCOMP_SET_MODE_STRICT),
+        // With a flag it only asks whether there is such a call, as libseccomp does.
+        libc::SYS_seccomp => {
+            filter::note(first as u32 == libc::SECCOMP_SET_MODE_STRICT && second as u32 == 0)
+        }
         _ => {}
     }
 }

@@ -142,7 +142,8 @@ fn own_words() -> Option<Message> {
     let here = here();
     let is_own = LAST_BY.load(Relaxed) != tid && waits() == here.waits_before.get();
     match () {
-        () if is_own && here.says_of_memory.get() && SAID_BY.load(Relaxed) == tid => {
+        // Where nobody may ask, it may have waited.
+        () if is_own && here.says_of_memory.get() && SAID_BY.load(Relaxed) == tid && filter::may_ask() => {
             Some(Message::OutOfMemory)
         }
         () if is_own && here.says_of_another.get() => Some(Message::Unrelated),
