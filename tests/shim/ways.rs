@@ -104,7 +104,7 @@ const OF_LIBRARY: [(&str, End); 3] = [
 ];
 
 /// Ways that end as they would without the shim.
-const OTHERS: [(&str, End); 112] = [
+const OTHERS: [(&str, End); 115] = [
     ("error ends a program that was refused nothing", End::Exit(5)),
     ("err ends a program that was refused nothing", End::Exit(6)),
     ("errx ends a program that was refused nothing", End::Exit(7)),
@@ -141,6 +141,9 @@ const OTHERS: [(&str, End); 112] = [
     ("survives an abort in each of its threads", End::Exit(0)),
     ("survives, and has others do its work", End::Exit(3)),
     ("survives, and may only read and write from then on", End::Exit(3)),
+    ("survives with a word, then another thread's under a filter", End::Exit(3)),
+    ("survives, other words, after a question about filters", End::Exit(3)),
+    ("reads more than there is room for", End::Exit(0)),
     ("survives, and looks again and again whether threads that it had have done its work", End::Exit(3)),
     ("survives, and has others do its work before it can wait for it", End::Exit(3)),
     ("survives, other words of each of its threads", End::Exit(3)),

@@ -83,7 +83,10 @@ pub use handlers::{sigaction, signal};
 pub use messages::{write, writev};
 pub use oomguard_engine::c_heap::*;
 pub use oomguard_engine::mappings::{fallocate, mapping_syscall, mmap, mprotect, mremap, posix_fallocate};
-pub use overheard::{fclose, fread, pread, preadv, read, read_chk, readv, recv, recvfrom, recvmsg};
+pub use overheard::{
+    fclose, fread, fread_chk, fread_unlocked, pread, pread_chk, preadv, read, read_chk, readv, recv,
+    recvfrom, recvmsg,
+};
 pub use python::fflush;
 pub use startup::arm;
 pub use streams::{fputs, fwrite, perror, puts};

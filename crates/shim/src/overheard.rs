@@ -13,19 +13,22 @@ static READ: Real = Real::new(c"read");
 static READ_CHK: Real = Real::new(c"__read_chk");
 static READV: Real = Real::new(c"readv");
 static PREAD: Real = Real::new(c"pread");
+static PREAD_CHK: Real = Real::new(c"__pread64_chk");
 static PREADV: Real = Real::new(c"preadv");
 static RECV: Real = Real::new(c"recv");
 static RECVFROM: Real = Real::new(c"recvfrom");
 static RECVMSG: Real = Real::new(c"recvmsg");
 static FREAD: Real = Real::new(c"fread");
+static FREAD_UNLOCKED: Real = Real::new(c"fread_unlocked");
+static FREAD_CHK: Real = Real::new(c"__fread_chk");
 static FCLOSE: Real = Real::new(c"fclose");
 /// glibc's streams, in a list: what is read by them never passes `read`.
 static STREAMS: Real = Real::new(c"_IO_list_all");
 
 pub(super) fn resolve() {
-    for real in
-        [&READ, &READ_CHK, &READV, &PREAD, &PREADV, &RECV, &RECVFROM, &RECVMSG, &FREAD, &FCLOSE, &STREAMS]
-    {
+    let reads = [&READ, &READ_CHK, &READV, &PREAD, &PREAD_CHK, &PREADV, &RECV, &RECVFROM, &RECVMSG];
+    let of_streams = [&FREAD, &FREAD_UNLOCKED, &FREAD_CHK, &FCLOSE, &STREAMS];
+    for real in reads.into_iter().chain(of_streams) {
         let _ = real.address();
     }
 }
@@ -73,8 +76,20 @@ pub unsafe fn read(fd: c_int, to: *mut c_void, len: usize) -> isize {
 /// # Safety
 /// That of read(2).
 pub unsafe fn read_chk(fd: c_int, to: *mut c_void, len: usize, room: usize) -> isize {
+    // In a static program the system call behind it does not look for room.
+    let len = if READ_CHK.address().is_some() { len } else { len.min(room) };
     // SAFETY: the arguments are the caller's, whose contract is the same.
     unsafe { read_by(&READ_CHK, libc::SYS_read, fd, to, [len, room, 0, 0]) }
+}
+
+/// pread(2), likewise.
+///
+/// # Safety
+/// That of pread(2).
+pub unsafe fn pread_chk(fd: c_int, to: *mut c_void, len: usize, offset: usize, room: usize) -> isize {
+    let len = if PREAD_CHK.address().is_some() { len } else { len.min(room) };
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { read_by(&PREAD_CHK, libc::SYS_pread64, fd, to, [len, offset, room, 0]) }
 }
 
 /// pread(2).
@@ -163,12 +178,53 @@ mod other_name {
 /// # Safety
 /// That of fread(3).
 pub unsafe fn fread(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize {
-    type Fread = unsafe extern "C" fn(*mut c_void, usize, usize, *mut c_void) -> usize;
-    let real = call_real!(FREAD, Fread).unwrap_or(other_name::_IO_fread);
     // SAFETY: the arguments are the caller's, whose contract is the same.
-    let got = unsafe { real(to, size, number, stream) };
+    unsafe { fread_by(&FREAD, to, size, number, stream) }
+}
+
+/// fread_unlocked(3).
+///
+/// # Safety
+/// That of fread_unlocked(3).
+pub unsafe fn fread_unlocked(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize {
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    unsafe { fread_by(&FREAD_UNLOCKED, to, size, number, stream) }
+}
+
+/// # Safety
+/// That of fread(3).
+#[inline(never)]
+unsafe fn fread_by(real: &Real, to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize {
+    type Fread = unsafe extern "C" fn(*mut c_void, usize, usize, *mut c_void) -> usize;
+    let real = call_real!(real, Fread).unwrap_or(other_name::_IO_fread);
+    // SAFETY: the arguments are the caller's, whose contract is the same.
+    note_items(to, size, unsafe { real(to, size, number, stream) })
+}
+
+/// fread(3), of a program that was compiled to check whether there is room: `room` bytes.
+///
+/// # Safety
+/// That of fread(3).
+pub unsafe fn fread_chk(
+    to: *mut c_void,
+    room: usize,
+    size: usize,
+    number: usize,
+    stream: *mut c_void,
+) -> usize {
+    type FreadChk = unsafe extern "C" fn(*mut c_void, usize, usize, usize, *mut c_void) -> usize;
+    match call_real!(FREAD_CHK, FreadChk) {
+        // SAFETY: the arguments are the caller's, whose contract is the same.
+        Some(real) => note_items(to, size, unsafe { real(to, room, size, number, stream) }),
+        // SAFETY: as above, for no more than there is room for.
+        None => unsafe { fread(to, size, number.min(room / size.max(1)), stream) },
+    }
+}
+
+#[inline(always)]
+fn note_items(at: *const c_void, size: usize, got: usize) -> usize {
     let len = size.wrapping_mul(got);
-    note(to, len, len.cast_signed());
+    note(at, len, len.cast_signed());
     got
 }
 

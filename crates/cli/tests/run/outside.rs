@@ -130,6 +130,8 @@ const FORWARD: &str = r#"
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+extern ssize_t __pread64_chk(int, void *, size_t, off_t, size_t);
+extern size_t __fread_chk(void *, size_t, size_t, size_t, FILE *);
 static int ends[2];
 static char line[256], much[1 << 16];
 static void *pass_on(void *nobody)
@@ -171,10 +173,18 @@ int main(int count, char **words)
             len = recvfrom(ends[0], line, sizeof line, 0, 0, 0);
         else if (strstr(words[1], "recvmsg"))
             len = recvmsg(ends[0], &message, 0);
+        else if (strstr(words[1], "pread with room"))
+            len = __pread64_chk(log, line, sizeof line, 0, sizeof line);
         else if (strstr(words[1], "pread"))
             len = pread(log, line, sizeof line, 0);
         else if (strstr(words[1], "fread")) {
-            len = fread(much, 1, sizeof much, fdopen(log, "r"));
+            stream = fdopen(log, "r");
+            if (strstr(words[1], "unlocked"))
+                len = fread_unlocked(much, 1, sizeof much, stream);
+            else if (strstr(words[1], "room"))
+                len = __fread_chk(much, sizeof much, 1, sizeof much, stream);
+            else
+                len = fread(much, 1, sizeof much, stream);
             memcpy(line, much, sizeof others);
             return len != sizeof much || write(2, line, sizeof others - 1) < 0 ? 77 : 3;
         } else if (strstr(words[1], "fclose") && fgets(line, sizeof line, stream = fdopen(ends[0], "r")) && !fclose(stream))
@@ -422,7 +432,10 @@ pub fn add_to(trials: &mut Vec<Trial>) {
                 (&["pass on by recvmsg"], 3),
                 (&["pass on by preadv"], 3),
                 (&["pass on by pread"], 3),
+                (&["pass on by pread with room"], 3),
                 (&["pass on by fread"], 3),
+                (&["pass on by fread with room"], 3),
+                (&["pass on by fread unlocked"], 3),
                 (&["pass on by fclose"], 3),
                 (&["pass on by popen"], 3),
                 (&["say"], 198),

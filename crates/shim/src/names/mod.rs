@@ -69,6 +69,7 @@ export! {
     fn readv(fd: c_int, parts: *mut c_void, count: c_int) -> isize => inner::readv;
     fn pread(fd: c_int, to: *mut c_void, len: usize, offset: usize) -> isize => inner::pread;
     fn pread64(fd: c_int, to: *mut c_void, len: usize, offset: usize) -> isize => inner::pread;
+    fn __pread64_chk(fd: c_int, to: *mut c_void, len: usize, offset: usize, room: usize) -> isize => inner::pread_chk;
     fn preadv(fd: c_int, parts: *mut c_void, count: c_int, offset: usize) -> isize => inner::preadv;
     fn preadv64(fd: c_int, parts: *mut c_void, count: c_int, offset: usize) -> isize => inner::preadv;
     fn recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int) -> isize => inner::recv;
@@ -76,6 +77,9 @@ export! {
         => inner::recvfrom;
     fn recvmsg(fd: c_int, message: *mut c_void, flags: c_int) -> isize => inner::recvmsg;
     fn fread(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fread;
+    fn fread_unlocked(to: *mut c_void, size: usize, number: usize, stream: *mut c_void) -> usize => inner::fread_unlocked;
+    fn __fread_chk(to: *mut c_void, room: usize, size: usize, number: usize, stream: *mut c_void) -> usize
+        => inner::fread_chk;
     fn fclose(stream: *mut c_void) -> c_int => inner::fclose;
     fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize => inner::write;
     fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize => inner::writev;
