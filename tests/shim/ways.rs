@@ -12,7 +12,7 @@ const SIGSEGV: End = End::Signal(11);
 const SIGILL: End = End::Signal(4);
 
 /// Ways that end in 198, with the cause that the report gives.
-const DYING: [(&str, &str); 73] = [
+const DYING: [(&str, &str); 74] = [
     ("exit", "heap"),
     ("exit at once", "heap"),
     ("exit with perror", "heap"),
@@ -83,6 +83,7 @@ const DYING: [(&str, &str); 73] = [
     ("message put together from a list", "heap"),
     ("message by printf", "heap"),
     ("message, then other words", "heap"),
+    ("message, after a question about filters", "heap"),
     ("message, then a backtrace that takes memory to print", "heap"),
     ("mapping by its number, message", "mapping"),
     ("a full stack, of handling it", "heap"),

@@ -66,7 +66,7 @@ pub fn quick_exit(code: c_int) -> ! {
 }
 
 /// Before one of the calls that `syscall` is looked at for.
-pub extern "C" fn before_syscall(number: c_long, first: c_long, second: c_long) {
+pub extern "C" fn before_syscall(number: c_long, first: c_long, second: c_long, third: c_long) {
     match number {
         libc::SYS_exit_group => {
             let errno = sys::errno::errno();
@@ -75,10 +75,12 @@ pub extern "C" fn before_syscall(number: c_long, first: c_long, second: c_long) 
             }
             sys::errno::set_errno(errno);
         }
-        // With a flag it only asks whether there is such a call, as libseccomp does.
-        libc::SYS_seccomp => {
-            filter::note(first as u32 == libc::SECCOMP_SET_MODE_STRICT && second as u32 == 0)
-        }
+        // With a flag for the one, or no filter for the other, it only asks what the kernel knows, as libseccomp does.
+        libc::SYS_seccomp => match first as u32 {
+            libc::SECCOMP_SET_MODE_STRICT if second as u32 == 0 => filter::note(true),
+            libc::SECCOMP_SET_MODE_FILTER if third != 0 => filter::note(false),
+            _ => {}
+        },
         _ => {}
     }
 }

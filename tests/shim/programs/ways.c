@@ -362,6 +362,12 @@ static void forbid(void) {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0) _exit(3);
 }
 
+/* As libseccomp does: no such flag for the one, and no filter for the other. */
+static void ask_about_filters(void) {
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 1, NULL) == 0) broken();
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, NULL) == 0) broken();
+}
+
 /* A client that comes back every few milliseconds. */
 static void serve(void) {
     for (int i = 0; i < 300; i++) usleep(2000);
@@ -730,10 +736,11 @@ int main(int count, char **arguments) {
         /* The C library aborts; a static program of ours reads what there is room for. */
         exit(sigsetjmp(left, 1) == 0 && __read_chk(ends[0], bytes, 48, 32) > 32 ? 4 : 0);
     }
+    WAY("message, after a question about filters") {
+        ask_about_filters(); refuse(); fputs("out of memory\n", stderr); exit(1);
+    }
     WAY("survives, other words, after a question about filters") {
-        /* libseccomp's: the call knows no such flag. */
-        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 1, NULL) == 0) broken();
-        refuse(); say_other(NULL); exit(3);
+        ask_about_filters(); refuse(); say_other(NULL); exit(3);
     }
     WAY("survives, and may only read and write from then on") {
         refuse();
