@@ -158,14 +158,13 @@ impl Findings for Fullest {
     }
 }
 
-/// What of `memory.stat` tells how much the kernel would give up: pages of files, half of those that are in use; not what has
-/// to be written first.
+/// What of `memory.stat` tells how much the kernel would give up: pages of files, half of those that are in use. What has to be
+/// written first counts as well: whoever needs memory waits until it is.
 #[derive(Default)]
 struct Stat {
     inactive_file: u64,
     active_file: u64,
     slab: u64,
-    unwritten: u64,
 }
 
 impl Stat {
@@ -180,19 +179,14 @@ impl Stat {
             b"inactive_file" => self.inactive_file = value,
             b"active_file" => self.active_file = value,
             b"slab_reclaimable" => self.slab = value,
-            b"file_dirty" | b"file_writeback" | b"dirty" | b"writeback" => {
-                self.unwritten = self.unwritten.saturating_add(value);
-            }
             _ => {}
         }
     }
 
     /// Easily, and at all.
     fn reclaimable(&self) -> [u64; 2] {
-        [self.active_file / 2, self.active_file].map(|active| {
-            let files = self.inactive_file.saturating_add(active);
-            files.saturating_sub(self.unwritten).saturating_add(self.slab)
-        })
+        [self.active_file / 2, self.active_file]
+            .map(|active| self.inactive_file.saturating_add(active).saturating_add(self.slab))
     }
 }
 
@@ -516,6 +510,34 @@ mod tests {
     fn v2_without_a_limit_is_none() {
         let host = Host::new("v2-none", "0::/a\n", V2_MOUNT, &[("/sys/fs/cgroup/a/memory.max", "max\n")]);
         assert_eq!(host.limit(), None);
+    }
+
+    /// Nobody has to leave for it, and nobody is refused for it: the kernel writes it before it kills.
+    #[test]
+    fn pages_of_files_that_are_to_be_written_first_are_not_needed() {
+        const STAT: &str = "active_file 300\ninactive_file 500\nfile_dirty 400\nfile_writeback 200\nslab_reclaimable 10\n\
+            total_active_file 300\ntotal_inactive_file 500\ntotal_dirty 400\ntotal_writeback 200\n";
+        for (name, cgroup, mounts, group, files, [used, needed]) in [
+            ("v2-dirty", "0::/\n", V2_MOUNT, "", ["memory.max", "memory.current"], [340, 190]),
+            (
+                "v1-dirty",
+                "4:memory:/a\n",
+                HYBRID_MOUNTS,
+                "/memory/a",
+                ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+                [350, 200],
+            ),
+        ] {
+            let path = |file| format!("/sys/fs/cgroup{group}/{file}");
+            let [limit, usage, stat] = [files[0], files[1], "memory.stat"].map(path);
+            let host =
+                Host::new(name, cgroup, mounts, &[(&limit, "2000\n"), (&usage, "1000\n"), (&stat, STAT)]);
+            let found = filling(host.0.to_str().unwrap()).map(|(found, _)| found);
+            assert_eq!(
+                found.map(|found| [found.limit, found.used, found.needed]),
+                Some([2000, used, needed])
+            );
+        }
     }
 
     #[test]

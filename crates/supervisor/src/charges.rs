@@ -4,6 +4,7 @@
 use super::descendants;
 use super::race::{Looked, Race};
 use super::sys;
+use super::sys::fd::KeptInMemory;
 use super::threads::memory_of;
 use crate::cgroup::Filling;
 use crate::contract::Measure;
@@ -49,6 +50,8 @@ struct Written {
     /// What each had written by then, and what its children had been given that it has waited for: their files count as its own
     /// from then on.
     before: HashMap<Id, (u64, u64)>,
+    /// What of each file in memory was in use by then that one of them had open.
+    files: HashMap<(u64, u64), u64>,
     /// Who has written most to files in memory that it has open, where those who did have written most of what it has needed since.
     writer: Option<Id>,
 }
@@ -119,10 +122,16 @@ impl Charges {
             self.looked.written.clear();
             return;
         };
-        let Written { needed, before, writer } = &mut self.written;
+        let Written { needed, before, files, writer } = &mut self.written;
         if *needed == 0 {
             *needed = container.needed;
+            let ids = self.ledger.taken_rows().filter_map(Row::id);
+            files.extend(ids.flat_map(|id| written_files_of(id.pid())).map(|file| (file.id, file.in_use)));
         }
+        // A file that was as large before fills nothing, whatever is written elsewhere.
+        let grown_of =
+            |file: &KeptInMemory| file.in_use.saturating_sub(files.get(&file.id).copied().unwrap_or(0));
+        let largest_of = |pid| written_files_of(pid).map(|file| grown_of(&file)).max().unwrap_or(0);
         let written = self.ledger.taken_rows().filter_map(|row| {
             let id = row.id()?;
             let children = || sys::proc::childrens_pages_of(id.pid());
@@ -141,7 +150,7 @@ impl Charges {
         // What goes to a pipe or to a disk fills nothing.
         let part = |(id, bytes): (Id, u64)| {
             let may_fill = grown > 0 && bytes > grown / 16;
-            let part = if may_fill { bytes.min(largest_written_file_of(id.pid())) } else { 0 };
+            let part = if may_fill { bytes.min(largest_of(id.pid())) } else { 0 };
             (part > grown / 16).then_some((id, part))
         };
         let parts: Vec<(Id, u64)> = written.filter_map(part).collect();
@@ -394,23 +403,23 @@ pub(super) fn held_throughout(before: &Holdings, after: &Holdings) -> u64 {
     after.iter().map(least).fold(0, u64::saturating_add)
 }
 
-/// What is in use of the largest file in memory that process `pid` has open to write to.
-fn largest_written_file_of(pid: u32) -> u64 {
+/// The files in memory that process `pid` has open to write to.
+fn written_files_of(pid: u32) -> impl Iterator<Item = KeptInMemory> {
     /// A server may have any number open.
     const MOST_FILES: usize = 1024;
-    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
     // The link's own mode tells how it was opened: proc_pid_fd(5).
     let is_written = |file: &DirEntry| file.metadata().is_ok_and(|link| link.mode() & 0o200 != 0);
-    let in_use = files.take(MOST_FILES).flatten().filter(is_written).filter_map(|file| {
+    files.take(MOST_FILES).flatten().filter(is_written).filter_map(move |file| {
         let fd = file.file_name().to_str()?.parse().ok()?;
-        Some(sys::fd::kept_in_memory_of(pid, fd)?.in_use)
-    });
-    in_use.max().unwrap_or(0)
+        sys::fd::kept_in_memory_of(pid, fd)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::wait_until;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -422,10 +431,43 @@ mod tests {
             let mut sleep = Command::new("/bin/sleep");
             sleep.arg("60").stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
             let mut sleeper = sleep.spawn().unwrap();
-            let bytes = largest_written_file_of(sleeper.id());
+            let bytes = written_files_of(sleeper.id()).map(|file| file.in_use).max().unwrap_or(0);
             sleeper.kill().and_then(|()| sleeper.wait()).unwrap();
             bytes
         };
         assert_eq!([sleep(file.into()), sleep(Stdio::null()), sleep(Stdio::piped())], [1 << 20, 0, 0]);
+    }
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn who_had_a_large_file_before_and_writes_elsewhere_is_not_why_the_container_fills() {
+        const LITTLE: u64 = 64 << 10;
+        let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else { return };
+        file.write_all(&[1; 1 << 20]).unwrap();
+        // SAFETY: a ledger is made of integers.
+        let ledger: &'static Ledger = Box::leak(unsafe { Box::<Ledger>::new_zeroed().assume_init() });
+        ledger.open(1 << 30, 0, 0, 0);
+        let mut server = Command::new("/bin/sh")
+            .args(["-c", "while :; do echo 0123456789 > /dev/null; done"])
+            .stdout(file.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let id = id_of(server.id()).unwrap();
+        ledger.take_row(id).unwrap();
+        let mut charges = Charges::new(ledger, Vec::new());
+        let mut fill = |needed| {
+            charges.note_written(Some(Filling { limit: 1 << 30, used: needed, needed }));
+            charges.writer()
+        };
+        let before = (1 << 30) - (2 << 20);
+        let at_first = fill(before);
+        let written = || sys::proc::written_by(id.pid()).unwrap();
+        let then = written();
+        wait_until("it has written that much", || written() - then > LITTLE);
+        let innocent = fill(before + LITTLE);
+        file.write_all(&[1; LITTLE as usize]).unwrap();
+        let guilty = fill(before + LITTLE);
+        server.kill().and_then(|()| server.wait()).unwrap();
+        assert_eq!([at_first, innocent, guilty], [None, None, Some(id)]);
     }
 }

@@ -113,6 +113,8 @@ pub struct KeptInMemory {
     pub bytes: u64,
     /// What of it is there.
     pub in_use: u64,
+    /// Its device and its number there: those of no other one.
+    pub id: (u64, u64),
 }
 
 impl KeptInMemory {
@@ -164,6 +166,7 @@ fn kept_in_memory_by(
     Some(KeptInMemory {
         bytes: positive(file.st_size),
         in_use: positive(file.st_blocks).saturating_mul(BLOCK_BYTES),
+        id: (file.st_dev, file.st_ino),
     })
 }
 
