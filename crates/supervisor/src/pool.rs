@@ -45,34 +45,13 @@ pub struct Pool {
 struct Shared {
     budget: Budget,
     /// What the workers share, where their shares are not fixed, or why there is no such thing.
-    elastic: Option<Result<SharedBudget, Trouble>>,
+    elastic: Option<Elastic>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// An error that each worker is told: kind and words, or the system's number.
-enum Trouble {
-    Number(i32),
-    Words(io::ErrorKind, String),
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        match error.raw_os_error() {
-            Some(number) => Trouble::Number(number),
-            None => Trouble::Words(error.kind(), error.to_string()),
-        }
-    }
-}
-
-impl Trouble {
-    fn error(&self) -> io::Error {
-        match self {
-            Trouble::Number(number) => io::Error::from_raw_os_error(*number),
-            Trouble::Words(kind, words) => io::Error::new(*kind, words.clone()),
-        }
-    }
-}
+/// Each worker is told the error.
+type Elastic = Result<SharedBudget, Arc<io::Error>>;
 
 struct State {
     accounts: Accounts,
@@ -135,13 +114,13 @@ impl Pool {
         let budget = Arc::new(budget);
         let elastic = match SharedBudget::inherited() {
             Some(outer) => Ok(outer),
-            None => SharedBudget::of(budget, SharedBudget::PATIENCE).map_err(Trouble::from),
+            None => SharedBudget::of(budget, SharedBudget::PATIENCE).map_err(Arc::new),
         };
         let bytes = elastic.as_ref().map_or(0, SharedBudget::bytes);
         Pool::of(Budget::of(Limit::Bytes(bytes)), Some(elastic))
     }
 
-    fn of(budget: Budget, elastic: Option<Result<SharedBudget, Trouble>>) -> Pool {
+    fn of(budget: Budget, elastic: Option<Elastic>) -> Pool {
         let accounts = Accounts::new(budget.bytes(), usize::MAX);
         let state = Mutex::new(State { accounts, submitted: HashMap::new() });
         Pool { shared: Arc::new(Shared { budget, elastic, state, changed: Condvar::new() }) }
@@ -304,7 +283,7 @@ impl Shared {
     /// for: in a container that has grown, that would be more than what is booked.
     fn ask(&self, state: &mut State, worker: &Worker) -> io::Result<(Ticket, u64)> {
         if let Some(elastic) = &self.elastic {
-            elastic.as_ref().map_err(Trouble::error)?;
+            elastic.as_ref().map_err(|error| io::Error::new(error.kind(), Arc::clone(error)))?;
             let ticket = state.accounts.ask(0).ok_or(io::ErrorKind::InvalidInput)?;
             return Ok((ticket, 0));
         }
