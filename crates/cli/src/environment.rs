@@ -2,7 +2,8 @@
 
 use oomguard::__private::forms::{self, BadForm};
 use oomguard::contract::variable;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt;
 
 /// What a variable says; `Err` names it, its value and what is wrong with it.
@@ -15,9 +16,11 @@ pub fn asked<T>(
 ) -> Asked<T> {
     let Some(value) = environment(name) else { return Ok(None) };
     // What is not UTF-8 is nothing that anybody reads.
-    read(&value.to_string_lossy())
-        .map(Some)
-        .map_err(|error| format!("{name}={value:?} in the environment: {error}"))
+    read(&value.to_string_lossy()).map(Some).map_err(|error| mistake(name, &value, &error))
+}
+
+fn mistake(name: &str, value: &OsStr, error: &dyn Display) -> String {
+    format!("{name}={value:?} in the environment: {error}")
 }
 
 /// How the variables are written that only the guard in the command reads.
@@ -37,10 +40,9 @@ pub fn mistakes(
     environment: impl Fn(&str) -> Option<OsString>,
     counts: impl Fn(&str) -> bool,
 ) -> Vec<String> {
-    let mistake = |(name, check): (&str, Check)| {
+    let wrong = |(name, check): (&str, Check)| {
         let value = environment(name)?;
-        let error = check(value.as_bytes()).err()?;
-        Some(format!("{name}={value:?} in the environment: {error}"))
+        check(value.as_bytes()).err().map(|error| mistake(name, &value, &error))
     };
-    READ_BY_THE_GUARD.into_iter().filter(|(name, _)| counts(name)).filter_map(mistake).collect()
+    READ_BY_THE_GUARD.into_iter().filter(|(name, _)| counts(name)).filter_map(wrong).collect()
 }
